@@ -1,0 +1,318 @@
+"""Every knob of a run: typed, with its unit and meaning beside it. YAML in, all errors at once.
+
+Each field's description is the documentation: docs/configuration.md is generated from here. Files
+and `--set` are read by `rlhp.configfile`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Field(gt=0)
+
+
+class Section(BaseModel):
+    """A group of keys: unknown ones are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EnvConfig(Section):
+    """Which environment, and what of it is hidden from the policy."""
+
+    id: str = Field(description="A Gymnasium id, or `package.module:factory` called with `kwargs`.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment.")
+    hide_termination: bool = Field(
+        default=False,
+        description="Never end an episode early, since an early end tells the policy about the task. The MuJoCo "
+        "tasks of Christiano et al. get the paper's bonus instead; any other environment is reset unseen.",
+    )
+    termination_penalty: float = Field(
+        default=0.0,
+        ge=0,
+        description="Subtracted from the env reward when a hidden termination happens (environments without a "
+        "bonus of their own).",
+    )
+    max_episode_steps: int | None = Field(
+        default=None, ge=1, description="Time limit in steps; null keeps the environment's own."
+    )
+
+
+class RolloutConfig(Section):
+    """Env runners: Ray actors that step environments and ask for predicted rewards."""
+
+    num_env_runners: int = Field(default=2, ge=0, description="Ray actors; 0 samples inside the driver.")
+    num_envs_per_env_runner: int = Field(default=8, ge=1, description="Environments stepped together by one runner.")
+    vectorize: Literal["auto", "sync", "native"] = Field(
+        default="auto", description="`native` uses the environment's own vector implementation, `auto` where it exists."
+    )
+    num_cpus_per_env_runner: float = Field(default=1, ge=0, description="CPUs reserved per runner.")
+    label_timeout_seconds: float = Field(
+        default=60, gt=0, description="Longest wait for one reward-model replica before another is tried."
+    )
+    segments_per_fragment: int = Field(
+        default=64, ge=1, description="Most segments one runner offers to the query actor per fragment."
+    )
+
+
+class TeacherConfig(Section):
+    """A synthetic answerer (B-Pref, Lee et al. 2021). The defaults are the perfect oracle."""
+
+    name: str = Field(
+        default="oracle",
+        description="`oracle`, `noisy`, `mistake`, `skip`, `equal`, `myopic` (B-Pref's presets, on top of which "
+        "the keys below count), or `package.module:Name` of your own.",
+    )
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to a teacher of your own.")
+    beta: float | None = Field(
+        default=None, gt=0, description="Rationality of the Boltzmann teacher; null answers deterministically."
+    )
+    gamma: float | None = Field(default=None, gt=0, le=1, description="Weight of a step per step of age within a segment.")
+    mistake: float | None = Field(default=None, ge=0, le=1, description="Probability that an answer is flipped.")
+    skip: float | None = Field(
+        default=None, ge=0, description="Share of the mean return below which both segments are `incomparable`."
+    )
+    equal: float | None = Field(
+        default=None, ge=0, description="Share of the mean return within which the answer is `tie`."
+    )
+    latency_seconds: float = Field(default=0, ge=0, description="Seconds taken per answer.")
+
+
+class LabelsConfig(Section):
+    """Who answers, how often is asked, and when."""
+
+    source: Literal["none", "oracle", "human"] = Field(
+        default="oracle",
+        description="`none` trains on the env reward (the control arm), `oracle` starts teachers, `human` leaves "
+        "queries in Redis until somebody answers.",
+    )
+    budget: int = Field(default=700, ge=0, description="Most queries asked in the whole run.")
+    initial_share: float = Field(
+        default=0.25, ge=0, le=1, description="Share of the budget asked about the random policy, before learning."
+    )
+    schedule: Literal["hyperbolic", "constant", "exponential", "offline"] = Field(
+        default="hyperbolic",
+        description="How the rest is spread over the steps: rate ~ c/(T+c) as in the paper, constant, rl-teacher's "
+        "exponential, or everything before learning.",
+    )
+    schedule_c: float | None = Field(
+        default=None, gt=0, description="c of the hyperbolic schedule in env steps; null is 0.4 of the run's steps."
+    )
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="Who answers when source is `oracle`.")
+    labelers: int = Field(default=1, ge=0, description="Teacher processes started with the run; more may join.")
+    share_env_reward: bool | None = Field(
+        default=None,
+        description="Send env rewards with offered segments, for teachers only; null: yes for `oracle`, no for `human`.",
+    )
+    reuse: str | None = Field(
+        default=None, description="Run directory (or its `preferences/`) whose answers this run starts from."
+    )
+
+
+class QueryConfig(Section):
+    """Which pairs are worth asking about."""
+
+    segment_length: int = Field(default=30, ge=1, description="K, steps per segment.")
+    pool: int = Field(default=1000, ge=2, description="Newest segments kept as candidates.")
+    selection: str = Field(
+        default="disagreement",
+        description="`random`, `disagreement` (variance of the members' P(first preferred)), or `package.module:Name`.",
+    )
+    candidate_factor: int = Field(default=10, ge=1, description="Random candidate pairs per query asked.")
+    max_open: int = Field(default=200, ge=1, description="Most queries waiting for an answer at a time.")
+    lease_seconds: float = Field(default=60, gt=0, description="A query not answered by then goes to somebody else.")
+
+
+class RewardConfig(Section):
+    """The reward ensemble and how it is fitted (Christiano et al. 2017, sections 2.2.1 and 2.2.3)."""
+
+    members: int = Field(default=3, ge=1, description="M, size of the ensemble.")
+    hidden: tuple[int, ...] = Field(default=(64, 64), description="Units per hidden layer.")
+    activation: Literal["leaky_relu", "relu", "tanh"] = Field(default="leaky_relu", description="Between layers.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on hidden layers while fitting.")
+    use_action: bool = Field(default=True, description="r(obs, action) rather than r(obs).")
+    module: str | None = Field(
+        default=None,
+        description="`package.module:Name` of an nn.Module with forward(obs, actions) -> rewards, built once per member.",
+    )
+    module_kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to that module.")
+    loss: Literal["preference", "regression"] = Field(
+        default="preference",
+        description="Bradley-Terry, or the paper's `target` ablation: regression on the segment's true return.",
+    )
+    error_rate: float = Field(default=0.1, ge=0, lt=1, description="Share of answers taken to be given at random.")
+    bootstrap: bool = Field(
+        default=True, description="Each member trains on its own draw with replacement and validates on the rest."
+    )
+    optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="Of the ensemble.")
+    lr: float = Field(default=3e-4, gt=0, description="Learning rate of the ensemble.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Momentum of Adam; 0 for a fast-moving target.")
+    batch_size: int = Field(default=64, ge=1, description="Preferences per gradient step and member.")
+    l2: float = Field(default=1e-4, ge=0, description="Starting weight of the L2 penalty.")
+    l2_adaptive: bool = Field(
+        default=True, description="Keep validation loss between `l2_low` and `l2_high` times training loss."
+    )
+    l2_low: float = Field(default=1.1, gt=0, description="Below this ratio the penalty shrinks.")
+    l2_high: float = Field(default=1.5, gt=0, description="Above this ratio the penalty grows.")
+    pretrain_epochs: int = Field(default=200, ge=1, description="Passes over the initial answers before version 1.")
+    early_stop_epochs: int = Field(
+        default=0, ge=0, description="Stop pretraining after this many epochs without a better validation loss; 0: never."
+    )
+    label_uses_per_step: float = Field(
+        default=0.1, ge=0, description="Preferences fed to each member per env step, after pretraining."
+    )
+    publish_every_steps: int = Field(default=10_000, ge=1, description="Env steps between reward versions.")
+    target_std: float = Field(default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari).")
+    reservoir: int = Field(
+        default=10_000, ge=100, description="Recent transitions that fix the normalisation of each version."
+    )
+    heldout_share: float = Field(
+        default=0.0, ge=0, lt=0.5, description="Share of answers no member ever trains on, for held-out accuracy."
+    )
+    replicas: int = Field(default=1, ge=1, description="Reward-model actors that label fragments.")
+    device: str = Field(default="cpu", description="Torch device of fitting and labelling.")
+
+
+class LearnerConfig(Section):
+    """The RLlib learner: PPO on the new API stack."""
+
+    total_env_steps: int = Field(default=300_000, ge=1, description="Env steps of the whole run, warm-up included.")
+    lr: float = Field(default=3e-4, gt=0, description="Adam's learning rate.")
+    lr_final: float | None = Field(default=None, ge=0, description="Linear schedule to this at the end; null: constant.")
+    gamma: float = Field(default=0.99, ge=0, le=1, description="Discount.")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    train_batch_size: int = Field(default=2048, ge=1, description="Env steps per learner update, over all runners.")
+    minibatch_size: int = Field(default=256, ge=1, description="Rows per gradient step.")
+    num_epochs: int = Field(default=10, ge=1, description="Passes over each batch.")
+    clip: float = Field(default=0.2, gt=0, description="PPO's ratio clip.")
+    vf_clip: float | None = Field(default=None, gt=0, description="Clip of the value loss; null: none.")
+    vf_coeff: float = Field(default=0.5, ge=0, description="Weight of the value loss.")
+    entropy_coeff: float = Field(default=0.0, ge=0, description="Entropy bonus.")
+    kl_coeff: float = Field(default=0.0, ge=0, description="Starting weight of the KL penalty; 0: none.")
+    kl_target: float = Field(default=0.01, gt=0, description="KL the penalty aims at.")
+    grad_clip: float | None = Field(default=0.5, gt=0, description="Global norm of gradients; null: none.")
+    hidden: tuple[int, ...] = Field(default=(64, 64), description="Units of policy and value networks (not shared).")
+    activation: Literal["tanh", "relu"] = Field(default="tanh", description="Of those networks.")
+    log_std_init: float = Field(default=0.0, description="Initial log standard deviation of continuous actions.")
+    normalize_obs: bool = Field(default=True, description="Running mean and std of what the policy sees.")
+    normalize_control_reward: bool = Field(
+        default=True, description="Divide env rewards by their running std in the control arm (`source: none`)."
+    )
+    num_learners: int = Field(default=0, ge=0, description="Learner actors; 0 learns inside the driver.")
+    num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs per learner.")
+    rllib: dict[str, Any] = Field(
+        default_factory=dict, description="Further PPOConfig attributes by name, checked against RLlib."
+    )
+
+
+class RedisConfig(Section):
+    """Where queries and answers live."""
+
+    url: str | None = Field(
+        default=None, description="`redis://`, `rediss://` or `unix://`; null starts an embedded server in the run."
+    )
+    durable: Literal["everysec", "always"] = Field(default="everysec", description="Embedded: when AOF is synced.")
+    connect_timeout_seconds: float = Field(default=10, gt=0, description="How long a start waits for the server.")
+
+
+class RayConfig(Section):
+    """Which Ray cluster."""
+
+    address: str | None = Field(default=None, description="null starts a local Ray; `auto` or `host:port` joins one.")
+    num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; null fits the run.")
+
+
+class EvaluationConfig(Section):
+    """How the policy's true return is measured."""
+
+    episodes: int = Field(default=10, ge=1, description="Episodes per evaluation.")
+    every_env_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: end only.")
+    explore: bool = Field(default=False, description="Sample actions instead of taking the most likely one.")
+
+
+class CheckpointConfig(Section):
+    """What survives a crash."""
+
+    every_env_steps: int | None = Field(default=50_000, ge=1, description="Steps between checkpoints; null: end only.")
+    keep: int = Field(default=2, ge=1, description="Newest checkpoints kept.")
+
+
+class RunConfig(Section):
+    """One run."""
+
+    name: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Run name; null: file name and time."
+    )
+    runs_dir: str = Field(default="runs", description="Where run directories are made.")
+    seed: int = Field(default=0, ge=0, description="Seeds environments, networks, selection and teachers.")
+    env: EnvConfig
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    labels: LabelsConfig = Field(default_factory=LabelsConfig)
+    query: QueryConfig = Field(default_factory=QueryConfig)
+    reward: RewardConfig = Field(default_factory=RewardConfig)
+    learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    redis: RedisConfig = Field(default_factory=RedisConfig)
+    ray: RayConfig = Field(default_factory=RayConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    tensorboard: bool = Field(default=True, description="Write TensorBoard events beside metrics.jsonl.")
+
+    @model_validator(mode="after")
+    def _rules_across_keys(self) -> Self:
+        problems = list(_conflicts(self))
+        if problems:
+            raise ValueError(" | ".join(problems))
+        return self
+
+    @property
+    def preferences(self) -> bool:
+        """False in the control arm."""
+        return self.labels.source != "none"
+
+    @property
+    def shares_env_reward(self) -> bool:
+        """Whether offered segments carry env rewards for a teacher."""
+        if self.labels.share_env_reward is not None:
+            return self.labels.share_env_reward
+        return self.labels.source == "oracle"
+
+
+def _conflicts(config: RunConfig) -> list[str]:
+    """Combinations that cannot work, each with its mechanism and way out."""
+    problems = []
+    limit = config.env.max_episode_steps
+    if config.preferences and limit is not None and config.query.segment_length > limit:
+        problems.append(
+            f"query.segment_length={config.query.segment_length} is longer than any episode "
+            f"(env.max_episode_steps={limit}), so no full segment could ever be cut; shorten the segment"
+        )
+    if config.labels.source == "oracle" and config.labels.budget > 0 and config.labels.labelers == 0:
+        problems.append(
+            f"labels.budget={config.labels.budget} with labels.labelers=0 and labels.source=oracle: nobody would "
+            "answer; set labels.labelers=1, or labels.source=human to wait for labelers from elsewhere"
+        )
+    if config.query.selection == "disagreement" and config.reward.members < 2 and config.preferences:
+        problems.append(
+            "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "
+            f"reward.members={config.reward.members}; set reward.members=3 or query.selection=random"
+        )
+    if config.reward.l2_low >= config.reward.l2_high:
+        problems.append(
+            f"reward.l2_low={config.reward.l2_low} must be below reward.l2_high={config.reward.l2_high}, or the "
+            "penalty grows and shrinks at once"
+        )
+    if config.learner.minibatch_size > config.learner.train_batch_size:
+        problems.append(
+            f"learner.minibatch_size={config.learner.minibatch_size} cannot exceed "
+            f"learner.train_batch_size={config.learner.train_batch_size}"
+        )
+    if config.reward.loss == "regression" and not config.shares_env_reward and config.preferences:
+        problems.append("reward.loss=regression fits true returns, so it needs labels.share_env_reward=true")
+    if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
+        problems.append(
+            "labels.budget=0 without labels.reuse: no reward could ever be learned; give a budget, name a run to "
+            "reuse, or set labels.source=none"
+        )
+    return problems
