@@ -66,7 +66,13 @@ class ObsSpec:
             value = _at(obs, leaf.path)
             if leaf.categories:
                 one_hot = np.zeros(leaf.categories, self.flat_dtype)
-                one_hot[int(value) - leaf.low] = 1
+                index = int(value) - leaf.low
+                if not 0 <= index < leaf.categories:  # a negative index would silently count from the end
+                    raise ValueError(
+                        f"the observation{_where(leaf.path)} is a whole number from {leaf.low} to "
+                        f"{leaf.low + leaf.categories - 1}, got {value}; correct the environment's observation_space"
+                    )
+                one_hot[index] = 1
                 parts.append(one_hot)
             else:
                 parts.append(np.asarray(value, self.flat_dtype).reshape(-1))
@@ -123,8 +129,8 @@ class ActionSpec:
     def encode(self, actions: Array) -> Array:
         """Executed actions [B, *A] -> float32 [B, A_flat]."""
         if not self.choices:
-            return np.asarray(actions, np.float32).reshape(len(actions), -1)
-        columns = np.asarray(actions).reshape(len(actions), -1) - np.asarray(self.start)
+            return np.asarray(actions, np.float32).reshape(len(actions), self.size)
+        columns = np.asarray(actions).reshape(len(actions), len(self.choices)) - np.asarray(self.start)
         out = np.zeros((len(actions), self.size), np.float32)
         offset = 0
         rows = np.arange(len(actions))
@@ -140,7 +146,8 @@ class ActionSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> ActionSpec:
         """The inverse of `to_json`."""
-        return ActionSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return ActionSpec(**fields)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +169,10 @@ class Spaces:
 
 def describe(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
     """The spec of these spaces; one ValueError naming whatever is not supported."""
-    return Spaces(obs=ObsSpec(leaves=tuple(_leaves(observation_space, ""))), action=_action(action_space))
+    obs = ObsSpec(leaves=tuple(_leaves(observation_space, "")))
+    if obs.size == 0:
+        raise ValueError(f"an observation holds at least one number; got {observation_space}, which holds none")
+    return Spaces(obs=obs, action=_action(action_space))
 
 
 def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
@@ -172,16 +182,26 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
         return [Leaf(path=path, shape=(), dtype="<i8", categories=int(space.n), low=int(space.start))]
     children: list[tuple[str, gym.Space[Any]]]
     if isinstance(space, gym.spaces.Dict):
-        children = list(space.spaces.items())
+        children = [(_key(key), child) for key, child in space.spaces.items()]
     elif isinstance(space, gym.spaces.Tuple):
         children = [(str(index), child) for index, child in enumerate(space.spaces)]
     else:
-        where = f" at {path!r}" if path else ""
         raise ValueError(
-            f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {space}{where}. "
+            f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {space}{_where(path)}. "
             "Wrap the environment so that it shows one of them."
         )
     return [leaf for key, child in children for leaf in _leaves(child, f"{path}/{key}" if path else str(key))]
+
+
+def _key(key: Any) -> str:
+    """A Dict's key as one part of a path, which `_at` can take apart again."""
+    if not isinstance(key, str) or not key or "/" in key:
+        raise ValueError(f"the keys of a Dict observation are texts without '/' and not empty, got {key!r}; rename it")
+    return key
+
+
+def _where(path: str) -> str:
+    return f" at {path!r}" if path else ""
 
 
 def _action(space: gym.Space[Any]) -> ActionSpec:
@@ -205,13 +225,13 @@ def _action(space: gym.Space[Any]) -> ActionSpec:
 
 def _at(obs: Any, path: str) -> Any:
     for key in path.split("/") if path else ():
-        obs = obs[int(key)] if isinstance(obs, tuple) else obs[key]
+        obs = obs[int(key)] if isinstance(obs, tuple | list) else obs[key]
     return obs
 
 
 def _flat(leaf: Leaf, rows: Array) -> Array:
     if not leaf.categories:
-        return rows.astype(np.float32).reshape(len(rows), -1)
+        return rows.astype(np.float32).reshape(len(rows), leaf.size)
     out = np.zeros((len(rows), leaf.categories), np.float32)
     out[np.arange(len(rows)), rows.reshape(-1).astype(np.int64) - leaf.low] = 1
     return out

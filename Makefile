@@ -1,0 +1,57 @@
+# People and CI call the same targets: green here is green there. `make` alone lists them.
+
+PYTHON ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := .venv/.setup-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format docs-config constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12    the interpreter of .venv (default: the newest of 3.13, 3.12, 3.11 that runs)"
+	@echo "  TORCH_INDEX=URL      where torch comes from (default: the CPU builds; another one for your CUDA)"
+	@echo "  ARGS='-k queue -x'   passed to pytest by make test"
+
+setup: $(STAMP) ## make .venv and install everything, once per change of the versions
+
+# Torch goes first and alone: on the default index even a CPU machine gets the CUDA packages, so the CPU index
+# is asked too. Where that cannot be reached, pip warns after one retry and takes what it finds.
+$(STAMP): pyproject.toml constraints.txt
+	@PYTHON='$(PYTHON)' .ci/venv .venv
+	$(PIP) install --quiet --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --quiet -c constraints.txt -e '.[envs,dev]'
+	@rm -f .venv/.setup-* && touch $@
+
+demo: setup ## train a policy from synthetic preferences, a few minutes on two cores
+	$(BIN)/rlhp demo
+
+test: setup ## every test
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## lint, format, types, import direction, generated pages; seconds, and changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/python -m rlhp.configdocs | diff -u docs/configuration.md - \
+		|| { echo "docs/configuration.md is behind rlhp/config.py: run make docs-config" >&2; exit 1; }
+
+format: setup ## rewrite the sources as make check wants them
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs-config: setup ## write docs/configuration.md from rlhp/config.py
+	$(BIN)/python -m rlhp.configdocs > docs/configuration.md
+
+constraints: setup ## resolve every dependency anew into constraints.txt
+	$(BIN)/python .ci/constraints.py
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +

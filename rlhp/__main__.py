@@ -1,0 +1,5 @@
+"""`python -m rlhp` is `rlhp`."""
+
+from rlhp.cli import main
+
+main()

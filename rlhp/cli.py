@@ -1,0 +1,225 @@
+"""The command line. Every command imports what it needs when it runs, so that `rlhp --help` is quick.
+
+Exit codes: 0 done, 1 a check found something or a labeler gave up, 2 a mistake that one line explains,
+130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rlhp.config import TeacherConfig
+    from rlhp.rundir import RunDir
+
+INTERRUPTED = 130
+MISTAKE = 2
+
+_run = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rlhp")
+def rlhp() -> None:
+    """Deep reinforcement learning from human preferences.
+
+    Errors are one line each; RLHP_TRACEBACK=1 shows where they came from.
+    """
+
+
+@rlhp.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Continue the run in this directory.")
+@click.option("--name", help="Name of the new run; otherwise file name and time.")
+def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None) -> int:
+    """Train from preferences: rlhp train CONFIG, or rlhp train --resume RUN."""
+    if (config is None) == (resume is None):
+        raise click.UsageError("give a config file, or --resume RUN to continue a run, not both")
+    if resume is not None and name is not None:
+        raise click.UsageError("--name is for a new run; a resumed one keeps its name")
+    from rlhp import configfile
+    from rlhp.rundir import RunDir
+
+    if resume is not None:
+        rundir = RunDir.open(resume)
+        settings = rundir.config(sets=sets)
+        rundir.rewrite_config(settings)
+    else:
+        assert config is not None
+        more = [f"name={json.dumps(name)}"] if name is not None else []
+        settings = configfile.load(config, sets=[*sets, *more])
+        _check_env(settings.env)
+        rundir = RunDir.create(settings, config.stem)
+        settings = rundir.config()
+    from rlhp import program
+
+    click.echo(f"run directory: {rundir.path}")
+    summary = program.train(settings, rundir=rundir, resume=resume is not None)
+    click.echo(str(summary))
+    return INTERRUPTED if rundir.info().state == "interrupted" else 0
+
+
+@rlhp.command()
+@click.argument("run_directory", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--redis", metavar="URL", help="Address of the queue, instead of a run directory.")
+@click.option("--run", "run_name", metavar="NAME", help="Which run at that address.")
+@click.option("--teacher", metavar="NAME", help="Preset, or package.module:Name; otherwise the run's own.")
+@click.option("--set-teacher", "sets", multiple=True, metavar="KEY=VALUE", help="One key of labels.teacher.")
+@click.option("--latency", type=float, metavar="SECONDS", help="Time taken per answer.")
+@click.option("--name", help="Name of this labeler.")
+@click.option("--seed", type=int, help="Of the teacher's faults; otherwise the run's seed, or 0.")
+def label(
+    run_directory: Path | None,
+    redis: str | None,
+    run_name: str | None,
+    teacher: str | None,
+    sets: tuple[str, ...],
+    latency: float | None,
+    name: str | None,
+    seed: int | None,
+) -> int:
+    """Answer the queries of a run with a teacher, here or on another machine."""
+    if (run_directory is None) == (redis is None):
+        raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
+    from rlhp.config import TeacherConfig
+    from rlhp.labeling.process import run_labeler
+    from rlhp.rundir import RunDir
+
+    start = TeacherConfig()
+    if run_directory is not None:
+        rundir = RunDir.open(run_directory)
+        settings = rundir.config()
+        start, run_name = settings.labels.teacher, rundir.name
+        seed = settings.seed if seed is None else seed
+        redis = rundir.redis_url()
+        if redis is None:
+            raise ValueError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+    assert redis is not None
+    chosen = _teacher(start, name=teacher, sets=sets, latency=latency)
+    return run_labeler(redis, run=run_name, teacher=chosen, name=name, seed=seed or 0)
+
+
+@rlhp.command()
+@_run
+def status(run: Path) -> None:
+    """Say what a run is doing, and why nothing is happening."""
+    from rlhp import status as status_
+    from rlhp.rundir import RunDir
+
+    click.echo(status_.report(status_.gather(RunDir.open(run))))
+
+
+@rlhp.command(name="eval")
+@_run
+@click.option("--episodes", type=click.IntRange(min=1), help="Otherwise evaluation.episodes of the run.")
+@click.option("--explore/--no-explore", default=None, help="Sample actions; otherwise evaluation.explore of the run.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the evaluation episodes.")
+def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int) -> None:
+    """Measure the true return of a run's newest policy."""
+    rundir, settings = _opened(run)
+    from rlhp import program
+
+    result = program.evaluate(
+        rundir,
+        episodes=settings.evaluation.episodes if episodes is None else episodes,
+        explore=settings.evaluation.explore if explore is None else explore,
+        seed=seed,
+    )
+    for name, value in result.items():
+        click.echo(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+@rlhp.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Directory; otherwise plots/ of the run, or here.")
+def plot(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Draw learning curves and reward diagnostics; runs that differ by seed share a line."""
+    from rlhp.plotting import plot as draw
+
+    for file in draw(runs, out=out):
+        click.echo(str(file))
+
+
+@rlhp.command()
+@_run
+@click.option("--to", required=True, type=click.Choice(["npz", "parquet", "jsonl"]), help="Format.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File, or directory for parquet.")
+def export(run: Path, to: str, out: Path) -> None:
+    """Write a run's preferences for other tools."""
+    from rlhp.reward.export import export as write
+    from rlhp.rundir import RunDir
+
+    done = write(RunDir.open(run).preferences, out, to=to)  # type: ignore[arg-type]  # one of click's choices
+    click.echo(
+        f"{done.out}: {done.preferences} preferences ({done.incomparable} incomparable), {done.segments} segments"
+    )
+
+
+@rlhp.command()
+@click.argument("target", required=False, metavar="[RUN|CONFIG]", type=click.Path(path_type=Path))
+def doctor(target: Path | None) -> int:
+    """Check this machine, and a run or a config file."""
+    from rlhp.doctor import examine
+
+    failed = False
+    for check in examine(target):
+        click.echo(str(check))
+        failed = failed or check.level == "fail"
+    return int(failed)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what a user can cure becomes a line on stderr."""
+    try:
+        return int(rlhp.main(args=list(arguments), prog_name="rlhp", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return MISTAKE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except Exception as error:
+        cause = getattr(error, "cause", None)  # Ray wraps what a remote call raised
+        known = cause if isinstance(cause, Exception) else error
+        if os.environ.get("RLHP_TRACEBACK") == "1" or not isinstance(known, (ValueError, OSError)):
+            raise
+        for line in str(known).splitlines():
+            click.echo(f"error: {line}", err=True)
+        return MISTAKE
+
+
+def _opened(run: Path) -> tuple[RunDir, Any]:
+    from rlhp.rundir import RunDir
+
+    rundir = RunDir.open(run)
+    return rundir, rundir.config()
+
+
+def _check_env(env: Any) -> None:
+    """Refuse an environment that cannot be made before there is a run directory."""
+    from rlhp.rollout.envs import probe
+
+    probe(env)
+
+
+def _teacher(start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None) -> TeacherConfig:
+    from rlhp import configfile
+    from rlhp.config import TeacherConfig
+
+    if name is not None and name != start.name:
+        start = TeacherConfig(name=name)  # the faults of another teacher are not this one's
+    more = [] if latency is None else [f"latency_seconds={latency}"]
+    return configfile.teacher(start, sets=[*sets, *more])

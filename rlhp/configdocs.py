@@ -1,0 +1,104 @@
+"""Writes the reference of all keys and metrics: `python -m rlhp.configdocs > docs/configuration.md`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rlhp import configkeys
+from rlhp.config import RunConfig
+from rlhp.metrics import METRICS
+
+_INTRO = """\
+# Configuration
+
+Written by `python -m rlhp.configdocs` from `rlhp/config.py` and `rlhp/metrics.py`; edit those.
+
+A run is one YAML file. Only `env.id` is required, everything else has a default:
+
+```yaml
+# mine.yaml
+extends: halfcheetah.yaml       # another file, relative to this one; optional
+labels:
+  budget: 350                   # groups of keys are merged with the file below, everything else replaces
+learner: {lr: 1e-4}
+```
+
+```
+rlhp train mine.yaml --set seed=3 --set labels.budget=1400
+```
+
+The rules of YAML 1.2 hold: `1e-4` is a number, only `true` and `false` are booleans (`on` and `no` are texts),
+`null` is nothing. A key written twice, an unknown key or a value out of range is an error; all errors of a file are
+reported at once, each with its key, its line and the way out, and the exit code is 2. The run directory keeps the
+resolved configuration as `config.yaml`, with passwords replaced.
+
+## Three arms
+
+| the policy learns from | setting |
+|---|---|
+| the env reward: the control arm | `--set labels.source=none` |
+| a synthetic teacher's preferences | `--set labels.source=oracle` |
+| people's preferences | `--set labels.source=human` |
+
+## The paper's ablations
+
+Each is one change to any configuration (Christiano et al. 2017, section 3.3):
+
+| ablation | setting |
+|---|---|
+| all labels before learning | `--set labels.schedule=offline` |
+| random queries | `--set query.selection=random` |
+| no ensemble, and random queries | `--set reward.members=1 --set query.selection=random` |
+| no L2 penalty | `--set reward.l2=0 --set reward.l2_adaptive=false` |
+| no segments | `--set query.segment_length=1` |
+| target: regression on true returns | `--set reward.loss=regression` |
+
+## Names from elsewhere
+
+| there | here |
+|---|---|
+"""
+
+_METRICS = """
+## Metrics
+
+`metrics.jsonl` has one JSON object per row, TensorBoard the same numbers under the same names. A value that does not
+exist yet is missing or `null`. Counts run over the whole run, resumes included.
+
+| name | unit | meaning |
+|---|---|---|
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    habits = "".join(f"| `{name}` | `{key}` |\n" for name, key in sorted(configkeys.HABITS.items()))
+    parts = [_INTRO, habits]
+    groups = configkeys.sections()
+    top = [key for key in configkeys.all_keys() if "." not in key.name]
+    parts.append(_section("The run", RunConfig.__doc__ or "", top))
+    for name, group in groups.items():
+        own = [key for key in configkeys.all_keys() if key.name.rpartition(".")[0] == name]
+        parts.append(_section(f"`{name}`", group.__doc__ or "", own))
+    rows = "".join(f"| `{name}` | {unit} | {meaning} |\n" for name, (unit, meaning) in METRICS.items())
+    return "".join([*parts, _METRICS, rows])
+
+
+def _section(title: str, meaning: str, keys: list[configkeys.Key]) -> str:
+    head = f"\n## {title}\n\n{meaning.strip()}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    return head + "".join(
+        f"| `{key.name}` | {key.type} | {_default(key)} | {key.meaning.replace('|', chr(92) + '|')} |\n" for key in keys
+    )
+
+
+def _default(key: configkeys.Key) -> str:
+    return "required" if key.required else f"`{_yaml(key.default)}`"
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

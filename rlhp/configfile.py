@@ -1,0 +1,196 @@
+"""Configuration in, configuration out: a YAML file, what it extends, and `--set key=value` on top.
+
+Every problem of a configuration is reported at once, one line each; see `rlhp.configkeys` for their form.
+
+    # mine.yaml
+    extends: configs/halfcheetah.yaml    # relative to this file
+    labels: {budget: 350}                # groups of keys are merged, everything else is replaced
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlhp import configkeys, yamlfile
+from rlhp.config import RunConfig, TeacherConfig
+
+_SECRET = re.compile(r"(?P<url>\w+://[^/@\s:]*:)[^@\s]+@|(?P<query>[?&]password=)[^&\s]+")
+REDACTED = "***"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; one line per problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(redact(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+def load(path: str | Path, *, sets: Sequence[str] = ()) -> RunConfig:
+    """The configuration in `path` with `sets` ("a.b=value", parsed like the file) on top.
+
+    ConfigError names every problem at once.
+    """
+    try:
+        data, places = _read(Path(path), above=())
+        return parse(data, sets=sets, places=places)
+    except yamlfile.YamlError as error:
+        raise ConfigError(error.problems) from None
+
+
+def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[str, str] | None = None) -> RunConfig:
+    """The configuration in plain data; `places` says where each dotted key was written."""
+    merged: dict[str, Any] = dict(data)
+    where = dict(places or {})
+    wrong: list[str] = []
+    for text in sets:
+        try:
+            name, value = _assignment(text)
+        except ValueError as error:
+            wrong.append(str(error))
+            continue
+        merged = _merge(merged, _nested(name, value))
+        where[name] = f"--set {name}"
+    merged = _without_empty_groups(merged)
+    wrong += configkeys.booleans_for_numbers(merged, places=where)
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError([*wrong, *configkeys.problems(error, merged, places=where)]) from None
+    if wrong:
+        raise ConfigError(wrong)
+    return config
+
+
+def teacher(start: TeacherConfig, *, sets: Sequence[str] = ()) -> TeacherConfig:
+    """`start` with "key=value" on top; the keys are those below `labels.teacher`."""
+    data = start.model_dump()
+    try:
+        for text in sets:
+            data = _merge(data, _nested(*_assignment(text, option="--set-teacher")))
+        return TeacherConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(configkeys.problems(error, data, places={}, prefix="labels.teacher.")) from None
+
+
+def dump(config: RunConfig) -> str:
+    """YAML that `load` reads back as the same configuration, except that passwords are replaced by ***."""
+    return yamlfile.show(_plain(config))
+
+
+def sha256(config: RunConfig, *, without: Collection[str] = ()) -> str:
+    """Hex digest of the configuration; the top-level keys in `without` do not count."""
+    plain = {name: value for name, value in _plain(config).items() if name not in without}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value, passwords replaced."""
+    plain = _plain(config)
+    found = {}
+    for key in configkeys.all_keys():
+        value: Any = plain
+        for part in key.name.split("."):
+            value = value[part]
+        found[key.name] = value
+    return found
+
+
+def redact(text: str) -> str:
+    """`text` with the passwords of all addresses in it replaced by ***."""
+    return _SECRET.sub(lambda hit: (hit["url"] + REDACTED + "@") if hit["url"] else hit["query"] + REDACTED, text)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    if config.redis.url is not None:
+        plain["redis"]["url"] = redact(config.redis.url)
+    return plain
+
+
+def _read(path: Path, *, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data of a file merged over the file it extends, and where each dotted key was written."""
+    real = path.resolve()
+    if real in above:
+        chain = " -> ".join(str(file.name) for file in (*above, real))
+        raise ConfigError([f"extends: files cannot extend each other in a circle, got {chain}; take one out"])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([_unreadable(path, error, above)]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: not a text file; give a YAML file such as configs/pendulum.yaml"]) from None
+    data, lines = yamlfile.parse(text, source=path.name)
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: a configuration is a mapping of keys to values, got {type(data).__name__}"])
+    places = {name: f"{path.name} line {line}" for name, line in lines.items()}
+    parent = data.pop("extends", None)
+    places.pop("extends", None)
+    if parent is None:
+        return data, places
+    if not isinstance(parent, str):
+        raise ConfigError([f"extends: must be the path of one file, got {parent!r}; files may extend in a chain"])
+    inherited, inherited_places = _read(path.parent / parent, above=(*above, real))
+    return _merge(inherited, data), inherited_places | places
+
+
+def _unreadable(path: Path, error: OSError, above: tuple[Path, ...]) -> str:
+    named = f"extends: {path} (named in {above[-1].name})" if above else str(path)
+    if not isinstance(error, FileNotFoundError):
+        return f"{named}: cannot be read: {error.strerror}"
+    there = [file.name for file in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
+    guess = f"did you mean {path.parent / close[0]}?" if close else "see configs/ for examples"
+    return f"{named}: no such config file; {guess}"
+
+
+def _assignment(text: str, *, option: str = "--set") -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not name or not all(name.split(".")):
+        raise ConfigError([f"{option}: takes key=value with a dotted key, got {text!r}; for example learner.lr=1e-4"])
+    try:
+        return name, yamlfile.value(value, source=f"{option} {name}")
+    except yamlfile.YamlError as error:
+        raise ConfigError(error.problems) from None
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; a list or a number replaces what was there; an empty group changes nothing."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[name] = _merge(old, value)
+        elif not (isinstance(old, Mapping) and value is None):
+            merged[name] = value
+    return merged
+
+
+def _without_empty_groups(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A group whose keys are all commented out reads as null: take it as a group without keys."""
+    out = dict(data)
+    for name in configkeys.sections():
+        parent: Any = out
+        *path, last = name.split(".")
+        for part in path:
+            parent = parent.get(part) if isinstance(parent, dict) else None
+        if isinstance(parent, dict) and last in parent and parent[last] is None:
+            parent[last] = {}
+    return out

@@ -1,0 +1,251 @@
+"""Whether this machine, this installation and this run are fit: one line per check, with the way out.
+
+Nothing outside a temporary directory is changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from rlhp import configfile
+from rlhp.config import RunConfig
+from rlhp.metrics import read_metrics
+from rlhp.rundir import RunDir
+
+GIB = 1 << 30
+_GL_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 1'/><geom size='.1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+    renderer.update_scene(data)
+    renderer.render()
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One line of the doctor."""
+
+    level: Literal["ok", "warn", "fail"]
+    subject: str
+    finding: str
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.level:<5} {self.subject:<12} {self.finding}"
+        return f"{text}\n{'':<19}-> {self.way_out}" if self.way_out else text
+
+
+def examine(target: str | Path | None = None) -> Iterator[Check]:
+    """Checks of the machine, then of `target`: a run directory or a config file."""
+    for check in (python, packages, redis_server, ray_, torch_, mujoco_, disk, shared_memory, processors):
+        yield from _guarded(check.__name__.strip("_").replace("_", " "), check)
+    if target is None:
+        return
+    target = Path(target)
+    if target.is_dir():
+        yield from _guarded("run", lambda: run(target))
+    else:
+        yield from _guarded("config", lambda: config(configfile.load(target)))
+
+
+def python() -> Iterator[Check]:
+    """Version and architecture; pip has already refused a Python that is too old."""
+    finding = f"{platform.python_version()} on {platform.machine()} {platform.system()}"
+    yield Check(level="ok", subject="python", finding=finding)
+
+
+def packages() -> Iterator[Check]:
+    """Installed versions against those this rlhp asks for."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(text) for text in metadata.requires("rlhp") or []]
+    except metadata.PackageNotFoundError:
+        finding = "rlhp is not installed, it runs from a checkout: versions cannot be compared"
+        yield Check(level="warn", subject="packages", finding=finding, way_out="make setup, or pip install -e .")
+        return
+    wrong = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    if wrong:
+        yield Check(level="fail", subject="packages", finding="; ".join(wrong), way_out="make setup")
+    else:
+        yield Check(
+            level="ok", subject="packages", finding=f"rlhp {metadata.version('rlhp')}, all versions as asked for"
+        )
+
+
+def redis_server() -> Iterator[Check]:
+    """The external server where one is named, else a start of the embedded one."""
+    from rlhp.query.queue import ping
+
+    url = os.environ.get("RLHP_REDIS_URL")
+    if url:
+        ping(url)
+        yield Check(level="ok", subject="redis", finding=f"{configfile.redact(url)} answers (RLHP_REDIS_URL)")
+        return
+    from rlhp.query.server import EmbeddedRedis, find_server
+
+    server = find_server()
+    with tempfile.TemporaryDirectory(prefix="rlhp-doctor-") as directory:
+        embedded = EmbeddedRedis(Path(directory))
+        try:
+            ping(embedded.start())
+        finally:
+            embedded.stop()
+    yield Check(level="ok", subject="redis", finding=f"{server} starts")
+
+
+def ray_() -> Iterator[Check]:
+    """Whether Ray can be imported."""
+    yield Check(level="ok", subject="ray", finding=importlib.import_module("ray").__version__)
+
+
+def torch_() -> Iterator[Check]:
+    """Which build, which devices."""
+    torch = importlib.import_module("torch")
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    finding = f"{torch.__version__}, {build}, " + (", ".join(devices) or "no GPU")
+    yield Check(level="ok", subject="torch", finding=finding)
+
+
+def mujoco_() -> Iterator[Check]:
+    """Whether MuJoCo is there, and how it could draw; training needs no drawing."""
+    try:
+        version = metadata.version("mujoco")
+    except metadata.PackageNotFoundError:
+        finding = "not installed, so its environments cannot be made"
+        yield Check(level="warn", subject="mujoco", finding=finding, way_out="pip install 'rlhp[envs]'")
+        return
+    routes = [route for route in ("egl", "osmesa") if _draws(route)]
+    if routes:
+        yield Check(level="ok", subject="mujoco", finding=f"{version}, draws with MUJOCO_GL={routes[0]}")
+    else:
+        finding = f"{version}, cannot draw here (training does not need it)"
+        way_out = "apt install libegl1 libopengl0 libgl1-mesa-dri, or libosmesa6"
+        yield Check(level="warn", subject="mujoco", finding=finding, way_out=way_out)
+
+
+def disk() -> Iterator[Check]:
+    """Room for checkpoints and segments, here and where Ray spills objects."""
+    for place in dict.fromkeys([Path.cwd(), Path(tempfile.gettempdir())]):
+        free = shutil.disk_usage(place).free / GIB
+        level: Literal["ok", "warn", "fail"] = "fail" if free < 0.5 else "warn" if free < 5 else "ok"
+        way_out = "" if level == "ok" else "free some, or point runs_dir (or RAY_TMPDIR) elsewhere"
+        yield Check(level=level, subject="disk", finding=f"{free:.1f} GiB free at {place}", way_out=way_out)
+
+
+def shared_memory() -> Iterator[Check]:
+    """Ray's object store lives in /dev/shm and gets slow on disk."""
+    place = Path("/dev/shm")
+    if not place.is_dir():
+        yield Check(level="ok", subject="memory", finding="no /dev/shm on this system")
+        return
+    free = shutil.disk_usage(place).free / GIB
+    if free < 1:
+        way_out = "give it more (docker run --shm-size=2g): Ray's object store falls back to disk otherwise"
+        yield Check(level="warn", subject="memory", finding=f"{free:.2f} GiB free in /dev/shm", way_out=way_out)
+    else:
+        yield Check(level="ok", subject="memory", finding=f"{free:.1f} GiB free in /dev/shm")
+
+
+def processors() -> Iterator[Check]:
+    """CPUs this process may use."""
+    count = _cpus()
+    if count < 2:
+        way_out = "a run fits on one, slowly: rollout.num_env_runners=0 samples inside the driver"
+        yield Check(level="warn", subject="cpus", finding="1", way_out=way_out)
+    else:
+        yield Check(level="ok", subject="cpus", finding=str(count))
+
+
+def config(config: RunConfig) -> Iterator[Check]:
+    """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    from rlhp.rollout.envs import probe, variable_length_warning
+
+    yield Check(level="ok", subject="config", finding=f"valid, sha256 {configfile.sha256(config)[:12]}")
+    facts = probe(config.env)
+    warning = variable_length_warning(facts)
+    if warning is not None and config.preferences:
+        yield Check(level="warn", subject="env", finding=f"{config.env.id} steps", way_out=warning)
+    else:
+        yield Check(
+            level="ok", subject="env", finding=f"{config.env.id} steps, {facts.episode_limit} steps per episode"
+        )
+    wanted = config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
+    if config.ray.address is None and wanted > _cpus():
+        finding = f"{config.rollout.num_env_runners} env runners want {wanted:g} CPUs, this machine has {_cpus()}"
+        yield Check(
+            level="warn", subject="cpus", finding=finding, way_out="lower rollout.num_env_runners, or join a cluster"
+        )
+
+
+def run(path: Path) -> Iterator[Check]:
+    """What a run left on disk: facts, configuration, metrics, preferences."""
+    from rlhp.reward.dataset import verify
+
+    rundir = RunDir.open(path)
+    info = rundir.info()
+    yield Check(
+        level="ok", subject="run", finding=f"{rundir.name}: {info.state}, commit {(info.commit or 'unknown')[:12]}"
+    )
+    rows = read_metrics(rundir.metrics_file)
+    yield Check(level="ok" if rows else "warn", subject="metrics", finding=f"{len(rows)} rows")
+    if rundir.preferences.is_dir():
+        problems = verify(rundir.preferences)
+        for problem in problems:
+            yield Check(level="fail", subject="preferences", finding=problem)
+        if not problems:
+            yield Check(level="ok", subject="preferences", finding="every part can be read")
+    yield from config(rundir.config())
+
+
+def _guarded(subject: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """A check that cannot be made is a failed one."""
+    try:
+        yield from check()
+    except Exception as error:
+        first, *more = str(error).splitlines() or [type(error).__name__]
+        yield Check(level="fail", subject=subject, finding=first)
+        yield from (Check(level="fail", subject=subject, finding=line) for line in more)
+
+
+def _draws(route: str) -> bool:
+    """MuJoCo fixes its GL route at import, so every route gets a process of its own."""
+    try:
+        environment = {**os.environ, "MUJOCO_GL": route}
+        with tempfile.TemporaryDirectory() as directory:  # it leaves MUJOCO_LOG.TXT where it fails
+            command = [sys.executable, "-c", _GL_PROBE]
+            subprocess.run(command, env=environment, cwd=directory, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

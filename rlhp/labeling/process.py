@@ -1,0 +1,113 @@
+"""The body of `rlhp label`: join a run at a Redis, answer with a teacher until the run is over."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rlhp.config import TeacherConfig
+from rlhp.labeling.teacher import make_teacher
+from rlhp.labeling.worker import Counts, LabelerWorker, TeacherFailed
+from rlhp.query.queue import QueryQueue, list_runs
+
+REPORT_EVERY_SECONDS = 30.0
+
+
+def run_labeler(
+    url: str,
+    *,
+    run: str | None = None,
+    teacher: TeacherConfig | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    lease_seconds: float = 60.0,
+    poll_seconds: float = 0.1,
+) -> int:
+    """Answers queries of `run` at the Redis `url`; the exit code.
+
+    Without `run` there must be exactly one open run there. 0 when the run was closed or on Ctrl-C (or
+    SIGTERM), which gives the leases back; a second Ctrl-C does not wait for the teacher. 1 when the
+    teacher kept failing. ValueError for a teacher or run that does not exist, QueueUnavailable when
+    `url` cannot be reached at the start; later absences of Redis are waited out.
+    """
+    config = teacher if teacher is not None else TeacherConfig()
+    judge = make_teacher(config, seed=seed)  # first of all: a misspelt name needs no Redis to be told
+    chosen = run if run is not None else _only_run(url)
+    queue = QueryQueue(url, run=chosen, lease_seconds=lease_seconds)
+    known = queue.state != "missing"
+    worker = LabelerWorker(
+        queue,
+        judge,
+        name=name or _own_name(),
+        latency_seconds=config.latency_seconds,
+        poll_seconds=poll_seconds,
+    )
+    _say(f"{worker.name} answers {'run' if known else 'the coming run'} {chosen} as {config.name}; Ctrl-C to leave")
+
+    def report(counts: Counts) -> None:
+        _say(f"{worker.name}: {counts}")
+
+    with _stopped_by_signals() as stop:
+        try:
+            counts = worker.run(stop, report=report, report_every_seconds=REPORT_EVERY_SECONDS)
+        except TeacherFailed as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 1
+        _say(f"{worker.name} leaves, {'stopped' if stop.is_set() else 'the run is closed'}: {counts}")
+    return 0
+
+
+def _only_run(url: str) -> str:
+    runs = list_runs(url)
+    running = [run for run in runs if QueryQueue(url, run=run).state != "closed"]
+    if len(running) == 1:
+        return running[0]
+    if running:
+        raise ValueError(f"several runs are open at this Redis: {', '.join(running)}; choose one with --run NAME")
+    rest = f"only closed ones ({', '.join(runs)})" if runs else "none"
+    raise ValueError(
+        f"a labeler joins an open run, but this Redis has {rest}; start one, or name a coming one with --run"
+    )
+
+
+def _own_name() -> str:
+    """Unique to this process, in the letters that the queue allows for a labeler."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:50]
+    return f"teacher@{host}-{os.getpid()}"
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second acts as usual. Main thread only, else never set."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        # From a thread: this handler may have interrupted stop.wait, which holds the event's lock.
+        threading.Thread(target=stop.set).start()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, ask_to_stop)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,109 @@
+"""Plays a policy and reports its true return: the only number that says whether the task was learned.
+
+Used by evaluations in training, by `rlhp eval` and for the random baseline. It has its own environments
+and its own seeds, and feeds nothing back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+
+from rlhp.config import EnvConfig
+from rlhp.rollout.envs import make_vector_env
+from rlhp.rollout.normalize import RunningMoments
+from rlhp.rollout.runner import executed_actions
+from rlhp.types import Array
+
+Act = Callable[[Array], Array]
+"""Raw flat obs [N, O] -> executed actions [N, *A]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """True returns of whole episodes."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean true return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the true return over episodes."""
+        return float(np.std(self.returns))
+
+
+def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
+    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured."""
+    count = min(episodes, 10)
+    vector = make_vector_env(env, num_envs=count, vectorize="sync")
+    try:
+        vector.action_space.seed(seed)
+        act = make_act(vector)
+        seeds = np.random.default_rng([seed, 11]).integers(2**31 - 1, size=count)
+        obs, _ = vector.reset(seed=[int(s) for s in seeds])
+        quota = np.array([episodes // count + (k < episodes % count) for k in range(count)])
+        returns: list[list[float]] = [[] for _ in range(count)]
+        lengths: list[list[int]] = [[] for _ in range(count)]
+        total, steps, was_done = np.zeros(count), np.zeros(count, int), np.zeros(count, bool)
+        while any(len(returns[k]) < quota[k] for k in range(count)):
+            obs, reward, terminated, truncated, _ = vector.step(act(np.asarray(obs)))
+            total += np.where(was_done, 0.0, reward)
+            steps += ~was_done
+            done = (terminated | truncated) & ~was_done
+            for k in np.flatnonzero(done):
+                if len(returns[k]) < quota[k]:
+                    returns[k].append(float(total[k]))
+                    lengths[k].append(int(steps[k]))
+                total[k], steps[k] = 0.0, 0
+            was_done = done
+    finally:
+        vector.close()
+    return Evaluation(
+        returns=tuple(value for per_env in returns for value in per_env),
+        lengths=tuple(value for per_env in lengths for value in per_env),
+    )
+
+
+def random_act(vector: Any) -> Act:
+    """Uniform actions: the baseline of every F."""
+    return lambda obs: np.asarray(vector.action_space.sample())
+
+
+def policy_act(module: Any, moments: RunningMoments | None, *, explore: bool, seed: int) -> Callable[[Any], Act]:
+    """An RLlib module with the observation statistics it was trained with (None: it saw them raw)."""
+
+    def make(vector: Any) -> Act:
+        generator_state = torch.random.get_rng_state()
+        torch.manual_seed(seed)
+        own_state = torch.random.get_rng_state()
+        torch.random.set_rng_state(generator_state)
+
+        @torch.inference_mode()
+        def act(obs: Array) -> Array:
+            nonlocal own_state
+            seen = obs.astype(np.float32) if moments is None else moments.normalize(obs)
+            out = module.forward_inference({Columns.OBS: torch.from_numpy(seen)})
+            dist = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+            if not explore:
+                sampled = dist.to_deterministic().sample()
+            else:  # evaluation must not move the training's random stream
+                outer = torch.random.get_rng_state()
+                torch.random.set_rng_state(own_state)
+                sampled = dist.sample()
+                own_state = torch.random.get_rng_state()
+                torch.random.set_rng_state(outer)
+            return executed_actions(sampled.numpy(), vector.single_action_space)
+
+        return act
+
+    return make

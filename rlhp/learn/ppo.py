@@ -1,0 +1,98 @@
+"""PPO on predicted rewards: RLlib's own algorithm and loss, with our env runner and two things RLlib forgets.
+
+Nothing here knows where rewards come from: the episodes that reach the learner already hold them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
+
+from rlhp.rollout.runner import ColumnarEnvRunner
+
+KL_STATE = "rlhp_kl_coefficients"
+
+
+class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
+    """RLlib's PPO config plus `rlhp`, the `RunnerContext` that env runners read."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or PreferencePPO)
+        self.rlhp: Any = None
+        self.log_std_init = 0.0
+        self.env_runner_cls = ColumnarEnvRunner
+
+    def get_default_learner_class(self) -> Any:
+        """RLlib's PPO learner, with the KL coefficient in its state."""
+        return ResumablePPOLearner
+
+
+class ResumablePPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
+    """RLlib leaves the adapted KL coefficient out of a learner's state: a resumed run would start it anew."""
+
+    def build(self) -> None:
+        """Build as RLlib does, then start exploration where the config wants it."""
+        super().build()
+        for module in self.module._rl_modules.values():
+            for name, parameter in module.named_parameters():
+                if name.endswith("log_std"):
+                    parameter.data.fill_(self.config.log_std_init)
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state; a whole one also holds the KL coefficients."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        if components is None:  # a weight sync asks for one component, and must stay small
+            coefficients = self.curr_kl_coeffs_per_module.items()
+            state[KL_STATE] = {module: float(value) for module, value in coefficients}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore RLlib's state and the KL coefficients."""
+        super().set_state(state)
+        for module, value in state.get(KL_STATE, {}).items():
+            self.curr_kl_coeffs_per_module[module].data.fill_(value)
+
+
+class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
+    """`train()` as RLlib has it, and `warm_up()` for the time before the first reward version."""
+
+    @classmethod
+    def get_default_config(cls) -> AlgorithmConfig:
+        """An empty `PreferencePPOConfig`."""
+        return PreferencePPOConfig()
+
+    def warm_up(self, num_env_steps: int) -> dict[str, Any]:
+        """Collect at least this many env steps with the untrained policy, and offer their segments.
+
+        Nothing is labelled and nothing is learned. Returns the reduced env-runner metrics.
+        """
+        group = self.env_runner_group
+        remote = group.num_remote_env_runners() > 0
+        share = -(-num_env_steps // max(1, group.num_healthy_remote_workers()))
+        if remote:
+            results = group.foreach_env_runner(
+                lambda runner: runner.warm_up(share),
+                local_env_runner=False,
+                timeout_seconds=self.config.sample_timeout_s,
+            )
+        else:
+            results = [self.env_runner.warm_up(num_env_steps)]
+        self.metrics.aggregate([result["metrics"] for result in results], key=ENV_RUNNER_RESULTS)
+        if remote:
+            group.sync_env_runner_states(config=self.config)
+        else:
+            self.env_runner._moments.fold()
+        return {
+            "steps": sum(result["steps"] for result in results),
+            "env_runners": self.metrics.peek(ENV_RUNNER_RESULTS),
+        }
+
+    @property
+    def policy_module(self) -> Any:
+        """The learner's policy network."""
+        return self.learner_group._learner.module[DEFAULT_MODULE_ID] if self.learner_group.is_local else None

@@ -1,0 +1,181 @@
+"""Metric names, and the rows of `metrics.jsonl`.
+
+A name is an API: it is in this table, it has one meaning, and it is never used again for another.
+TensorBoard gets the same numbers under the same names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhp.rundir import RunDir
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+Value = float | int | str | None
+
+METRICS: dict[str, tuple[str, str]] = {
+    "env_steps": ("steps", "Environment steps of the run so far, warm-up included."),
+    "iteration": ("count", "Learner iterations so far."),
+    "phase": ("text", "`warm-up` until the first reward version, then `learning`."),
+    "wall_seconds": ("s", "Time since the run was started, over all resumes."),
+    "env_steps_per_second": ("steps/s", "Environment steps per second since the last row."),
+    "episodes": ("count", "Episodes finished so far."),
+    "env_runners/episode_return_mean": ("return", "True return: undiscounted sum of env rewards, recent episodes."),
+    "env_runners/episode_len_mean": ("steps", "Length of recent episodes."),
+    "predicted_return_mean": ("return", "Undiscounted sum of predicted rewards, same episodes."),
+    "return_correlation": ("-1 to 1", "Pearson correlation of true and predicted return over recent episodes."),
+    "eval/episode_return_mean": ("return", "True return of the evaluation episodes."),
+    "eval/episode_return_std": ("return", "Standard deviation over the evaluation episodes."),
+    "labels/asked": ("queries", "Queries asked so far."),
+    "labels/answered": ("answers", "Queries with a settled answer so far."),
+    "labels/allowed": ("queries", "Queries the schedule allows by now."),
+    "labels/budget": ("queries", "Most queries of the whole run."),
+    "labels/per_minute": ("answers/min", "Answers per minute, recently."),
+    "labels/ties": ("answers", "Answers `tie` so far."),
+    "labels/incomparable": ("answers", "Answers `incomparable` so far: stored, never trained on."),
+    "queue/pending": ("queries", "Queries waiting for a labeler."),
+    "queue/leased": ("queries", "Queries in the hands of a labeler."),
+    "queue/oldest_age_seconds": ("s", "Age of the oldest query without an answer."),
+    "segments/offered": ("segments", "Segments offered to the query actor so far."),
+    "segments/dropped": ("segments", "Segments dropped because the query actor was busy."),
+    "segments/short": ("segments", "Segments shorter than `query.segment_length`, at an episode's end."),
+    "segments/pool": ("segments", "Candidate segments held now."),
+    "segments/warmup_target": ("segments", "Candidates that the warm-up collects before it only waits for answers."),
+    "reward/version": ("count", "Newest published reward version; 0 before the first."),
+    "reward/staleness_steps": ("steps", "Environment steps since the reward version in use was published."),
+    "reward/updates": ("count", "Gradient steps of the ensemble so far."),
+    "reward/train_loss": ("nats", "Loss on training preferences, without the penalty."),
+    "reward/val_loss": ("nats", "Loss on preferences the member was not trained on."),
+    "reward/l2": ("weight", "Weight of the L2 penalty, mean over members."),
+    "reward/train_accuracy": ("share", "Training preferences ranked right, ties excluded."),
+    "reward/heldout_accuracy": ("share", "Preferences ranked right by members not trained on them, ties excluded."),
+    "reward/calibration_error": ("share", "Mean gap between predicted and observed P(first preferred), held out."),
+    "reward/predicted_mean": ("reward", "Mean predicted reward per step, recently."),
+    "reward/predicted_std": ("reward", "Standard deviation of predicted rewards, recently."),
+    "reward/label_wait_ms": ("ms", "Time an env runner waits for one fragment's predicted rewards."),
+    "reward/label_us_per_step": ("us", "Time the reward model needs per step."),
+    "learner/policy_loss": ("loss", "PPO's clipped policy loss."),
+    "learner/vf_loss": ("loss", "Value loss."),
+    "learner/entropy": ("nats", "Entropy of the policy."),
+    "learner/kl": ("nats", "KL divergence from the policy that sampled."),
+    "learner/explained_variance": ("share", "Variance of returns explained by the value function."),
+    "time/sample_seconds": ("s", "Sampling, per iteration."),
+    "time/learn_seconds": ("s", "Learner updates, per iteration."),
+}
+"""Name -> unit, meaning."""
+
+
+class MetricsWriter:
+    """Appends rows to a run's `metrics.jsonl` and to TensorBoard.
+
+    with MetricsWriter(rundir, tensorboard=True) as metrics:
+        metrics.write({"env_steps": 2048, "env_runners/episode_return_mean": -1200.0})
+    """
+
+    def __init__(self, rundir: RunDir, *, tensorboard: bool) -> None:
+        self._dropped = _end_on_a_whole_row(rundir.metrics_file)
+        self._file = rundir.metrics_file.open("a", encoding="utf-8")
+        self._events: SummaryWriter | None = None
+        self._unknown: set[str] = set()
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # half a second of imports that a plain run can do without
+
+            self._events = SummaryWriter(str(rundir.tensorboard))
+
+    def write(self, row: Mapping[str, Value]) -> None:
+        """One row, on disk when this returns to a reader of the file; a number that is not finite becomes null."""
+        plain = {name: _plain(value) for name, value in row.items()}
+        for name in plain.keys() - METRICS.keys() - self._unknown:
+            self._unknown.add(name)
+            log.warning("metric %s is in no table: add it to rlhp.metrics.METRICS with its unit and meaning", name)
+        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            step = plain.get("env_steps")
+            for name, value in plain.items():
+                if isinstance(value, (int, float)) and name != "env_steps":
+                    self._events.add_scalar(name, value, global_step=step)
+
+    def close(self) -> None:
+        """Flush both."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Every row of a `metrics.jsonl`; a torn last line, as a crash leaves it, is not a row.
+
+    ValueError where any other line is damaged. A file that does not exist has no rows.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    rows = []
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError:
+            raise ValueError(f"{path} line {number}: not a row of metrics, got {line[:40]!r}; delete it") from None
+        rows.append(row)
+    return rows
+
+
+def without_rewinds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that count: a run resumed from a checkpoint repeats some steps, and the later rows win."""
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        steps = row.get("env_steps")
+        if steps is not None and kept and (kept[-1].get("env_steps") or 0) > steps:
+            kept = [earlier for earlier in kept if (earlier.get("env_steps") or 0) < steps]
+        kept.append(row)
+    return kept
+
+
+def _plain(value: Any) -> Value:
+    """Numbers of numpy and torch as Python's, those that are not finite as None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (int, float, str)):
+        return value
+    raise TypeError(f"a metric is a number, a text or None, got {type(value).__name__}")
+
+
+def _end_on_a_whole_row(file: Path) -> int:
+    """Cut off a row that a crash left unfinished; the bytes dropped."""
+    if not file.exists():
+        return 0
+    with file.open("rb+") as stream:
+        data = stream.read()
+        whole = data.rfind(b"\n") + 1
+        dropped = len(data) - whole
+        if dropped:
+            stream.truncate(whole)
+            stream.flush()
+            os.fsync(stream.fileno())
+            log.warning("%s: dropped an unfinished last row of %d bytes", file, dropped)
+    return dropped

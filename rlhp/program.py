@@ -1,0 +1,209 @@
+"""Every process of a run and every edge between two of them. No other file knows both ends of an edge.
+
+    env runner[N] --fragment--> reward model[R] --predicted rewards--> episode --> learner --weights--> env runner[N]
+         | segments                  ^ version v+1         | scores
+         v                           |                     v
+    query actor --segments--> preferences/ --> reward trainer <--answers-- Redis <--lease, answer-- labeler[L]
+         |                                                                   ^
+         +---------------------------------query-----------------------------+
+
+env runner      Ray actors of RLlib. Produce fragments, segments and labelled episodes. Wait for a reward model; never
+                for the query actor (while one offer is on its way, the next is dropped and counted).
+reward model    Ray actors. Produce predicted rewards stamped with their version. Wait for nobody. One gone: Ray
+                restarts it, it rereads the newest version; env runners ask another or wait and say so.
+query actor     Ray actor. Produces queries over the newest segments. Waits for label budget and fewer open queries
+                than `query.max_open`. Redis gone: keeps the newest segments and tries again.
+labeler         processes. Produce answers under a lease. Gone: the lease runs out; the driver starts another.
+reward trainer  Ray actor. Produces reward versions 1, 2, 3, ... Waits for answers. Gone: Ray restarts it, and it goes
+                on from its snapshot, the dataset and the answers it had not acknowledged.
+Redis           a process. Embedded: restarted by its supervisor with all data. External: waited for.
+learner         this process. Produces policy versions. Waits for reward version 1, then for a full batch at a time.
+
+They start in the order Redis, reward models, query actor, reward trainer, labelers, learner; they stop the other
+way round. `serial` runs the same parts in this one process, seeded: the debugger and the tutorial.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import ray
+import torch
+
+from rlhp.config import RunConfig
+from rlhp.labeling.teacher import make_teacher
+from rlhp.labeling.worker import LabelerWorker
+from rlhp.learn.checkpoint import Checkpoints, load_policy
+from rlhp.learn.evaluate import evaluate as play
+from rlhp.learn.evaluate import policy_act
+from rlhp.learn.ppo import PreferencePPO
+from rlhp.learn.settings import algorithm_config
+from rlhp.live import LiveTable
+from rlhp.metrics import MetricsWriter
+from rlhp.query.actor import QueryActor
+from rlhp.query.queue import QueryQueue
+from rlhp.reward.client import NAMESPACE, replica_name
+from rlhp.reward.service import RewardModel
+from rlhp.reward.trainer import RewardTrainer
+from rlhp.rollout.context import query_actor_name
+from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
+from rlhp.rundir import RunDir
+from rlhp.running.labelers import Labelers
+from rlhp.running.loop import Loop, Services
+from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
+from rlhp.running.processes import Parts, QueryProcess, RewardModelProcess, TrainerProcess, log_to
+from rlhp.running.services import ClusterServices, SerialServices
+from rlhp.running.summary import Summary, finish
+
+log = logging.getLogger(__name__)
+
+
+def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bool = False) -> Summary:
+    """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached."""
+    config = config.model_copy(update={"name": rundir.name})
+    facts = check(config)
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        stack.enter_context(rundir.running())
+        stack.enter_context(log_to(rundir, "driver"))
+        display = LiveTable(name=rundir.name, total_env_steps=config.learner.total_env_steps)
+        stack.callback(display.close)
+        if config.preferences and (warning := variable_length_warning(facts)):
+            display.message(warning)
+        stop = stack.enter_context(stopping_on_ctrl_c(display.message))
+        queue = None
+        if config.preferences:
+            queue = stack.enter_context(opened_queue(config, rundir, facts, resume=resume))
+            make_dataset(config, rundir, facts)
+        metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
+        build = _serial if serial else _distributed
+        algorithm, services = stack.enter_context(build(config, rundir, facts, queue))
+        loop = Loop(config, rundir, algorithm, services, metrics, display, stop)
+        if resume and not loop.restore():
+            display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
+        loop.run()
+        return finish(loop, interrupted=stop.is_set())
+
+
+def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int) -> dict[str, Any]:
+    """The true return of a run's newest saved policy; ValueError where none was saved yet."""
+    config = rundir.config()
+    newest = Checkpoints(rundir.checkpoints, keep=config.checkpoint.keep).newest()
+    if newest is None:
+        raise ValueError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
+    facts = probe(config.env)
+    module, moments = load_policy(newest / "policy.pt", config, facts.spaces, action_space=_action_space(config))
+    played = play(policy_act(module, moments, explore=explore, seed=seed), config.env, episodes=episodes, seed=seed)
+    return {
+        "checkpoint": newest.name,
+        "episodes": len(played.returns),
+        "true_return_mean": played.mean,
+        "true_return_std": played.std,
+        "episode_length_mean": sum(played.lengths) / len(played.lengths),
+    }
+
+
+Built = Iterator[tuple[PreferencePPO, Services | None]]
+
+
+@contextmanager
+def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
+    """All parts in this process: twice the same seed and name give identical numbers."""
+    config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
+    with _ray(config, cpus=1):
+        algorithm = algorithm_config(config, facts.spaces, action_space=_action_space(config)).build_algo()
+        services = None
+        if queue is not None:
+            parts, rewards = Parts(rundir.path), Parts(rundir.path)  # a role has a dataset of its own
+            model = RewardModel(parts.spaces, newest=parts.store.newest, device=config.reward.device)
+            asking = QueryActor(config, parts.spaces, queue=queue, store=parts.dataset, reward=model)
+            fitting = RewardTrainer(
+                config, parts.spaces, dataset=rewards.dataset, answers=queue, store=parts.store,
+                recent=asking.recent, publish=model.load, reused=rewards.dataset.counts()["reused"],
+            )  # fmt: skip
+            worker = None
+            if config.labels.source == "oracle":
+                teacher = make_teacher(config.labels.teacher, seed=config.seed)
+                worker = LabelerWorker(queue, teacher, name="teacher-0")
+            services = SerialServices(queue, asking, fitting, worker)
+            algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
+        try:
+            yield algorithm, services
+        finally:
+            algorithm.stop()
+
+
+@contextmanager
+def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
+    """Every part as a process of its own."""
+    rollout = config.rollout
+    cpus = max(2, int(-(-rollout.num_env_runners * rollout.num_cpus_per_env_runner // 1)) + 1 + config.learner.num_learners)
+    with _ray(config, cpus=cpus), ExitStack() as stack:
+        services = None
+        if queue is not None:
+            services = _start_services(config, rundir, queue, stack)
+        algorithm = algorithm_config(config, facts.spaces, action_space=_action_space(config)).build_algo()
+        stack.callback(algorithm.stop)
+        yield algorithm, services
+
+
+def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack: ExitStack) -> ClusterServices:
+    name, path = rundir.name, str(rundir.path)
+    forever: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE}
+    replica = ray.remote(max_task_retries=0, concurrency_groups={"label": 1, "control": 1}, **forever)(RewardModelProcess)
+    replicas = [
+        replica.options(name=replica_name(name, k), scheduling_strategy="SPREAD").remote(path, k)
+        for k in range(config.reward.replicas)
+    ]
+    query_actor = ray.remote(**forever)(QueryProcess).options(name=query_actor_name(name)).remote(path)
+    ray.get([query_actor.status.remote(), *(r.pid.remote() for r in replicas)])
+    trainer = ray.remote(**forever)(TrainerProcess).options(name=f"{name}:reward_trainer").remote(path)
+    ray.get(trainer.status.remote())
+    stack.callback(lambda: [ray.kill(actor) for actor in (trainer, query_actor, *replicas)])
+    labelers = None
+    if config.labels.source == "oracle" and config.labels.labelers > 0:
+        labelers = Labelers(rundir, count=config.labels.labelers)
+        stack.callback(labelers.stop)
+    return ClusterServices(queue, query_actor, trainer, replicas, labelers)
+
+
+@contextmanager
+def _ray(config: RunConfig, *, cpus: int) -> Iterator[None]:
+    """Join the cluster that the config names, or start a local one that fits; leave it as it was found."""
+    if ray.is_initialized():
+        yield
+        return
+    here = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = here  # a module of the user's own, beside the config, is found by every actor
+    address = config.ray.address
+    local: dict[str, Any] = {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
+    try:
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
+            configure_logging=True, **({} if address else local),
+        )  # fmt: skip
+        if address:
+            _refuse_too_small(cpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _refuse_too_small(cpus: int) -> None:
+    there = ray.cluster_resources().get("CPU", 0)
+    if there < cpus:
+        raise ValueError(
+            f"the run needs {cpus} CPUs, the Ray cluster has {there:g}; lower rollout.num_env_runners, or add nodes"
+        )
+
+
+def _action_space(config: RunConfig) -> Any:
+    env = make_env(config.env)
+    try:
+        return env.action_space
+    finally:
+        env.close()

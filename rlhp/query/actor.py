@@ -1,0 +1,235 @@
+"""The query actor: keeps the newest segments, picks pairs worth asking about, pushes them to the queue.
+
+    offer (env runners) -> pool of newest segments -> candidate pairs -> ranked -> segments to disk -> queue
+
+It may drop segments, it never drops an answer, and it never asks one pair twice. It asks when the label
+schedule allows it and fewer than `query.max_open` queries are open; nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlhp.config import RunConfig
+from rlhp.query.body import body_of
+from rlhp.query.budget import LabelBudget
+from rlhp.query.selection import make_selection
+from rlhp.reward.client import RewardSource
+from rlhp.reward.service import NoRewardYet
+from rlhp.spaces import Spaces
+from rlhp.types import Array, Query, Segment, TeacherContext, encode, pair_id, query_id
+
+log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 32
+"""Queries asked in one turn: small enough that newer segments get their chance in the next one."""
+
+
+class SegmentStore(Protocol):
+    """Where segments are made durable before anyone is asked about them."""
+
+    def add_segments(self, segments: Sequence[Segment]) -> Any: ...
+
+    def asked_pairs(self) -> set[str]: ...
+
+
+class Queue(Protocol):
+    """The side of the query queue that asks."""
+
+    def put(self, *, query: str, first: str, second: str, body: Any, payloads: Any, priority: float = 0.0) -> str: ...
+
+    def stats(self) -> Any: ...
+
+
+class QueryActor:
+    """`offer` takes segments, `progress` tells how far the run is, `step` asks what is due."""
+
+    def __init__(
+        self, config: RunConfig, spaces: Spaces, *, queue: Queue, store: SegmentStore, reward: RewardSource
+    ) -> None:
+        self._config = config
+        self._spaces = spaces
+        self._queue = queue
+        self._store = store
+        self._reward = reward
+        self._selection = make_selection(config.query.selection)
+        self._rng = np.random.default_rng([config.seed, 7])
+        self._pool: deque[Segment] = deque(maxlen=config.query.pool)
+        self._asked_pairs = store.asked_pairs()
+        self._lock = threading.Lock()
+        self._env_steps = 0
+        self._warmup_steps = 0
+        self._learning = False
+        self._episodes: deque[tuple[float, int]] = deque(maxlen=10)
+        self._lowest = 0.0
+        self._offered = 0
+        # What an emptied Redis forgot: answers on disk count as asked.
+        self._forgotten = max(0, len(self._asked_pairs) - int(queue.stats().asked))
+        self._duplicates = 0
+
+    @property
+    def budget(self) -> LabelBudget:
+        """The schedule over the steps that follow the warm-up."""
+        return LabelBudget(self._config.labels, self._config.learner.total_env_steps - self._warmup_steps)
+
+    @property
+    def warmup_target(self) -> int:
+        """Segments to collect before the first query: two per initial query, as far as the pool holds them."""
+        return max(2, min(self._config.query.pool, 2 * self.budget.initial))
+
+    def offer(self, segments: list[Segment]) -> int:
+        """Add to the pool; the oldest fall out. Returns the number taken."""
+        with self._lock:
+            self._pool.extend(segments)
+            self._offered += len(segments)
+        return len(segments)
+
+    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]] = ()) -> None:
+        """Env steps of the run, whether the policy learns yet, and (true return, length) of newly ended episodes."""
+        with self._lock:
+            if not learning:
+                self._warmup_steps = env_steps
+                self._lowest = min([self._lowest, *(true for true, _ in episodes)])
+            self._env_steps, self._learning = env_steps, learning
+            self._episodes.extend(episodes)
+
+    def step(self) -> int:
+        """Ask as many queries as are due; returns how many were admitted."""
+        with self._lock:
+            pool = list(self._pool)
+            policy_steps = self._env_steps - self._warmup_steps if self._learning else 0
+            ready = self._learning or len(pool) >= self.warmup_target
+        stats = self._queue.stats()
+        due = self.budget.allowed(policy_steps) - int(stats.asked) - self._forgotten
+        room = self._config.query.max_open - int(stats.pending) - int(stats.leased) - int(stats.reserved)
+        count = min(due, room, MOST_AT_ONCE)
+        if count <= 0 or not ready or len(pool) < 2:
+            return 0
+        chosen = self._choose(pool, count)
+        if not chosen:
+            return 0
+        self._store.add_segments(list({s.id: s for q in chosen for s in (q.first, q.second)}.values()))
+        return sum(self._ask(query) for query in chosen)
+
+    def _ask(self, query: Query) -> int:
+        pair = (query.first.id, query.second.id)
+        payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
+        status = self._queue.put(
+            query=query.id, first=pair[0], second=pair[1], body=body_of(query), payloads=payloads
+        )
+        if status != "full":
+            self._asked_pairs.add(pair_id(pair))
+        self._duplicates += status == "dup"
+        return int(status == "ok")
+
+    def _choose(self, pool: list[Segment], count: int) -> list[Query]:
+        pairs = self._candidates(pool, count * self._config.query.candidate_factor)
+        if not pairs:
+            return []
+        returns, version = self._returns(pairs)
+        scores = np.asarray(self._selection.rank(pairs, returns, self._rng), np.float64)
+        if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"query.selection={self._config.query.selection!r} must give one finite score per candidate pair, "
+                f"got shape {scores.shape} for {len(pairs)} pairs"
+            )
+        best = np.argsort(-scores, kind="stable")[:count]
+        context = self._context()
+        return [
+            Query(
+                id=query_id(run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)),
+                first=pairs[k][0],
+                second=pairs[k][1],
+                strategy=self._config.query.selection,
+                score=float(scores[k]),
+                reward_version=version,
+                env_steps=self._env_steps,
+                context=context,
+            )
+            for k in best
+        ]
+
+    def _candidates(self, pool: list[Segment], count: int) -> list[tuple[Segment, Segment]]:
+        """Random pairs of equal length that were never asked; a segment of odd length finds no partner."""
+        by_length: dict[int, list[Segment]] = {}
+        for segment in pool:
+            by_length.setdefault(segment.length, []).append(segment)
+        pairs: list[tuple[Segment, Segment]] = []
+        taken: set[str] = set()
+        for _ in range(4 * count):  # a small pool may hold fewer new pairs than are wanted
+            group = by_length[pool[int(self._rng.integers(len(pool)))].length]
+            if len(group) < 2:
+                continue
+            first, second = (int(k) for k in self._rng.choice(len(group), size=2, replace=False))
+            pair = (group[first], group[second])
+            key = pair_id((pair[0].id, pair[1].id))
+            if pair[0].id == pair[1].id or key in taken or key in self._asked_pairs:
+                continue
+            taken.add(key)
+            pairs.append(pair)
+            if len(pairs) == count:
+                break
+        return pairs
+
+    def _returns(self, pairs: list[tuple[Segment, Segment]]) -> tuple[Array | None, int | None]:
+        """Raw member sums [M, C, 2] and the version they come from; None before the first version."""
+        if not self._learning:
+            return None, None
+        unique = {segment.id: segment for pair in pairs for segment in pair}
+        obs, actions = self._flat(list(unique.values()))
+        try:
+            rewards_MB, version = self._reward.score(obs, actions)
+        except NoRewardYet:
+            return None, None
+        edges = np.cumsum([segment.length for segment in unique.values()])[:-1]
+        sums = {id_: part.sum(1) for id_, part in zip(unique, np.split(rewards_MB, edges, axis=1), strict=True)}
+        both = [np.stack([sums[first.id], sums[second.id]], axis=1) for first, second in pairs]
+        return np.stack(both, axis=1), version
+
+    def _flat(self, segments: list[Segment]) -> tuple[Array, Array]:
+        obs = [self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in s.obs.items()}) for s in segments]
+        actions = [self._spaces.action.encode(s.actions) for s in segments]
+        return np.concatenate(obs), np.concatenate(actions)
+
+    def recent(self, count: int) -> tuple[Array, Array] | None:
+        """At most `count` transitions of the newest segments: flat obs [B, O], encoded actions [B, A]."""
+        with self._lock:
+            newest: list[Segment] = []
+            steps = 0
+            for segment in reversed(self._pool):
+                newest.append(segment)
+                steps += segment.length
+                if steps >= count:
+                    break
+        return self._flat(newest) if newest else None
+
+    def _context(self) -> TeacherContext | None:
+        if not self._config.shares_env_reward:
+            return None
+        with self._lock:
+            episodes = list(self._episodes)
+        if not episodes:
+            return None
+        return TeacherContext(
+            mean_episode_return=float(np.mean([true for true, _ in episodes])),
+            lowest_warmup_return=self._lowest,
+            episode_length=float(np.mean([length for _, length in episodes])),
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Numbers for metrics and `rlhp status`."""
+        steps = self._env_steps - self._warmup_steps if self._learning else 0
+        return {
+            "segments/pool": len(self._pool),
+            "segments/offered": self._offered,
+            "segments/warmup_target": self.warmup_target,
+            "labels/allowed": self.budget.allowed(steps),
+            "labels/budget": self._config.labels.budget,
+            "labels/duplicates": self._duplicates,
+        }

@@ -1,0 +1,190 @@
+-- In front of every script: names of keys, the server's clock, and the moves of a query between its states.
+-- KEYS[1] is the run's prefix `rlhp:{<run>}:`; all keys are built from it, legal because of the hash tag.
+--
+--   put --> reserved --ready--> pending <--lease/expire--> leased --answer--> done
+--                 \______________drop, skip______________/                  (undo: done --> leased)
+local p = KEYS[1]
+local ANSWERS, GROUP = p .. 'answers', 'reward'
+local KEEP_MS = 1800000         -- payloads and clips after a query is finished: undo needs them
+local KEEP_QUERY_S = 86400      -- `q:` after that: late answers need it
+local HELD_S = 86400
+local LEASES_PER_LABELER = 4
+local HOLD = 15                 -- nobody holds a query longer than this many lease times
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function qkey(query) return p .. 'q:' .. query end
+local function field(query, name) return redis.call('HGET', qkey(query), name) or '' end
+local function count(name, by) return redis.call('HINCRBY', p .. 'counts', name, by or 1) end
+
+-- At `maxmemory` Redis refuses a growing command only while a script has not written yet. Work already done
+-- must never be refused for want of memory, so scripts that record it begin with a write that cannot grow.
+local function past_memory_limit() redis.call('ZREM', p .. 'leased', '') end
+
+local function touch(labeler, now)
+  redis.call('SADD', p .. 'labelers', labeler)
+  redis.call('HSET', p .. 'labeler:' .. labeler, 'last_seen', now)
+end
+
+local function tally(labeler, name, by) redis.call('HINCRBY', p .. 'labeler:' .. labeler, name, by or 1) end
+
+local function pending_key(query)
+  local only = field(query, 'only')
+  return only == '' and p .. 'pending' or p .. 'pending@' .. only
+end
+
+local function to_pending(query)
+  -- `member` begins with the put number, so equal priorities are served in the order in which they came.
+  redis.call('ZADD', pending_key(query), -tonumber(field(query, 'prio')), field(query, 'member'))
+  redis.call('HSET', qkey(query), 'state', 'pending')
+end
+
+local function holder(query)
+  local token = field(query, 'holder')
+  return token == '' and '' or field(query, 't:' .. token)
+end
+
+local function issue(query, labeler)
+  local token = redis.call('HINCRBY', qkey(query), 'token', 1)
+  redis.call('HSET', qkey(query), 't:' .. token, labeler)
+  return token
+end
+
+local function claim(query, labeler, page, ttl, hold, now)
+  local token = issue(query, labeler)
+  redis.call('HSET', qkey(query), 'state', 'leased', 'holder', token, 'page', page, 'at', now, 'ttl', ttl, 'hold', hold)
+  redis.call('HSET', qkey(query), 'at:' .. token, now)
+  redis.call('ZADD', p .. 'leased', now + ttl, query)
+  redis.call('ZADD', p .. 'held:' .. page, count('grants'), query)
+  redis.call('EXPIRE', p .. 'held:' .. page, HELD_S)
+  redis.call('SADD', p .. 'holds:' .. labeler, query)
+  return token, now + ttl
+end
+
+local function renew(query, now)
+  local held = redis.call('HMGET', qkey(query), 'at', 'ttl', 'hold')
+  local deadline = math.min(now + held[2], held[1] + held[3])
+  redis.call('ZADD', p .. 'leased', deadline, query)
+  return deadline
+end
+
+local function end_claim(query)
+  redis.call('ZREM', p .. 'leased', query)
+  redis.call('ZREM', p .. 'held:' .. field(query, 'page'), query)
+  redis.call('SREM', p .. 'holds:' .. holder(query), query)
+  redis.call('HSET', qkey(query), 'holder', '', 'page', '')
+end
+
+-- Queries this page holds now, in the order in which it got them. What it lost meanwhile is forgotten.
+local function held_by(page)
+  local held = {}
+  for _, query in ipairs(redis.call('ZRANGE', p .. 'held:' .. page, 0, -1)) do
+    if field(query, 'page') == page then
+      held[#held + 1] = query
+    else
+      redis.call('ZREM', p .. 'held:' .. page, query)
+    end
+  end
+  return held
+end
+
+local function return_expired(now)
+  local due = redis.call('ZRANGEBYSCORE', p .. 'leased', '-inf', now)
+  for _, query in ipairs(due) do
+    end_claim(query)
+    to_pending(query)
+    count('expired')
+  end
+  return #due
+end
+
+-- One entry of the log. Whatever a reader needs is inside: `q:` may be gone when it gets there.
+local function record(event, query, labeler, page, token, rev, answer, how, meta)
+  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made')
+  local id = redis.call('XADD', ANSWERS, '*', 'ev', event, 'id', query, 'by', labeler, 'page', page, 'tok', token,
+    'rev', rev, 'ans', answer, 'how', how, 'meta', meta,
+    'first', about[1], 'second', about[2], 'body', about[3], 'made', about[4])
+  redis.call('HSET', qkey(query), 'last', id)
+  count('events')
+end
+
+local function leave(query)
+  local state = field(query, 'state')
+  if state == 'leased' then
+    end_claim(query)
+  elseif state == 'pending' then
+    redis.call('ZREM', pending_key(query), field(query, 'member'))
+  else
+    redis.call('ZREM', p .. 'reserved', query)
+  end
+end
+
+local function finish(query, state, now)
+  leave(query)
+  redis.call('HSET', qkey(query), 'state', state)
+  redis.call('ZREM', p .. 'open', query)
+  redis.call('ZADD', p .. 'finished', now, query)
+  count(state)
+end
+
+-- A query that already has a counted answer is not dropped but done with fewer answers than wanted.
+local function drop(query, now)
+  if tonumber(field(query, 'got')) > 0 then return finish(query, 'done', now) end
+  finish(query, 'dropped', now)
+  record('drop', query, '', '', '0', '0', '', '', '{}')
+end
+
+local function unref_payloads(query)
+  for id in string.gmatch(field(query, 'payloads'), '%S+') do
+    if redis.call('HINCRBY', p .. 'segrefs', id, -1) <= 0 then
+      redis.call('HDEL', p .. 'segrefs', id)
+      redis.call('DEL', p .. 'seg:' .. id)
+    end
+  end
+end
+
+local function clip_keys(query) return p .. 'clip:' .. query .. ':first', p .. 'clip:' .. query .. ':second' end
+
+local function before(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+  if ms ~= other_ms then return tonumber(ms) < tonumber(other_ms) end
+  return tonumber(seq) < tonumber(other_seq)
+end
+
+-- First entry that is not known to be on the reader's disk: smallest un-acked one, else the newest delivered
+-- (kept on purpose: nothing before it is needed). nil without a reader group.
+local function horizon()
+  local groups = redis.pcall('XINFO', 'GROUPS', ANSWERS)
+  if groups.err then return nil end
+  for _, group in ipairs(groups) do
+    local facts = {}
+    for i = 1, #group, 2 do facts[group[i]] = group[i + 1] end
+    if facts['name'] == GROUP then
+      local unacked = redis.call('XPENDING', ANSWERS, GROUP)
+      if unacked[1] > 0 then return unacked[2], false end
+      return facts['last-delivered-id'], true
+    end
+  end
+end
+
+-- Forget payloads and clips of queries finished long ago, but never before the last event of a query is acked:
+-- a reward trainer that was down still needs them.
+local function tidy(now, limit)
+  local due = redis.call('ZRANGEBYSCORE', p .. 'finished', '-inf', now - KEEP_MS, 'LIMIT', 0, limit)
+  if #due == 0 then return end
+  local edge, inclusive = horizon()
+  for _, query in ipairs(due) do
+    local last = field(query, 'last')
+    if edge and (last == '' or before(last, edge) or (inclusive and last == edge)) then
+      unref_payloads(query)
+      redis.call('DEL', clip_keys(query))
+      redis.call('HSET', qkey(query), 'tidied', '1')
+      redis.call('EXPIRE', qkey(query), KEEP_QUERY_S)
+      redis.call('ZREM', p .. 'finished', query)
+    end
+  end
+end

@@ -1,0 +1,230 @@
+"""What the queue hands out: leases, events, statistics, and a line for every status a call can return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlhp.types import Answer, parse_answer
+
+RunState = Literal["open", "draining", "closed", "missing"]
+PutStatus = Literal["ok", "same", "dup", "full", "spent"]
+ReadyStatus = Literal["ok", "same", "noclip", "gone"]
+AnswerStatus = Literal["ok", "late", "extra", "same", "conflict", "denied", "gone"]
+SkipStatus = Literal["ok", "same", "denied", "gone"]
+UndoStatus = Literal["ok", "same", "no"]
+DropStatus = Literal["ok", "same", "leased", "gone"]
+EventKind = Literal["answer", "retract", "skip", "drop"]
+
+_MEANING: dict[str, str] = {
+    "ok": "done",
+    "same": "already done by an earlier call: nothing changed",
+    "dup": "these two segments were already asked about in this run",
+    "full": "the queue is full: wait until somebody answers, or drop a query that matters less",
+    "spent": "the label budget is spent: no further query is asked",
+    "late": "the lease had run out, but nobody had answered yet: the answer counts",
+    "extra": "somebody else had answered: the answer is stored, but not counted",
+    "conflict": "this labeler's answer to the query already stands: undo it, then answer with the next revision",
+    "denied": "the lease belongs to another labeler: lease the query first",
+    "gone": "the query is unknown here or no longer open: lease another one",
+    "leased": "somebody is answering the query right now, so it stays",
+    "noclip": "a clip of the query is missing: store both clips first",
+    "no": "there is no such answer to undo, or its segments are gone by now",
+}
+
+
+def explain(status: str) -> str:
+    """One line for people about a status of the queue; ValueError for a word that is none."""
+    if status not in _MEANING:
+        raise ValueError(f"a queue status is one of {', '.join(_MEANING)}; got {status!r}")
+    return _MEANING[status]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """One query, lent to one page until a deadline."""
+
+    query: str
+    token: int
+    """Rises with every lease of the query; an answer must show it."""
+    body: Mapping[str, Any]
+    """As it was put, with the ids of the segments under `first` and `second`."""
+    deadline_ms: int
+    """Unix milliseconds on the clock of the Redis server; compare with nothing else."""
+
+    @property
+    def segments(self) -> tuple[str, str]:
+        """Ids of the first and the second segment."""
+        return str(self.body["first"]), str(self.body["second"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undo:
+    """What came of an undo."""
+
+    status: UndoStatus
+    token: int | None
+    """To answer the same query again with; None where there was nothing to undo."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One entry of the answer log. A row of it is unique by (query, labeler, rev, event)."""
+
+    stream_id: str
+    """`<unix ms of the server>-<number>`: the order of everything that happened."""
+    event: EventKind
+    query: str
+    labeler: str
+    """Empty for a drop."""
+    page: str
+    answer: Answer | None
+    """None for everything but an answer."""
+    rev: int
+    """Revision of this labeler's answer to this query, from 1; 0 for skip and drop."""
+    how: Literal["ok", "late", "extra"] | None
+    """`extra` is never counted or trained on. A retract repeats that of the answer it takes back."""
+    token: int
+    meta: Mapping[str, Any]
+    """As given with the answer: kind, latency_ms, shown_left and the like."""
+    body: Mapping[str, Any]
+    """Of the query."""
+    first: str
+    second: str
+    made_ms: int
+    """Unix milliseconds on the server's clock when the query was put."""
+
+    @property
+    def at_ms(self) -> int:
+        """Unix milliseconds on the server's clock when it happened."""
+        return int(self.stream_id.partition("-")[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelerStats:
+    """One labeler's work."""
+
+    ok: int = 0
+    late: int = 0
+    extra: int = 0
+    skipped: int = 0
+    undone: int = 0
+    mean_answer_seconds: float = 0.0
+    """From lease to answer."""
+    idle_seconds: float = 0.0
+    """Since the queue last heard of it."""
+
+    @property
+    def answers(self) -> int:
+        """Answers ever given, counted or not, undone or not."""
+        return self.ok + self.late + self.extra
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueStats:
+    """The queue at one instant."""
+
+    state: RunState
+    pending: int
+    leased: int
+    reserved: int
+    done: int
+    dropped: int
+    admitted: int
+    """Queries ever admitted; never falls."""
+    asked: int
+    """Admitted, less those that left without an answer: what a label budget counts. answered <= asked."""
+    answered: int
+    """Queries with at least one answer that counts."""
+    oldest_age_seconds: float
+    """Of the oldest open query; 0 when none is open."""
+    unacked: int
+    """Events read, but not known to be on disk."""
+    backlog: int
+    """Events not acked yet, read or not."""
+    expired: int
+    """Leases that ran out."""
+    lapsed: int
+    """Reservations given up."""
+    labelers: Mapping[str, LabelerStats] = field(default_factory=dict)
+
+    @property
+    def open(self) -> int:
+        """Queries that still want an answer."""
+        return self.pending + self.leased + self.reserved
+
+
+def text(value: Any) -> str:
+    """Redis hands out bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _flat(pairs: Iterable[Any]) -> dict[str, int]:
+    items = [text(item) for item in pairs]
+    return {name: int(value) for name, value in zip(items[::2], items[1::2], strict=True)}
+
+
+def lease_from(row: list[bytes]) -> Lease:
+    """From one row of the `lease` script."""
+    query, token, body, deadline = row
+    return Lease(query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline))
+
+
+def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
+    """From one stream entry; ValueError or KeyError where it is none of ours."""
+    fields = {text(name): text(value) for name, value in entry.items()}
+    kind, how = fields["ev"], fields["how"]
+    if kind not in ("answer", "retract", "skip", "drop") or how not in ("ok", "late", "extra", ""):
+        raise ValueError(f"an event is answer, retract, skip or drop, got {kind!r} with how={how!r}")
+    return Event(
+        stream_id=stream_id,
+        event=kind,  # type: ignore[arg-type]  # narrowed by the check above, which mypy does not follow
+        query=fields["id"],
+        labeler=fields["by"],
+        page=fields["page"],
+        answer=parse_answer(fields["ans"]) if kind == "answer" else None,
+        rev=int(fields["rev"]),
+        how=how or None,  # type: ignore[arg-type]
+        token=int(fields["tok"]),
+        meta=json.loads(fields["meta"]),
+        body=json.loads(fields["body"]),
+        first=fields["first"],
+        second=fields["second"],
+        made_ms=int(fields["made"]),
+    )
+
+
+def stats_from(reply: list[Any]) -> QueueStats:
+    """From the reply of the `stats` script."""
+    state, now, pending, leased, reserved, oldest, unacked, pairs, labelers = reply
+    counts = _flat(pairs)
+    admitted, dropped, lapsed = (counts.get(name, 0) for name in ("admitted", "dropped", "lapsed"))
+    return QueueStats(
+        state=text(state),  # type: ignore[arg-type]
+        pending=pending,
+        leased=leased,
+        reserved=reserved,
+        done=counts.get("done", 0),
+        dropped=dropped,
+        admitted=admitted,
+        asked=admitted - dropped - lapsed,
+        answered=counts.get("answered", 0),
+        oldest_age_seconds=(now - int(oldest)) / 1000 if int(oldest) else 0.0,
+        unacked=unacked,
+        backlog=counts.get("events", 0) - counts.get("acked", 0),
+        expired=counts.get("expired", 0),
+        lapsed=lapsed,
+        labelers={text(name): _labeler(_flat(facts), now) for name, facts in labelers},
+    )
+
+
+def _labeler(facts: Mapping[str, int], now_ms: int) -> LabelerStats:
+    names = ("ok", "late", "extra", "skipped", "undone")
+    answers = sum(facts.get(name, 0) for name in names[:3])
+    return LabelerStats(
+        **{name: facts.get(name, 0) for name in names},
+        mean_answer_seconds=facts.get("answer_ms", 0) / 1000 / max(answers, 1),
+        idle_seconds=(now_ms - facts["last_seen"]) / 1000,
+    )

@@ -1,0 +1,81 @@
+"""Which of the candidate pairs are worth a person's time.
+
+A strategy ranks candidates; the query actor asks the highest. Your own is a class in a module of yours,
+named in the config as `query.selection: package.module:Name`:
+
+    class MostSurprising:
+        def rank(self, pairs, returns, rng):
+            if returns is None:                      # before the first reward version
+                return rng.random(len(pairs))
+            return -abs(returns[:, :, 0] - returns[:, :, 1]).mean(0)
+
+Shapes: M members, C candidate pairs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from rlhp.types import Array, Segment
+
+
+class Selection(Protocol):
+    """Ranks candidate pairs: higher is asked sooner."""
+
+    def rank(
+        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
+    ) -> Array:
+        """Scores [C]. `returns` [M, C, 2] are the members' raw sums over first and second; None before version 1."""
+        ...
+
+
+class Random:
+    """Every pair alike. At least as good as disagreement in several reproductions; always the baseline."""
+
+    def rank(
+        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
+    ) -> Array:
+        """Uniform noise [C]."""
+        return rng.random(len(pairs))
+
+
+class Disagreement:
+    """Variance over members of P(first preferred) (Christiano et al. 2017, section 2.2.4)."""
+
+    def rank(
+        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
+    ) -> Array:
+        """Variance [C]; random before the first version, when members know nothing."""
+        if returns is None:
+            return rng.random(len(pairs))
+        logits_MC = (returns[:, :, 0] - returns[:, :, 1]).astype(np.float64)
+        p_first_MC = 0.5 * (1 + np.tanh(0.5 * logits_MC))  # a sigmoid that cannot overflow
+        variance: Array = p_first_MC.var(axis=0)
+        return variance
+
+
+def make_selection(name: str) -> Selection:
+    """`random`, `disagreement`, or an instance of the class at `package.module:Name`."""
+    if name == "random":
+        return Random()
+    if name == "disagreement":
+        return Disagreement()
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"query.selection is random, disagreement or package.module:Name; got {name!r}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"query.selection={name!r} cannot be imported: {error}; is it on PYTHONPATH?") from error
+    if not callable(getattr(made, "rank", None)):
+        raise ValueError(f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores")
+    selection: Selection = made
+    return selection

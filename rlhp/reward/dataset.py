@@ -1,0 +1,287 @@
+"""The preference dataset of a run: segments and events in a directory of Parquet parts.
+
+    preferences/
+      dataset.json               what the arrays mean: spaces, environment, segment length, versions
+      segments/part-*.parquet    written by the query actor, before it asks about them
+      events/part-*.parquet      written by the reward trainer, before it acknowledges an answer
+
+Each table has one writer; both may be read by anybody at any time. `refresh` picks up what others wrote.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from rlhp.reward import parts
+from rlhp.reward.cache import SegmentCache, segment_bytes
+from rlhp.reward.events import EVENT_SCHEMA, EventRow, Purpose, event_rows, event_table
+from rlhp.reward.header import HEADER, complete_header, locate, read_header, refuse_occupied
+from rlhp.reward.live import Key, count, live
+from rlhp.reward.parts import Parts
+from rlhp.reward.schema import segment_rows, segment_schema, segment_table
+from rlhp.reward.verify import verify
+from rlhp.spaces import Spaces
+from rlhp.types import Preference, Segment, pair_id
+
+__all__ = ["EventRow", "PreferenceDataset", "verify"]
+
+ROW_GROUP_BYTES = 16 << 20  # uncompressed: what reading one segment costs at most, or that segment
+
+
+class Place(NamedTuple):
+    """Where a segment lies."""
+
+    part: str
+    row_group: int
+    row: int
+    length: int
+
+
+class PreferenceDataset:
+    """Every segment asked about and everything that happened to the queries, durable and idempotent.
+
+        dataset = PreferenceDataset.open("runs/hopper/preferences")
+        for preference in dataset.preferences():
+            if preference.answer in TARGET:
+                learn(preference.first.obs, preference.second.obs, preference.target)
+
+    Not for two threads at once.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any], *, cache_bytes: int) -> None:
+        self.path = path
+        self.header = dict(header)
+        self.spaces = Spaces.from_json(self.header["spaces"])
+        self.segment_length: int = self.header["segment_length"]
+        self._schema = segment_schema(self.spaces)
+        self._segments = Parts(path / "segments")
+        self._events = Parts(path / "events")
+        self._places: dict[str, Place] = {}
+        self._rows: dict[Key, EventRow] = {}
+        self._cache = SegmentCache(cache_bytes)
+        self._warned: set[str] = set()
+        self.refresh()
+
+    @classmethod
+    def create(cls, path: str | Path, *, header: Mapping[str, Any], cache_bytes: int = 1 << 30) -> PreferenceDataset:
+        """A new, empty dataset. ValueError where something is already, or if the header lacks a key.
+
+        `header` has `run_ids`, `env` (id and kwargs), `spaces` (Spaces or its JSON) and `segment_length`, and
+        usually `config_sha256` and `teacher`; the schema version and the versions of packages are added.
+        `cache_bytes` bounds the segments kept in memory.
+        """
+        path = Path(path)
+        refuse_occupied(path)
+        for table in ("segments", "events"):
+            (path / table).mkdir(parents=True, exist_ok=True)
+        parts.write_json(path / HEADER, complete_header(header))  # last: a directory with a header is a whole dataset
+        parts.sync_directory(path.parent)
+        return cls.open(path, cache_bytes=cache_bytes)
+
+    @classmethod
+    def open(cls, path: str | Path, *, cache_bytes: int = 1 << 30) -> PreferenceDataset:
+        """The dataset at `path`, or in its `preferences/`. ValueError naming what is missing, damaged or too new."""
+        path = locate(path)
+        return cls(path, read_header(path), cache_bytes=cache_bytes)
+
+    def add_segments(self, segments: Sequence[Segment]) -> int:
+        """Store the segments that are not stored yet; durable when it returns. How many were new."""
+        new = {segment.id: segment for segment in segments if segment.id not in self._places}
+        for segment in new.values():
+            if segment.length > self.segment_length:
+                raise ValueError(
+                    f"segment {segment.id} has {segment.length} steps, this dataset at most {self.segment_length}; "
+                    "cut segments no longer than query.segment_length"
+                )
+        if not new:
+            return 0
+        groups = list(_groups(new.values()))
+        moment = datetime.now(UTC)
+        tables = (segment_table(group, spaces=self.spaces, recorded_at=moment) for group in groups)
+        name = self._segments.append(tables, schema=self._schema)
+        for index, group in enumerate(groups):
+            self._places.update({s.id: Place(name, index, row, s.length) for row, s in enumerate(group)})
+        return len(new)
+
+    def add_events(self, rows: Sequence[EventRow]) -> int:
+        """Store the events that are not stored yet, in this order; durable when it returns. How many were new.
+
+        An event is known by (query, labeler, rev, event): delivered twice, it is stored once, the first way.
+        """
+        new: dict[Key, EventRow] = {}
+        for row in rows:
+            if row.key not in self._rows:
+                new.setdefault(row.key, row)
+        if new:
+            self._events.append([event_table(list(new.values()))], schema=EVENT_SCHEMA)
+            self._rows.update(new)
+        return len(new)
+
+    def add_runs(self, run_ids: Iterable[str]) -> None:
+        """Note in the header that these runs contributed."""
+        known = list(self.header["run_ids"])
+        added = [run for run in dict.fromkeys(run_ids) if run not in known]
+        if added:
+            header = {**self.header, "run_ids": known + added}
+            parts.write_json(self.path / HEADER, header)
+            self.header = header
+
+    def refresh(self) -> None:
+        """Take up the parts that other processes wrote since, and forget those that were moved away.
+
+        ValueError naming a damaged part; the parts before it are taken up, and so are the rest once it is gone.
+        """
+        if self._segments.lost() or self._events.lost():
+            self._segments, self._events = Parts(self.path / "segments"), Parts(self.path / "events")
+            self._places, self._rows = {}, {}
+            self._cache.clear()
+        for name in self._segments.unseen():
+            for segment, place in _places(self._segments.directory / name, self._schema):
+                self._places.setdefault(segment, place)
+            self._segments.seen.add(name)
+        for name in self._events.unseen():
+            for row in _read_events(self._events.directory / name):
+                self._rows.setdefault(row.key, row)
+            self._events.seen.add(name)
+
+    def __contains__(self, segment: object) -> bool:
+        """Whether a segment of this id is stored."""
+        return segment in self._places
+
+    def segment(self, segment: str) -> Segment:
+        """The segment with this id; ValueError where there is none."""
+        return self.segments([segment])[0]
+
+    def segments(self, ids: Iterable[str]) -> list[Segment]:
+        """The segments with these ids, in this order; ValueError naming one that is not stored."""
+        ids = list(ids)
+        found: dict[str, Segment] = {}
+        missing: dict[tuple[str, int], list[str]] = {}
+        for segment in dict.fromkeys(ids):
+            kept = self._cache.get(segment)
+            if kept is not None:
+                found[segment] = kept
+                continue
+            if segment not in self._places:
+                raise ValueError(f"segment {segment} is not in {self.path}; call refresh() if it was written since")
+            place = self._places[segment]
+            missing.setdefault((place.part, place.row_group), []).append(segment)
+        for (part, row_group), wanted in missing.items():
+            for segment, value in zip(wanted, self._read(part, row_group, wanted), strict=True):
+                found[segment] = value
+                self._cache.put(value)
+        return [found[segment] for segment in ids]
+
+    def segment_ids(self) -> list[str]:
+        """Ids of all segments, in the order in which they were stored."""
+        return list(self._places)
+
+    def events(self) -> list[EventRow]:
+        """All events, each once, in the order in which they were stored."""
+        return list(self._rows.values())
+
+    def live(self, *, purpose: Purpose | None = "train") -> list[EventRow]:
+        """The answers that stand, by the rule of `rlhp.reward.live`; `purpose=None` takes all."""
+        return live(self._rows.values(), purpose=purpose)
+
+    def preferences(self, *, purpose: Purpose = "train") -> list[Preference]:
+        """The answers that stand with their segments, `incomparable` included, in the order of `live`.
+
+        An answer whose segments are not on disk (their part was moved away) is left out, with one warning per query.
+        """
+        rows = self.live(purpose=purpose)
+        if not all(map(self._stored, rows)):
+            self.refresh()  # segments are stored before they are asked about, so perhaps just not taken up
+            rows = self.live(purpose=purpose)
+        self._warn_without_segments(rows)
+        rows = [row for row in rows if self._stored(row)]
+        wanted = dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
+        by_id = dict(zip(wanted, self.segments(wanted), strict=True))
+        return [_preference(row, by_id[row.first_id], by_id[row.second_id]) for row in rows]
+
+    def query_ids(self) -> set[str]:
+        """Queries of which anything was heard."""
+        return {row.query_id for row in self._rows.values()}
+
+    def asked_pairs(self) -> set[str]:
+        """`pair_id` of every pair of which anything was heard, so that none is asked twice."""
+        return {pair_id((row.first_id, row.second_id)) for row in self._rows.values()}
+
+    def counts(self) -> dict[str, int]:
+        """How many of everything; `answers` and its parts count those that stand, whatever their purpose."""
+        return {
+            **count(self._rows.values()),
+            "without_segments": sum(not self._stored(row) for row in self.live(purpose=None)),
+            "segments": len(self._places),
+            "short_segments": sum(place.length < self.segment_length for place in self._places.values()),
+        }
+
+    def segment_tables(self) -> Iterator[pa.Table]:
+        """All segments as raw tables, a row group at a time, each segment once."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for place in self._places.values():
+            groups.setdefault((place.part, place.row_group), []).append(place.row)
+        for (part, row_group), rows in groups.items():
+            yield parts.read(self._segments.directory / part, schema=self._schema, row_group=row_group).take(rows)
+
+    def _read(self, part: str, row_group: int, wanted: Sequence[str]) -> list[Segment]:
+        path = self._segments.directory / part
+        table = parts.read(path, schema=self._schema, row_group=row_group)
+        try:
+            return list(segment_rows(table, spaces=self.spaces, rows=[self._places[id].row for id in wanted]))
+        except parts.DAMAGE as error:
+            raise parts.damaged(path, error) from error
+
+    def _stored(self, row: EventRow) -> bool:
+        return row.first_id in self._places and row.second_id in self._places
+
+    def _warn_without_segments(self, rows: Sequence[EventRow]) -> None:
+        new = [row.query_id for row in rows if not self._stored(row) and row.query_id not in self._warned]
+        if new:
+            warnings.warn(
+                f"{len(new)} answered queries, the first of them {new[0]}, have segments that are not in {self.path}: "
+                "left out; put back the part of segments/ that was moved away, if there is one",
+                stacklevel=3,
+            )
+            self._warned.update(new)
+
+
+def _groups(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+    group: list[Segment] = []
+    size = 0
+    for segment in segments:
+        if group and size + segment_bytes(segment) > ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(segment)
+        size += segment_bytes(segment)
+    yield group
+
+
+def _places(path: Path, schema: pa.Schema) -> Iterator[tuple[str, Place]]:
+    sizes = parts.row_group_sizes(path, schema=schema)
+    columns = parts.read(path, schema=schema, columns=["segment_id", "length"]).to_pydict()
+    rows = ((group, row) for group, size in enumerate(sizes) for row in range(size))
+    for segment, length, (group, row) in zip(columns["segment_id"], columns["length"], rows, strict=True):
+        yield segment, Place(path.name, group, row, length)
+
+
+def _read_events(path: Path) -> list[EventRow]:
+    parts.row_group_sizes(path, schema=EVENT_SCHEMA)
+    table = parts.read(path, schema=EVENT_SCHEMA)
+    try:
+        return list(event_rows(table))
+    except parts.DAMAGE as error:
+        raise parts.damaged(path, error) from error
+
+
+def _preference(row: EventRow, first: Segment, second: Segment) -> Preference:
+    assert row.answer is not None
+    assert row.labeler is not None
+    return Preference(query=row.query_id, first=first, second=second, answer=row.answer, labeler=row.labeler)

@@ -1,0 +1,175 @@
+"""The preferences in the shape that fitting wants: padded tensors, and who may train on which.
+
+Every member trains on its own draw with replacement, as large as the data, and validates on what it did not draw
+(Christiano et al. 2017, section 2.2.3). Preferences arrive one by one, so the draw is a Poisson(1) count for each,
+which leaves out the same 1/e. The count is a hash of seed, member and query: never drawn again, not even by a
+restart, since members go on from where they were and a new draw would move what they know into validation. Two
+labelers' answers to one query share its fate, or one would be trained on and the other judged by.
+
+Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, F = O + A raw inputs; the axis of
+size 2 is first, second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhp.config import RewardConfig
+from rlhp.spaces import Spaces
+from rlhp.types import Array, Preference, Segment, digest
+
+SPARE_SHARE = 0.1
+"""Held out without a bootstrap, where no preference would be out of bag: something has to measure overfitting."""
+SMALLEST_ROOM = 64
+"""Preferences for which memory is taken at first; it doubles from there."""
+POISSON_CDF = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(8)])
+
+
+def bag_count(query: str, *, member: int, seed: int) -> int:
+    """How often this member trains on the answer to this query, for ever: Poisson(1)."""
+    return int(np.searchsorted(POISSON_CDF, _uniform("bag", seed, member, query), side="right"))
+
+
+def is_held_out(query: str, *, share: float) -> bool:
+    """Whether no member ever trains on the answer to this query. It depends on nothing but the query's id."""
+    return _uniform("held out", query) < share
+
+
+def _uniform(*parts: object) -> float:
+    """In [0, 1), the same for the same parts on every machine."""
+    return int(digest(*parts)[:13], 16) / 16**13
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Some preferences: each member its own [M, B], or the same for all [B]."""
+
+    inputs: Tensor  # [*, 2, K, F]
+    mask: Tensor  # [*, 2, K] bool, False where a short segment was padded
+    target: Tensor  # [*] P(first preferred)
+    returns: Tensor  # [*, 2] standardised true returns; zeros unless the loss is regression
+
+
+class Examples:
+    """All preferences so far, in order of arrival."""
+
+    def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int, device: torch.device) -> None:
+        self._config, self._spaces, self._seed = config, spaces, seed
+        self._share = config.heldout_share or (0.0 if config.bootstrap else SPARE_SHARE)
+        self._known: set[tuple[str, str]] = set()
+        size = spaces.obs.size + (spaces.action.size if config.use_action else 0)
+        self._room = Batch(
+            inputs=torch.zeros(0, 2, 0, size, device=device),
+            mask=torch.zeros(0, 2, 0, dtype=torch.bool, device=device),
+            target=torch.zeros(0, device=device),
+            returns=torch.zeros(0, 2, device=device),
+        )
+        self._true_returns: Array = np.empty((0, 2))
+        self.bags = torch.zeros(config.members, 0, device=device)
+        """[M, N] how often each member trains on each."""
+        self.held_out = torch.zeros(0, dtype=torch.bool, device=device)
+        """[N] those that nobody trains on."""
+        self.validation = torch.zeros(config.members, 0, dtype=torch.bool, device=device)
+        """[M, N] those that steer a member's penalty: out of its bag, or held out where there is no bootstrap."""
+        self.train_rows: list[Array] = [np.empty(0, np.int64)] * config.members
+        """Per member the rows it trains on, as often as it drew them."""
+        self.validation_rows: list[Array] = [np.empty(0, np.int64)] * config.members
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, preferences: Sequence[Preference]) -> int:
+        """Take in those not known yet, by query and labeler; returns how many.
+
+        All or none: ValueError for one that is `incomparable` (filter it out) or not finite.
+        """
+        new = {key: p for p in preferences if (key := (p.query, p.labeler)) not in self._known}
+        if not new:
+            return 0
+        target = torch.tensor([p.target for p in new.values()])
+        sides = [(self._rows(p.first), self._rows(p.second)) for p in new.values()]
+        if self._config.loss == "regression":
+            returns = [(p.first.true_return, p.second.true_return) for p in new.values()]
+            self._true_returns = np.concatenate([self._true_returns, returns])
+        start = len(self)
+        self._grow(start + len(new), steps=max(len(rows) for pair in sides for rows in pair))
+        self._room.target[start : start + len(new)] = target.to(self._room.target.device)
+        for n, pair in enumerate(sides, start=start):
+            for side, rows in enumerate(pair):
+                self._room.inputs[n, side, : len(rows)] = torch.from_numpy(rows).to(self._room.inputs.device)
+                self._room.mask[n, side, : len(rows)] = True
+        self._known |= set(new)
+        self._draw([p.query for p in new.values()])
+        self._standardize()
+        return len(new)
+
+    def batch(self, index: Array) -> Batch:
+        """The preferences in rows [B] or [M, B]."""
+        at = torch.from_numpy(index).to(self._room.target.device)
+        room = self._room
+        return Batch(inputs=room.inputs[at], mask=room.mask[at], target=room.target[at], returns=room.returns[at])
+
+    def whole(self) -> Batch:
+        """All of them [N], without a copy."""
+        room, n = self._room, len(self)
+        return Batch(inputs=room.inputs[:n], mask=room.mask[:n], target=room.target[:n], returns=room.returns[:n])
+
+    def _rows(self, segment: Segment) -> Array:
+        """The raw inputs [K, F] of a segment."""
+        obs = self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in segment.obs.items()})
+        parts = [obs, self._spaces.action.encode(segment.actions)] if self._config.use_action else [obs]
+        rows: Array = np.concatenate(parts, axis=1)
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"segment {segment.id} holds observations or actions that are not finite, which would spoil every "
+                "member; leave its preferences out"
+            )
+        return rows
+
+    def _grow(self, count: int, *, steps: int) -> None:
+        """Make room for this many preferences of this many steps."""
+        old, kept = self._room, len(self)
+        room, longest = old.mask.shape[0], old.mask.shape[2]
+        if count <= room and steps <= longest:
+            return
+        if count > room:
+            room = max(SMALLEST_ROOM, 2 * count)
+        longest = max(longest, steps)
+        # zeros, not NaN: padded steps are masked in the loss, but zero times NaN would reach the gradient
+        self._room = Batch(
+            inputs=old.inputs.new_zeros(room, 2, longest, old.inputs.shape[3]),
+            mask=old.mask.new_zeros(room, 2, longest),
+            target=old.target.new_zeros(room),
+            returns=old.returns.new_zeros(room, 2),
+        )
+        self._room.inputs[:kept, :, : old.inputs.shape[2]] = old.inputs[:kept]
+        self._room.mask[:kept, :, : old.mask.shape[2]] = old.mask[:kept]
+        self._room.target[:kept] = old.target[:kept]
+
+    def _draw(self, queries: list[str]) -> None:
+        """Decide who trains on the new ones."""
+        held = torch.tensor([is_held_out(query, share=self._share) for query in queries], device=self.held_out.device)
+        counts = [[self._count(query, member) for query in queries] for member in range(len(self.bags))]
+        bags = torch.tensor(counts, dtype=torch.float32, device=self.bags.device) * ~held
+        self.held_out = torch.cat([self.held_out, held])
+        self.bags = torch.cat([self.bags, bags], dim=1)
+        self.validation = (self.bags == 0) & ~self.held_out if self._config.bootstrap else self.bags == 0
+        rows = np.arange(len(self))
+        self.train_rows = [np.repeat(rows, row.long().cpu().numpy()) for row in self.bags]
+        self.validation_rows = [rows[row.cpu().numpy()] for row in self.validation]
+
+    def _count(self, query: str, member: int) -> int:
+        return bag_count(query, member=member, seed=self._seed) if self._config.bootstrap else 1
+
+    def _standardize(self) -> None:
+        """True returns over all segments so far to mean 0, std 1: the scale of a reward is free."""
+        if len(self._true_returns):
+            spread = float(self._true_returns.std()) or 1.0
+            standard = (self._true_returns - self._true_returns.mean()) / spread
+            self._room.returns[: len(self)] = torch.from_numpy(standard).to(self._room.returns)

@@ -1,0 +1,304 @@
+"""Fitting the reward ensemble to preferences, and publishing reward versions (Christiano et al. 2017, section 2.2.3).
+
+    fitter = Fitter(config, spaces=spaces, seed=0)
+    fitter.observe(obs, encoded_actions)  # recent transitions fix the scale of inputs and of rewards
+    fitter.add(preferences)
+    report = fitter.pretrain(config.pretrain_epochs)
+    weights = fitter.publish(1)
+    while True:
+        fitter.add(preferences)
+        report = fitter.train(uses)
+        weights = fitter.publish(version)
+
+Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, F raw inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhp.config import RewardConfig
+from rlhp.reward import loss
+from rlhp.reward.examples import Batch, Examples
+from rlhp.reward.model import Labeller, RewardWeights
+from rlhp.reward.network import Architecture, build
+from rlhp.reward.normalizer import Moments, Reservoir
+from rlhp.reward.optimizer import optimizer_for, rescale_memory
+from rlhp.reward.penalty import AdaptivePenalty
+from rlhp.reward.report import FitReport, assess, losses, mean_known
+from rlhp.spaces import Spaces
+from rlhp.types import Array, Preference
+
+__all__ = ["FitReport", "Fitter"]
+
+VALIDATE_EVERY = 10
+"""Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
+PREFERENCES_PER_PASS = 128
+"""When all preferences are looked at."""
+ASSESS_EVERY = 50
+"""Gradient steps between two looks at all preferences, which cost as much as several steps."""
+
+
+class Fitter:
+    """The ensemble, its optimiser and the preferences they are fitted to. Deterministic on the CPU for a seed."""
+
+    def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int) -> None:
+        self._config = config
+        self._device = _device(config.device)
+        self._architecture = Architecture.of(config, spaces=spaces)
+        self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        self._dropout = torch.Generator(self._device).manual_seed(seed)
+        self._draws = np.random.default_rng(seed)
+        self._optimizer = optimizer_for(config, list(self._network.parameters()))
+        self._penalty = AdaptivePenalty(config)
+        self._no_examples = partial(Examples, config, spaces=spaces, seed=seed, device=self._device)
+        self._examples = self._no_examples()
+        self._reservoir = Reservoir(config.reservoir, obs_size=spaces.obs.size, action_size=spaces.action.size)
+        self._updates = 0
+        self._unused = 0.0  # label uses that fill no minibatch yet
+        self._scaled = False  # whether the inputs have been given a scale
+        self._correlation: float | None = None
+        self._report: FitReport | None = None
+
+    @property
+    def size(self) -> int:
+        """Preferences taken in."""
+        return len(self._examples)
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps so far."""
+        return self._updates
+
+    def add(self, preferences: Sequence[Preference]) -> int:
+        """Take in preferences not known yet, by query and labeler; returns how many. ValueError for `incomparable`.
+
+        After a restart add all of them in the same order: minibatches name them by their place.
+        """
+        return self._examples.add(preferences)
+
+    def observe(self, obs: Array, actions: Array) -> None:
+        """Take in transitions of the current policy: flat observations [N, O] and encoded actions [N, A]."""
+        self._reservoir.add(obs, actions)
+
+    def forget_data(self) -> None:
+        """Drop all preferences, when answers were retracted or revised; what was learned from them stays.
+
+        Those added again find themselves in the same bags.
+        """
+        self._examples = self._no_examples()
+
+    def train(self, uses: float) -> FitReport:
+        """Feed every member `uses` more preferences; what fills no minibatch is carried over to the next call.
+
+        The report's losses and accuracies may be up to 50 gradient steps old; `report()` has new ones. ValueError
+        without a preference to train on.
+        """
+        self._unused += uses
+        steps = int(self._unused // self._config.batch_size)
+        self._unused -= steps * self._config.batch_size
+        self._take(steps)
+        if self._report is None or self._updates - self._report.updates >= ASSESS_EVERY:
+            return self.report()
+        return self._report
+
+    def pretrain(self, epochs: int, *, early_stop: int = 0) -> FitReport:
+        """Go `epochs` times through the preferences.
+
+        Stops after `early_stop` epochs without a better validation loss (0: never), at the weights of the last
+        epoch, not of the best.
+        """
+        steps_per_epoch = math.ceil(int((~self._examples.held_out).sum()) / self._config.batch_size)
+        best, worse = math.inf, 0
+        for _ in range(epochs):
+            self._take(max(1, steps_per_epoch))
+            if early_stop and (validation := self._validation_loss()) is not None:
+                best, worse = (validation, 0) if validation < best else (best, worse + 1)
+                if worse >= early_stop:
+                    break
+        return self.report()
+
+    def publish(self, version: int) -> RewardWeights:
+        """The ensemble as it is, each member scaled to mean 0 and std 1 over the recent transitions.
+
+        The input normaliser takes in what was observed since the last version, at no change of the rewards. ValueError
+        before the first transition.
+        """
+        if len(self._reservoir) == 0:
+            raise ValueError(
+                f"reward version {version} needs recent transitions to fix its scale, and none was observed; call "
+                "observe() before publish()"
+            )
+        self._scale_inputs()
+        members = self._config.members
+        weights = RewardWeights(
+            version=version,
+            architecture=self._architecture,
+            state={name: value.detach().cpu().numpy().copy() for name, value in self._network.state_dict().items()},
+            member_mean=np.zeros(members, np.float32),
+            member_std=np.ones(members, np.float32),
+            target_std=self._config.target_std,
+        )
+        scores_MB = Labeller(weights, device=self._config.device).score(*self._reservoir.rows())
+        self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
+        return weights.scaled_to(scores_MB)
+
+    def report(self) -> FitReport:
+        """What the ensemble knows now, by a look at every preference."""
+        first_MN, second_MN = self._predict_all()
+        self._report = assess(
+            first_MN,
+            second_MN,
+            self._examples,
+            config=self._config,
+            updates=self._updates,
+            l2=float(self._penalty.weights.mean()),
+            member_correlation=self._correlation,
+        )
+        return self._report
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the preferences, as tensors and plain values, so `torch.load(weights_only=True)` reads it.
+
+        A fitter that loads it and is given the same preferences in the same order goes on as if never interrupted.
+        """
+        return {
+            "network": {name: value.clone() for name, value in self._network.state_dict().items()},
+            "optimizer": self._optimizer.state_dict(),
+            "penalty": self._penalty.state_dict(),
+            "reservoir": self._reservoir.state_dict(),
+            "dropout": self._dropout.get_state(),
+            "draws": self._draws.bit_generator.state,
+            "updates": self._updates,
+            "unused": self._unused,
+            "scaled": self._scaled,
+            "correlation": self._correlation,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; ValueError if it comes from other networks."""
+        try:
+            self._network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "the saved reward trainer has other networks than this config, so it cannot go on: "
+                f"{str(error).splitlines()[-1].strip()}. Restore the reward section of its config, or start a new run."
+            ) from error
+        self._penalty.load_state_dict(state["penalty"])
+        self._reservoir.load_state_dict(state["reservoir"])
+        self._dropout.set_state(state["dropout"])
+        self._draws.bit_generator.state = state["draws"]
+        self._updates, self._unused = state["updates"], state["unused"]
+        self._scaled, self._correlation = state["scaled"], state["correlation"]
+
+    def _take(self, steps: int) -> None:
+        if steps and not any(len(rows) for rows in self._examples.train_rows):
+            raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
+        if not self._scaled:
+            self._scale_inputs()
+        for _ in range(steps):
+            self._step()
+
+    def _step(self) -> None:
+        """One gradient step of every member on a minibatch of its own."""
+        self._network.train()
+        losses_M, active_M = self._loss(self._examples.train_rows)
+        total_M = losses_M
+        if penalized := self._network.penalized():
+            weights_M = torch.from_numpy(self._penalty.weights).to(losses_M)
+            total_M = losses_M + weights_M * loss.l2_penalty(penalized)
+        self._optimizer.zero_grad(set_to_none=True)
+        # a member with an empty bag takes no step, rather than one on answers it should be judged by
+        torch.autograd.backward(torch.where(active_M, total_M, 0.0).sum())
+        self._optimizer.step()
+        self._updates += 1
+        self._penalty.saw_training(_numbers(losses_M, active_M))
+        if self._penalty.adaptive and self._updates % VALIDATE_EVERY == 0:
+            self._network.eval()
+            with torch.no_grad():
+                self._penalty.saw_validation(
+                    _numbers(*self._loss(self._examples.validation_rows)), steps=VALIDATE_EVERY
+                )
+
+    def _loss(self, rows: list[Array]) -> tuple[Tensor, Tensor]:
+        """The loss [M] on one minibatch out of each member's rows, and [M] whether it has any."""
+        size = self._config.batch_size
+        index_MB = np.zeros((len(rows), size), np.int64)
+        for member, own in enumerate(rows):
+            if len(own):
+                index_MB[member] = own[self._draws.integers(0, len(own), size)]
+        batch = self._examples.batch(index_MB)
+        first_MB, second_MB = self._predict(batch)
+        active_M = torch.tensor([len(own) > 0 for own in rows], device=self._device)
+        if self._config.loss == "regression":
+            return loss.regression_loss(first_MB, second_MB, batch.returns), active_M
+        error_rate = self._config.error_rate
+        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=error_rate), active_M
+
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted returns [M, B] of first and second. One forward for both, so both see the same network."""
+        *lead, features = batch.inputs.shape  # [B, 2, K] or [M, B, 2, K]
+        flat = batch.inputs.reshape(*lead[:-3], -1, features)
+        rewards = self._network(flat, self._dropout).unflatten(1, lead[-3:])
+        returns_MB2 = loss.segment_returns(rewards, batch.mask)
+        return returns_MB2[..., 0], returns_MB2[..., 1]
+
+    def _predict_all(self) -> tuple[Tensor, Tensor]:
+        """Predicted returns [M, N] of first and second over all preferences, dropout off."""
+        self._network.eval()
+        rows = np.arange(self.size)
+        passes = [rows[start : start + PREFERENCES_PER_PASS] for start in range(0, len(rows), PREFERENCES_PER_PASS)]
+        empty = torch.zeros(self._config.members, 0, device=self._device)
+        with torch.no_grad():
+            both = [(empty, empty), *(self._predict(self._examples.batch(index)) for index in passes)]
+        return torch.cat([first for first, _ in both], 1), torch.cat([second for _, second in both], 1)
+
+    def _validation_loss(self) -> float | None:
+        first_MN, second_MN = self._predict_all()
+        examples = self._examples
+        return mean_known(losses(first_MN, second_MN, examples, config=self._config, weights=examples.validation))
+
+    def _scale_inputs(self) -> None:
+        """Standardise inputs by all that was observed, or by the preferences where nothing was yet.
+
+        A user's module cannot take up a change of scale, so for it the first one stays.
+        """
+        moments = self._reservoir.moments
+        if moments.count == 0:
+            everything = self._examples.whole()
+            moments = Moments(self._architecture.obs_size)
+            moments.add(everything.inputs[everything.mask][:, : self._architecture.obs_size].cpu().numpy())
+        if not self._scaled:
+            self._network.inputs.set(moments.mean, moments.std)
+            self._scaled = True
+        elif (scale := self._network.rescale_inputs(moments.mean, moments.std)) is not None:
+            rescale_memory(self._optimizer, self._network.penalized()[0], scale=scale)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"reward.device={name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _numbers(losses_M: Tensor, active_M: Tensor) -> Array:
+    """Losses [M] as float64, NaN for a member that had no rows; ValueError where one is not finite."""
+    losses = losses_M.detach().cpu().numpy().astype(np.float64)
+    active = active_M.cpu().numpy()
+    if not np.isfinite(losses[active]).all():
+        raise ValueError(
+            f"the reward ensemble diverged: losses of its members are {losses.tolist()}; lower reward.lr, or clean the "
+            "observations of extreme values"
+        )
+    return np.where(active, losses, np.nan)

@@ -1,0 +1,158 @@
+"""A published reward version: its weights as a record, and the labeller that prices transitions with them.
+
+    weights = fitter.publish(version)
+    rewards_B = Labeller(RewardWeights.from_bytes(weights.to_bytes())).label(obs_BO, encoded_actions_BA)
+
+Every constant of the scale is frozen in the version, so the same version, observation and action have the same
+reward, bit for bit, whoever asks and in whatever batch: rows are priced in blocks of one fixed shape, because a
+matrix product may round differently for another shape. Between kinds of machine, or CPU and GPU, the last digits
+may differ.
+
+Shapes: M members, B rows, O flat observation, A encoded action, F = O + A inputs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from rlhp.reward.network import Architecture, build
+from rlhp.types import Array, DecodeError
+
+FORMAT = 1
+BLOCK_ROWS = 512
+"""Rows per forward. A power of two fills the tiles of a matrix product; more would fall out of the CPU's cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RewardWeights:
+    """Everything that prices a transition at one reward version."""
+
+    version: int
+    """1, 2, 3, ... in order of publication."""
+    architecture: Architecture
+    state: Mapping[str, Array]
+    """Parameters and the input normaliser, by torch's names."""
+    member_mean: Array
+    """[M] float32, mean reward of each member over the reservoir at publication."""
+    member_std: Array
+    """[M] float32, its standard deviation there."""
+    target_std: float
+    """Standard deviation of a predicted reward if all members agree."""
+
+    def __post_init__(self) -> None:
+        if self.version < 1:
+            raise ValueError(f"reward versions count 1, 2, 3, ...; got {self.version}")
+        members = (self.architecture.members,)
+        if self.member_mean.shape != members or self.member_std.shape != members:
+            raise ValueError(
+                f"reward version {self.version}: one mean and std for each of {members[0]} members, got shapes "
+                f"{self.member_mean.shape} and {self.member_std.shape}"
+            )
+
+    def scaled_to(self, scores_MB: Array) -> RewardWeights:
+        """The same weights, each member scaled to mean 0 and std 1 over these raw rewards of its own."""
+        exact = scores_MB.astype(np.float64)
+        std = exact.std(1)
+        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at zero
+        return replace(self, member_mean=exact.mean(1).astype(np.float32), member_std=std.astype(np.float32))
+
+    def to_bytes(self) -> bytes:
+        """An uncompressed `npz` without pickle: a JSON header as bytes, then one array per parameter."""
+        header = {
+            "format": FORMAT,
+            "version": self.version,
+            "architecture": self.architecture.to_json(),
+            "target_std": self.target_std,
+        }
+        arrays = {f"state/{name}": array for name, array in self.state.items()}
+        arrays |= {"member_mean": self.member_mean, "member_std": self.member_std}
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> RewardWeights:
+        """The inverse of `to_bytes`; DecodeError (with the data attached) for anything else."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays["header"].tobytes())
+            if header["format"] != FORMAT:
+                raise ValueError(f"they have format {header['format']!r}, this program reads {FORMAT}")
+            return RewardWeights(
+                version=header["version"],
+                architecture=Architecture.from_json(header["architecture"]),
+                state={name[6:]: array for name, array in arrays.items() if name.startswith("state/")},
+                member_mean=arrays["member_mean"],
+                member_std=arrays["member_std"],
+                target_std=header["target_std"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+            raise DecodeError(f"these are not reward weights, or damaged ones: {error}", data) from error
+
+
+class Labeller:
+    """Prices transitions with one reward version. Stateless: calls from several threads do not meet."""
+
+    def __init__(self, weights: RewardWeights, *, device: str = "cpu") -> None:
+        self._architecture = weights.architecture
+        self._version = weights.version
+        self._device = torch.device(device)
+        network = build(weights.architecture, generator=torch.Generator().manual_seed(0))
+        network.load_state_dict({name: torch.tensor(array) for name, array in weights.state.items()})
+        self._network = network.to(self._device).eval()
+        self._mean = weights.member_mean[:, None]
+        self._std = weights.member_std[:, None]
+        self._target_std = np.float32(weights.target_std)
+
+    def label(self, obs: Array, actions: Array) -> Array:
+        """Flat observations [B, O] and encoded actions [B, A] -> predicted rewards [B] float32.
+
+        target_std * mean over members of (r - mean) / std. ValueError where a reward is not finite.
+        """
+        rewards_B: Array = self._target_std * ((self.score(obs, actions) - self._mean) / self._std).mean(0)
+        if not np.isfinite(rewards_B).all():
+            self._refuse(rewards_B, obs, actions)
+        return rewards_B
+
+    def score(self, obs: Array, actions: Array) -> Array:
+        """Flat observations [B, O] and encoded actions [B, A] -> raw rewards of every member [M, B] float32."""
+        inputs = torch.from_numpy(self._inputs(obs, actions)).to(self._device)
+        with torch.inference_mode():
+            blocks = [self._network(block) for block in torch.split(inputs, BLOCK_ROWS)]
+        scores_MB: Array = torch.cat(blocks, dim=1).cpu().numpy()
+        return scores_MB[:, : len(obs)]
+
+    def _inputs(self, obs: Array, actions: Array) -> Array:
+        """One writable array [n * BLOCK_ROWS, F], padded with zero rows."""
+        sizes = self._architecture.obs_size, self._architecture.action_size
+        if sizes[1] == 0:
+            actions = actions[:, :0]
+        if obs.shape != (len(actions), sizes[0]) or actions.shape[1:] != sizes[1:]:
+            raise ValueError(
+                f"reward version {self._version} prices flat observations [B, {sizes[0]}] and encoded actions "
+                f"[B, {sizes[1]}]; got {obs.shape} and {actions.shape}"
+            )
+        blocks = max(1, -(-len(obs) // BLOCK_ROWS))
+        inputs = np.zeros((blocks * BLOCK_ROWS, sum(sizes)), np.float32)
+        inputs[: len(obs), : sizes[0]] = obs
+        inputs[: len(obs), sizes[0] :] = actions
+        return inputs
+
+    def _refuse(self, rewards: Array, obs: Array, actions: Array) -> NoReturn:
+        bad = ~np.isfinite(rewards)
+        given = np.isfinite(obs[bad]).all() and np.isfinite(actions[bad]).all()
+        cause = "its weights have diverged: lower reward.lr" if given else "so were their observations or actions"
+        raise ValueError(
+            f"predicted rewards must be finite; reward version {self._version} gave {int(bad.sum())} of {len(bad)} "
+            f"that are not, and {cause}"
+        )

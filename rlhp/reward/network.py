@@ -1,0 +1,243 @@
+"""The networks behind predicted rewards: an ensemble of MLPs in one batched forward, or modules of the user's own.
+
+Shapes: M members, B rows, O flat observation, A encoded action (0 without actions), F = O + A raw inputs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhp.config import RewardConfig
+from rlhp.reward.normalizer import InputNormalizer
+from rlhp.spaces import Spaces
+from rlhp.types import Array
+
+LEAK = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """All that decides the networks of a version but their numbers."""
+
+    obs_size: int
+    """O."""
+    action_size: int
+    """A; 0 where the reward depends on observations alone."""
+    members: int
+    """M."""
+    hidden: tuple[int, ...]
+    activation: str
+    dropout: float = 0.0
+    module: str | None = None
+    module_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(config: RewardConfig, *, spaces: Spaces) -> Architecture:
+        """The networks that this config asks for in these spaces."""
+        return Architecture(
+            obs_size=spaces.obs.size,
+            action_size=spaces.action.size if config.use_action else 0,
+            members=config.members,
+            hidden=config.hidden,
+            activation=config.activation,
+            dropout=config.dropout,
+            module=config.module,
+            module_kwargs=config.module_kwargs,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a header."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Architecture:
+        """The inverse of `to_json`."""
+        return Architecture(**{**data, "hidden": tuple(data["hidden"])})
+
+
+class Ensemble(nn.Module):
+    """M independent MLPs (obs, action) -> reward, evaluated as one: weights are stacked [M, in, out].
+
+    Leaky ReLU 0.01 between layers and a linear output (Christiano et al. 2017, A.1). Dropout acts in training mode
+    only, draws every row's mask anew (both segments of a query differ), and needs a generator.
+    """
+
+    def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=architecture.action_size)
+        self._activation, self._dropout = architecture.activation, architecture.dropout
+        sizes = (architecture.obs_size + architecture.action_size, *architecture.hidden, 1)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(sizes):
+            bound = fan_in**-0.5  # as nn.Linear draws both
+            for parameters, rows in ((self.weights, fan_in), (self.biases, 1)):
+                drawn = torch.rand(architecture.members, rows, fan_out, generator=generator)
+                parameters.append(nn.Parameter((2 * drawn - 1) * bound))
+
+    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Raw inputs [B, F], or [M, B, F] with rows of each member's own -> rewards [M, B]."""
+        hidden: Tensor = self.inputs(inputs).expand(len(self.weights[0]), -1, -1)
+        *layers, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        for hidden_weight, hidden_bias in layers:
+            hidden = self._drop(self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator)
+        # a matrix product with one column is slow, more so backwards
+        return (hidden * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)
+
+    def penalized(self) -> list[Tensor]:
+        """What the L2 penalty acts on, each [M, ...]: weights, no biases."""
+        return list(self.weights)
+
+    @torch.no_grad()
+    def rescale_inputs(self, mean_O: Array, std_O: Array) -> Tensor | None:
+        """Standardise by these from now on; the first layer takes up the change, so rewards stay what they were.
+
+        Exact but for rounding and for inputs that were clipped. Returns the factor [F] by which the columns of the
+        first layer grew, for the optimiser's moments.
+        """
+        shift, scale = self.inputs.set(mean_O, std_O)
+        weight, bias = self.weights[0], self.biases[0]
+        bias.add_(torch.einsum("f,mfh->mh", shift, weight).unsqueeze(1))
+        weight.mul_(scale[:, None])
+        return scale
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if self._activation == "tanh":
+            return hidden.tanh_()
+        return nn.functional.relu_(hidden) if self._activation == "relu" else nn.functional.leaky_relu_(hidden, LEAK)
+
+    def _drop(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not self.training or self._dropout == 0:
+            return hidden
+        keep = torch.empty_like(hidden).bernoulli_(1 - self._dropout, generator=generator)
+        return hidden * keep / (1 - self._dropout)
+
+
+class CustomEnsemble(nn.Module):
+    """M instances of the module named by `reward.module`, one after the other.
+
+        class Speed(nn.Module):
+            def __init__(self, obs_size, action_size):
+                super().__init__()
+                self.linear = nn.Linear(obs_size + action_size, 1)
+
+            def forward(self, obs, actions):  # [B, O] standardised, [B, A] -> [B]
+                return self.linear(torch.cat([obs, actions], 1)).squeeze(1)
+
+    It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Its parameters of two or more dimensions
+    count as weights for the L2 penalty.
+    """
+
+    def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self._obs_size = architecture.obs_size
+        self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=architecture.action_size)
+        with _seeded(generator):
+            self.members = nn.ModuleList([_build_one(architecture) for _ in range(architecture.members)])
+            for member in self.members:
+                _try_out(member, architecture)
+
+    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Raw inputs [B, F], or [M, B, F] with rows of each member's own -> rewards [M, B]."""
+        seen = self.inputs(inputs).expand(len(self.members), -1, -1)
+        obs, actions = seen[..., : self._obs_size], seen[..., self._obs_size :]
+        if not self.training or generator is None:
+            return torch.stack([member(obs[m], actions[m]) for m, member in enumerate(self.members)])
+        with _seeded(generator):  # a module's own dropout draws from torch's global generator
+            return torch.stack([member(obs[m], actions[m]) for m, member in enumerate(self.members)])
+
+    def penalized(self) -> list[Tensor]:
+        """What the L2 penalty acts on, each [M, ...]."""
+        matrices = ([p for p in member.parameters() if p.ndim > 1] for member in self.members)
+        return [torch.stack(same) for same in zip(*matrices, strict=True)]
+
+    def rescale_inputs(self, mean_O: Array, std_O: Array) -> None:
+        """Nothing: no one knows which parameters would have to take up the change, so the first scale stays."""
+
+
+Network = Ensemble | CustomEnsemble
+
+
+def build(architecture: Architecture, *, generator: torch.Generator) -> Network:
+    """The networks, freshly drawn on the CPU; ValueError if the user's module cannot be had or does not fit."""
+    if architecture.module is None:
+        return Ensemble(architecture, generator=generator)
+    return CustomEnsemble(architecture, generator=generator)
+
+
+@contextmanager
+def _seeded(generator: torch.Generator) -> Iterator[None]:
+    """Inside, torch's global generators follow `generator`; afterwards they are as before."""
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[] if generator.device.type == "cpu" else [generator.device]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _build_one(architecture: Architecture) -> nn.Module:
+    name = str(architecture.module)
+    kind = _find(name)
+    kwargs = {
+        "obs_size": architecture.obs_size,
+        "action_size": architecture.action_size,
+        **architecture.module_kwargs,
+    }
+    try:
+        module = kind(**kwargs)
+    except Exception as error:
+        given = ", ".join(sorted(kwargs))
+        raise ValueError(
+            f"reward.module={name!r} could not be built with the keywords {given}: {_line(error)}. "
+            "Take obs_size and action_size in its constructor, and the rest from reward.module_kwargs."
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+@torch.no_grad()
+def _try_out(module: nn.Module, architecture: Architecture) -> None:
+    """One forward of two empty rows, so that a wrong shape is said at once and not in the middle of a run."""
+    rule = f"reward.module={architecture.module!r}: forward(obs, actions) takes [B, {architecture.obs_size}] and "
+    rule += f"[B, {architecture.action_size}] and returns rewards [B]"
+    was_training = module.training
+    module.eval()
+    try:
+        rewards = module(torch.zeros(2, architecture.obs_size), torch.zeros(2, architecture.action_size))
+    except Exception as error:
+        raise ValueError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
+    module.train(was_training)
+    if not isinstance(rewards, Tensor) or rewards.shape != (2,):
+        got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise ValueError(f"{rule}; with B = 2 it returned {got}. End it with .squeeze(-1), perhaps.")
+
+
+def _find(name: str) -> Any:
+    """The object at `package.module:Name`, looked for as `python -m` would from the working directory."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"reward.module is named package.module:Name, got {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return attrgetter(attribute)(importlib.import_module(module))
+    except Exception as error:
+        raise ValueError(
+            f"reward.module={name!r} cannot be imported: {_line(error)}. It is looked for among the installed packages "
+            f"and in {os.getcwd()}."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,221 @@
+"""The reward trainer: turns answers into preferences on disk, preferences into reward versions.
+
+    answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalise -> publish version v+1
+
+It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2): fitting is paid by env
+steps (`reward.label_uses_per_step`), never waits for a person and never holds a rollout up. Killed, it
+comes back with its last version's optimiser and bookkeeping, rereads the dataset, and rereads every answer
+it had not acknowledged.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from rlhp.config import RunConfig
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.fit import Fitter
+from rlhp.reward.model import RewardWeights
+from rlhp.reward.report import FitReport
+from rlhp.reward.store import RewardStore
+from rlhp.spaces import Spaces
+from rlhp.types import Answer, Array, Preference
+
+log = logging.getLogger(__name__)
+
+CONSUMER = "reward-trainer"
+UPDATES_PER_TURN = 50
+"""Gradient steps before the stream is looked at again."""
+
+
+class StreamEvent(Protocol):
+    """One entry of the answer stream, as `rlhp.query.queue.Event` has it."""
+
+    @property
+    def stream_id(self) -> str: ...
+
+
+class AnswerSource(Protocol):
+    """The answer stream: read through a consumer group, acknowledged when durable."""
+
+    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Any]: ...
+
+    def ack(self, stream_ids: Sequence[str]) -> Any: ...
+
+
+Recent = Callable[[int], tuple[Array, Array] | None]
+"""At most n recent transitions: flat obs [B, O] float32, encoded actions [B, A]; None when nobody knows any."""
+
+
+class RewardTrainer:
+    """`step(env_steps)` does whatever is due and says whether anything was."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        spaces: Spaces,
+        *,
+        dataset: PreferenceDataset,
+        answers: AnswerSource,
+        store: RewardStore,
+        recent: Recent,
+        publish: Callable[[RewardWeights], object],
+        reused: int = 0,
+    ) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._answers = answers
+        self._store = store
+        self._recent = recent
+        self._publish = publish
+        self._fitter = Fitter(config.reward, spaces=spaces, seed=config.seed)
+        self._reused = reused
+        self._version = 0
+        self._uses = 0.0
+        self._first_steps = 0
+        self._published_steps = 0
+        self._updates_since = 0
+        self._report: FitReport | None = None
+        self._preferences: dict[str, Answer] = {}
+        self._fit_seconds = 0.0
+        self._restore()
+
+    def _restore(self) -> None:
+        """Continue after the last published version: versions never repeat."""
+        self._dataset.refresh()
+        saved = self._store.trainer_state()
+        newest = self._store.newest()
+        if saved is not None and newest is not None:
+            state = torch.load(io.BytesIO(saved), weights_only=True)
+            self._fitter.load_state_dict(state["fitter"])
+            self._version = max(int(state["version"]), newest.version)
+            self._uses, self._first_steps = state["uses"], state["first_steps"]
+            self._published_steps = state["published_steps"]
+            log.info("reward trainer goes on from version %d", self._version)
+        self._take_in()
+        if newest is not None:
+            self._publish(newest)
+
+    def step(self, env_steps: int) -> bool:
+        """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
+        drained = self._drain()
+        if self._version == 0:
+            if not self._ready_for_first():
+                return drained
+            started = time.perf_counter()
+            self._observe()
+            reward = self._config.reward
+            self._fitter.pretrain(reward.pretrain_epochs, early_stop_epochs=reward.early_stop_epochs)
+            self._fit_seconds += time.perf_counter() - started
+            self._first_steps = env_steps
+            self._release(env_steps)
+            return True
+        trained = self._fit(env_steps)
+        due = env_steps - self._published_steps >= self._config.reward.publish_every_steps
+        if due and self._updates_since:
+            self._observe()
+            self._release(env_steps)
+            return True
+        return drained or trained
+
+    def _ready_for_first(self) -> bool:
+        """All initial answers are in (Christiano et al. 2017, appendix A: pretrain before the policy learns)."""
+        counts = self._dataset.counts()
+        labels = self._config.labels
+        initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
+        enough = counts["answers"] - self._reused >= min(initial, labels.budget) or self._reused > 0
+        return enough and len(self._fitter) > 0
+
+    def _fit(self, env_steps: int) -> bool:
+        earned = self._config.reward.label_uses_per_step * max(0, env_steps - self._first_steps) - self._uses
+        batch = self._config.reward.batch_size
+        updates = min(UPDATES_PER_TURN, int(earned // batch))
+        if updates <= 0 or len(self._fitter) == 0:
+            return False
+        started = time.perf_counter()
+        self._fitter.train(updates * batch)
+        self._fit_seconds += time.perf_counter() - started
+        self._uses += updates * batch
+        self._updates_since += updates
+        return True
+
+    def _observe(self) -> None:
+        recent = self._recent(self._config.reward.reservoir)
+        if recent is not None:
+            self._fitter.observe(*recent)
+
+    def _release(self, env_steps: int) -> None:
+        """Freeze, save, publish: the snapshot is durable before anyone is rewarded by it."""
+        self._version += 1
+        self._published_steps = env_steps
+        self._updates_since = 0
+        weights = self._fitter.publish(self._version)
+        self._report = self._fitter.report()
+        buffer = io.BytesIO()
+        state = {
+            "fitter": self._fitter.state_dict(),
+            "version": self._version,
+            "uses": self._uses,
+            "first_steps": self._first_steps,
+            "published_steps": self._published_steps,
+        }
+        torch.save(state, buffer)
+        self._store.save(weights, trainer_state=buffer.getvalue())
+        self._publish(weights)
+
+    def _drain(self) -> bool:
+        """Answers to disk, then acknowledged, then into the fitter: delivered at least once, counted once."""
+        events = self._answers.events(consumer=CONSUMER)
+        if not events:
+            return False
+        self._dataset.add_events([_row(event) for event in events])
+        self._answers.ack([event.stream_id for event in events])
+        self._take_in()
+        return True
+
+    def _take_in(self) -> None:
+        """Hand the fitter what changed in the live set; a retraction makes it start its data anew."""
+        self._dataset.refresh()
+        live = self._dataset.preferences()
+        now = {_key(p): p.answer for p in live}
+        kept = all(now.get(key) == answer for key, answer in self._preferences.items())
+        fresh = live if not kept else [p for p in live if _key(p) not in self._preferences]
+        if not kept:
+            self._fitter.forget_preferences()
+        self._fitter.add([p for p in fresh if p.answer is not Answer.INCOMPARABLE])
+        self._preferences = now
+
+    def status(self) -> dict[str, Any]:
+        """Numbers for metrics and `rlhp status`; see `rlhp.metrics.METRICS` for their meaning."""
+        report = self._report
+        counts = self._dataset.counts()
+        return {
+            "reward/version": self._version,
+            "reward/published_steps": self._published_steps,
+            "reward/fit_seconds": self._fit_seconds,
+            "labels/answered": counts["answers"] - self._reused,
+            "labels/ties": counts["ties"],
+            "labels/incomparable": counts["incomparable"],
+            "labels/trainable": len(self._fitter),
+            "reward/updates": self._fitter.updates,
+            "reward/train_loss": report.train_loss if report else None,
+            "reward/val_loss": report.val_loss if report else None,
+            "reward/l2": report.l2 if report else None,
+            "reward/train_accuracy": report.train_accuracy if report else None,
+            "reward/heldout_accuracy": report.heldout_accuracy if report else None,
+            "reward/calibration_error": report.calibration_error if report else None,
+        }
+
+
+def _key(preference: Preference) -> str:
+    return f"{preference.query}/{preference.labeler}"
+
+
+def _row(event: Any) -> EventRow:
+    return EventRow.of_event(event)

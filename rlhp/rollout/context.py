@@ -1,0 +1,100 @@
+"""What an env runner needs to know of its run: plain data inside the RLlib config.
+
+A handle in there would break RLlib's checkpoints and not survive a runner's restart, so the runner
+builds its edges itself, from names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlhp.config import EnvConfig, RunConfig
+from rlhp.reward.client import NAMESPACE, Replicas, RewardSource
+from rlhp.spaces import Spaces
+from rlhp.types import Segment
+
+
+class SegmentSink(Protocol):
+    """Where segments worth asking about go. Returns how many were taken; it never blocks."""
+
+    def offer(self, segments: list[Segment]) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerContext:
+    """Everything of the run that a runner uses."""
+
+    run: str
+    env: EnvConfig
+    vectorize: str
+    preferences: bool
+    segment_length: int
+    segments_per_fragment: int
+    share_env_reward: bool
+    normalize_obs: bool
+    normalize_control_reward: bool
+    label_timeout_seconds: float
+    replicas: int
+    spaces: Spaces
+
+    @staticmethod
+    def of(config: RunConfig, spaces: Spaces) -> RunnerContext:
+        """The context of this run."""
+        assert config.name is not None
+        return RunnerContext(
+            run=config.name,
+            env=config.env,
+            vectorize=config.rollout.vectorize,
+            preferences=config.preferences,
+            segment_length=config.query.segment_length,
+            segments_per_fragment=config.rollout.segments_per_fragment,
+            share_env_reward=config.shares_env_reward,
+            normalize_obs=config.learner.normalize_obs,
+            normalize_control_reward=config.learner.normalize_control_reward,
+            label_timeout_seconds=config.rollout.label_timeout_seconds,
+            replicas=config.reward.replicas,
+            spaces=spaces,
+        )
+
+    def reward_source(self, worker: int) -> RewardSource:
+        """The named replicas, a different favourite for each worker."""
+        return Replicas(
+            self.run,
+            count=self.replicas,
+            favourite=worker,
+            timeout_seconds=self.label_timeout_seconds,
+            who=f"env runner {worker}",
+        )
+
+    def segment_sink(self) -> SegmentSink:
+        """The named query actor."""
+        return RemoteSink(self.run)
+
+
+def query_actor_name(run: str) -> str:
+    """The Ray name of the query actor, in the namespace `rlhp`."""
+    return f"{run}:query_actor"
+
+
+class RemoteSink:
+    """Offers segments to the query actor, with at most one offer on its way: what does not fit is dropped."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._pending: Any = None
+
+    def offer(self, segments: list[Segment]) -> int:
+        """Number taken: all, or none while the last offer is still on its way or nobody is there."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            if self._pending is not None and not ray.wait([self._pending], timeout=0)[0]:
+                return 0
+            actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
+            self._pending = actor.offer.remote(segments)
+        except (RayError, ValueError):  # gone or restarting: segments are plentiful, answers are not
+            self._pending = None
+            return 0
+        return len(segments)

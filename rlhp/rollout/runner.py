@@ -1,0 +1,252 @@
+"""The env runner: steps N environments as columns, has the fragment labelled, then makes episodes of it.
+
+RLlib's own runner spends half of its time on per-environment Python; this one works on whole rows, and is
+the one place that has raw observations, executed actions, simulator state and unbroken history at once.
+
+    collect T rows -> label (a reward model; never the env reward) -> offer segments -> episodes for the learner
+
+Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nobody labels, nothing is
+learned), and, in the control arm, `sample` with the env reward.
+
+Shapes: N environments, T rows, O flat observation, A action.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rlhp.reward.client import RewardSource
+from rlhp.rollout.context import RunnerContext, SegmentSink
+from rlhp.rollout.envs import make_vector_env, sim_state, state_kind
+from rlhp.rollout.fragment import Fragment, build_episode, pieces
+from rlhp.rollout.normalize import RunningMoments
+from rlhp.rollout.segments import Origin, SegmentCutter
+from rlhp.types import Array, Segment
+
+EPISODES = "rlhp_episodes"
+"""Metric key: one (true return, predicted return, length) per finished episode."""
+
+
+class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is untyped
+    """`config.rlhp` is the `RunnerContext`; in a serial program the edges are set as attributes."""
+
+    reward_source: RewardSource | None = None
+    segment_sink: SegmentSink | None = None
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        self._context: RunnerContext = config.rlhp
+        super().__init__(config=config, **kwargs)
+        if self._context.preferences and self.env is not None and config.num_env_runners > 0:
+            self.reward_source = self._context.reward_source(self.worker_index)
+            self.segment_sink = self._context.segment_sink()
+        self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
+        self._cutter = SegmentCutter(
+            self._context.spaces.obs,
+            length=self._context.segment_length,
+            share_env_reward=self._context.share_env_reward,
+            rng=self._rng,
+        )
+        self._moments: RunningMoments = self._env_to_module[RunningMoments][0]
+        self._obs: Array = np.zeros(0)
+        self._was_done: Array = np.zeros(0, bool)
+        self._episode_number = np.zeros(self.num_envs, np.int64)
+        self._episode_start = np.zeros(self.num_envs, np.int64)
+        self._true_return = np.zeros(self.num_envs)
+        self._predicted_return = np.zeros(self.num_envs)
+        self._incarnation = f"{time.time_ns():x}" if config.num_env_runners > 0 else "serial"
+        self._offered = 0
+        self._dropped = 0
+
+    def make_env(self) -> None:
+        """Our own vector environment, reset anew."""
+        if self.env is not None:
+            self.env.close()
+        context = self._context
+        vectorize: Any = context.vectorize
+        self.env = make_vector_env(
+            context.env, num_envs=self.config.num_envs_per_env_runner, vectorize=vectorize
+        )
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+        self._sub_envs = list(getattr(self.env, "envs", ())) if context.preferences else []
+        self._state_kind = state_kind(self._sub_envs[0]) if self._sub_envs else "none"
+
+    def warm_up(self, num_timesteps: int) -> dict[str, Any]:
+        """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
+        fragment = self._collect(num_timesteps, explore=True)
+        self._finish(fragment, rewards=None, version=None, learn=False)
+        return {"steps": fragment.steps, "metrics": self.get_metrics()}
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        if num_timesteps is None or random_actions or force_reset:
+            raise ValueError(
+                "this env runner collects fragments of env steps; whole episodes, random actions and forced resets "
+                "are not sampled here (evaluation has its own loop, see rlhp.learn.evaluate)"
+            )
+        if self.config.num_env_runners == 0:
+            self._moments.fold()  # a single runner merges with itself
+        fragment = self._collect(num_timesteps, explore=explore)
+        if not self._context.preferences:
+            return self._finish(fragment, rewards=self._control_reward(fragment), version=None, learn=True)
+        assert self.reward_source is not None, "a preference run needs a reward model before it samples"
+        started = time.perf_counter()
+        rewards, version = self.reward_source.label(fragment.obs[:, :-1], fragment.executed)
+        waited = time.perf_counter() - started
+        self.metrics.log_value("label_wait_ms", 1e3 * waited, window=20)
+        self.metrics.log_value("label_us_per_step", 1e6 * waited / fragment.steps, window=20)
+        self.metrics.log_value("reward_version", float(version), reduce="min", window=1)
+        return self._finish(fragment, rewards=rewards, version=version, learn=True)
+
+    def _control_reward(self, fragment: Fragment) -> Array:
+        if not self._context.normalize_control_reward:
+            return fragment.env_reward
+        self._moments.observe("reward", fragment.env_reward[fragment.valid][:, None])
+        return (fragment.env_reward * self._moments.reward_scale()).astype(np.float32)
+
+    def _collect(self, num_timesteps: int, *, explore: bool) -> Fragment:
+        """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""
+        if self._needs_initial_reset:
+            self._reset()
+        rows: dict[str, list[Array]] = {}
+        steps = 0
+        while steps < num_timesteps:
+            policy_obs = self._see(self._obs)
+            dist_inputs, sampled, logp = self._act(policy_obs, explore=explore)
+            executed = self._execute(sampled)
+            row = {
+                "obs": self._obs, "policy_obs": policy_obs, "dist_inputs": dist_inputs,
+                "sampled": sampled, "executed": executed, "logp": logp, "valid": ~self._was_done,
+            }  # fmt: skip
+            if self._state_kind != "none":
+                row["state"] = np.stack([sim_state(env) for env in self._sub_envs])
+            obs, reward, terminated, truncated, _ = self.env.step(executed)
+            steps += int(row["valid"].sum())
+            reward = np.asarray(reward, np.float32)
+            row["env_reward"] = np.where(row["valid"], reward, np.float32("nan"))
+            # The row after an episode's end is its reset: whatever it reports as done belongs to no step.
+            row["terminated"] = terminated & row["valid"]
+            row["truncated"] = truncated & row["valid"]
+            for name, values in row.items():
+                rows.setdefault(name, []).append(np.asarray(values))
+            self._was_done = row["terminated"] | row["truncated"]
+            self._obs = np.array(obs)
+        rows["obs"].append(self._obs)
+        rows["policy_obs"].append(self._see(self._obs))
+        columns = {name: np.stack(values, axis=1) for name, values in rows.items()}
+        fragment = Fragment(state=columns.pop("state", None), **columns)
+        if self._context.normalize_obs:
+            self._moments.observe("obs", fragment.obs[:, :-1][fragment.valid])
+        return fragment
+
+    def _reset(self) -> None:
+        seeds = [int(s) for s in self._rng.integers(2**31 - 1, size=self.num_envs)]
+        self._obs = np.array(self.env.reset(seed=seeds)[0])
+        self._was_done = np.zeros(self.num_envs, bool)
+        self._needs_initial_reset = False
+
+    def _see(self, obs: Array) -> Array:
+        return self._moments.normalize(obs) if self._context.normalize_obs else obs.astype(np.float32)
+
+    @torch.inference_mode()
+    def _act(self, policy_obs: Array, *, explore: bool) -> tuple[Array, Array, Array]:
+        batch = {Columns.OBS: torch.from_numpy(policy_obs)}
+        out = self.module.forward_exploration(batch) if explore else self.module.forward_inference(batch)
+        dist = self.module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+        if not explore:
+            dist = dist.to_deterministic()
+        sampled = dist.sample()
+        logp = dist.logp(sampled) if explore else torch.zeros(len(policy_obs))
+        return out[Columns.ACTION_DIST_INPUTS].numpy(), sampled.numpy(), logp.numpy()
+
+    def _execute(self, sampled: Array) -> Array:
+        """What the world gets: a Box action is scaled from [-1, 1] and clipped, a discrete one shifted to its start."""
+        return executed_actions(sampled, self.env.single_action_space)
+
+    def _finish(
+        self, fragment: Fragment, *, rewards: Array | None, version: int | None, learn: bool
+    ) -> list[SingleAgentEpisode]:
+        """Account for returns, offer segments and, when learning, build episodes."""
+        predicted = rewards if self._context.preferences else None
+        episodes, segments = [], []
+        origin = Origin(
+            run=self._context.run,
+            env_runner=self.worker_index or 0,
+            policy_version=int(self._weights_seq_no),
+            env_steps=int(self.num_env_steps_sampled_lifetime),
+            reward_version=version,
+            state_kind=self._state_kind,
+        )
+        finished = 0
+        for piece in pieces(fragment):
+            env, rows = piece.env, slice(piece.first, piece.stop)
+            name = f"{self._incarnation}-{self.worker_index or 0}-{env}-{self._episode_number[env]}"
+            if learn:
+                assert rewards is not None
+                started = int(self._episode_start[env])
+                episodes.append(build_episode(fragment, piece, rewards=rewards, episode_id=name, t_started=started))
+            if self._context.preferences:
+                segments += self._cutter.follow(fragment, piece, predicted=predicted, episode=name, origin=origin)
+            self._episode_start[env] += piece.stop - piece.first
+            self._true_return[env] += float(fragment.env_reward[env, rows].sum(dtype=np.float64))
+            if predicted is not None:
+                self._predicted_return[env] += float(predicted[env, rows].sum(dtype=np.float64))
+            if piece.done:
+                finished += 1
+                self._end_episode(env)
+        self._offer(segments, everything=not learn)
+        self._increase_sampled_metrics(fragment.steps, finished)
+        return episodes
+
+    def _end_episode(self, env: int) -> None:
+        length = int(self._episode_start[env])
+        true, predicted = float(self._true_return[env]), float(self._predicted_return[env])
+        self._log_episode_metrics(length, true, 0.0)
+        self.metrics.log_value(EPISODES, (true, predicted, length), reduce="item_series", window=1000)
+        self._episode_number[env] += 1
+        self._episode_start[env] = 0
+        self._true_return[env] = self._predicted_return[env] = 0.0
+
+    def _offer(self, segments: list[Segment], *, everything: bool) -> None:
+        if not segments or self.segment_sink is None:
+            return
+        limit = len(segments) if everything else self._context.segments_per_fragment
+        if len(segments) > limit:
+            chosen = np.sort(self._rng.choice(len(segments), size=limit, replace=False))
+            offered = [segments[k] for k in chosen]
+        else:
+            offered = segments
+        taken = self.segment_sink.offer(offered)
+        self._offered += taken
+        self._dropped += len(segments) - taken
+        for name, value in (("offered", self._offered), ("dropped", self._dropped), ("short", self._cutter.short)):
+            self.metrics.log_value(f"segments_{name}", float(value), reduce="max", window=1)
+
+    def get_metrics(self) -> Any:
+        """RLlib's, without the episode objects: returns were summed while stepping."""
+        return self.metrics.reduce()
+
+
+def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:
+    """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an evaluation."""
+    if isinstance(space, gym.spaces.Box):
+        scaled = space.low + (sampled + 1.0) * 0.5 * (space.high - space.low)
+        return np.clip(scaled, space.low, space.high).astype(space.dtype)
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return (sampled + np.asarray(space.start)).astype(np.int64)
+    raise TypeError(f"no such action space: {space}")

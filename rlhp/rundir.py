@@ -1,0 +1,271 @@
+"""What one run leaves on disk, and the facts about it in `run.json`.
+
+runs/NAME/
+  config.yaml       the resolved configuration, without passwords
+  run.json          who ran what, when, in which state it is
+  code.diff         what differed from the commit, if anything did
+  metrics.jsonl     one row per iteration        tensorboard/  the same numbers
+  preferences/      segments and answers         checkpoints/  policy, reward model, counters
+  redis/            the embedded server          redis.url     how to reach the server, mode 0600
+  plots/  run.log
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from rlhp import configfile, provenance
+from rlhp.config import RunConfig
+
+State = Literal["created", "running", "finished", "interrupted", "failed"]
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInfo:
+    """The content of `run.json`."""
+
+    name: str
+    state: State
+    seed: int
+    config_sha256: str
+    command: str
+    commit: str | None
+    """Commit of the checkout that ran; None for an installed package."""
+    dirty: bool
+    """Whether the checkout differed from the commit; `code.diff` says how."""
+    versions: dict[str, str]
+    host: str
+    pid: int
+    pid_started: int | None
+    """Start time of that process in clock ticks since boot, which tells it from a later one with its id."""
+    created: str
+    started: str | None = None
+    ended: str | None = None
+    error: str | None = None
+    """The line that ended a failed run."""
+    resumed: int = 0
+    """How often the run was started again."""
+    redis_url_file: str = "redis.url"
+    schema: int = SCHEMA
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process of the run is there; False for a run of another host, which nobody here can know."""
+        return (
+            self.state == "running"
+            and self.host == socket.gethostname()
+            and provenance.alive(self.pid, self.pid_started)
+        )
+
+
+class RunDir:
+    """The directory of one run.
+
+    rundir = RunDir.create(config, "halfcheetah")
+    with rundir.running():
+        ...  # run.json says running, then finished, interrupted or failed
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.config_file = self.path / "config.yaml"
+        self.info_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.log_file = self.path / "run.log"
+        self.redis_url_file = self.path / "redis.url"
+        self.preferences = self.path / "preferences"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+        self.redis = self.path / "redis"
+        self.tensorboard = self.path / "tensorboard"
+        self._entered = False
+
+    @classmethod
+    def create(cls, config: RunConfig, config_name: str) -> RunDir:
+        """A new directory below `config.runs_dir`, named by `config.name` or `<config_name>-<time>`.
+
+        ValueError where that directory exists and is not empty.
+        """
+        rundir = cls(_new_path(config, config_name))
+        config = config.model_copy(update={"name": rundir.path.name})
+        _write(rundir.config_file, configfile.dump(config))
+        if config.redis.url is not None:
+            rundir.write_redis_url(config.redis.url)
+        commit, diff = provenance.commit()
+        if diff:
+            _write(rundir.path / "code.diff", diff)
+        info = RunInfo(
+            name=rundir.path.name,
+            state="created",
+            seed=config.seed,
+            config_sha256=configfile.sha256(config),
+            command=provenance.command(),
+            commit=commit,
+            dirty=bool(diff),
+            versions=provenance.versions(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pid_started=provenance.process_start(os.getpid()),
+            created=provenance.now(),
+        )
+        rundir._save(info)
+        return rundir
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """An existing run; ValueError where `path` is not one."""
+        rundir = cls(Path(path))
+        if not rundir.path.is_dir():
+            there = sorted(file.parent.name for file in rundir.path.parent.glob("*/run.json"))
+            runs = f"runs there: {', '.join(there[-5:])}" if there else "no runs are there"
+            raise ValueError(f"{path}: no such run directory; {runs}")
+        missing = [file.name for file in (rundir.config_file, rundir.info_file) if not file.is_file()]
+        if missing:
+            raise ValueError(
+                f"{path}: not a run directory, it has no {' and no '.join(missing)}; "
+                "give a directory that rlhp train made"
+            )
+        rundir.info()
+        return rundir
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its directory."""
+        return self.path.name
+
+    def config(self, *, sets: Sequence[str] = ()) -> RunConfig:
+        """The resolved configuration, with the Redis password put back from `redis.url`."""
+        config = configfile.load(self.config_file, sets=[f"name={json.dumps(self.name)}", *sets])
+        if config.redis.url is None or configfile.REDACTED not in config.redis.url:
+            return config
+        url = self.redis_url()
+        if url is None:
+            raise ValueError(
+                f"redis.url: its password is kept in {self.redis_url_file}, which is gone; "
+                "give the address again with --set redis.url=..."
+            )
+        return config.model_copy(update={"redis": config.redis.model_copy(update={"url": url})})
+
+    def rewrite_config(self, config: RunConfig) -> None:
+        """Store a changed configuration; the one before stays as `config.N.yaml`."""
+        text = configfile.dump(config)
+        if text == self.config_file.read_text(encoding="utf-8"):
+            return
+        count = len(list(self.path.glob("config.*.yaml"))) + 1
+        self.config_file.replace(self.path / f"config.{count}.yaml")
+        _write(self.config_file, text)
+        self.update(config_sha256=configfile.sha256(config))
+
+    def write_redis_url(self, url: str) -> None:
+        """Remember where the queue is, password included, for this user's eyes only."""
+        _write(self.redis_url_file, url + "\n", mode=0o600)
+
+    def redis_url(self) -> str | None:
+        """Where the queue is or was; None before it was known."""
+        for file in (self.redis_url_file, self.redis / "url"):
+            with suppress(OSError):
+                return file.read_text(encoding="utf-8").strip()
+        return None
+
+    def info(self) -> RunInfo:
+        """The facts in `run.json`; ValueError where it is damaged or from another version."""
+        try:
+            data = json.loads(self.info_file.read_text(encoding="utf-8"))
+            if data.get("schema") != SCHEMA:
+                raise ValueError(f"its schema is {data.get('schema')}, this rlhp reads {SCHEMA}")
+            names = {item.name for item in dataclasses.fields(RunInfo)}
+            return RunInfo(**{name: value for name, value in data.items() if name in names})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.info_file}: cannot be read as facts of a run: {error}; restore it") from None
+
+    def update(self, **facts: Any) -> RunInfo:
+        """Change some facts in `run.json`, all or none of them."""
+        info = dataclasses.replace(self.info(), **facts)
+        self._save(info)
+        return info
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Mark the run as running, then by how the block ended; nesting it changes nothing.
+
+        ValueError where another process still runs it.
+        """
+        if self._entered:
+            yield
+            return
+        self._begin()
+        self._entered = True
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self.update(state="interrupted", ended=provenance.now())
+            raise
+        except BaseException as error:
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.update(state="failed", ended=provenance.now(), error=configfile.redact(line))
+            raise
+        else:
+            # A run that stopped itself early has said so, with update(state="interrupted").
+            state = self.info().state
+            self.update(state="finished" if state == "running" else state, ended=provenance.now())
+        finally:
+            self._entered = False
+
+    def _begin(self) -> None:
+        info = self.info()
+        if info.alive and info.pid != os.getpid():
+            raise ValueError(f"{self.path}: the run is still going on as process {info.pid}; stop that one first")
+        self.update(
+            state="running",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pid_started=provenance.process_start(os.getpid()),
+            command=provenance.command(),
+            versions=provenance.versions(),
+            started=provenance.now(),
+            ended=None,
+            error=None,
+            resumed=info.resumed + (info.started is not None),
+        )
+
+    def _save(self, info: RunInfo) -> None:
+        _write(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+
+def _new_path(config: RunConfig, config_name: str) -> Path:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config_name).strip("-._") or "run"
+    given = config.name
+    name = given or f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
+    for attempt in range(1, 1000):
+        path = Path(config.runs_dir) / (name if attempt == 1 else f"{name}-{attempt}")
+        path.mkdir(parents=True, exist_ok=True)
+        if not any(path.iterdir()):
+            return path
+        if given is not None:
+            raise ValueError(
+                f"{path}: a new run needs an empty directory, this one has files in it; continue that run with "
+                f"rlhp train --resume {path}, or give another --name"
+            )
+    raise ValueError(f"{config.runs_dir}: a thousand runs were started this second; give a --name")
+
+
+def _write(file: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace `file` as a whole: a reader sees the old text or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)

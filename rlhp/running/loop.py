@@ -1,0 +1,265 @@
+"""The training loop of a run, the same for one process and for a cluster.
+
+    warm-up    collect segments with the untrained policy, wait for reward version 1
+    learning   train one batch on predicted rewards, tell the others how far the run is, write a row
+    end        evaluate, save, plot
+
+It knows the learner and, through `Services`, the rest of the run; it never sees a reward.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlhp.config import RunConfig
+from rlhp.learn.checkpoint import Checkpoints
+from rlhp.learn.evaluate import Evaluation, evaluate, policy_act
+from rlhp.learn.ppo import PreferencePPO
+from rlhp.metrics import MetricsWriter
+from rlhp.rollout.runner import EPISODES
+from rlhp.rundir import RunDir
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 0.1
+RECENT_EPISODES = 100
+LEARNER_METRICS = {
+    "policy_loss": "learner/policy_loss",
+    "vf_loss": "learner/vf_loss",
+    "entropy": "learner/entropy",
+    "mean_kl_loss": "learner/kl",
+    "vf_explained_var": "learner/explained_variance",
+}
+
+
+class Services(Protocol):
+    """Everything beside the learner: queue, query actor, reward trainer, reward models, labelers."""
+
+    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
+        """Tell the others how far the run is. Never blocks."""
+
+    def turn(self) -> None:
+        """Whatever the driver owes the others once per iteration; raises when one of them failed for good."""
+
+    def status(self) -> dict[str, Any]:
+        """The last known numbers of all of them. Never blocks."""
+
+
+class Display(Protocol):
+    """Where a person watches."""
+
+    def update(self, row: dict[str, Any]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+
+@dataclass
+class Progress:
+    """Counters of the run; saved in every checkpoint."""
+
+    env_steps: int = 0
+    iteration: int = 0
+    episodes: int = 0
+    wall_seconds: float = 0.0
+    learning: bool = False
+
+    def counters(self) -> dict[str, Any]:
+        """Plain data."""
+        return dict(vars(self))
+
+
+@dataclass
+class Loop:
+    """One run of `algorithm` with `services`, until its env steps are done or `stop` is set."""
+
+    config: RunConfig
+    rundir: RunDir
+    algorithm: PreferencePPO
+    services: Services | None
+    metrics: MetricsWriter
+    display: Display
+    stop: threading.Event
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=RECENT_EPISODES)
+        self._fresh: list[tuple[float, int]] = []
+        self._checkpoints = Checkpoints(self.rundir.checkpoints, keep=self.config.checkpoint.keep)
+        self._saved_at = self.progress.env_steps
+        self._evaluated_at = self.progress.env_steps
+        self._started = time.monotonic() - self.progress.wall_seconds
+        self._last_row = (time.monotonic(), self.progress.env_steps)
+        self._lifetime = 0
+        self._waits_since: float | None = None
+
+    def run(self) -> None:
+        """Until the end or the stop; always leaves a checkpoint that the run can be resumed from."""
+        total = self.config.learner.total_env_steps
+        if self.services is None:
+            self.progress.learning = True
+        while self.progress.env_steps < total and not self.stop.is_set():
+            row = self._learn() if self.progress.learning else self._warm_up()
+            if self.services is not None:
+                self.services.turn()
+            if row is not None:
+                self._write(row)
+                self._checkpoint_when_due()
+        self.save()
+
+    def _warm_up(self) -> dict[str, Any] | None:
+        """Collect until the query actor has enough, then wait: the first version needs answers, not steps."""
+        services = self.services
+        assert services is not None
+        status = services.status()
+        if status.get("reward/version", 0) >= 1:
+            self.progress.learning = True
+            self._tell()
+            self.display.message(f"reward version 1 after {self.progress.env_steps} env steps: learning starts")
+            return None
+        if status.get("segments/pool", 0) >= status.get("segments/warmup_target", 1):
+            self._tell()
+            self.stop.wait(WAIT_SECONDS)
+            now = time.monotonic()
+            if self._waits_since is None or now - self._waits_since > 5:
+                self._waits_since = now
+                return {"phase": "warm-up"}
+            return None
+        result = self.algorithm.warm_up(self.config.learner.train_batch_size)
+        self.progress.env_steps += int(result["steps"])
+        self._lifetime += int(result["steps"])
+        row = self._runner_row(result["env_runners"])
+        self._tell()
+        return {**row, "phase": "warm-up"}
+
+    def _learn(self) -> dict[str, Any]:
+        result = self.algorithm.train()
+        runners = result.get("env_runners", {})
+        sampled = int(runners.get("num_env_steps_sampled_lifetime", self._lifetime))
+        self.progress.env_steps += sampled - self._lifetime
+        self._lifetime = sampled
+        self.progress.iteration += 1
+        learner = result.get("learners", {}).get("default_policy", {})
+        timers = result.get("timers", {})
+        row: dict[str, Any] = {name: _number(learner.get(key)) for key, name in LEARNER_METRICS.items()}
+        row["time/sample_seconds"] = _number(timers.get("env_runner_sampling_timer"))
+        row["time/learn_seconds"] = _number(timers.get("learner_update_timer"))
+        row.update(self._runner_row(runners))
+        self._tell()
+        return {**row, "phase": "learning"}
+
+    def _runner_row(self, runners: dict[str, Any]) -> dict[str, Any]:
+        episodes = runners.get(EPISODES)
+        fresh = [tuple(item) for item in episodes] if isinstance(episodes, list) else []
+        self._recent.extend(fresh)
+        self._fresh = [(float(true), int(length)) for true, _, length in fresh]
+        self.progress.episodes += len(fresh)
+        row = {
+            "reward/label_wait_ms": _number(runners.get("label_wait_ms")),
+            "reward/label_us_per_step": _number(runners.get("label_us_per_step")),
+            "reward/predicted_mean": _number(runners.get("predicted_mean")),
+            "reward/predicted_std": _number(runners.get("predicted_std")),
+            "segments/dropped": _number(runners.get("segments_dropped")),
+            "segments/short": _number(runners.get("segments_short")),
+        }
+        return {name: value for name, value in row.items() if value is not None}
+
+    def _tell(self) -> None:
+        if self.services is not None:
+            self.services.progress(
+                env_steps=self.progress.env_steps, learning=self.progress.learning, episodes=self._fresh
+            )
+            self._fresh = []
+
+    def _write(self, row: dict[str, Any]) -> None:
+        now, progress = time.monotonic(), self.progress
+        before, steps_before = self._last_row
+        progress.wall_seconds = now - self._started
+        row = {**(self.services.status() if self.services else {}), **row}
+        published = row.pop("reward/published_steps", None)
+        row = {name: value for name, value in row.items() if name not in HIDDEN}
+        row.update(
+            {
+                "env_steps": progress.env_steps,
+                "iteration": progress.iteration,
+                "episodes": progress.episodes,
+                "wall_seconds": progress.wall_seconds,
+                "env_steps_per_second": (progress.env_steps - steps_before) / max(1e-9, now - before),
+                **self._returns(),
+            }
+        )
+        if published is not None and row.get("reward/version"):
+            row["reward/staleness_steps"] = progress.env_steps - published
+        every = self.config.evaluation.every_env_steps
+        if every is not None and progress.env_steps - self._evaluated_at >= every:
+            self._evaluated_at = progress.env_steps
+            played = self.evaluate(seed=self.config.seed + progress.iteration)
+            row.update({"eval/episode_return_mean": played.mean, "eval/episode_return_std": played.std})
+        self._last_row = (now, progress.env_steps)
+        self.metrics.write(row)
+        self.display.update(row)
+
+    def _returns(self) -> dict[str, Any]:
+        if not self._recent:
+            return {}
+        true, predicted, lengths = (np.array(column) for column in zip(*self._recent, strict=True))
+        row: dict[str, Any] = {
+            "env_runners/episode_return_mean": float(true.mean()),
+            "env_runners/episode_len_mean": float(lengths.mean()),
+        }
+        if self.services is not None and self.progress.learning:
+            row["predicted_return_mean"] = float(predicted.mean())
+            if len(true) > 2 and true.std() > 0 and predicted.std() > 0:
+                row["return_correlation"] = float(np.corrcoef(true, predicted)[0, 1])
+        return row
+
+    def evaluate(self, *, seed: int) -> Evaluation:
+        """The present policy's true return."""
+        runner = self.algorithm.env_runner
+        moments = runner._moments if self.config.learner.normalize_obs else None
+        act = policy_act(runner.module, moments, explore=self.config.evaluation.explore, seed=seed)
+        return evaluate(act, self.config.env, episodes=self.config.evaluation.episodes, seed=seed)
+
+    def _checkpoint_when_due(self) -> None:
+        every = self.config.checkpoint.every_env_steps
+        if every is not None and self.progress.env_steps - self._saved_at >= every:
+            self.save()
+
+    def save(self) -> None:
+        """A checkpoint of this moment."""
+        self._saved_at = self.progress.env_steps
+        self._checkpoints.save(self.algorithm, env_steps=self.progress.env_steps, counters=self.progress.counters())
+
+    def restore(self) -> bool:
+        """Go on from the newest checkpoint; False where there is none."""
+        newest = self._checkpoints.newest()
+        if newest is None:
+            return False
+        counters = self._checkpoints.counters(newest)
+        self.algorithm.restore_from_path(str(newest / "algorithm"))
+        for name in self.progress.counters():
+            setattr(self.progress, name, counters[name])
+        self._saved_at = self._evaluated_at = self.progress.env_steps
+        self._started = time.monotonic() - self.progress.wall_seconds
+        self._last_row = (time.monotonic(), self.progress.env_steps)
+        lifetime = self.algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0)
+        self._lifetime = int(lifetime)
+        return True
+
+
+HIDDEN = {"fatal", "waiting_for", "beat", "reward/fit_seconds", "labels/trainable", "labels/duplicates"}
+"""Status entries for `rlhp status`, not for the curves."""
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = float(value)
+    return number if np.isfinite(number) else None

@@ -1,0 +1,113 @@
+"""What a run needs before its first process: everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from rlhp import configfile
+from rlhp.config import RunConfig
+from rlhp.labeling.teacher import make_teacher
+from rlhp.learn.settings import check_passthrough
+from rlhp.query.queue import QueryQueue
+from rlhp.query.selection import make_selection
+from rlhp.query.server import EmbeddedRedis
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.reuse import merge_into
+from rlhp.rollout.envs import EnvFacts, probe
+from rlhp.rundir import RunDir
+
+REDIS_URL = "RLHP_REDIS_URL"
+
+
+def check(config: RunConfig) -> EnvFacts:
+    """The facts of the environment; ValueError for whatever cannot work, before anything was started."""
+    facts = probe(config.env)
+    check_passthrough(config.learner.rllib)
+    if config.preferences and config.query.segment_length > facts.episode_limit:
+        raise ValueError(
+            f"query.segment_length={config.query.segment_length} is longer than any episode of {config.env.id} "
+            f"({facts.episode_limit} steps), so no full segment could ever be cut; shorten the segment"
+        )
+    if config.preferences:
+        make_selection(config.query.selection)
+    if config.labels.source == "oracle":
+        make_teacher(config.labels.teacher, seed=config.seed)
+    return facts
+
+
+@contextmanager
+def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: bool) -> Iterator[QueryQueue]:
+    """The run's queue, on an embedded server unless the config or the environment names another.
+
+    Closed at the end, which sends its labelers home; answers that come later wait for a resume.
+    """
+    with ExitStack() as stack:
+        url = config.redis.url or os.environ.get(REDIS_URL)
+        if url is None:
+            url = stack.enter_context(EmbeddedRedis(rundir.redis, durable=config.redis.durable)).url
+        queue = QueryQueue(
+            url,
+            run=rundir.name,
+            lease_seconds=config.query.lease_seconds,
+            connect_timeout_seconds=config.redis.connect_timeout_seconds,
+        )
+        queue.open(
+            cap=config.query.max_open,
+            budget=config.labels.budget,
+            config_sha256=configfile.sha256(config),
+            info={"env": config.env.id, "source": config.labels.source, "fps": str(facts.fps)},
+            resume=resume,
+        )
+        rundir.write_redis_url(url)
+        try:
+            yield queue
+        finally:
+            with suppress(ConnectionError):
+                queue.close()
+
+
+def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> None:
+    """The preference dataset of a new run, with what it reuses; a resumed run has one, which must be readable."""
+    if (rundir.preferences / "dataset.json").exists():
+        PreferenceDataset.open(rundir.preferences)
+        return
+    dataset = PreferenceDataset.create(
+        rundir.preferences,
+        header={
+            "run_ids": [rundir.name],
+            "env": config.env.model_dump(),
+            "spaces": facts.spaces,
+            "segment_length": config.query.segment_length,
+            "config_sha256": configfile.sha256(config),
+            "teacher": config.labels.teacher.model_dump() if config.labels.source == "oracle" else None,
+        },
+    )
+    if config.labels.reuse is not None:
+        merge_into(dataset, config.labels.reuse)
+
+
+@contextmanager
+def stopping_on_ctrl_c(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) ends the run after the present iteration, the second at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("stopping after this iteration, with a checkpoint; Ctrl-C again stops at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

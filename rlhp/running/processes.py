@@ -1,0 +1,202 @@
+"""The roles as processes: each is built from a run directory alone, so that a restart needs nothing else.
+
+`rlhp.program` makes them Ray actors. Every constructor argument is small; whatever is large (weights,
+preferences, segments) is read back from where it was made durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from rlhp.running.background import Background
+from rlhp.config import RunConfig
+from rlhp.query.actor import QueryActor
+from rlhp.query.queue import QueryQueue
+from rlhp.reward.client import NAMESPACE, Replicas, replica_name
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.model import RewardWeights
+from rlhp.reward.service import RewardModel
+from rlhp.reward.store import RewardStore
+from rlhp.reward.trainer import RewardTrainer
+from rlhp.rollout.context import query_actor_name
+from rlhp.rundir import RunDir
+from rlhp.types import Array, Segment
+
+log = logging.getLogger(__name__)
+
+HEAL_EVERY_SECONDS = 10.0
+
+
+class Parts:
+    """What a role reads from a run directory."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.rundir = RunDir.open(path)
+        self.config: RunConfig = self.rundir.config()
+        self.dataset = PreferenceDataset.open(self.rundir.preferences)
+        self.spaces = self.dataset.spaces
+        self.store = RewardStore(self.rundir.path / "reward")
+
+    def queue(self) -> QueryQueue:
+        """A client of the run's queue; the URL is read from a file, so that no password is passed around."""
+        url = self.rundir.redis_url()
+        assert url is not None, "the queue is opened before any role is started"
+        return QueryQueue(
+            url,
+            run=self.rundir.name,
+            lease_seconds=self.config.query.lease_seconds,
+            connect_timeout_seconds=self.config.redis.connect_timeout_seconds,
+        )
+
+
+def start_log(rundir: RunDir, who: str) -> logging.Handler:
+    """Send this process's log lines to `run.log`, named."""
+    handler = logging.FileHandler(rundir.log_file)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {who}[{os.getpid()}] %(levelname)s %(message)s"))
+    root = logging.getLogger("rlhp")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    return handler
+
+
+@contextmanager
+def log_to(rundir: RunDir, who: str) -> Iterator[None]:
+    """The same for the length of a block."""
+    handler = start_log(rundir, who)
+    try:
+        yield
+    finally:
+        logging.getLogger("rlhp").removeHandler(handler)
+        handler.close()
+
+
+class RewardModelProcess(RewardModel):
+    """One replica: comes up with the newest published weights."""
+
+    def __init__(self, path: str, index: int) -> None:
+        parts = Parts(path)
+        start_log(parts.rundir, f"reward-model-{index}")
+        super().__init__(parts.spaces, newest=parts.store.newest, device=parts.config.reward.device)
+
+    def pid(self) -> int:
+        """Process id, for `rlhp status` and for tests that kill it."""
+        return os.getpid()
+
+
+class QueryProcess:
+    """The query actor on a thread of its own, so that offers are taken while it scores."""
+
+    def __init__(self, path: str) -> None:
+        parts = Parts(path)
+        start_log(parts.rundir, "query-actor")
+        reward = Replicas(
+            parts.rundir.name,
+            count=parts.config.reward.replicas,
+            favourite=0,
+            timeout_seconds=parts.config.rollout.label_timeout_seconds,
+            who="query actor",
+        )
+        self._role = QueryActor(parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward)
+        self._background = Background(self._role, self._role.step, name="query actor")
+
+    def offer(self, segments: list[Segment]) -> int:
+        """As `QueryActor.offer`."""
+        return self._role.offer(segments)
+
+    def progress(self, **facts: Any) -> None:
+        """As `QueryActor.progress`."""
+        self._role.progress(**facts)
+
+    def recent(self, count: int) -> tuple[Array, Array] | None:
+        """As `QueryActor.recent`."""
+        return self._role.recent(count)
+
+    def status(self) -> dict[str, Any]:
+        """The role's newest numbers, and how its thread is."""
+        return {**self._background.status(), **self._role.status(), "pid": os.getpid()}
+
+
+class TrainerProcess:
+    """The reward trainer on a thread of its own: fitting never holds up who asks for its status."""
+
+    def __init__(self, path: str) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        parts = Parts(path)
+        start_log(parts.rundir, "reward-trainer")
+        self._run = parts.rundir.name
+        self._replicas = parts.config.reward.replicas
+        self._store = parts.store
+        self._role = RewardTrainer(
+            parts.config,
+            parts.spaces,
+            dataset=parts.dataset,
+            answers=parts.queue(),
+            store=parts.store,
+            recent=self._recent,
+            publish=self._publish,
+            reused=parts.dataset.counts()["reused"],
+        )
+        self._env_steps = 0
+        self._healed = time.monotonic()
+        self._background = Background(self._role, self._turn, name="reward trainer")
+
+    def progress(self, env_steps: int) -> None:
+        """How far the run is: fitting is paid by env steps."""
+        self._env_steps = env_steps
+
+    def status(self) -> dict[str, Any]:
+        """The role's newest numbers, and how its thread is."""
+        return {**self._background.status(), "pid": os.getpid()}
+
+    def _turn(self) -> bool:
+        busy = self._role.step(self._env_steps)
+        if time.monotonic() - self._healed > HEAL_EVERY_SECONDS:
+            self._healed = time.monotonic()
+            self._heal()
+        return busy
+
+    def _recent(self, count: int) -> tuple[Array, Array] | None:
+        try:
+            actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
+            newest: tuple[Array, Array] | None = ray.get(actor.recent.remote(count), timeout=30)
+        except (RayError, ValueError) as error:
+            log.warning("no recent transitions from the query actor (%s): the last ones stay", type(error).__name__)
+            return None
+        return newest
+
+    def _publish(self, weights: RewardWeights) -> None:
+        reference = ray.put(weights.to_bytes())
+        for index in range(self._replicas):
+            self._call(index, "load", reference)
+
+    def _heal(self) -> None:
+        """A push that got lost is made again: versions on a replica only grow, so a repeated one is harmless."""
+        newest = self._store.newest()
+        for index in range(self._replicas):
+            pending = self._call(index, "status")
+            if newest is None or pending is None:
+                continue
+            try:
+                if ray.get(pending, timeout=2)["version"] < newest.version:
+                    log.warning("reward model %d lags behind version %d: sent again", index, newest.version)
+                    self._call(index, "load", newest.to_bytes())
+            except RayError:
+                continue  # restarting: it reads the newest version itself
+
+    def _call(self, index: int, method: str, *args: Any) -> Any:
+        try:
+            replica = ray.get_actor(replica_name(self._run, index), namespace=NAMESPACE)
+            return getattr(replica, method).options(concurrency_group="control").remote(*args)
+        except (RayError, ValueError):
+            return None

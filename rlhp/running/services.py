@@ -1,0 +1,150 @@
+"""What the driver holds of the other roles: stepped in this process, or spoken to as Ray actors."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from rlhp.labeling.worker import LabelerWorker
+from rlhp.query.actor import QueryActor
+from rlhp.query.queue import QueryQueue
+from rlhp.reward.trainer import RewardTrainer
+from rlhp.running.labelers import Labelers
+
+log = logging.getLogger(__name__)
+
+QUEUE_EVERY_SECONDS = 1.0
+PER_MINUTE_OVER_SECONDS = 60.0
+
+
+class RoleFailed(RuntimeError):
+    """A role met an error that no restart cures; the message is its own."""
+
+
+class SerialServices:
+    """The roles stepped in turn until none has anything left to do; the order never varies."""
+
+    def __init__(
+        self, queue: QueryQueue, asking: QueryActor, fitting: RewardTrainer, worker: LabelerWorker | None
+    ) -> None:
+        self._queue, self._asking, self._fitting, self._worker = queue, asking, fitting, worker
+        self._rate = AnswerRate()
+        self._env_steps = 0
+
+    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
+        """As `QueryActor.progress`."""
+        self._env_steps = env_steps
+        self._asking.progress(env_steps=env_steps, learning=learning, episodes=episodes)
+
+    def turn(self) -> None:
+        """Ask, answer, fit."""
+        while self._asking.step() + (self._worker.step() if self._worker is not None else 0):
+            pass
+        while self._fitting.step(self._env_steps):
+            pass
+
+    def status(self) -> dict[str, Any]:
+        """Numbers of every role, by metric name."""
+        numbers = {**self._asking.status(), **self._fitting.status(), **queue_numbers(self._queue)}
+        return {**numbers, "labels/per_minute": self._rate(numbers["labels/answered"])}
+
+
+class ClusterServices:
+    """The roles as Ray actors. Nothing here blocks: a question is answered by the last known answer."""
+
+    def __init__(
+        self, queue: QueryQueue, query_actor: Any, reward_trainer: Any, replicas: Sequence[Any], labelers: Labelers | None
+    ) -> None:
+        self._queue = queue
+        self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
+        self._actors.update({f"reward model {k}": replica for k, replica in enumerate(replicas)})
+        self._labelers = labelers
+        self._known: dict[str, dict[str, Any]] = {}
+        self._pending: dict[str, Any] = {}
+        self._numbers: dict[str, Any] = {}
+        self._asked_queue_at = 0.0
+        self._rate = AnswerRate()
+        self._away: set[str] = set()
+
+    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
+        """Tell the query actor and the reward trainer how far the run is."""
+        with suppress(RayError):  # restarting: the next call tells it
+            self._actors["query actor"].progress.remote(env_steps=env_steps, learning=learning, episodes=list(episodes))
+            self._actors["reward trainer"].progress.remote(env_steps)
+
+    def turn(self) -> None:
+        """Ask everybody how they are; raise when one failed for good."""
+        if self._labelers is not None:
+            self._labelers.keep()
+        for name, actor in self._actors.items():
+            self._poll(name, actor)
+            fatal = self._known.get(name, {}).get("fatal")
+            if fatal:
+                raise RoleFailed(str(fatal))
+        if time.monotonic() - self._asked_queue_at > QUEUE_EVERY_SECONDS:
+            self._asked_queue_at = time.monotonic()
+            with suppress(ConnectionError):  # the query actor says so in the log
+                self._numbers = queue_numbers(self._queue)
+
+    def _poll(self, name: str, actor: Any) -> None:
+        pending = self._pending.get(name)
+        try:
+            if pending is None:
+                method = actor.status
+                if name.startswith("reward model"):
+                    method = method.options(concurrency_group="control")
+                self._pending[name] = method.remote()
+                return
+            if ray.wait([pending], timeout=0)[0]:
+                del self._pending[name]
+                self._known[name] = ray.get(pending)
+                if name in self._away:
+                    self._away.discard(name)
+                    log.warning("%s is back", name)
+        except RayError as error:
+            self._pending.pop(name, None)
+            if name not in self._away:
+                self._away.add(name)
+                log.warning("%s is away (%s) and is being restarted", name, type(error).__name__)
+
+    def status(self) -> dict[str, Any]:
+        """The last known numbers of every role, by metric name."""
+        numbers = {**self._known.get("query actor", {}), **self._known.get("reward trainer", {}), **self._numbers}
+        numbers.pop("pid", None)
+        return {**numbers, "labels/per_minute": self._rate(numbers.get("labels/answered", 0))}
+
+    def pids(self) -> dict[str, Any]:
+        """Process ids by role, for `rlhp status`."""
+        known = {name: status["pid"] for name, status in self._known.items() if "pid" in status}
+        return {**known, "labelers": self._labelers.pids() if self._labelers else []}
+
+
+class AnswerRate:
+    """Answers per minute over the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []
+
+    def __call__(self, answered: int) -> float:
+        now = time.monotonic()
+        self._seen = [(at, count) for at, count in self._seen if now - at < PER_MINUTE_OVER_SECONDS]
+        self._seen.append((now, answered))
+        first_at, first = self._seen[0]
+        return 60.0 * (answered - first) / (now - first_at) if now - first_at > 1 else 0.0
+
+
+def queue_numbers(queue: QueryQueue) -> dict[str, Any]:
+    """Depth and age of the queue, by metric name."""
+    stats = queue.stats()
+    return {
+        "labels/asked": stats.asked,
+        "queue/pending": stats.pending + stats.reserved,
+        "queue/leased": stats.leased,
+        "queue/oldest_age_seconds": stats.oldest_age_seconds,
+    }

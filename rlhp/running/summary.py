@@ -1,0 +1,83 @@
+"""What a run reached: the random policy, the trained one, the labels it took, and where to look."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlhp.learn.evaluate import evaluate, random_act
+from rlhp.running.loop import Loop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The end of a run, also in `summary.json`."""
+
+    run: str
+    source: str
+    seed: int
+    env_steps: int
+    wall_seconds: float
+    random_return: float
+    """Mean true return of uniform actions."""
+    true_return: float
+    """Mean true return of the final policy."""
+    true_return_std: float
+    """Over its evaluation episodes."""
+    episodes: int
+    labels_asked: int
+    labels_answered: int
+    reward_version: int
+    interrupted: bool
+    plots: list[str]
+
+    def __str__(self) -> str:
+        ended = "stopped" if self.interrupted else "finished"
+        lines = [
+            f"{ended} after {self.env_steps:,} env steps in {self.wall_seconds:.0f} s",
+            f"true return: random policy {self.random_return:.1f}, trained policy {self.true_return:.1f} "
+            f"(+- {self.true_return_std:.1f} over {self.episodes} episodes)",
+        ]
+        if self.source != "none":
+            lines.append(f"labels: {self.labels_answered} answers, reward version {self.reward_version}")
+        lines += [f"plot: {plot}" for plot in self.plots]
+        lines.append(f"run directory: {self.run}")
+        if self.interrupted:
+            lines.append(f"continue with: rlhp train --resume {self.run}")
+        return "\n".join(lines)
+
+
+def finish(loop: Loop, *, interrupted: bool) -> Summary:
+    """Evaluate the final policy and the random one, draw the curves, write `summary.json`."""
+    config = loop.config
+    seed = 1_000_003 + config.seed
+    trained = loop.evaluate(seed=seed)
+    by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
+    status = loop.services.status() if loop.services is not None else {}
+    summary = Summary(
+        run=str(loop.rundir.path),
+        source=config.labels.source,
+        seed=config.seed,
+        env_steps=loop.progress.env_steps,
+        wall_seconds=loop.progress.wall_seconds,
+        random_return=by_chance.mean,
+        true_return=trained.mean,
+        true_return_std=trained.std,
+        episodes=len(trained.returns),
+        labels_asked=int(status.get("labels/asked", 0)),
+        labels_answered=int(status.get("labels/answered", 0)),
+        reward_version=int(status.get("reward/version", 0)),
+        interrupted=interrupted,
+        plots=[str(path) for path in _draw(loop)],
+    )
+    text = json.dumps(asdict(summary), indent=2)
+    (loop.rundir.path / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def _draw(loop: Loop) -> list[Path]:
+    from rlhp.plotting import plot  # matplotlib is half a second that a run should not begin with
+
+    loop.metrics.close()
+    return list(plot([loop.rundir.path]))

@@ -1,0 +1,224 @@
+"""What a run is doing, in sentences, and why nothing is happening when nothing is.
+
+Reads `run.json`, the last row of metrics and the queue; asks no process of the run, so it works on
+finished, running and crashed runs alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhp.config import RunConfig
+from rlhp.live import duration
+from rlhp.metrics import read_metrics
+from rlhp.rundir import RunDir, RunInfo
+
+if TYPE_CHECKING:
+    from rlhp.query.records import QueueStats
+
+SILENT_SECONDS = 60.0
+"""A labeler not heard of for longer is not there: one that works polls many times a minute."""
+STALE_ROW_SECONDS = 120.0
+"""Metrics are written every iteration; an older last row deserves a word."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Everything `explain` judges by."""
+
+    path: Path
+    info: RunInfo
+    config: RunConfig
+    alive: bool
+    """Whether the process of the run is there, as far as this host can tell."""
+    elsewhere: bool
+    """Whether it runs, or ran, on another host."""
+    now: datetime
+    row: Mapping[str, Any] | None
+    """The newest value of every metric; None before the first row."""
+    row_age_seconds: float | None
+    queue: QueueStats | None
+    queue_problem: str | None
+    """Why the queue could not be asked; None where it was, or need not be."""
+
+
+def gather(rundir: RunDir) -> Facts:
+    """The facts of a run as of now."""
+    from socket import gethostname
+
+    info, config = rundir.info(), rundir.config()
+    row: dict[str, Any] = {}
+    for newer in read_metrics(rundir.metrics_file):
+        row |= {name: value for name, value in newer.items() if value is not None}
+    now = datetime.now(UTC)
+    queue, problem = None, None
+    if config.preferences and (info.state == "running" or config.redis.url is not None):
+        queue, problem = _ask_queue(rundir)
+    return Facts(
+        path=rundir.path,
+        info=info,
+        config=config,
+        alive=info.alive,
+        elsewhere=info.host != gethostname(),
+        now=now,
+        row=row or None,
+        row_age_seconds=now.timestamp() - rundir.metrics_file.stat().st_mtime if row else None,
+        queue=queue,
+        queue_problem=problem,
+    )
+
+
+def report(facts: Facts) -> str:
+    """The sentences, then a small table."""
+    rows = list(_table(facts))
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join([*explain(facts), "", *(f"{name:<{width}}  {value}" for name, value in rows)]).rstrip()
+
+
+def explain(facts: Facts) -> list[str]:
+    """What is going on, the most important first, one sentence each."""
+    sentences = [_process(facts)]
+    if facts.info.state == "running" and (facts.alive or facts.elsewhere):
+        sentences += _progress(facts)
+        if not facts.config.preferences:
+            sentences.append("This is the control arm: it trains on the env reward and asks nobody.")
+        else:
+            sentences += _labels(facts)
+    return sentences
+
+
+def _process(facts: Facts) -> str:
+    info, path = facts.info, facts.path
+    resume = f"continue with rlhp train --resume {path}"
+    ended = f" {_ago(info.ended, facts.now)}" if info.ended else ""
+    if info.state == "created":
+        return f"{info.name} was set up but never started; {resume}."
+    if info.state == "finished":
+        return f"{info.name} finished{ended}; see rlhp eval {path} and rlhp plot {path}."
+    if info.state == "interrupted":
+        return f"{info.name} was stopped{ended}; {resume}."
+    if info.state == "failed":
+        return f"{info.name} failed{ended}: {info.error}; look into {path / 'run.log'}, then {resume}."
+    if facts.elsewhere:
+        return f"{info.name} runs on {info.host} as process {info.pid}; whether it still lives only that host knows."
+    if not facts.alive:
+        last = "" if facts.row_age_seconds is None else f", its last metrics are {duration(facts.row_age_seconds)} old"
+        return f"{info.name} died: process {info.pid} is gone without a word (killed?){last}; {resume}."
+    return f"{info.name} runs as process {info.pid}, started {_ago(info.started, facts.now)}."
+
+
+def _progress(facts: Facts) -> Iterator[str]:
+    if facts.row is None:
+        yield "No metrics yet: Ray is starting, or the first iteration is under way."
+    elif facts.row_age_seconds is not None and facts.row_age_seconds > STALE_ROW_SECONDS:
+        yield (
+            f"The last metrics are {duration(facts.row_age_seconds)} old: a very long iteration, or something hangs; "
+            f"look into {facts.path / 'run.log'}."
+        )
+
+
+def _labels(facts: Facts) -> Iterator[str]:
+    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
+    if facts.queue_problem is not None:
+        yield f"The queue cannot be asked: {facts.queue_problem}. Training goes on with the answers it has."
+    stats = facts.queue
+    budget = facts.config.labels.budget
+    asked = stats.asked if stats is not None else row.get("labels/asked", 0)
+    answered = stats.answered if stats is not None else row.get("labels/answered", 0)
+    warming = not row.get("reward/version") and row.get("phase", "warm-up") == "warm-up"
+    if warming:
+        yield _warm_up(facts, asked=asked, answered=answered)
+    if stats is not None and stats.open:
+        yield _open(facts, stats)
+    if asked >= budget:
+        yield f"The label budget is spent: {asked} of {budget} asked, {answered} answered; nothing more will be asked."
+    elif not warming and (stats is None or not stats.open):
+        yield _nothing_open(facts, asked=asked, allowed=row.get("labels/allowed"))
+    if stats is not None and stats.backlog > 100:
+        yield f"{stats.backlog} answers wait for the reward trainer, which may be busy or gone."
+
+
+def _warm_up(facts: Facts, *, asked: int, answered: int) -> str:
+    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
+    labels, length = facts.config.labels, facts.config.query.segment_length
+    pool, target = row.get("segments/pool", 0), row.get("segments/warmup_target")
+    if asked == 0 or (target is not None and pool < target):
+        goal = "" if target is None else f" of {target:.0f}"
+        return f"Warm-up: a random policy collects segments of {length} steps, {pool:.0f}{goal} so far; {asked} asked."
+    share = 1.0 if labels.schedule == "offline" else labels.initial_share
+    initial = math.ceil(labels.budget * share)
+    return f"Warm-up: learning starts after the first {initial} answers; {asked} asked, {answered} answered."
+
+
+def _open(facts: Facts, stats: QueueStats) -> str:
+    queries = f"{stats.open} quer{'y' if stats.open == 1 else 'ies'} open, oldest {duration(stats.oldest_age_seconds)}"
+    at_work = sorted(name for name, labeler in stats.labelers.items() if labeler.idle_seconds <= SILENT_SECONDS)
+    if at_work:
+        names = ", ".join(at_work[:3]) + (", ..." if len(at_work) > 3 else "")
+        return f"{len(at_work)} labeler{'s' if len(at_work) > 1 else ''} at work ({names}): {queries}."
+    quietest = min((labeler.idle_seconds for labeler in stats.labelers.values()), default=None)
+    seen = "no labeler was ever seen" if quietest is None else f"no labeler seen for {duration(quietest)}"
+    return f"Waiting for labels: {queries}, {seen}; start one with rlhp label {facts.path}."
+
+
+def _nothing_open(facts: Facts, *, asked: int, allowed: int | None) -> str:
+    if allowed is not None and asked >= allowed:
+        return (
+            f"Nothing is open: all {allowed} queries that the schedule allows by now were asked; more steps allow more."
+        )
+    return "Nothing is open though the budget allows more: the next pairs are being chosen."
+
+
+def _table(facts: Facts) -> Iterator[tuple[str, str]]:
+    row = facts.row
+    if row is not None:
+        total = facts.config.learner.total_env_steps
+        yield "env steps", f"{row.get('env_steps', 0):,} of {total:,}"
+        for name, label, form in (
+            ("env_steps_per_second", "env steps per second", ",.0f"),
+            ("env_runners/episode_return_mean", "true return", ",.1f"),
+            ("predicted_return_mean", "predicted return", ",.1f"),
+            ("return_correlation", "their correlation", ".2f"),
+            ("reward/version", "reward version", ".0f"),
+            ("reward/heldout_accuracy", "held-out accuracy", ".2f"),
+        ):
+            if name in row:
+                yield label, format(row[name], form)
+        if facts.row_age_seconds is not None:
+            yield "last metrics", f"{duration(facts.row_age_seconds)} ago"
+    stats = facts.queue
+    if stats is not None:
+        yield "labels", f"{stats.asked} asked, {stats.answered} answered of {facts.config.labels.budget}"
+        yield "queue", f"{stats.pending} waiting, {stats.leased} leased, {stats.backlog} answers unread"
+        for name, labeler in sorted(stats.labelers.items()):
+            yield f"labeler {name}", f"{labeler.answers} answers, heard of {duration(labeler.idle_seconds)} ago"
+    elif row is not None and "labels/asked" in row:
+        answered, budget = row.get("labels/answered", 0), facts.config.labels.budget
+        yield "labels", f"{row['labels/asked']} asked, {answered} answered of {budget}"
+
+
+def _ask_queue(rundir: RunDir) -> tuple[QueueStats | None, str | None]:
+    from rlhp.query.queue import QueryQueue, ping
+
+    url = rundir.redis_url()
+    if url is None:
+        return None, "it has no address yet"
+    try:
+        ping(url)  # says within milliseconds that a server is away, where the queue would retry
+        stats = QueryQueue(url, run=rundir.name, connect_timeout_seconds=2).stats()
+    except (ConnectionError, ValueError) as error:
+        return None, str(error)
+    if stats.state == "missing":
+        return None, "the run was not opened there yet"
+    return stats, None
+
+
+def _ago(when: str | None, now: datetime) -> str:
+    if when is None:
+        return "at an unknown time"
+    return f"{duration((now - datetime.fromisoformat(when)).total_seconds())} ago"

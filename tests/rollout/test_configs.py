@@ -1,0 +1,53 @@
+"""Every file in configs/ is a run that can start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhp.configfile import load
+from rlhp.rollout.envs import probe, variable_length_warning
+from rlhp.rollout.tasks import TASKS, known_task
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHARED = {"mujoco.yaml"}
+TASK_FILES = {
+    "ant": "Ant",
+    "halfcheetah": "HalfCheetah",
+    "hopper": "Hopper",
+    "humanoid": "Humanoid",
+    "inverted_double_pendulum": "InvertedDoublePendulum",
+    "inverted_pendulum": "InvertedPendulum",
+    "reacher": "Reacher",
+    "swimmer": "Swimmer",
+    "walker2d": "Walker2d",
+}
+OTHER_FILES = ["cartpole", "lunarlander", "pendulum"]
+
+
+@pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES])
+def test_the_file_names_an_environment_with_equally_long_episodes_that_segments_fit_in(name: str) -> None:
+    if name == "lunarlander":
+        for package in ("Box2D", "pygame"):
+            pytest.importorskip(package, reason=f"LunarLander needs {package}, which is not installed")
+    config = load(CONFIGS / f"{name}.yaml")
+    facts = probe(config.env)
+    assert config.query.segment_length <= facts.episode_limit
+    assert variable_length_warning(facts) is None
+
+
+@pytest.mark.parametrize("name", TASK_FILES)
+def test_a_mujoco_file_has_the_paper_s_task_segment_and_learner(name: str) -> None:
+    config = load(CONFIGS / f"{name}.yaml")
+    task = TASKS[TASK_FILES[name]]
+    assert known_task(config.env.id) is task
+    assert config.env.hide_termination
+    assert config.query.segment_length == task.segment_length
+    assert (config.labels.budget, config.learner.gamma, config.learner.gae_lambda) == (700, 0.995, 0.97)
+    assert config.learner.entropy_coeff == (0.001 if name == "swimmer" else 0.01)
+
+
+def test_every_task_has_a_file() -> None:
+    assert set(TASK_FILES.values()) == set(TASKS)
+    assert {path.name for path in CONFIGS.glob("*.yaml")} >= SHARED
