@@ -185,7 +185,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _without_empty_groups(data: Mapping[str, Any]) -> dict[str, Any]:
     """A group whose keys are all commented out reads as null: take it as a group without keys."""
-    out = dict(data)
+    out = {"env": None, **data}  # so that `env.id` is what is missing, not all of `env`
     for name in configkeys.sections():
         parent: Any = out
         *path, last = name.split(".")

@@ -9,7 +9,7 @@ import copy
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,12 +158,10 @@ def suggestion(name: str) -> str:
     if leaf in HABITS:
         return f"here it is called {HABITS[leaf]}"
     known = [key.name for key in all_keys()]
-    same_leaf = [key for key in known if key.rsplit(".", 1)[-1] == leaf]
-    candidates = [*known, *sections()]
-    close = same_leaf or difflib.get_close_matches(name, candidates, n=2, cutoff=0.75)
+    close = [key for key in known if key.rsplit(".", 1)[-1] == leaf] or _closest(name, [*known, *sections()])
     if not close:
-        near = difflib.get_close_matches(leaf, [key.rsplit(".", 1)[-1] for key in known], n=1, cutoff=0.75)
-        close = [key for key in known if near and key.rsplit(".", 1)[-1] == near[0]]
+        leaves = _closest(leaf, [key.rsplit(".", 1)[-1] for key in known])
+        close = [key for key in known if key.rsplit(".", 1)[-1] in leaves]
     if close:
         return f"did you mean {' or '.join(close[:3])}?"
     parent = name.rpartition(".")[0]
@@ -171,6 +169,13 @@ def suggestion(name: str) -> str:
     if group is None:
         return "docs/configuration.md lists every key"
     return f"the keys of {parent or 'a run'} are {', '.join(group.model_fields)}"
+
+
+def _closest(word: str, candidates: Sequence[str]) -> list[str]:
+    """The candidate most like `word`, with those that are about as close; none when nothing is."""
+    ratios = {candidate: difflib.SequenceMatcher(None, word, candidate).ratio() for candidate in candidates}
+    best = max(ratios.values())
+    return [candidate for candidate, ratio in ratios.items() if ratio > best - 0.02] if best >= 0.75 else []
 
 
 def _line(detail: ErrorDetails, *, places: Mapping[str, str], prefix: str) -> str:

@@ -115,7 +115,7 @@ def redis_server() -> Iterator[Check]:
             ping(embedded.start())
         finally:
             embedded.stop()
-    yield Check(level="ok", subject="redis", finding=f"{server} starts")
+    yield Check(level="ok", subject="redis", finding=f"{server.name} from {server.source} starts")
 
 
 def ray_() -> Iterator[Check]:
@@ -205,7 +205,7 @@ def config(config: RunConfig) -> Iterator[Check]:
 
 def run(path: Path) -> Iterator[Check]:
     """What a run left on disk: facts, configuration, metrics, preferences."""
-    from rlhp.reward.dataset import verify
+    from rlhp.reward.verify import verify
 
     rundir = RunDir.open(path)
     info = rundir.info()

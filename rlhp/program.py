@@ -70,7 +70,7 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
     with ExitStack() as stack:
         stack.enter_context(rundir.running())
         stack.enter_context(log_to(rundir, "driver"))
-        display = LiveTable(name=rundir.name, total_env_steps=config.learner.total_env_steps)
+        display = LiveTable(config=config, rundir=rundir)
         stack.callback(display.close)
         if config.preferences and (warning := variable_length_warning(facts)):
             display.message(warning)

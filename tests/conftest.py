@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # read when torch is imported, and handed on to Ray's actors
@@ -16,6 +17,10 @@ SETTINGS = {
 }
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+# The same examples on every machine, and no verdict from a wall clock.
+settings.register_profile("rlhp", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rlhp")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -55,6 +55,9 @@ class ServerBinary:
         """Flavour and version: `redis 6.2.14`."""
         return f"{self.flavour} {'.'.join(map(str, self.version))}"
 
+    def __str__(self) -> str:
+        return f"{self.name} from {self.source}"
+
 
 def find_server() -> ServerBinary:
     """RLHP_REDIS_SERVER, else `redis-server` on PATH if recent enough, else the one installed with the project."""
@@ -82,8 +85,8 @@ def find_server() -> ServerBinary:
 class EmbeddedRedis:
     """A Redis server of this run, in `directory`.
 
-    with EmbeddedRedis(run / "redis") as url:
-        queue = QueryQueue(url, run="demo")
+    with EmbeddedRedis(run / "redis") as server:
+        queue = QueryQueue(server.url, run="demo")
 
     The data outlive it: the same directory started again holds what it held, at the same address if that is free.
     It dies with the process that started it, however that ends. A server that dies alone is started again.
@@ -103,6 +106,7 @@ class EmbeddedRedis:
         self._host = host
         self._maxmemory = maxmemory
         self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
 
     def start(self) -> str:
         """Address of the server, which answers already. ServerError, with nothing touched, where it cannot be."""
@@ -123,7 +127,8 @@ class EmbeddedRedis:
         if "url" not in reply:
             self.stop()
             raise ServerError(reply.get("error", f"the supervisor of {self.directory} ended without a word"))
-        return str(reply["url"])
+        self._url = reply["url"]
+        return self._url
 
     def stop(self) -> None:
         """SIGTERM and wait; the data are on disk. A second stop does nothing."""
@@ -137,20 +142,29 @@ class EmbeddedRedis:
         process.wait()
 
     @property
-    def pid(self) -> int | None:
-        """Process id of the server, which changes when it is started again; None while there is none."""
-        try:
-            return int((self.directory / "server.pid").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+    def url(self) -> str:
+        """Address with password; ServerError before the start."""
+        self._check_started()
+        return self._url
 
-    def __enter__(self) -> str:
-        return self.start()
+    @property
+    def pid(self) -> int:
+        """Process id of the server, another one each time it is started again. ServerError before the start."""
+        self._check_started()
+        return int((self.directory / "server.pid").read_text())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _check_started(self) -> None:
+        if self._process is None:
+            raise ServerError(f"the Redis server in {self.directory} is not started; call start() first")
 
     def _order(self, binary: ServerBinary) -> dict[str, str]:
         port, password = _last_address(self.directory)
@@ -163,7 +177,9 @@ class EmbeddedRedis:
             "conf": self._conf(password),
             "url": f"redis://:{password}@{self._host}:{{port}}/0",
         }
-        assert self._process is not None and self._process.stdin and self._process.stdout
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(orders).encode() + b"\n")
             self._process.stdin.flush()
@@ -231,7 +247,7 @@ def _check_directory(directory: Path, binary: ServerBinary) -> None:
     if flavour != binary.flavour or version[:2] > binary.version[:2]:
         raise ServerError(
             f"{directory} was written by {flavour} {'.'.join(map(str, version))} and would lose its data in silence "
-            f"under {binary.name} (from {binary.source}); set RLHP_REDIS_SERVER to a {flavour} server of that version "
+            f"under {binary}; set RLHP_REDIS_SERVER to a {flavour} server of that version "
             "or later"
         )
 

@@ -30,6 +30,8 @@ from typing import Any
 LOCK_WAIT_SECONDS = 2.0
 """A server whose run was killed needs a moment to go."""
 STOP_SECONDS = 20.0
+LOAD_SECONDS = 120.0
+"""Time to load the data before PING is answered."""
 BACKOFF_SECONDS = (0.05, 5.0)
 """First and longest pause before a server that died is started again; doubled each time."""
 HEALTHY_SECONDS = 10.0
@@ -120,8 +122,13 @@ class Supervisor:
             preexec_fn=_die_with_parent(),
         )
         _write(self._directory / "server.pid", f"{self._server.pid}\n")
+        deadline = time.monotonic() + LOAD_SECONDS
         while not self._answers():
             if self._poll() is not None or self._over(0.01):
+                return False
+            if time.monotonic() > deadline:
+                self._say(f"the server does not answer after {LOAD_SECONDS:.0f} s and is stopped")
+                self.stop()
                 return False
         return True
 
@@ -215,7 +222,11 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 def main() -> int:
     """Exit code 0 after a stop, 1 where the server could not be started."""
-    orders = json.loads(sys.stdin.buffer.raw.readline())  # type: ignore[attr-defined]  # unbuffered: select sees the rest
+    with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered, so that select sees what is left
+        line = stdin.readline()
+    if not line:
+        return 1  # nobody is there any more
+    orders = json.loads(line)
     supervisor = Supervisor(Path(sys.argv[1]), orders, parent=int(orders["parent"]))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, supervisor.end)

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +30,7 @@ from rlhp.config import RewardConfig
 from rlhp.reward import loss
 from rlhp.reward.examples import Batch, Examples
 from rlhp.reward.model import Labeller, RewardWeights
-from rlhp.reward.network import Architecture, build
+from rlhp.reward.network import Architecture, build, usable_device
 from rlhp.reward.normalizer import Moments, Reservoir
 from rlhp.reward.optimizer import optimizer_for, rescale_memory
 from rlhp.reward.penalty import AdaptivePenalty
@@ -51,7 +53,7 @@ class Fitter:
 
     def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int) -> None:
         self._config = config
-        self._device = _device(config.device)
+        self._device = usable_device(config.device)
         self._architecture = Architecture.of(config, spaces=spaces)
         self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(self._device)
         self._dropout = torch.Generator(self._device).manual_seed(seed)
@@ -66,6 +68,7 @@ class Fitter:
         self._scaled = False  # whether the inputs have been given a scale
         self._correlation: float | None = None
         self._report: FitReport | None = None
+        self._assessed = 0  # updates before the last report
 
     @property
     def size(self) -> int:
@@ -105,9 +108,9 @@ class Fitter:
         steps = int(self._unused // self._config.batch_size)
         self._unused -= steps * self._config.batch_size
         self._take(steps)
-        if self._report is None or self._updates - self._report.updates >= ASSESS_EVERY:
+        if self._report is None or self._updates - self._assessed >= ASSESS_EVERY:
             return self.report()
-        return self._report
+        return replace(self._report, updates=self._updates, preferences=self.size)
 
     def pretrain(self, epochs: int, *, early_stop: int = 0) -> FitReport:
         """Go `epochs` times through the preferences.
@@ -153,6 +156,7 @@ class Fitter:
     def report(self) -> FitReport:
         """What the ensemble knows now, by a look at every preference."""
         first_MN, second_MN = self._predict_all()
+        self._assessed = self._updates
         self._report = assess(
             first_MN,
             second_MN,
@@ -171,7 +175,7 @@ class Fitter:
         """
         return {
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": deepcopy(self._optimizer.state_dict()),
             "penalty": self._penalty.state_dict(),
             "reservoir": self._reservoir.state_dict(),
             "dropout": self._dropout.get_state(),
@@ -186,7 +190,7 @@ class Fitter:
         """The inverse of `state_dict`; ValueError if it comes from other networks."""
         try:
             self._network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 "the saved reward trainer has other networks than this config, so it cannot go on: "
@@ -202,7 +206,7 @@ class Fitter:
     def _take(self, steps: int) -> None:
         if steps and not any(len(rows) for rows in self._examples.train_rows):
             raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
-        if not self._scaled:
+        if steps and not self._scaled:
             self._scale_inputs()
         for _ in range(steps):
             self._step()
@@ -224,9 +228,8 @@ class Fitter:
         if self._penalty.adaptive and self._updates % VALIDATE_EVERY == 0:
             self._network.eval()
             with torch.no_grad():
-                self._penalty.saw_validation(
-                    _numbers(*self._loss(self._examples.validation_rows)), steps=VALIDATE_EVERY
-                )
+                validation = _numbers(*self._loss(self._examples.validation_rows))
+            self._penalty.saw_validation(validation, steps=VALIDATE_EVERY)
 
     def _loss(self, rows: list[Array]) -> tuple[Tensor, Tensor]:
         """The loss [M] on one minibatch out of each member's rows, and [M] whether it has any."""
@@ -281,15 +284,6 @@ class Fitter:
             self._scaled = True
         elif (scale := self._network.rescale_inputs(moments.mean, moments.std)) is not None:
             rescale_memory(self._optimizer, self._network.penalized()[0], scale=scale)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"reward.device={name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _numbers(losses_M: Tensor, active_M: Tensor) -> Array:

@@ -23,7 +23,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from rlhp.reward.network import Architecture, build
+from rlhp.reward.network import Architecture, build, usable_device
 from rlhp.types import Array, DecodeError
 
 FORMAT = 1
@@ -96,7 +96,7 @@ class RewardWeights:
                 member_std=arrays["member_std"],
                 target_std=header["target_std"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DecodeError(f"these are not reward weights, or damaged ones: {error}", data) from error
 
 
@@ -106,7 +106,7 @@ class Labeller:
     def __init__(self, weights: RewardWeights, *, device: str = "cpu") -> None:
         self._architecture = weights.architecture
         self._version = weights.version
-        self._device = torch.device(device)
+        self._device = usable_device(device)
         network = build(weights.architecture, generator=torch.Generator().manual_seed(0))
         network.load_state_dict({name: torch.tensor(array) for name, array in weights.state.items()})
         self._network = network.to(self._device).eval()

@@ -92,7 +92,8 @@ class Ensemble(nn.Module):
         for hidden_weight, hidden_bias in layers:
             hidden = self._drop(self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator)
         # a matrix product with one column is slow, more so backwards
-        return (hidden * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)
+        rewards: Tensor = (hidden * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)
+        return rewards
 
     def penalized(self) -> list[Tensor]:
         """What the L2 penalty acts on, each [M, ...]: weights, no biases."""
@@ -173,6 +174,18 @@ def build(architecture: Architecture, *, generator: torch.Generator) -> Network:
     if architecture.module is None:
         return Ensemble(architecture, generator=generator)
     return CustomEnsemble(architecture, generator=generator)
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of this name; ValueError where this machine has none."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"reward.device={name!r} cannot be used here: {_line(error)}. Set reward.device='cpu'."
+        ) from error
+    return device
 
 
 @contextmanager

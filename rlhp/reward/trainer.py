@@ -20,6 +20,7 @@ import torch
 
 from rlhp.config import RunConfig
 from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.events import EventRow
 from rlhp.reward.fit import Fitter
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
@@ -111,7 +112,7 @@ class RewardTrainer:
             started = time.perf_counter()
             self._observe()
             reward = self._config.reward
-            self._fitter.pretrain(reward.pretrain_epochs, early_stop_epochs=reward.early_stop_epochs)
+            self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
             self._fit_seconds += time.perf_counter() - started
             self._first_steps = env_steps
             self._release(env_steps)
@@ -130,13 +131,13 @@ class RewardTrainer:
         labels = self._config.labels
         initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
         enough = counts["answers"] - self._reused >= min(initial, labels.budget) or self._reused > 0
-        return enough and len(self._fitter) > 0
+        return enough and self._fitter.size > 0
 
     def _fit(self, env_steps: int) -> bool:
         earned = self._config.reward.label_uses_per_step * max(0, env_steps - self._first_steps) - self._uses
         batch = self._config.reward.batch_size
         updates = min(UPDATES_PER_TURN, int(earned // batch))
-        if updates <= 0 or len(self._fitter) == 0:
+        if updates <= 0 or self._fitter.size == 0:
             return False
         started = time.perf_counter()
         self._fitter.train(updates * batch)
@@ -174,7 +175,7 @@ class RewardTrainer:
         events = self._answers.events(consumer=CONSUMER)
         if not events:
             return False
-        self._dataset.add_events([_row(event) for event in events])
+        self._dataset.add_events([EventRow.of_event(event) for event in events])
         self._answers.ack([event.stream_id for event in events])
         self._take_in()
         return True
@@ -187,7 +188,7 @@ class RewardTrainer:
         kept = all(now.get(key) == answer for key, answer in self._preferences.items())
         fresh = live if not kept else [p for p in live if _key(p) not in self._preferences]
         if not kept:
-            self._fitter.forget_preferences()
+            self._fitter.forget_data()
         self._fitter.add([p for p in fresh if p.answer is not Answer.INCOMPARABLE])
         self._preferences = now
 
@@ -202,7 +203,7 @@ class RewardTrainer:
             "labels/answered": counts["answers"] - self._reused,
             "labels/ties": counts["ties"],
             "labels/incomparable": counts["incomparable"],
-            "labels/trainable": len(self._fitter),
+            "labels/trainable": self._fitter.size,
             "reward/updates": self._fitter.updates,
             "reward/train_loss": report.train_loss if report else None,
             "reward/val_loss": report.val_loss if report else None,
@@ -216,6 +217,3 @@ class RewardTrainer:
 def _key(preference: Preference) -> str:
     return f"{preference.query}/{preference.labeler}"
 
-
-def _row(event: Any) -> EventRow:
-    return EventRow.of_event(event)

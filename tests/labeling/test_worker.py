@@ -384,8 +384,8 @@ def test_an_absence_of_redis_is_told_once_at_loss_and_once_at_return(
     stop.set()
     thread.join(timeout=30)
     server.stop()
-    loss, comeback = (record.getMessage() for record in caplog.records)
-    assert loss.startswith("labeler ann lost the queue and keeps trying: cannot ")
+    loss, comeback = (record.getMessage() for record in caplog.records if record.name == "rlhp.labeling.worker")
+    assert loss.startswith("labeler ann lost the queue and keeps trying: ")
     assert comeback.startswith("labeler ann reached the queue again at try ")
 
 

@@ -3,11 +3,28 @@
 --
 --   put --> reserved --ready--> pending <--lease/expire--> leased --answer--> done
 --                 \______________drop, skip______________/                  (undo: done --> leased)
+--
+--   meta                HASH    schema, config sha256, cap, budget, state open/draining/closed, info:<name>
+--   q:<query>           HASH    state, priority, body, fencing token, present holder, what each labeler did
+--   pending             ZSET    -priority -> `<put number>:<query>`: equal priorities first come, first served
+--   pending@<labeler>   ZSET    the same for queries addressed to one labeler, served first
+--   reserved            ZSET    deadline -> query: admitted, clips not there yet
+--   leased              ZSET    deadline -> query
+--   held:<page>         ZSET    what a page holds;  holds:<labeler>  SET  over all its pages
+--   open, finished      ZSET    when made -> query; when finished -> query, until its payloads are forgotten
+--   seen:<labeler>      SET     answered or skipped: never offered again
+--   dedup               HASH    pair of segments -> query, for as long as the run exists
+--   seg:<segment>       STRING  encoded segment, shared by queries (`segrefs` counts them)
+--   clip:<query>:<side> STRING  encoded video
+--   answers             STREAM  the log, read by the group `reward`
+--   counts, labelers, labeler:<name>, times:<name>, history:<name>, addressees
 local p = KEYS[1]
 local ANSWERS, GROUP = p .. 'answers', 'reward'
 local KEEP_MS = 1800000         -- payloads and clips after a query is finished: undo needs them
 local KEEP_QUERY_S = 86400      -- `q:` after that: late answers need it
 local HELD_S = 86400
+local RESERVE_MS = 600000       -- a query without its clips gives up its place then
+local ABSENT_MS = 86400000      -- queries addressed to a labeler unseen for so long are dropped
 local LEASES_PER_LABELER = 4
 local HOLD = 15                 -- nobody holds a query longer than this many lease times
 

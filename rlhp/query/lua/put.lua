@@ -1,6 +1,6 @@
--- ARGV: query, pair, first, second, priority, want, only ('' = anybody), ready (1/0), reserve ms, body,
+-- ARGV: query, pair, first, second, priority, want, only ('' = anybody), ready (1/0), body,
 -- then pairs of segment id, bytes. Returns ok | same | dup | full | spent | missing
-local query, pair, first, second, prio, want, only, ready, reserve_ms, body = unpack(ARGV, 1, 10)
+local query, pair, first, second, prio, want, only, ready, body = unpack(ARGV, 1, 9)
 local cap, budget = unpack(redis.call('HMGET', p .. 'meta', 'cap', 'budget'))
 if not cap then return 'missing' end
 if redis.call('EXISTS', qkey(query)) == 1 then return 'same' end
@@ -15,7 +15,7 @@ if budget ~= '' and spent >= tonumber(budget) then return 'spent' end
 -- The first write grows, so a server at `maxmemory` refuses the query as a whole.
 local number = count('admitted')
 local now, ids = now_ms(), {}
-for i = 11, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   redis.call('SET', p .. 'seg:' .. ARGV[i], ARGV[i + 1])
   redis.call('HINCRBY', p .. 'segrefs', ARGV[i], 1)
   ids[#ids + 1] = ARGV[i]
@@ -30,6 +30,6 @@ if ready == '1' then
   to_pending(query)
 else
   redis.call('HSET', qkey(query), 'state', 'reserved')
-  redis.call('ZADD', p .. 'reserved', now + reserve_ms, query)
+  redis.call('ZADD', p .. 'reserved', now + RESERVE_MS, query)
 end
 return 'ok'

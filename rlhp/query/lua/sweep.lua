@@ -1,6 +1,5 @@
--- ARGV: ms after which queries addressed to an absent labeler are dropped.
 -- Returns how many leases, reservations and addressed queries ended.
-local now, absent_ms = now_ms(), tonumber(ARGV[1])
+local now = now_ms()
 past_memory_limit()
 local ended = return_expired(now)
 
@@ -20,7 +19,7 @@ for _, labeler in ipairs(redis.call('SMEMBERS', p .. 'addressees')) do
   local members = redis.call('ZRANGE', p .. 'pending@' .. labeler, 0, -1)
   for _, member in ipairs(members) do
     local query = string.sub(member, 14)
-    if now - math.max(seen, tonumber(field(query, 'made'))) > absent_ms then
+    if now - math.max(seen, tonumber(field(query, 'made'))) > ABSENT_MS then
       drop(query, now)
       ended = ended + 1
     end

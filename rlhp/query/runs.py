@@ -1,0 +1,66 @@
+"""Runs at a Redis: their names, their keys, and what is said when one is not what it should be."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from rlhp.query.connection import Connection, make_client, reaching, redact
+from rlhp.query.records import text
+
+SCHEMA = "1"
+"""Version of keys and scripts; a run of another version is refused."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,79}")
+_log = logging.getLogger(__name__)
+
+
+def key(run: str, name: str) -> str:
+    """The key `name` of `run`; the braces are Redis' hash tag: one slot per run."""
+    return f"rlhp:{{{run}}}:{name}"
+
+
+def list_runs(url: str) -> list[str]:
+    """Names of the runs at a Redis, sorted, closed ones included."""
+    with reaching(url, "list runs"), make_client(url, timeout_seconds=5) as client:
+        names = [text(found)[6:-6] for found in client.scan_iter(match=key("*", "meta"), count=1000, _type="HASH")]
+        return sorted(name for name in names if client.hget(key(name, "meta"), "kind") == b"rlhp-queue")
+
+
+def check_name(kind: str, name: str) -> None:
+    """ValueError for the name of a run or labeler that could not be part of a key."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"the name of a {kind} is 1 to 80 letters, digits or . _ @ + -, the first a letter or digit; got {name!r}"
+        )
+
+
+def not_open(run: str, *, url: str) -> ValueError:
+    """What to raise about a run that is not there."""
+    return ValueError(f"run {run} was never opened at {redact(url)}; start the run first, or check its name")
+
+
+def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:
+    """What to say where the script `open` found something else under the run's name."""
+    kind, _, value = found.partition(":")
+    where = f"{key(run, 'meta')} at {redact(url)}"
+    if kind == "schema":
+        return f"{where} has schema {value or 'none'}, this rlhp needs {SCHEMA}; use the rlhp that made it"
+    if kind == "config":
+        return (
+            f"{where} belongs to a run of another configuration (sha256 {value[:12]}, this one "
+            f"{config_sha256[:12]}); choose another run name, or resume that run"
+        )
+    return f"{where} was not made by rlhp; choose another run name or another Redis database"
+
+
+def warn_about_eviction(connection: Connection) -> None:
+    """Log it where the server may throw keys away by itself."""
+    with connection.client("read the memory policy") as client:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        _log.warning(
+            "Redis at %s may throw queries and answers away (maxmemory-policy %s); set it to noeviction",
+            redact(connection.url),
+            policy,
+        )
