@@ -167,10 +167,12 @@ def export(run: Path, to: str, out: Path) -> None:
 @click.argument("target", required=False, metavar="[RUN|CONFIG]", type=click.Path(path_type=Path))
 def doctor(target: Path | None) -> int:
     """Check this machine, and a run or a config file."""
-    from rlhp.doctor import examine
+    from itertools import chain
+
+    from rlhp.doctor import examine, machine
 
     failed = False
-    for check in examine(target):
+    for check in chain(machine(), examine(target) if target is not None else ()):
         click.echo(str(check))
         failed = failed or check.level == "fail"
     return int(failed)

@@ -9,6 +9,7 @@ Every problem of a configuration is reported at once, one line each; see `rlhp.c
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -48,7 +49,7 @@ def load(path: str | Path, *, sets: Sequence[str] = ()) -> RunConfig:
 
 def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[str, str] | None = None) -> RunConfig:
     """The configuration in plain data; `places` says where each dotted key was written."""
-    merged: dict[str, Any] = dict(data)
+    merged: dict[str, Any] = copy.deepcopy(dict(data))
     where = dict(places or {})
     wrong: list[str] = []
     for text in sets:

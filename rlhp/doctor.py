@@ -49,17 +49,26 @@ class Check:
         return f"{text}\n{'':<19}-> {self.way_out}" if self.way_out else text
 
 
-def examine(target: str | Path | None = None) -> Iterator[Check]:
-    """Checks of the machine, then of `target`: a run directory or a config file."""
-    for check in (python, packages, redis_server, ray_, torch_, mujoco_, disk, shared_memory, processors):
-        yield from _guarded(check.__name__.strip("_").replace("_", " "), check)
-    if target is None:
-        return
-    target = Path(target)
-    if target.is_dir():
-        yield from _guarded("run", lambda: run(target))
+def machine() -> Iterator[Check]:
+    """What every run needs of this machine and this installation."""
+    yield from _guarded("python", python)
+    yield from _guarded("packages", packages)
+    yield from _guarded("redis", redis_server)
+    yield from _guarded("ray", ray_)
+    yield from _guarded("torch", torch_)
+    yield from _guarded("mujoco", mujoco_)
+    yield from _guarded("disk", disk)
+    yield from _guarded("memory", shared_memory)
+    yield from _guarded("cpus", processors)
+
+
+def examine(target: str | Path) -> Iterator[Check]:
+    """A run directory, or a config file."""
+    path = Path(target)
+    if path.is_dir():
+        yield from _guarded("run", lambda: run(path))
     else:
-        yield from _guarded("config", lambda: config(configfile.load(target)))
+        yield from _guarded("config", lambda: config(configfile.load(path)))
 
 
 def python() -> Iterator[Check]:

@@ -83,7 +83,7 @@ class MetricsWriter:
     """
 
     def __init__(self, rundir: RunDir, *, tensorboard: bool) -> None:
-        self._dropped = _end_on_a_whole_row(rundir.metrics_file)
+        _end_on_a_whole_row(rundir.metrics_file)
         self._file = rundir.metrics_file.open("a", encoding="utf-8")
         self._events: SummaryWriter | None = None
         self._unknown: set[str] = set()
@@ -92,8 +92,11 @@ class MetricsWriter:
 
             self._events = SummaryWriter(str(rundir.tensorboard))
 
-    def write(self, row: Mapping[str, Value]) -> None:
-        """One row, on disk when this returns to a reader of the file; a number that is not finite becomes null."""
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row of numbers (those of numpy too), texts and None, which readers of the file see at once.
+
+        A number that is not finite becomes null.
+        """
         plain = {name: _plain(value) for name, value in row.items()}
         for name in plain.keys() - METRICS.keys() - self._unknown:
             self._unknown.add(name)
@@ -165,10 +168,10 @@ def _plain(value: Any) -> Value:
     raise TypeError(f"a metric is a number, a text or None, got {type(value).__name__}")
 
 
-def _end_on_a_whole_row(file: Path) -> int:
-    """Cut off a row that a crash left unfinished; the bytes dropped."""
+def _end_on_a_whole_row(file: Path) -> None:
+    """Cut off a row that a crash left unfinished."""
     if not file.exists():
-        return 0
+        return
     with file.open("rb+") as stream:
         data = stream.read()
         whole = data.rfind(b"\n") + 1
@@ -178,4 +181,3 @@ def _end_on_a_whole_row(file: Path) -> int:
             stream.flush()
             os.fsync(stream.fileno())
             log.warning("%s: dropped an unfinished last row of %d bytes", file, dropped)
-    return dropped

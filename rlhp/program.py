@@ -179,12 +179,15 @@ def _ray(config: RunConfig, *, cpus: int) -> Iterator[None]:
         return
     here = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["PYTHONPATH"] = here  # a module of the user's own, beside the config, is found by every actor
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side warns on the terminal of RLlib's own habits
+    for noisy in ("ray.rllib", "ray.tune", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     address = config.ray.address
     local: dict[str, Any] = {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
     try:
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
-            configure_logging=True, **({} if address else local),
+            **({} if address else local),
         )  # fmt: skip
         if address:
             _refuse_too_small(cpus)

@@ -19,7 +19,7 @@ SOURCES = sorted((ROOT / "rlhp").rglob("*.py"))
 LONGEST_FILE = 300
 
 DOORS = {
-    "redis": ["rlhp/query/"],
+    "redis": ["rlhp/query/connection.py"],
     "yaml": ["rlhp/yamlfile.py"],
     "ray.rllib": ["rlhp/rollout/", "rlhp/learn/"],
     "click": ["rlhp/cli.py"],

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from rlhp.query import connection, records, runs
@@ -281,10 +282,6 @@ class QueryQueue:
 
     # Plumbing
 
-    @property
-    def _lease_ms(self) -> int:
-        return max(1, round(self.lease_seconds * 1000))
-
     def _reader(self, consumer: str) -> Reader:
         """This process's reader of that name, on a connection that may wait as long as it blocks."""
         mine = os.getpid(), consumer
@@ -293,11 +290,10 @@ class QueryQueue:
             self._readers[mine] = Reader(client, stream=self._key("answers"), consumer=consumer, ack=self.ack)
         return self._readers[mine]
 
-    def _key(self, name: str) -> str:
-        return runs.key(self.run, name)
-
     def _connect(self) -> None:
         timeout = min(5.0, self.connect_timeout_seconds)
+        self._lease_ms = max(1, round(self.lease_seconds * 1000))
+        self._key = partial(runs.key, self.run)
         self._connection = connection.Connection(self.url, prefix=self._key(""), timeout_seconds=timeout)
         self._script = self._connection.script
         self._client = self._connection.client

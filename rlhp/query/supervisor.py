@@ -36,7 +36,8 @@ BACKOFF_SECONDS = (0.05, 5.0)
 """First and longest pause before a server that died is started again; doubled each time."""
 HEALTHY_SECONDS = 10.0
 """A server that lived this long starts the pauses from the first again."""
-PARENT_POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
+"""How soon the death of server or parent is noticed."""
 PORT_TRIES = 5
 RAY_PORT = 6379  # Redis' own default, too, so nobody should get it from us
 _PR_SET_PDEATHSIG = 1
@@ -81,10 +82,10 @@ class Supervisor:
     def watch(self) -> None:
         """Until told to stop or the parent is gone; a server that dies comes back at the same address."""
         pause, longest = BACKOFF_SECONDS
-        while not self._over(PARENT_POLL_SECONDS):
+        while not self._over(POLL_SECONDS):
             since = time.monotonic()
             while (code := self._poll()) is None:
-                if self._over(PARENT_POLL_SECONDS):
+                if self._over(POLL_SECONDS):
                     return
             if time.monotonic() - since > HEALTHY_SECONDS:
                 pause = BACKOFF_SECONDS[0]

@@ -34,6 +34,7 @@ class RunnerContext:
     share_env_reward: bool
     normalize_obs: bool
     normalize_control_reward: bool
+    target_std: float
     label_timeout_seconds: float
     replicas: int
     spaces: Spaces
@@ -52,6 +53,7 @@ class RunnerContext:
             share_env_reward=config.shares_env_reward,
             normalize_obs=config.learner.normalize_obs,
             normalize_control_reward=config.learner.normalize_control_reward,
+            target_std=config.reward.target_std,
             label_timeout_seconds=config.rollout.label_timeout_seconds,
             replicas=config.reward.replicas,
             spaces=spaces,

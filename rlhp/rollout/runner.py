@@ -117,7 +117,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if not self._context.normalize_control_reward:
             return fragment.env_reward
         self._moments.observe("reward", fragment.env_reward[fragment.valid][:, None])
-        return (fragment.env_reward * self._moments.reward_scale()).astype(np.float32)
+        return (fragment.env_reward * self._context.target_std * self._moments.reward_scale()).astype(np.float32)
 
     def _collect(self, num_timesteps: int, *, explore: bool) -> Fragment:
         """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""

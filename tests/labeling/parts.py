@@ -1,15 +1,19 @@
-"""Small segments, queries and runs for the tests of this room."""
+"""Small segments, queries and runs, and what the tests of this room do with them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlhp.query.body import body_of
 from rlhp.query.queue import QueryQueue
-from rlhp.types import Query, Segment, TeacherContext
+from rlhp.types import Answer, Query, Segment, TeacherContext, encode
+
+CONTEXT = TeacherContext(mean_episode_return=10.0, lowest_warmup_return=-1.0, episode_length=20.0)
 
 
 def segment(
@@ -52,3 +56,42 @@ def opened(url: str, *, lease_seconds: float = 60.0) -> QueryQueue:
     queue = QueryQueue(url, run=f"test-{secrets.token_hex(4)}", lease_seconds=lease_seconds)
     queue.open(cap=100, config_sha256="0" * 64)
     return queue
+
+
+def ask(queue: QueryQueue, count: int, *, prefix: str = "q") -> list[Query]:
+    """Puts `count` queries: in every third the first segment is better, in every third the second, else neither."""
+    queries = [query([number % 3, 1], [1, 1], name=f"{prefix}{number}", context=CONTEXT) for number in range(count)]
+    for asked in queries:
+        put(queue, asked)
+    return queries
+
+
+def put(queue: QueryQueue, asked: Query, *, damaged: bytes | None = None, without: str | None = None) -> None:
+    payloads = {segment.id: encode(segment) for segment in (asked.first, asked.second)}
+    if damaged is not None:
+        payloads[asked.first.id] = damaged
+    payloads.pop(without or "", None)
+    status = queue.put(
+        query=asked.id, first=asked.first.id, second=asked.second.id, body=body_of(asked), payloads=payloads
+    )
+    assert status == "ok"
+
+
+class Scripted:
+    """Answers whatever the given function returns."""
+
+    def __init__(self, rule: Callable[[Query], object]) -> None:
+        self.rule = rule
+        self.asked: list[str] = []
+
+    def answer(self, query: Query) -> Answer | None:
+        self.asked.append(query.id)
+        return self.rule(query)  # type: ignore[return-value]  # some rules are wrong on purpose
+
+
+def until(holds: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Waits for what another thread or process brings about."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

@@ -13,48 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.config import TeacherConfig
-from rlhp.labeling.process import run_labeler
 from rlhp.labeling.teacher import BPrefTeacher
 from rlhp.labeling.worker import LabelerWorker, TeacherFailed
-from rlhp.query.body import body_of
 from rlhp.query.queue import Event, QueryQueue, QueueUnavailable
 from rlhp.query.server import EmbeddedRedis
-from rlhp.types import Answer, Query, TeacherContext, encode
-from tests.labeling.parts import opened, query, segment
-
-CONTEXT = TeacherContext(mean_episode_return=10.0, lowest_warmup_return=-1.0, episode_length=20.0)
-
-
-class Scripted:
-    """Answers whatever the given function returns."""
-
-    def __init__(self, rule: Callable[[Query], object]) -> None:
-        self.rule = rule
-        self.asked: list[str] = []
-
-    def answer(self, query: Query) -> Answer | None:
-        self.asked.append(query.id)
-        return self.rule(query)  # type: ignore[return-value]  # some rules are wrong on purpose
-
-
-def ask(queue: QueryQueue, count: int, *, prefix: str = "q") -> list[Query]:
-    """Puts `count` queries: in every third the first segment is better, in every third the second, else neither."""
-    queries = [query([number % 3, 1], [1, 1], name=f"{prefix}{number}", context=CONTEXT) for number in range(count)]
-    for asked in queries:
-        put(queue, asked)
-    return queries
-
-
-def put(queue: QueryQueue, asked: Query, *, damaged: bytes | None = None, without: str | None = None) -> None:
-    payloads = {segment.id: encode(segment) for segment in (asked.first, asked.second)}
-    if damaged is not None:
-        payloads[asked.first.id] = damaged
-    payloads.pop(without or "", None)
-    status = queue.put(
-        query=asked.id, first=asked.first.id, second=asked.second.id, body=body_of(asked), payloads=payloads
-    )
-    assert status == "ok"
+from rlhp.types import Answer, Query
+from tests.labeling.parts import CONTEXT, Scripted, ask, opened, put, query, until
 
 
 def log(queue: QueryQueue) -> list[Event]:
@@ -63,14 +27,6 @@ def log(queue: QueryQueue) -> list[Event]:
 
 def worker(queue: QueryQueue, teacher: object, *, name: str = "ann", latency_seconds: float = 0.0) -> LabelerWorker:
     return LabelerWorker(queue, teacher, name=name, latency_seconds=latency_seconds, poll_seconds=0.02)  # type: ignore[arg-type]
-
-
-def until(holds: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Waits for what another thread or process brings about."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 # -- answering
@@ -394,90 +350,3 @@ def state_of(queue: QueryQueue) -> str:
         return queue.state
     except QueueUnavailable:
         return "away"
-
-
-# -- the process
-
-
-LABELER = """
-import sys
-from rlhp.labeling.process import run_labeler
-
-sys.exit(run_labeler(sys.argv[1], run=sys.argv[2]))
-"""
-
-
-def labeler(*arguments: str) -> subprocess.Popen[str]:
-    code = (
-        "import sys; from rlhp.labeling.process import run_labeler; sys.exit(run_labeler(sys.argv[1], run=sys.argv[2]))"
-    )
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_labeler_process_leaves_on_a_signal_with_exit_code_0(queue: QueryQueue, number: signal.Signals) -> None:
-    ask(queue, 3)
-    with labeler(queue.url, queue.run) as process:
-        assert process.stdout is not None
-        assert f"answers run {queue.run} as oracle; Ctrl-C to leave" in process.stdout.readline()
-        until(lambda: queue.stats().answered == 3)
-        process.send_signal(number)
-        assert "leaves, stopped: 3 answers (0 late), 0 skipped" in process.stdout.read()
-        assert process.wait() == 0
-
-
-def close_when_answered(queue: QueryQueue, count: int) -> None:
-    until(lambda: queue.stats().answered == count)
-    queue.close()
-
-
-def test_run_labeler_takes_the_only_open_run_and_leaves_when_it_is_closed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with EmbeddedRedis(tmp_path / "server") as url:
-        with pytest.raises(ValueError, match=r"a labeler joins an open run, but this Redis has none; start one, or"):
-            run_labeler(url)
-        old, new = opened(url), opened(url)
-        with pytest.raises(
-            ValueError, match=r"several runs are open at this Redis: test-.*, test-.*; choose one with --run"
-        ):
-            run_labeler(url)
-        old.close()
-        ask(new, 2)
-        closing = threading.Thread(target=close_when_answered, args=(new, 2))
-        closing.start()
-        assert run_labeler(url, name="ann", teacher=TeacherConfig(name="noisy"), seed=1) == 0
-        closing.join()
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == f"ann answers run {new.run} as noisy; Ctrl-C to leave"
-        assert lines[-1] == "ann leaves, the run is closed: 2 answers (0 late), 0 skipped, 0 extra, 0 denied"
-        with pytest.raises(ValueError, match=r"this Redis has only closed ones \(test-.*, test-.*\)"):
-            run_labeler(url)
-
-
-def test_run_labeler_ends_with_code_1_when_the_teacher_keeps_failing(
-    queue: QueryQueue, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(5):
-        put(
-            queue,
-            Query(
-                id=f"q{number}",
-                first=segment(None, name=f"a{number}", steps=2),
-                second=segment(None, name=f"b{number}", steps=2),
-            ),
-        )
-    assert run_labeler(queue.url, run=queue.run, name="ann") == 1
-    error = capsys.readouterr().err
-    assert "error: teacher rlhp.labeling.teacher:BPrefTeacher failed 5 times in a row" in error
-    assert "set labels.share_env_reward = true" in error
-
-
-def test_run_labeler_names_a_misspelt_teacher_before_it_looks_for_redis() -> None:
-    with pytest.raises(ValueError, match="did you mean 'oracle'"):
-        run_labeler("redis://127.0.0.1:1/0", teacher=TeacherConfig(name="orakle"))
-
-
-def test_run_labeler_tells_an_address_where_nothing_answers() -> None:
-    with pytest.raises(QueueUnavailable):
-        run_labeler("redis://127.0.0.1:1/0", run="any")

@@ -1,0 +1,1 @@
+"""Scripts that measure, and print what docs/benchmarks.md shows."""

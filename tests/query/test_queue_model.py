@@ -1,0 +1,261 @@
+"""The queue against a plain Python model of its rules: any order of calls, the same statuses, counts and log."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tests.query.parts import Meddler, ask, events, opened
+
+CAP, MAX_SKIPS = 4, 2
+QUERIES = st.sampled_from(["q0", "q1", "q2", "q3", "q4", "q5"])
+LABELERS = st.sampled_from(["ann", "bob"])
+ANSWERS = st.sampled_from(["first", "tie"])
+
+
+@dataclass
+class Known:
+    """What the rules say about one query."""
+
+    number: int
+    priority: float
+    want: int
+    state: str = "pending"
+    got: int = 0
+    tokens: list[str] = field(default_factory=list)  # labeler of token 1, 2, ...
+    holder: int = 0  # token of the present lease, 0 without one
+    given: dict[tuple[str, int], str] = field(default_factory=dict)
+    rev: dict[str, int] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)  # labeler -> how
+    undone: dict[str, tuple[int, int]] = field(default_factory=dict)  # labeler -> rev, token
+    skipped: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+
+    def lend(self, labeler: str) -> int:
+        self.tokens.append(labeler)
+        self.state, self.holder = "leased", len(self.tokens)
+        return self.holder
+
+    def back(self) -> None:
+        self.state, self.holder = "pending", 0
+
+    def held_by(self, labeler: str) -> bool:
+        return self.holder > 0 and self.tokens[self.holder - 1] == labeler
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Every labeler has one page; time passes only where a rule says so."""
+
+    url = ""
+
+    @initialize()
+    def begin(self) -> None:
+        self.queue = opened(self.url, cap=CAP, max_skips=MAX_SKIPS)
+        self.meddler = Meddler(self.queue)
+        self.known: dict[str, Known] = {}
+        self.log: list[tuple[str, str, str]] = []
+        self.present: set[str] = set()
+        self.admitted = self.dropped = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "meddler"):
+            self.meddler.close()
+
+    @rule(query=QUERIES, priority=st.sampled_from([0.0, 1.0]), want=st.sampled_from([1, 2]))
+    def put(self, query: str, priority: float, want: int) -> None:
+        open_ = sum(known.state in ("pending", "leased") for known in self.known.values())
+        expected = "same" if query in self.known else "full" if open_ >= CAP else "ok"
+        assert ask(self.queue, query, priority=priority, want=want) == expected
+        if expected == "ok":
+            self.admitted += 1
+            self.known[query] = Known(number=self.admitted, priority=priority, want=want)
+
+    @rule(labeler=LABELERS)
+    def lease(self, labeler: str) -> None:
+        self.present.add(labeler)
+        offered = [name for name, known in self.known.items() if known.state == "pending" and labeler not in known.seen]
+        offered.sort(key=lambda name: (-self.known[name].priority, self.known[name].number))
+        expected = {name for name, known in self.known.items() if known.held_by(labeler)}
+        for name in offered[: max(0, 2 - len(expected))]:
+            self.known[name].lend(labeler)
+            expected.add(name)
+        leases = self.queue.lease(labeler=labeler, page=labeler, n=2)
+        assert {lease.query: lease.token for lease in leases} == {name: self.known[name].holder for name in expected}
+
+    @rule()
+    def leases_run_out(self) -> None:
+        self.meddler.expire_leases()
+        assert self.queue.sweep() == sum(known.state == "leased" for known in self.known.values())
+        for known in self.known.values():
+            if known.state == "leased":
+                known.back()
+
+    @rule(labeler=LABELERS)
+    def release(self, labeler: str) -> None:
+        held = [known for known in self.known.values() if known.held_by(labeler)]
+        assert self.queue.release(page=labeler) == len(held)
+        for known in held:
+            known.back()
+
+    @rule(query=QUERIES, labeler=LABELERS, age=st.integers(0, 2), answer=ANSWERS, rev=st.sampled_from([0, 0, 0, 1, -1]))
+    def answer(self, query: str, labeler: str, age: int, answer: str, rev: int) -> None:
+        known = self.known.get(query)
+        token = max(1, len(known.tokens) - age) if known else 1
+        revision = (known.rev.get(labeler, 0) if known else 0) + 1 + rev
+        expected = self._answered(query, labeler, token=token, answer=answer, rev=revision)
+        status = self.queue.answer(query=query, labeler=labeler, page=labeler, token=token, answer=answer, rev=revision)
+        assert status == expected
+
+    def _answered(self, query: str, labeler: str, *, token: int, answer: str, rev: int) -> str:
+        known = self.known.get(query)
+        if known is None:
+            return "gone"
+        if known.tokens[token - 1 : token] != [labeler]:
+            return "denied"
+        if (labeler, rev) in known.given:
+            return "same" if known.given[labeler, rev] == answer else "conflict"
+        if labeler in known.live or rev != known.rev.get(labeler, 0) + 1:
+            return "conflict"
+        over = known.state in ("done", "dropped")
+        how = "extra" if over else "ok" if known.holder == token else "late"
+        known.given[labeler, rev], known.rev[labeler], known.live[labeler] = answer, rev, how
+        known.seen.add(labeler)
+        self.present.add(labeler)
+        self.log.append(("answer", query, labeler))
+        if how != "extra":
+            known.got += 1
+            if known.got >= known.want:
+                known.state, known.holder = "done", 0
+            elif known.held_by(labeler):
+                known.back()
+        return how
+
+    @rule(query=QUERIES, labeler=LABELERS)
+    def skip(self, query: str, labeler: str) -> None:
+        known = self.known.get(query)
+        token = len(known.tokens) if known else 1
+        expected = self._skipped(query, labeler)
+        assert self.queue.skip(query=query, labeler=labeler, page=labeler, token=token) == expected
+
+    def _skipped(self, query: str, labeler: str) -> str:
+        known = self.known.get(query)
+        if known is None:
+            return "gone"
+        if known.tokens[-1:] != [labeler]:
+            return "denied"
+        if labeler in known.skipped:
+            return "same"
+        if labeler in known.live:
+            return "denied"
+        if known.state in ("done", "dropped"):
+            return "gone"
+        known.skipped.add(labeler)
+        known.seen.add(labeler)
+        self.present.add(labeler)
+        self.log.append(("skip", query, labeler))
+        if known.held_by(labeler):
+            known.back()
+        if len(known.skipped) >= min(MAX_SKIPS, len(self.present)) and known.state == "pending":
+            self._dropped(query)
+        return "ok"
+
+    @rule(query=QUERIES, labeler=LABELERS, back=st.sampled_from([0, 0, 1]))
+    def undo(self, query: str, labeler: str, back: int) -> None:
+        known = self.known.get(query)
+        rev = (known.rev.get(labeler, 0) if known else 0) - back
+        undone = self.queue.undo(query=query, labeler=labeler, page=labeler, rev=rev)
+        assert (undone.status, undone.token) == self._undone(query, labeler, rev)
+
+    def _undone(self, query: str, labeler: str, rev: int) -> tuple[str, int | None]:
+        known = self.known.get(query)
+        if known is None:
+            return "no", None
+        if labeler in known.undone and known.undone[labeler][0] == rev:
+            return "same", known.undone[labeler][1]
+        if labeler not in known.live or known.rev[labeler] != rev:
+            return "no", None
+        if known.live.pop(labeler) == "extra":
+            known.tokens.append(labeler)
+        else:
+            known.got -= 1
+            known.lend(labeler)
+        known.undone[labeler] = rev, len(known.tokens)
+        known.seen.discard(labeler)
+        self.present.add(labeler)
+        self.log.append(("retract", query, labeler))
+        return "ok", len(known.tokens)
+
+    @rule(query=QUERIES)
+    def drop(self, query: str) -> None:
+        known = self.known.get(query)
+        state = known.state if known else "gone"
+        expected = {"pending": "ok", "dropped": "same", "leased": "leased"}.get(state, "gone")
+        assert self.queue.drop(query=query) == expected
+        if expected == "ok":
+            self._dropped(query)
+
+    def _dropped(self, query: str) -> None:
+        known = self.known[query]
+        known.holder = 0
+        if known.got:
+            known.state = "done"
+            return
+        known.state = "dropped"
+        self.dropped += 1
+        self.log.append(("drop", query, ""))
+
+    @rule(query=QUERIES, priority=st.sampled_from([-1.0, 0.0, 2.0]))
+    def reprioritise(self, query: str, priority: float) -> None:
+        known = self.known.get(query)
+        pending = known is not None and known.state == "pending"
+        assert self.queue.reprioritise({query: priority}) == int(pending)
+        if known is not None and pending:
+            known.priority = priority
+
+    @invariant()
+    def counts_agree(self) -> None:
+        if not hasattr(self, "known"):
+            return
+        stats: Any = self.queue.stats()
+        states = [known.state for known in self.known.values()]
+        for state in ("pending", "leased", "done", "dropped"):
+            assert getattr(stats, state) == states.count(state), state
+        assert stats.admitted == self.admitted
+        assert stats.asked == self.admitted - self.dropped
+        assert stats.answered == sum(known.got > 0 for known in self.known.values()) <= stats.asked
+        assert stats.backlog == len(self.log)
+
+    @rule()
+    def the_log_agrees(self) -> None:
+        again = opened_again(self)
+        assert [(event.event, event.query, event.labeler) for event in events(again)] == self.log
+
+    @rule()
+    def payloads_are_there_while_they_are_needed(self) -> None:
+        wanted = [f"{name}-{side}" for name in self.known for side in "ab"]
+        assert sorted(self.queue.segments(wanted)) == sorted(wanted)
+
+
+def opened_again(machine: QueueMachine) -> Any:
+    """The run as a restarted reader sees it: everything un-acked comes again."""
+    return type(machine.queue)(machine.url, run=machine.queue.run)
+
+
+@pytest.mark.slow
+def test_the_queue_does_what_the_model_says(redis_url: str) -> None:
+    QueueMachine.url = redis_url
+    examples = int(os.environ.get("RLHP_EXAMPLES", "40"))
+    budget = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(QueueMachine, settings=budget)

@@ -1,0 +1,194 @@
+"""`rlhp status`: the reason why nothing is happening, for runs that go on, ended or died."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhp import configfile
+from rlhp.metrics import MetricsWriter
+from rlhp.query.queue import QueryQueue
+from rlhp.query.records import LabelerStats, QueueStats
+from rlhp.query.server import EmbeddedRedis
+from rlhp.rundir import RunDir
+from rlhp.status import Facts, explain, gather, report
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+LEARNING = {"env_steps": 5000, "phase": "learning", "reward/version": 3, "labels/allowed": 200}
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    config = configfile.parse({"env": {"id": "E"}, "runs_dir": str(tmp_path), "name": "demo"})
+    return RunDir.create(config, "demo")
+
+
+def stats(**counts: Any) -> QueueStats:
+    zeros = {field.name: 0 for field in dataclasses.fields(QueueStats) if field.name not in ("state", "labelers")}
+    return QueueStats(**{**zeros, "state": "open", **counts})
+
+
+def facts(rundir: RunDir, *, state: str = "running", **changes: Any) -> Facts:
+    started = (NOW - timedelta(hours=2)).isoformat()
+    info = dataclasses.replace(rundir.info(), state=state, pid=77, started=started, ended=started)  # type: ignore[arg-type]
+    plain = Facts(
+        path=Path("runs/demo"),
+        info=info,
+        config=rundir.config(),
+        alive=state == "running",
+        elsewhere=False,
+        now=NOW,
+        row=LEARNING,
+        row_age_seconds=3.0,
+        queue=stats(asked=200, answered=200, done=200),
+        queue_problem=None,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def test_nobody_answers(rundir: RunDir) -> None:
+    queue = stats(
+        pending=39, leased=1, oldest_age_seconds=190.0, asked=200, labelers={"ann": LabelerStats(idle_seconds=310)}
+    )
+    assert explain(facts(rundir, queue=queue)) == [
+        "demo runs as process 77, started 2 h ago.",
+        "Waiting for labels: 40 queries open, oldest 3 min, no labeler seen for 5 min; "
+        "start one with rlhp label runs/demo.",
+    ]
+    never = dataclasses.replace(queue, labelers={})
+    assert "no labeler was ever seen" in explain(facts(rundir, queue=never))[1]
+
+
+def test_labelers_at_work(rundir: RunDir) -> None:
+    labelers = {name: LabelerStats(idle_seconds=1) for name in ("b", "a")} | {"gone": LabelerStats(idle_seconds=999)}
+    queue = stats(pending=1, oldest_age_seconds=4.0, asked=200, labelers=labelers)
+    assert explain(facts(rundir, queue=queue))[1] == "2 labelers at work (a, b): 1 query open, oldest 4 s."
+
+
+def test_the_budget_is_spent(rundir: RunDir) -> None:
+    sentence = "The label budget is spent: 700 of 700 asked, 695 answered; nothing more will be asked."
+    assert explain(facts(rundir, queue=stats(asked=700, answered=695)))[1:] == [sentence]
+
+
+def test_the_schedule_holds_queries_back(rundir: RunDir) -> None:
+    assert explain(facts(rundir))[1:] == [
+        "Nothing is open: all 200 queries that the schedule allows by now were asked; more steps allow more."
+    ]
+
+
+def test_redis_is_away(rundir: RunDir) -> None:
+    sentences = explain(facts(rundir, queue=None, queue_problem="ping: no service from Redis at redis://h"))
+    assert sentences[1] == (
+        "The queue cannot be asked: ping: no service from Redis at redis://h. Training goes on with the answers it has."
+    )
+
+
+def test_warm_up_collects_then_waits(rundir: RunDir) -> None:
+    row = {"phase": "warm-up", "env_steps": 900, "segments/pool": 120, "segments/warmup_target": 350}
+    assert explain(facts(rundir, row=row, queue=stats()))[1:] == [
+        "Warm-up: a random policy collects segments of 30 steps, 120 of 350 so far; 0 asked."
+    ]
+    row["segments/pool"] = 350
+    sentences = explain(facts(rundir, row=row, queue=stats(asked=175, answered=50, pending=125)))
+    assert sentences[1] == "Warm-up: learning starts after the first 175 answers; 175 asked, 50 answered."
+    assert sentences[2].startswith("Waiting for labels: 125 queries open")
+
+
+def test_a_process_that_is_gone(rundir: RunDir) -> None:
+    assert explain(facts(rundir, alive=False, row_age_seconds=600.0)) == [
+        "demo died: process 77 is gone without a word (killed?), its last metrics are 10 min old; "
+        "continue with rlhp train --resume runs/demo."
+    ]
+
+
+def test_metrics_that_stand_still(rundir: RunDir) -> None:
+    assert explain(facts(rundir, row_age_seconds=240.0))[1].startswith("The last metrics are 4 min old: ")
+    assert explain(facts(rundir, row=None, row_age_seconds=None, queue=None))[1].startswith("No metrics yet")
+
+
+def test_a_trainer_that_does_not_read_the_answers(rundir: RunDir) -> None:
+    assert explain(facts(rundir, queue=stats(asked=200, backlog=150)))[-1] == (
+        "150 answers wait for the reward trainer, which may be busy or gone."
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("created", "demo was set up but never started; continue with rlhp train --resume runs/demo."),
+        ("finished", "demo finished 2 h ago; see rlhp eval runs/demo and rlhp plot runs/demo."),
+        ("interrupted", "demo was stopped 2 h ago; continue with rlhp train --resume runs/demo."),
+        ("failed", "demo failed 2 h ago: None; look into runs/demo/run.log, then continue with rlhp train"),
+    ],
+)
+def test_a_run_that_does_not_go_on(rundir: RunDir, state: str, sentence: str) -> None:
+    (found,) = explain(facts(rundir, state=state))
+    assert found.startswith(sentence)
+
+
+def test_the_control_arm_asks_nobody(rundir: RunDir) -> None:
+    config = rundir.config(sets=["labels.source=none"])
+    assert explain(facts(rundir, config=config, queue=None))[1:] == [
+        "This is the control arm: it trains on the env reward and asks nobody."
+    ]
+
+
+def test_the_table_shows_the_last_numbers(rundir: RunDir) -> None:
+    queue = stats(asked=200, answered=190, pending=10, labelers={"ann": LabelerStats(ok=190, idle_seconds=2)})
+    text = report(facts(rundir, queue=queue))
+    for words in (
+        "5,000 of 300,000",
+        "200 asked, 190 answered of 700",
+        "10 waiting, 0 leased",
+        "190 answers, heard of 2 s",
+    ):
+        assert words in text
+
+
+@pytest.fixture
+def server(rundir: RunDir) -> Iterator[str]:
+    with EmbeddedRedis(rundir.redis) as embedded:
+        rundir.write_redis_url(embedded.url)
+        yield embedded.url
+
+
+def test_a_running_run_is_asked_through_its_queue(rundir: RunDir, server: str) -> None:
+    with rundir.running(), MetricsWriter(rundir, tensorboard=False) as metrics:
+        assert gather(rundir).queue_problem == "the run was not opened there yet"
+        queue = QueryQueue(server, run="demo")
+        queue.open(cap=10, config_sha256="x")
+        queue.put(query="q", first="a", second="b", body={"first": "a", "second": "b"}, payloads={"a": b"1", "b": b"2"})
+        metrics.write({**LEARNING, "labels/asked": None})
+        metrics.write({"env_steps": 6000, "labels/allowed": None})
+        found = gather(rundir)
+    assert found.row == {**LEARNING, "env_steps": 6000}
+    assert found.queue is not None
+    assert found.queue.pending == 1
+    assert "Waiting for labels: 1 query open" in report(found)
+
+
+def test_a_killed_run_says_so(rundir: RunDir) -> None:
+    code = (
+        "import os, signal, sys; from rlhp.rundir import RunDir\n"
+        "with RunDir.open(sys.argv[1]).running(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(rundir.path)], check=False)
+    found = gather(rundir)
+    assert found.queue_problem == "it has no address yet"
+    assert explain(found)[0].startswith("demo died: process ")
+
+
+def test_a_server_that_is_away_is_told_at_once(rundir: RunDir) -> None:
+    rundir.write_redis_url("redis://:secret@127.0.0.1:1/0")
+    with rundir.running():
+        problem = gather(rundir).queue_problem
+    assert problem is not None
+    assert problem.startswith("ping: no service from Redis at redis://127.0.0.1:1/0: ")
+    assert gather(rundir).queue_problem is None, "a finished run has no server to ask"
