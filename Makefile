@@ -28,8 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[envs,dev]'
 	@rm -f .venv/.setup-* && touch $@
 
-demo: setup ## train a policy from synthetic preferences, a few minutes on two cores
-	$(BIN)/rlhp demo
+demo: setup ## train a policy from synthetic preferences, and on the env reward to compare: 2-3 minutes on two cores
+	$(BIN)/rlhp compare configs/demo.yaml
 
 test: setup ## every test
 	$(BIN)/pytest $(ARGS)

@@ -39,7 +39,8 @@ def rlhp() -> None:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Continue the run in this directory.")
 @click.option("--name", help="Name of the new run; otherwise file name and time.")
-def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None) -> int:
+@click.option("--serial", is_flag=True, help="All parts in one process: slower, and the same numbers every time.")
+def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None, serial: bool) -> int:
     """Train from preferences: rlhp train CONFIG, or rlhp train --resume RUN."""
     if (config is None) == (resume is None):
         raise click.UsageError("give a config file, or --resume RUN to continue a run, not both")
@@ -62,9 +63,24 @@ def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name:
     from rlhp import program
 
     click.echo(f"run directory: {rundir.path}")
-    summary = program.train(settings, rundir=rundir, resume=resume is not None)
+    summary = program.train(settings, rundir=rundir, resume=resume is not None, serial=serial)
     click.echo(str(summary))
     return INTERRUPTED if rundir.info().state == "interrupted" else 0
+
+
+@rlhp.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
+def compare(config: Path, sets: tuple[str, ...]) -> int:
+    """Train on preferences and, for comparison, on the env reward; say how much was recovered."""
+    from rlhp import configfile
+    from rlhp.compare import compare as both
+
+    comparison = both(configfile.load(config, sets=sets), config_name=config.stem, say=click.echo)
+    if comparison is None:
+        return INTERRUPTED
+    click.echo(f"\n{comparison}")
+    return 0
 
 
 @rlhp.command()

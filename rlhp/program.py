@@ -86,6 +86,8 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
         loop.run()
+        if stop.is_set():
+            rundir.update(state="interrupted")
         return finish(loop, interrupted=stop.is_set())
 
 

@@ -8,6 +8,10 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.ray_session import ray_session
+
+__all__ = ["ray_session"]
+
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # read when torch is imported, and handed on to Ray's actors
     "MKL_NUM_THREADS": "1",

@@ -95,7 +95,8 @@ class LabelerWorker:
         self._kind = kind
         self._stop = threading.Event()
         self._unsent: list[_Verdict] = []
-        self._failures: list[Exception] = []
+        self._failures = 0
+        self._last_failure = ""  # as text: a kept traceback would keep this worker alive
         self._warned: set[str] = set()
         self._jitter = random.Random(self.page)
 
@@ -172,11 +173,11 @@ class LabelerWorker:
             latency_ms = round(1000 * (time.monotonic() - began))
             self._unsent.append(_Verdict(lease=lease, answer=answer, latency_ms=latency_ms))
             self._send()
-            if len(self._failures) >= FAILURES_IN_A_ROW:
+            if self._failures >= FAILURES_IN_A_ROW:
                 raise TeacherFailed(
                     f"teacher {_name(self._teacher)} failed {FAILURES_IN_A_ROW} times in a row, the last time on query "
-                    f"{lease.query} ({_line(self._failures[-1])}); mend it and start the labeler again"
-                ) from self._failures[-1]
+                    f"{lease.query} ({self._last_failure}); mend it and start the labeler again"
+                )
 
     def _payloads(self, leases: list[Lease]) -> Mapping[str, bytes]:
         wanted: set[str] = set()
@@ -197,17 +198,17 @@ class LabelerWorker:
             if answer is not None and not isinstance(answer, Answer):
                 raise TypeError(f"it answered {answer!r}; return an rlhp.types.Answer, or None to skip the query")
         except Exception as error:  # a teacher is anybody's code
-            self._failures.append(error)
-            trace = error if len(self._failures) == 1 else None
+            self._failures += 1
+            self._last_failure = _line(error)
             logger.warning(
                 "query %s skipped, teacher %s failed: %s",
                 lease.query,
                 _name(self._teacher),
-                _line(error),
-                exc_info=trace,
+                self._last_failure,
+                exc_info=self._failures == 1,
             )
             return None
-        self._failures.clear()
+        self._failures = 0
         return answer
 
     def _send(self) -> None:

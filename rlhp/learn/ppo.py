@@ -24,7 +24,6 @@ class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PreferencePPO)
         self.rlhp: Any = None
-        self.log_std_init = 0.0
         self.env_runner_cls = ColumnarEnvRunner
 
     def get_default_learner_class(self) -> Any:
@@ -41,7 +40,7 @@ class ResumablePPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is un
         for module in self.module._rl_modules.values():
             for name, parameter in module.named_parameters():
                 if name.endswith("log_std"):
-                    parameter.data.fill_(self.config.log_std_init)
+                    parameter.data.fill_(self.config.rlhp.log_std_init)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state; a whole one also holds the KL coefficients."""

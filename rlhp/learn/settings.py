@@ -110,7 +110,6 @@ def algorithm_config(config: RunConfig, spaces: Spaces, *, action_space: gym.Spa
     )
     algorithm.debugging(seed=10_007 * (config.seed + 1), log_level="ERROR")
     algorithm.rlhp = RunnerContext.of(config, spaces)
-    algorithm.log_std_init = learner.log_std_init
     _pass_through(algorithm, learner.rllib)
     return algorithm
 

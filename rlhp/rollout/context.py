@@ -23,7 +23,7 @@ class SegmentSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunnerContext:
-    """Everything of the run that a runner uses."""
+    """Everything of the run that a runner uses, and the one thing that a learner does."""
 
     run: str
     env: EnvConfig
@@ -35,6 +35,7 @@ class RunnerContext:
     normalize_obs: bool
     normalize_control_reward: bool
     target_std: float
+    log_std_init: float
     label_timeout_seconds: float
     replicas: int
     spaces: Spaces
@@ -54,6 +55,7 @@ class RunnerContext:
             normalize_obs=config.learner.normalize_obs,
             normalize_control_reward=config.learner.normalize_control_reward,
             target_std=config.reward.target_std,
+            log_std_init=config.learner.log_std_init,
             label_timeout_seconds=config.rollout.label_timeout_seconds,
             replicas=config.reward.replicas,
             spaces=spaces,

@@ -104,12 +104,15 @@ def test_the_latency_passes_before_each_answer_and_is_told(queue: QueryQueue) ->
 def robbed(queue: QueryQueue, *, between: Callable[[], object]) -> LabelerWorker:
     """A worker whose lease is gone when its teacher comes back."""
 
+    pages: list[str] = []
+
     def think(query: Query) -> Answer:
-        queue.release(page=ann.page)
+        queue.release(page=pages[0])
         between()
         return Answer.FIRST
 
     ann = worker(queue, Scripted(think))
+    pages.append(ann.page)
     return ann
 
 
@@ -131,13 +134,16 @@ def test_an_answer_after_somebody_elses_is_extra(queue: QueryQueue) -> None:
 
 def test_a_refused_answer_is_counted_and_explained_once(queue: QueryQueue, caplog: pytest.LogCaptureFixture) -> None:
     ask(queue, 3)
+    pages: list[str] = []
 
     def jump_the_queue(query: Query) -> Answer:  # the same labeler, from elsewhere, with another answer
-        token = next(lease.token for lease in queue.lease(labeler="ann", page=ann.page, n=2) if lease.query == query.id)
-        queue.answer(query=query.id, labeler="ann", page=ann.page, token=token, answer=Answer.INCOMPARABLE)
+        (page,) = pages
+        token = next(lease.token for lease in queue.lease(labeler="ann", page=page, n=2) if lease.query == query.id)
+        queue.answer(query=query.id, labeler="ann", page=page, token=token, answer=Answer.INCOMPARABLE)
         return Answer.FIRST
 
     ann = worker(queue, Scripted(jump_the_queue))
+    pages.append(ann.page)
     assert (ann.step(), ann.step()) == (0, 0)
     assert (ann.counts.denied, ann.counts.answers) == (3, 0)
     (record,) = caplog.records

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -247,12 +245,10 @@ def opened_again(machine: QueueMachine) -> Any:
     return type(machine.queue)(machine.url, run=machine.queue.run)
 
 
-@pytest.mark.slow
 def test_the_queue_does_what_the_model_says(redis_url: str) -> None:
     QueueMachine.url = redis_url
-    examples = int(os.environ.get("RLHP_EXAMPLES", "40"))
     budget = settings(
-        max_examples=examples,
+        max_examples=40,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,

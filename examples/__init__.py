@@ -1,0 +1,1 @@
+"""Parts of one's own that a configuration can name; docs/labeling_with_teachers.md shows them."""
