@@ -40,8 +40,12 @@ class Comparison:
         rows = [
             ("", "true return", ""),
             ("random policy", f"{ours.random_return:.1f}", ""),
-            ("trained on preferences", f"{ours.true_return:.1f}", f"{ours.env_steps:,} steps, never saw the reward"),
-            ("trained on the env reward", f"{control.true_return:.1f}", f"{control.env_steps:,} steps, the control arm"),
+            ("trained on preferences", f"{ours.true_return:.1f}", f"{ours.env_steps:,} steps, the reward unseen"),
+            (
+                "trained on the env reward",
+                f"{control.true_return:.1f}",
+                f"{control.env_steps:,} steps, control arm",
+            ),
         ]
         lines = [f"{name:<26} {value:>12}  {note}".rstrip() for name, value, note in rows]
         lines.append(f"{'recovered':<26} {share}")

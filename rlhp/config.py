@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlhp.configrules import conflicts
+
 Positive = Field(gt=0)
 
 
@@ -69,7 +71,9 @@ class TeacherConfig(Section):
     beta: float | None = Field(
         default=None, gt=0, description="Rationality of the Boltzmann teacher; null answers deterministically."
     )
-    gamma: float | None = Field(default=None, gt=0, le=1, description="Weight of a step per step of age within a segment.")
+    gamma: float | None = Field(
+        default=None, gt=0, le=1, description="Weight of a step per step of age within a segment."
+    )
     mistake: float | None = Field(default=None, ge=0, le=1, description="Probability that an answer is flipped.")
     skip: float | None = Field(
         default=None, ge=0, description="Share of the mean return below which both segments are `incomparable`."
@@ -104,7 +108,7 @@ class LabelsConfig(Section):
     labelers: int = Field(default=1, ge=0, description="Teacher processes started with the run; more may join.")
     share_env_reward: bool | None = Field(
         default=None,
-        description="Send env rewards with offered segments, for teachers only; null: yes for `oracle`, no for `human`.",
+        description="Send env rewards with offered segments, for teachers only; null: only for `oracle`.",
     )
     reuse: str | None = Field(
         default=None, description="Run directory (or its `preferences/`) whose answers this run starts from."
@@ -135,7 +139,7 @@ class RewardConfig(Section):
     use_action: bool = Field(default=True, description="r(obs, action) rather than r(obs).")
     module: str | None = Field(
         default=None,
-        description="`package.module:Name` of an nn.Module with forward(obs, actions) -> rewards, built once per member.",
+        description="`package.module:Name` of an nn.Module, forward(obs, actions) -> rewards, one instance per member.",
     )
     module_kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to that module.")
     loss: Literal["preference", "regression"] = Field(
@@ -158,13 +162,17 @@ class RewardConfig(Section):
     l2_high: float = Field(default=1.5, gt=0, description="Above this ratio the penalty grows.")
     pretrain_epochs: int = Field(default=200, ge=1, description="Passes over the initial answers before version 1.")
     early_stop_epochs: int = Field(
-        default=0, ge=0, description="Stop pretraining after this many epochs without a better validation loss; 0: never."
+        default=0,
+        ge=0,
+        description="Stop pretraining after this many epochs without a better validation loss; 0: never.",
     )
     label_uses_per_step: float = Field(
         default=0.1, ge=0, description="Preferences fed to each member per env step, after pretraining."
     )
     publish_every_steps: int = Field(default=10_000, ge=1, description="Env steps between reward versions.")
-    target_std: float = Field(default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari).")
+    target_std: float = Field(
+        default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari)."
+    )
     reservoir: int = Field(
         default=10_000, ge=100, description="Recent transitions that fix the normalisation of each version."
     )
@@ -180,7 +188,9 @@ class LearnerConfig(Section):
 
     total_env_steps: int = Field(default=300_000, ge=1, description="Env steps of the whole run, warm-up included.")
     lr: float = Field(default=3e-4, gt=0, description="Adam's learning rate.")
-    lr_final: float | None = Field(default=None, ge=0, description="Linear schedule to this at the end; null: constant.")
+    lr_final: float | None = Field(
+        default=None, ge=0, description="Linear schedule to this at the end; null: constant."
+    )
     gamma: float = Field(default=0.99, ge=0, le=1, description="Discount.")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     train_batch_size: int = Field(default=2048, ge=1, description="Env steps per learner update, over all runners.")
@@ -261,7 +271,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _rules_across_keys(self) -> Self:
-        problems = list(_conflicts(self))
+        problems = conflicts(self)
         if problems:
             raise ValueError(" | ".join(problems))
         return self
@@ -277,42 +287,3 @@ class RunConfig(Section):
         if self.labels.share_env_reward is not None:
             return self.labels.share_env_reward
         return self.labels.source == "oracle"
-
-
-def _conflicts(config: RunConfig) -> list[str]:
-    """Combinations that cannot work, each with its mechanism and way out."""
-    problems = []
-    limit = config.env.max_episode_steps
-    if config.preferences and limit is not None and config.query.segment_length > limit:
-        problems.append(
-            f"query.segment_length={config.query.segment_length} is longer than any episode "
-            f"(env.max_episode_steps={limit}), so no full segment could ever be cut; shorten the segment"
-        )
-    if config.labels.source == "oracle" and config.labels.budget > 0 and config.labels.labelers == 0:
-        problems.append(
-            f"labels.budget={config.labels.budget} with labels.labelers=0 and labels.source=oracle: nobody would "
-            "answer; set labels.labelers=1, or labels.source=human to wait for labelers from elsewhere"
-        )
-    if config.query.selection == "disagreement" and config.reward.members < 2 and config.preferences:
-        problems.append(
-            "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "
-            f"reward.members={config.reward.members}; set reward.members=3 or query.selection=random"
-        )
-    if config.reward.l2_low >= config.reward.l2_high:
-        problems.append(
-            f"reward.l2_low={config.reward.l2_low} must be below reward.l2_high={config.reward.l2_high}, or the "
-            "penalty grows and shrinks at once"
-        )
-    if config.learner.minibatch_size > config.learner.train_batch_size:
-        problems.append(
-            f"learner.minibatch_size={config.learner.minibatch_size} cannot exceed "
-            f"learner.train_batch_size={config.learner.train_batch_size}"
-        )
-    if config.reward.loss == "regression" and not config.shares_env_reward and config.preferences:
-        problems.append("reward.loss=regression fits true returns, so it needs labels.share_env_reward=true")
-    if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
-        problems.append(
-            "labels.budget=0 without labels.reuse: no reward could ever be learned; give a budget, name a run to "
-            "reuse, or set labels.source=none"
-        )
-    return problems

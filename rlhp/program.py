@@ -143,7 +143,9 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
 def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
     """Every part as a process of its own."""
     rollout = config.rollout
-    cpus = max(2, int(-(-rollout.num_env_runners * rollout.num_cpus_per_env_runner // 1)) + 1 + config.learner.num_learners)
+    cpus = max(
+        2, int(-(-rollout.num_env_runners * rollout.num_cpus_per_env_runner // 1)) + 1 + config.learner.num_learners
+    )
     with _ray(config, cpus=cpus), ExitStack() as stack:
         services = None
         if queue is not None:
@@ -156,7 +158,9 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
 def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack: ExitStack) -> ClusterServices:
     name, path = rundir.name, str(rundir.path)
     forever: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE}
-    replica = ray.remote(max_task_retries=0, concurrency_groups={"label": 1, "control": 1}, **forever)(RewardModelProcess)
+    replica = ray.remote(max_task_retries=0, concurrency_groups={"label": 1, "control": 1}, **forever)(
+        RewardModelProcess
+    )
     replicas = [
         replica.options(name=replica_name(name, k), scheduling_strategy="SPREAD").remote(path, k)
         for k in range(config.reward.replicas)
@@ -181,7 +185,9 @@ def _ray(config: RunConfig, *, cpus: int) -> Iterator[None]:
         return
     here = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["PYTHONPATH"] = here  # a module of the user's own, beside the config, is found by every actor
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ side warns on the terminal of RLlib's own habits
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # Ray's C++ side warns on the terminal of RLlib's own habits
     for noisy in ("ray.rllib", "ray.tune", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     address = config.ray.address
@@ -211,4 +217,4 @@ def _action_space(config: RunConfig) -> Any:
     try:
         return env.action_space
     finally:
-        env.close()
+        env.close()  # type: ignore[no-untyped-call]

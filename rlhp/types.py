@@ -187,10 +187,10 @@ class Preference:
 class Teacher(Protocol):
     """Whoever can answer a query in code. None means: skip it, somebody else may know.
 
-        class TallerIsBetter:
-            def answer(self, query):
-                first, second = (s.obs[""][:, 0].mean() for s in (query.first, query.second))
-                return Answer.TIE if first == second else Answer.FIRST if first > second else Answer.SECOND
+    class TallerIsBetter:
+        def answer(self, query):
+            first, second = (s.obs[""][:, 0].mean() for s in (query.first, query.second))
+            return Answer.TIE if first == second else Answer.FIRST if first > second else Answer.SECOND
     """
 
     def answer(self, query: Query) -> Answer | None: ...
@@ -259,7 +259,7 @@ def decode(data: bytes) -> Segment:
         if offset != len(body):
             raise ValueError(f"{len(body) - offset} bytes too many")
         obs = {name[4:]: array for name, array in arrays.items() if name.startswith("obs:")}
-        rest = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
+        rest: dict[str, Any] = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
         return Segment(obs=obs, actions=arrays["actions"], **rest, **header["fields"])
     except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
         raise DecodeError(f"a damaged segment: {error}", data) from error

@@ -114,5 +114,3 @@ def _sync_tree(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-

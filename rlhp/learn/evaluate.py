@@ -45,7 +45,7 @@ class Evaluation:
 def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
     """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured."""
     count = min(episodes, 10)
-    vector = make_vector_env(env, num_envs=count, vectorize="sync")
+    vector: Any = make_vector_env(env, num_envs=count, vectorize="sync")
     try:
         vector.action_space.seed(seed)
         act = make_act(vector)

@@ -120,9 +120,7 @@ class QueryActor:
     def _ask(self, query: Query) -> int:
         pair = (query.first.id, query.second.id)
         payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
-        status = self._queue.put(
-            query=query.id, first=pair[0], second=pair[1], body=body_of(query), payloads=payloads
-        )
+        status = self._queue.put(query=query.id, first=pair[0], second=pair[1], body=body_of(query), payloads=payloads)
         if status != "full":
             self._asked_pairs.add(pair_id(pair))
         self._duplicates += status == "dup"

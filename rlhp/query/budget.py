@@ -1,9 +1,9 @@
 """How many labels may have been asked by now: the schedules of Christiano et al. 2017 and its descendants.
 
-    hyperbolic    N0 + (N - N0) ln(1 + T/c) / ln(1 + Tmax/c)      rate ~ c / (T + c), appendix A
-    constant      N0 + (N - N0) T / Tmax
-    exponential   N0 + (N - N0) (1 - 0.01^(T/Tmax))               rl-teacher
-    offline       N, all before learning                          the paper's ablation
+hyperbolic    N0 + (N - N0) ln(1 + T/c) / ln(1 + Tmax/c)      rate ~ c / (T + c), appendix A
+constant      N0 + (N - N0) T / Tmax
+exponential   N0 + (N - N0) (1 - 0.01^(T/Tmax))               rl-teacher
+offline       N, all before learning                          the paper's ablation
 """
 
 from __future__ import annotations

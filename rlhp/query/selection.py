@@ -28,9 +28,7 @@ from rlhp.types import Array, Segment
 class Selection(Protocol):
     """Ranks candidate pairs: higher is asked sooner."""
 
-    def rank(
-        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
-    ) -> Array:
+    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
         """Scores [C]. `returns` [M, C, 2] are the members' raw sums over first and second; None before version 1."""
         ...
 
@@ -38,9 +36,7 @@ class Selection(Protocol):
 class Random:
     """Every pair alike. At least as good as disagreement in several reproductions; always the baseline."""
 
-    def rank(
-        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
-    ) -> Array:
+    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
         """Uniform noise [C]."""
         return rng.random(len(pairs))
 
@@ -48,9 +44,7 @@ class Random:
 class Disagreement:
     """Variance over members of P(first preferred) (Christiano et al. 2017, section 2.2.4)."""
 
-    def rank(
-        self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator
-    ) -> Array:
+    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
         """Variance [C]; random before the first version, when members know nothing."""
         if returns is None:
             return rng.random(len(pairs))

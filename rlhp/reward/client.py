@@ -60,7 +60,9 @@ class Replicas:
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
         """As `RewardModel.score`."""
-        result: tuple[Array, int] = self._call("score", (ray.put(obs), ray.put(encoded)), {}, f"{len(obs)} steps to score")
+        result: tuple[Array, int] = self._call(
+            "score", (ray.put(obs), ray.put(encoded)), {}, f"{len(obs)} steps to score"
+        )
         return result
 
     def _call(self, method: str, refs: tuple[Any, ...], kwargs: dict[str, Any], holding: str) -> Any:

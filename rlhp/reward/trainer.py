@@ -216,4 +216,3 @@ class RewardTrainer:
 
 def _key(preference: Preference) -> str:
     return f"{preference.query}/{preference.labeler}"
-

@@ -91,7 +91,9 @@ def build_episode(
     rows = slice(piece.first, piece.stop)
     env = piece.env
     values = rewards[env, rows]
-    assert np.isfinite(values).all(), f"unlabelled steps in episode {episode_id}: rewards must be finite before learning"
+    assert np.isfinite(values).all(), (
+        f"unlabelled steps in episode {episode_id}: rewards must be finite before learning"
+    )
     length = piece.stop - piece.first
     extra = {
         Columns.ACTION_LOGP: InfiniteLookbackBuffer(fragment.logp[env, rows]),

@@ -40,6 +40,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     reward_source: RewardSource | None = None
     segment_sink: SegmentSink | None = None
+    env: Any
+    num_envs: int
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._context: RunnerContext = config.rlhp
@@ -71,9 +73,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self.env.close()
         context = self._context
         vectorize: Any = context.vectorize
-        self.env = make_vector_env(
-            context.env, num_envs=self.config.num_envs_per_env_runner, vectorize=vectorize
-        )
+        self.env = make_vector_env(context.env, num_envs=self.config.num_envs_per_env_runner, vectorize=vectorize)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
         self._sub_envs = list(getattr(self.env, "envs", ())) if context.preferences else []
@@ -110,6 +110,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         waited = time.perf_counter() - started
         self.metrics.log_value("label_wait_ms", 1e3 * waited, window=20)
         self.metrics.log_value("label_us_per_step", 1e6 * waited / fragment.steps, window=20)
+        priced = rewards[fragment.valid]
+        self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
+        self.metrics.log_value("predicted_std", float(priced.std()), window=20)
         self.metrics.log_value("reward_version", float(version), reduce="min", window=1)
         return self._finish(fragment, rewards=rewards, version=version, learn=True)
 
@@ -134,7 +137,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 "sampled": sampled, "executed": executed, "logp": logp, "valid": ~self._was_done,
             }  # fmt: skip
             if self._state_kind != "none":
-                row["state"] = np.stack([sim_state(env) for env in self._sub_envs])
+                row["state"] = np.stack([np.asarray(sim_state(env)) for env in self._sub_envs])
             obs, reward, terminated, truncated, _ = self.env.step(executed)
             steps += int(row["valid"].sum())
             reward = np.asarray(reward, np.float32)
@@ -183,7 +186,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     ) -> list[SingleAgentEpisode]:
         """Account for returns, offer segments and, when learning, build episodes."""
         predicted = rewards if self._context.preferences else None
-        episodes, segments = [], []
+        episodes: list[SingleAgentEpisode] = []
+        segments: list[Segment] = []
         origin = Origin(
             run=self._context.run,
             env_runner=self.worker_index or 0,
@@ -246,7 +250,9 @@ def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:
     """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an evaluation."""
     if isinstance(space, gym.spaces.Box):
         scaled = space.low + (sampled + 1.0) * 0.5 * (space.high - space.low)
-        return np.clip(scaled, space.low, space.high).astype(space.dtype)
+        clipped: Array = np.clip(scaled, space.low, space.high).astype(space.dtype)
+        return clipped
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        return (sampled + np.asarray(space.start)).astype(np.int64)
+        shifted: Array = (sampled + np.asarray(space.start)).astype(np.int64)
+        return shifted
     raise TypeError(f"no such action space: {space}")

@@ -17,7 +17,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from rlhp.running.background import Background
 from rlhp.config import RunConfig
 from rlhp.query.actor import QueryActor
 from rlhp.query.queue import QueryQueue
@@ -29,6 +28,7 @@ from rlhp.reward.store import RewardStore
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rundir import RunDir
+from rlhp.running.background import Background
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)

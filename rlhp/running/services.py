@@ -59,7 +59,12 @@ class ClusterServices:
     """The roles as Ray actors. Nothing here blocks: a question is answered by the last known answer."""
 
     def __init__(
-        self, queue: QueryQueue, query_actor: Any, reward_trainer: Any, replicas: Sequence[Any], labelers: Labelers | None
+        self,
+        queue: QueryQueue,
+        query_actor: Any,
+        reward_trainer: Any,
+        replicas: Sequence[Any],
+        labelers: Labelers | None,
     ) -> None:
         self._queue = queue
         self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}

@@ -11,8 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.query.parts import Meddler, ask, events, opened
 
-CAP, MAX_SKIPS = 4, 2
-QUERIES = st.sampled_from(["q0", "q1", "q2", "q3", "q4", "q5"])
+CAP, MAX_SKIPS = 3, 2
+QUERIES = st.sampled_from(["q0", "q1", "q2", "q3"])
+RECENT = st.sampled_from([0, 0, 0, 1, 2, 3])  # which lease: the newest, the one before it, ...
+ANOTHER = st.sampled_from([False, False, False, True])  # whether somebody else shows its token
 LABELERS = st.sampled_from(["ann", "bob"])
 ANSWERS = st.sampled_from(["first", "tie"])
 
@@ -57,6 +59,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = opened(self.url, cap=CAP, max_skips=MAX_SKIPS)
         self.meddler = Meddler(self.queue)
         self.known: dict[str, Known] = {}
+        self.issued: list[tuple[str, int]] = []
         self.log: list[tuple[str, str, str]] = []
         self.present: set[str] = set()
         self.admitted = self.dropped = 0
@@ -81,7 +84,7 @@ class QueueMachine(RuleBasedStateMachine):
         offered.sort(key=lambda name: (-self.known[name].priority, self.known[name].number))
         expected = {name for name, known in self.known.items() if known.held_by(labeler)}
         for name in offered[: max(0, 2 - len(expected))]:
-            self.known[name].lend(labeler)
+            self.issued.append((name, self.known[name].lend(labeler)))
             expected.add(name)
         leases = self.queue.lease(labeler=labeler, page=labeler, n=2)
         assert {lease.query: lease.token for lease in leases} == {name: self.known[name].holder for name in expected}
@@ -101,10 +104,18 @@ class QueueMachine(RuleBasedStateMachine):
         for known in held:
             known.back()
 
-    @rule(query=QUERIES, labeler=LABELERS, age=st.integers(0, 2), answer=ANSWERS, rev=st.sampled_from([0, 0, 0, 1, -1]))
-    def answer(self, query: str, labeler: str, age: int, answer: str, rev: int) -> None:
+    def leased(self, recent: int, another: bool) -> tuple[str, int, str]:
+        """A query, one of the tokens ever issued, and who shows it."""
+        if not self.issued:
+            return "q0", 1, "ann"
+        query, token = self.issued[-1 - recent % len(self.issued)]
+        labeler = self.known[query].tokens[token - 1]
+        return query, token, labeler if not another else "bob" if labeler == "ann" else "ann"
+
+    @rule(recent=RECENT, another=ANOTHER, answer=ANSWERS, rev=st.sampled_from([0, 0, 0, 0, 1, -1]))
+    def answer(self, recent: int, another: bool, answer: str, rev: int) -> None:
+        query, token, labeler = self.leased(recent, another)
         known = self.known.get(query)
-        token = max(1, len(known.tokens) - age) if known else 1
         revision = (known.rev.get(labeler, 0) if known else 0) + 1 + rev
         expected = self._answered(query, labeler, token=token, answer=answer, rev=revision)
         status = self.queue.answer(query=query, labeler=labeler, page=labeler, token=token, answer=answer, rev=revision)
@@ -134,18 +145,17 @@ class QueueMachine(RuleBasedStateMachine):
                 known.back()
         return how
 
-    @rule(query=QUERIES, labeler=LABELERS)
-    def skip(self, query: str, labeler: str) -> None:
-        known = self.known.get(query)
-        token = len(known.tokens) if known else 1
-        expected = self._skipped(query, labeler)
+    @rule(recent=RECENT, another=ANOTHER)
+    def skip(self, recent: int, another: bool) -> None:
+        query, token, labeler = self.leased(recent, another)
+        expected = self._skipped(query, labeler, token)
         assert self.queue.skip(query=query, labeler=labeler, page=labeler, token=token) == expected
 
-    def _skipped(self, query: str, labeler: str) -> str:
+    def _skipped(self, query: str, labeler: str, token: int) -> str:
         known = self.known.get(query)
         if known is None:
             return "gone"
-        if known.tokens[-1:] != [labeler]:
+        if known.tokens[token - 1 : token] != [labeler]:
             return "denied"
         if labeler in known.skipped:
             return "same"
@@ -163,8 +173,9 @@ class QueueMachine(RuleBasedStateMachine):
             self._dropped(query)
         return "ok"
 
-    @rule(query=QUERIES, labeler=LABELERS, back=st.sampled_from([0, 0, 1]))
-    def undo(self, query: str, labeler: str, back: int) -> None:
+    @rule(recent=RECENT, another=ANOTHER, back=st.sampled_from([0, 0, 0, 1]))
+    def undo(self, recent: int, another: bool, back: int) -> None:
+        query, _, labeler = self.leased(recent, another)
         known = self.known.get(query)
         rev = (known.rev.get(labeler, 0) if known else 0) - back
         undone = self.queue.undo(query=query, labeler=labeler, page=labeler, rev=rev)
@@ -184,6 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
             known.got -= 1
             known.lend(labeler)
         known.undone[labeler] = rev, len(known.tokens)
+        self.issued.append((query, len(known.tokens)))
         known.seen.discard(labeler)
         self.present.add(labeler)
         self.log.append(("retract", query, labeler))
@@ -248,7 +260,7 @@ def opened_again(machine: QueueMachine) -> Any:
 def test_the_queue_does_what_the_model_says(redis_url: str) -> None:
     QueueMachine.url = redis_url
     budget = settings(
-        max_examples=40,
+        max_examples=60,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,

@@ -1,0 +1,47 @@
+"""Rules across keys: combinations that cannot work, each with its mechanism and its way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlhp.config import RunConfig
+
+
+def conflicts(config: RunConfig) -> list[str]:
+    """One line per broken rule."""
+    problems = []
+    limit = config.env.max_episode_steps
+    if config.preferences and limit is not None and config.query.segment_length > limit:
+        problems.append(
+            f"query.segment_length={config.query.segment_length} is longer than any episode "
+            f"(env.max_episode_steps={limit}), so no full segment could ever be cut; shorten the segment"
+        )
+    if config.labels.source == "oracle" and config.labels.budget > 0 and config.labels.labelers == 0:
+        problems.append(
+            f"labels.budget={config.labels.budget} with labels.labelers=0 and labels.source=oracle: nobody would "
+            "answer; set labels.labelers=1, or labels.source=human to wait for labelers from elsewhere"
+        )
+    if config.query.selection == "disagreement" and config.reward.members < 2 and config.preferences:
+        problems.append(
+            "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "
+            f"reward.members={config.reward.members}; set reward.members=3 or query.selection=random"
+        )
+    if config.reward.l2_low >= config.reward.l2_high:
+        problems.append(
+            f"reward.l2_low={config.reward.l2_low} must be below reward.l2_high={config.reward.l2_high}, or the "
+            "penalty grows and shrinks at once"
+        )
+    if config.learner.minibatch_size > config.learner.train_batch_size:
+        problems.append(
+            f"learner.minibatch_size={config.learner.minibatch_size} cannot exceed "
+            f"learner.train_batch_size={config.learner.train_batch_size}"
+        )
+    if config.reward.loss == "regression" and not config.shares_env_reward and config.preferences:
+        problems.append("reward.loss=regression fits true returns, so it needs labels.share_env_reward=true")
+    if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
+        problems.append(
+            "labels.budget=0 without labels.reuse: no reward could ever be learned; give a budget, name a run to "
+            "reuse, or set labels.source=none"
+        )
+    return problems
