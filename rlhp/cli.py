@@ -92,6 +92,7 @@ def compare(config: Path, sets: tuple[str, ...]) -> int:
 @click.option("--latency", type=float, metavar="SECONDS", help="Time taken per answer.")
 @click.option("--name", help="Name of this labeler.")
 @click.option("--seed", type=int, help="Of the teacher's faults; otherwise the run's seed, or 0.")
+@click.option("--until-eof", is_flag=True, help="Leave when standard input ends, as it does when its holder dies.")
 def label(
     run_directory: Path | None,
     redis: str | None,
@@ -101,26 +102,35 @@ def label(
     latency: float | None,
     name: str | None,
     seed: int | None,
+    until_eof: bool,
 ) -> int:
     """Answer the queries of a run with a teacher, here or on another machine."""
     if (run_directory is None) == (redis is None):
         raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
-    from rlhp.config import TeacherConfig
+    from rlhp.config import QueryConfig, TeacherConfig
     from rlhp.labeling.process import run_labeler
     from rlhp.rundir import RunDir
 
-    start = TeacherConfig()
+    start, lease_seconds = TeacherConfig(), QueryConfig().lease_seconds
     if run_directory is not None:
         rundir = RunDir.open(run_directory)
         settings = rundir.config()
-        start, run_name = settings.labels.teacher, rundir.name
+        start, run_name, lease_seconds = settings.labels.teacher, rundir.name, settings.query.lease_seconds
         seed = settings.seed if seed is None else seed
         redis = rundir.redis_url()
         if redis is None:
             raise ValueError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
     assert redis is not None
     chosen = _teacher(start, name=teacher, sets=sets, latency=latency)
-    return run_labeler(redis, run=run_name, teacher=chosen, name=name, seed=seed or 0)
+    return run_labeler(
+        redis,
+        run=run_name,
+        teacher=chosen,
+        name=name,
+        seed=seed or 0,
+        lease_seconds=lease_seconds,
+        until_eof=until_eof,
+    )
 
 
 @rlhp.command()

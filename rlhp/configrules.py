@@ -44,4 +44,11 @@ def conflicts(config: RunConfig) -> list[str]:
             "labels.budget=0 without labels.reuse: no reward could ever be learned; give a budget, name a run to "
             "reuse, or set labels.source=none"
         )
+    labels = config.labels
+    initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
+    if config.preferences and labels.budget > 0 and initial == 0 and labels.reuse is None:
+        problems.append(
+            f"labels.initial_share={labels.initial_share} of labels.budget={labels.budget} is not one query, so "
+            "reward version 1 could never be fitted; raise either"
+        )
     return problems

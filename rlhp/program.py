@@ -28,11 +28,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 
 from rlhp.config import RunConfig
 from rlhp.labeling.teacher import make_teacher
@@ -60,6 +61,9 @@ from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
 
 log = logging.getLogger(__name__)
+
+LAST_ANSWERS_SECONDS = 20.0
+"""How long the end of a run waits for the reward trainer to put the last answers on disk."""
 
 
 def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bool = False) -> Summary:
@@ -166,10 +170,18 @@ def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack:
         for k in range(config.reward.replicas)
     ]
     query_actor = ray.remote(**forever)(QueryProcess).options(name=query_actor_name(name)).remote(path)
-    ray.get([query_actor.status.remote(), *(r.pid.remote() for r in replicas)])
+    ray.get([query_actor.status.remote(), *(r.status.remote() for r in replicas)])
     trainer = ray.remote(**forever)(TrainerProcess).options(name=f"{name}:reward_trainer").remote(path)
     ray.get(trainer.status.remote())
-    stack.callback(lambda: [ray.kill(actor) for actor in (trainer, query_actor, *replicas)])
+
+    def end(kind: Any, *_: Any) -> None:
+        if kind is None:
+            with suppress(RayError):  # being restarted: the last answers wait in Redis for a resume
+                ray.get(trainer.finish.remote(), timeout=LAST_ANSWERS_SECONDS)
+        for actor in (trainer, query_actor, *replicas):
+            ray.kill(actor)
+
+    stack.push(end)
     labelers = None
     if config.labels.source == "oracle" and config.labels.labelers > 0:
         labelers = Labelers(rundir, count=config.labels.labelers)

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +19,7 @@ from rlhp.labeling.worker import Counts, LabelerWorker, TeacherFailed
 from rlhp.query.queue import QueryQueue, list_runs
 
 REPORT_EVERY_SECONDS = 30.0
+GRACE_SECONDS = 10.0
 
 
 def run_labeler(
@@ -29,13 +31,15 @@ def run_labeler(
     seed: int = 0,
     lease_seconds: float = 60.0,
     poll_seconds: float = 0.1,
+    until_eof: bool = False,
 ) -> int:
     """Answers queries of `run` at the Redis `url`; the exit code.
 
     Without `run` there must be exactly one open run there. 0 when the run was closed or on Ctrl-C (or
     SIGTERM), which gives the leases back; a second Ctrl-C does not wait for the teacher. 1 when the
     teacher kept failing. ValueError for a teacher or run that does not exist, QueueUnavailable when
-    `url` cannot be reached at the start; later absences of Redis are waited out.
+    `url` cannot be reached at the start; later absences of Redis are waited out. With `until_eof` the end of
+    standard input is a Ctrl-C as well, so that a process which holds the other end is never outlived.
     """
     config = teacher if teacher is not None else TeacherConfig()
     judge = make_teacher(config, seed=seed)  # first of all: a misspelt name needs no Redis to be told
@@ -55,6 +59,8 @@ def run_labeler(
         _say(f"{worker.name}: {counts}")
 
     with _stopped_by_signals() as stop:
+        if until_eof:
+            threading.Thread(target=_stop_at_eof, args=(stop,), daemon=True).start()
         try:
             counts = worker.run(stop, report=report, report_every_seconds=REPORT_EVERY_SECONDS)
         except TeacherFailed as error:
@@ -107,6 +113,14 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+def _stop_at_eof(stop: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    stop.set()
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)  # the teacher hangs, and nobody is left to kill it
 
 
 def _say(line: str) -> None:

@@ -71,6 +71,7 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         Nothing is labelled and nothing is learned. Returns the reduced env-runner metrics.
         """
         group = self.env_runner_group
+        self.restore_env_runners(group)  # RLlib does so before it trains, not before we collect
         remote = group.num_remote_env_runners() > 0
         share = -(-num_env_steps // max(1, group.num_healthy_remote_workers()))
         if remote:

@@ -38,6 +38,8 @@ class SegmentStore(Protocol):
 
     def asked_pairs(self) -> set[str]: ...
 
+    def counts(self) -> dict[str, int]: ...
+
 
 class Queue(Protocol):
     """The side of the query queue that asks."""
@@ -69,8 +71,9 @@ class QueryActor:
         self._episodes: deque[tuple[float, int]] = deque(maxlen=10)
         self._lowest = 0.0
         self._offered = 0
-        # What an emptied Redis forgot: answers on disk count as asked.
-        self._forgotten = max(0, len(self._asked_pairs) - int(queue.stats().asked))
+        counts = store.counts()
+        self._answered_before = counts["answers"] - counts["reused"]
+        self._forgotten: int | None = None
         self._duplicates = 0
 
     @property
@@ -90,13 +93,23 @@ class QueryActor:
             self._offered += len(segments)
         return len(segments)
 
-    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]] = ()) -> None:
-        """Env steps of the run, whether the policy learns yet, and (true return, length) of newly ended episodes."""
+    def progress(
+        self,
+        *,
+        env_steps: int,
+        warmup_steps: int,
+        learning: bool,
+        lowest_return: float = 0.0,
+        episodes: Sequence[tuple[float, int]] = (),
+    ) -> None:
+        """How far the run is: everything that an actor which was just restarted cannot know by itself.
+
+        Env steps of the whole run and of its warm-up, whether the policy learns yet, the lowest true return of the
+        warm-up, and (true return, length) of newly ended episodes.
+        """
         with self._lock:
-            if not learning:
-                self._warmup_steps = env_steps
-                self._lowest = min([self._lowest, *(true for true, _ in episodes)])
-            self._env_steps, self._learning = env_steps, learning
+            self._env_steps, self._warmup_steps, self._learning = env_steps, warmup_steps, learning
+            self._lowest = lowest_return
             self._episodes.extend(episodes)
 
     def step(self) -> int:
@@ -106,6 +119,8 @@ class QueryActor:
             policy_steps = self._env_steps - self._warmup_steps if self._learning else 0
             ready = self._learning or len(pool) >= self.warmup_target
         stats = self._queue.stats()
+        if self._forgotten is None:  # an emptied Redis forgot what was asked: answers on disk count
+            self._forgotten = max(0, self._answered_before - int(stats.asked))
         due = self.budget.allowed(policy_steps) - int(stats.asked) - self._forgotten
         room = self._config.query.max_open - int(stats.pending) - int(stats.leased) - int(stats.reserved)
         count = min(due, room, MOST_AT_ONCE)
@@ -121,7 +136,7 @@ class QueryActor:
         pair = (query.first.id, query.second.id)
         payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
         status = self._queue.put(query=query.id, first=pair[0], second=pair[1], body=body_of(query), payloads=payloads)
-        if status != "full":
+        if status in ("ok", "same", "dup"):  # full or spent: not asked, so it may be later
             self._asked_pairs.add(pair_id(pair))
         self._duplicates += status == "dup"
         return int(status == "ok")
@@ -205,7 +220,10 @@ class QueryActor:
                 steps += segment.length
                 if steps >= count:
                     break
-        return self._flat(newest) if newest else None
+        if not newest:
+            return None
+        obs, actions = self._flat(newest)
+        return obs[:count], actions[:count]
 
     def _context(self) -> TeacherContext | None:
         if not self._config.shares_env_reward:

@@ -110,11 +110,11 @@ def reaching(url: str, doing: str) -> Iterator[None]:
         yield
     except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
         raise QueueUnavailable(_line(url, doing, error, "check user and password in the address")) from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError) as error:
         raise QueueUnavailable(_line(url, doing, error, wayout)) from error
     except exceptions.ResponseError as error:
         words = str(error)  # inside a script, Redis 6.2 buries the code of an error in a sentence
-        if "OOM command not allowed" in words:
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in words:
             raise OutOfMemory(_line(url, doing, "it is at its memory limit", "raise its maxmemory")) from error
         if words.startswith("NOGROUP"):
             raise NoSuchGroup from error

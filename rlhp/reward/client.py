@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from rlhp.reward.service import NoRewardYet
 from rlhp.types import Array
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 NAMESPACE = "rlhp"
 FIRST_COMPLAINT_SECONDS = 5.0
 NEXT_COMPLAINT_SECONDS = 30.0
+SUSPECT_SECONDS = 20.0
+"""How long a replica that failed is asked last; then it gets its share again."""
 
 
 class RewardSource(Protocol):
@@ -48,7 +51,7 @@ class Replicas:
         self._timeout = timeout_seconds
         self._who = who
         self._handles: dict[int, Any] = {}
-        self._suspects: set[int] = set()
+        self._suspects: dict[int, float] = {}  # until when
         self._jitter = random.Random(f"{run}/{who}")
 
     def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
@@ -70,19 +73,19 @@ class Replicas:
         complain_at = started + FIRST_COMPLAINT_SECONDS
         pause = 0.05
         while True:
-            for index in sorted(self._order, key=lambda k: k in self._suspects):
+            for index in self._by_preference():
                 try:
                     handle = self._handle(index)
                     bound = getattr(handle, method).options(concurrency_group="label")
                     answer = ray.get(bound.remote(*refs, **kwargs), timeout=self._timeout)
-                except RayTaskError:
-                    raise  # our own error or a prediction that is not finite: no other replica would do better
                 except (RayError, ValueError, TimeoutError) as error:
-                    self._suspects.add(index)
+                    if isinstance(error, RayTaskError) and not isinstance(error, NoRewardYet):
+                        raise  # our own error or a prediction that is not finite: no other replica would do better
+                    self._suspects[index] = time.monotonic() + SUSPECT_SECONDS
                     self._handles.pop(index, None)
-                    last = type(error).__name__
+                    last = "NoRewardYet" if isinstance(error, NoRewardYet) else type(error).__name__
                     continue
-                self._suspects.discard(index)
+                self._suspects.pop(index, None)
                 return answer
             now = time.monotonic()
             if now >= complain_at:
@@ -94,6 +97,10 @@ class Replicas:
                 complain_at = now + NEXT_COMPLAINT_SECONDS
             time.sleep(pause * (0.5 + self._jitter.random()))
             pause = min(2.0, pause * 2)
+
+    def _by_preference(self) -> list[int]:
+        now = time.monotonic()
+        return sorted(self._order, key=lambda index: self._suspects.get(index, 0.0) > now)
 
     def _handle(self, index: int) -> Any:
         if index not in self._handles:

@@ -31,6 +31,7 @@ class RewardModel:
         self._spaces = spaces
         self._device = device
         self._models: dict[int, Labeller] = {}
+        self._newest = newest
         self._swap = threading.Lock()
         self._calls = 0
         self._transitions = 0
@@ -89,10 +90,12 @@ class RewardModel:
         }
 
     def _model(self, version: int | None) -> tuple[Labeller, int]:
+        if not self._models and (weights := self._newest()) is not None:
+            self.load(weights)  # published while this replica was starting, so nobody sent it
         models = self._models  # read once: a swap in mid-call changes nothing for this answer
         if not models:
             raise NoRewardYet("no reward version has been published yet; the run is still in warm-up")
         used = max(models) if version is None else version
         if used not in models:
-            raise NoRewardYet(f"reward version {used} is not held any more; held: {sorted(models)}")
+            raise LookupError(f"reward version {used} is not held, only {sorted(models)}; ask for the newest")
         return models[used], used

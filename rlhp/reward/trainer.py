@@ -105,12 +105,12 @@ class RewardTrainer:
 
     def step(self, env_steps: int) -> bool:
         """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
-        drained = self._drain()
+        drained = self.drain()
         if self._version == 0:
-            if not self._ready_for_first():
+            # Without transitions there is no scale: a query actor that was just restarted knows none yet.
+            if not self._ready_for_first() or not self._observe():
                 return drained
             started = time.perf_counter()
-            self._observe()
             reward = self._config.reward
             self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
             self._fit_seconds += time.perf_counter() - started
@@ -146,10 +146,11 @@ class RewardTrainer:
         self._updates_since += updates
         return True
 
-    def _observe(self) -> None:
+    def _observe(self) -> bool:
         recent = self._recent(self._config.reward.reservoir)
         if recent is not None:
             self._fitter.observe(*recent)
+        return recent is not None
 
     def _release(self, env_steps: int) -> None:
         """Freeze, save, publish: the snapshot is durable before anyone is rewarded by it."""
@@ -170,7 +171,7 @@ class RewardTrainer:
         self._store.save(weights, trainer_state=buffer.getvalue())
         self._publish(weights)
 
-    def _drain(self) -> bool:
+    def drain(self) -> bool:
         """Answers to disk, then acknowledged, then into the fitter: delivered at least once, counted once."""
         events = self._answers.events(consumer=CONSUMER)
         if not events:

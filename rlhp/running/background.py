@@ -43,10 +43,11 @@ class Background:
         """The role's last snapshot, plus `fatal` (its error or None), `waiting_for` and `beat` (unix seconds)."""
         return {**self._status, "fatal": self._fatal, "waiting_for": self._waiting, "beat": self._beat}
 
-    def stop(self, timeout_seconds: float = 10.0) -> None:
-        """Ask the thread to end after its present step, and wait for it."""
+    def stop(self, timeout_seconds: float = 10.0) -> bool:
+        """Ask the thread to end after its present step, and wait for it; whether it did."""
         self._stop.set()
         self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         pause = IDLE_SECONDS

@@ -1,7 +1,8 @@
 """Teacher processes that a run starts itself: `rlhp label RUN`, like any labeler from elsewhere.
 
 One that dies is started again; its lease runs out and the query is served to somebody else. One that keeps
-dying at once ends the run, with its own last words.
+dying at once ends the run, with its own last words. None outlives the run, however that ends: each holds one
+end of a pipe, which the kernel closes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Labelers:
             self._start(index)
 
     def keep(self) -> None:
-        """Start again what has died; RuntimeError when they keep dying at once."""
+        """Start again what has died; ChildProcessError when they keep dying at once."""
         for index, process in list(self._processes.items()):
             code = process.poll()
             if code is None:
@@ -41,8 +42,9 @@ class Labelers:
             early = time.monotonic() - self._started[index] < TOO_SOON_SECONDS
             self._early_deaths = self._early_deaths + 1 if early else 0
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
-                raise RuntimeError(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
+                raise ChildProcessError(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
             log.warning("labeler %d died (exit code %d) and is started again", index, code)
+            _close(process)
             self._start(index)
 
     def pids(self) -> list[int]:
@@ -61,19 +63,26 @@ class Labelers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _close(process)
 
     def _log(self, index: int) -> Path:
         return self._rundir.path / f"labeler-{index}.log"
 
     def _start(self, index: int) -> None:
-        command = [sys.executable, "-m", "rlhp", "label", str(self._rundir.path), "--name", f"teacher-{index}"]
+        who = ["--name", f"teacher-{index}", "--until-eof"]
+        command = [sys.executable, "-m", "rlhp", "label", str(self._rundir.path), *who]
         with self._log(index).open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is the driver's to handle.
             self._processes[index] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
         self._started[index] = time.monotonic()
 
     def _last_words(self, index: int) -> str:
         lines = [line for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()

@@ -43,8 +43,16 @@ LEARNER_METRICS = {
 class Services(Protocol):
     """Everything beside the learner: queue, query actor, reward trainer, reward models, labelers."""
 
-    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
-        """Tell the others how far the run is. Never blocks."""
+    def progress(
+        self,
+        *,
+        env_steps: int,
+        warmup_steps: int,
+        learning: bool,
+        lowest_return: float,
+        episodes: Sequence[tuple[float, int]],
+    ) -> None:
+        """Tell the others how far the run is, as `QueryActor.progress` has it. Never blocks."""
 
     def turn(self) -> None:
         """Whatever the driver owes the others once per iteration; raises when one of them failed for good."""
@@ -70,6 +78,10 @@ class Progress:
     episodes: int = 0
     wall_seconds: float = 0.0
     learning: bool = False
+    warmup_steps: int = 0
+    """Env steps before learning began; they count against `learner.total_env_steps`."""
+    lowest_return: float = 0.0
+    """Lowest true return of a warm-up episode, 0 at most."""
 
     def counters(self) -> dict[str, Any]:
         """Plain data."""
@@ -134,8 +146,10 @@ class Loop:
             return None
         result = self.algorithm.warm_up(self.config.learner.train_batch_size)
         self.progress.env_steps += int(result["steps"])
+        self.progress.warmup_steps = self.progress.env_steps
         self._lifetime += int(result["steps"])
         row = self._runner_row(result["env_runners"])
+        self.progress.lowest_return = min([self.progress.lowest_return, *(true for true, _ in self._fresh)])
         self._tell()
         return {**row, "phase": "warm-up"}
 
@@ -173,8 +187,13 @@ class Loop:
 
     def _tell(self) -> None:
         if self.services is not None:
+            progress = self.progress
             self.services.progress(
-                env_steps=self.progress.env_steps, learning=self.progress.learning, episodes=self._fresh
+                env_steps=progress.env_steps,
+                warmup_steps=progress.warmup_steps,
+                learning=progress.learning,
+                lowest_return=progress.lowest_return,
+                episodes=self._fresh,
             )
             self._fresh = []
 

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def start_log(rundir: RunDir, who: str) -> logging.Handler:
     root = logging.getLogger("rlhp")
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    log.info("%s starts", who)
     return handler
 
 
@@ -87,9 +88,9 @@ class RewardModelProcess(RewardModel):
         start_log(parts.rundir, f"reward-model-{index}")
         super().__init__(parts.spaces, newest=parts.store.newest, device=parts.config.reward.device)
 
-    def pid(self) -> int:
-        """Process id, for `rlhp status` and for tests that kill it."""
-        return os.getpid()
+    def status(self) -> dict[str, Any]:
+        """As `RewardModel.status`, and the process id."""
+        return {**super().status(), "pid": os.getpid()}
 
 
 class QueryProcess:
@@ -147,7 +148,7 @@ class TrainerProcess:
             publish=self._publish,
             reused=parts.dataset.counts()["reused"],
         )
-        self._env_steps = 0
+        self._env_steps: int | None = None
         self._healed = time.monotonic()
         self._background = Background(self._role, self._turn, name="reward trainer")
 
@@ -159,7 +160,17 @@ class TrainerProcess:
         """The role's newest numbers, and how its thread is."""
         return {**self._background.status(), "pid": os.getpid()}
 
+    def finish(self) -> None:
+        """Put the last answers on disk; nothing is fitted any more."""
+        if not self._background.stop():
+            return  # in the middle of a long fit: they wait in Redis for a resume
+        with suppress(ConnectionError):
+            while self._role.drain():
+                pass
+
     def _turn(self) -> bool:
+        if self._env_steps is None:
+            return False  # fitting is paid by env steps, and after a restart only the driver knows how many
         busy = self._role.step(self._env_steps)
         if time.monotonic() - self._healed > HEAL_EVERY_SECONDS:
             self._healed = time.monotonic()

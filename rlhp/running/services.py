@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.query.actor import QueryActor
@@ -20,10 +20,12 @@ from rlhp.running.labelers import Labelers
 log = logging.getLogger(__name__)
 
 QUEUE_EVERY_SECONDS = 1.0
+QUEUE_AWAY_SECONDS = 10.0
+"""Asking a server that is away takes a second or more, which the learner should not pay at every turn."""
 PER_MINUTE_OVER_SECONDS = 60.0
 
 
-class RoleFailed(RuntimeError):
+class RoleFailed(ChildProcessError):
     """A role met an error that no restart cures; the message is its own."""
 
 
@@ -37,10 +39,10 @@ class SerialServices:
         self._rate = AnswerRate()
         self._env_steps = 0
 
-    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
+    def progress(self, *, env_steps: int, **facts: Any) -> None:
         """As `QueryActor.progress`."""
         self._env_steps = env_steps
-        self._asking.progress(env_steps=env_steps, learning=learning, episodes=episodes)
+        self._asking.progress(env_steps=env_steps, **facts)
 
     def turn(self) -> None:
         """Ask, answer, fit."""
@@ -73,14 +75,14 @@ class ClusterServices:
         self._known: dict[str, dict[str, Any]] = {}
         self._pending: dict[str, Any] = {}
         self._numbers: dict[str, Any] = {}
-        self._asked_queue_at = 0.0
+        self._ask_queue_at = 0.0
         self._rate = AnswerRate()
         self._away: set[str] = set()
 
-    def progress(self, *, env_steps: int, learning: bool, episodes: Sequence[tuple[float, int]]) -> None:
+    def progress(self, *, env_steps: int, **facts: Any) -> None:
         """Tell the query actor and the reward trainer how far the run is."""
         with suppress(RayError):  # restarting: the next call tells it
-            self._actors["query actor"].progress.remote(env_steps=env_steps, learning=learning, episodes=list(episodes))
+            self._actors["query actor"].progress.remote(env_steps=env_steps, **facts)
             self._actors["reward trainer"].progress.remote(env_steps)
 
     def turn(self) -> None:
@@ -92,10 +94,12 @@ class ClusterServices:
             fatal = self._known.get(name, {}).get("fatal")
             if fatal:
                 raise RoleFailed(str(fatal))
-        if time.monotonic() - self._asked_queue_at > QUEUE_EVERY_SECONDS:
-            self._asked_queue_at = time.monotonic()
+        if time.monotonic() >= self._ask_queue_at:
+            pause = QUEUE_AWAY_SECONDS
             with suppress(ConnectionError):  # the query actor says so in the log
                 self._numbers = queue_numbers(self._queue)
+                pause = QUEUE_EVERY_SECONDS
+            self._ask_queue_at = time.monotonic() + pause
 
     def _poll(self, name: str, actor: Any) -> None:
         pending = self._pending.get(name)
@@ -112,6 +116,9 @@ class ClusterServices:
                 if name in self._away:
                     self._away.discard(name)
                     log.warning("%s is back", name)
+        except ActorDiedError as error:  # not restarted: it failed while it was being built
+            reason = str(error).strip().splitlines()[-1]
+            raise RoleFailed(f"{name} cannot be restarted: {reason}") from error
         except RayError as error:
             self._pending.pop(name, None)
             if name not in self._away:
