@@ -121,7 +121,7 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
     """All parts in this process: twice the same seed and name give identical numbers."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
     with _ray(config, cpus=1):
-        algorithm = algorithm_config(config, facts.spaces, action_space=_action_space(config)).build_algo()
+        algorithm = _learner(config, rundir, facts)
         services = None
         if queue is not None:
             parts, rewards = Parts(rundir.path), Parts(rundir.path)  # a role has a dataset of its own
@@ -154,7 +154,7 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
         services = None
         if queue is not None:
             services = _start_services(config, rundir, queue, stack)
-        algorithm = algorithm_config(config, facts.spaces, action_space=_action_space(config)).build_algo()
+        algorithm = _learner(config, rundir, facts)
         stack.callback(algorithm.stop)
         yield algorithm, services
 
@@ -222,6 +222,12 @@ def _refuse_too_small(cpus: int) -> None:
         raise ValueError(
             f"the run needs {cpus} CPUs, the Ray cluster has {there:g}; lower rollout.num_env_runners, or add nodes"
         )
+
+
+def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:
+    space, resumed = _action_space(config), rundir.info().resumed
+    algorithm: PreferencePPO = algorithm_config(config, facts.spaces, action_space=space, resumed=resumed).build_algo()
+    return algorithm
 
 
 def _action_space(config: RunConfig) -> Any:

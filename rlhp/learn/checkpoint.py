@@ -1,10 +1,10 @@
 """Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest few kept.
 
     algorithm/   RLlib's own: policy, optimisers, KL coefficient, observation statistics, metrics
-    rlhp.json    our counters and the state of our random generators
+    rlhp.json    our counters
     policy.pt    weights and observation statistics alone, for `rlhp eval` (read without pickle)
 
-The reward model, its optimiser and version, the preferences and the open queries are not in here: they are
+Random generators are not in here: a resumed run draws anew (`rlhp.learn.settings`). The reward model, its optimiser and version, the preferences and the open queries are not in here: they are
 saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
 
 RLlib's part is a pickle: resume only from run directories you trust.

@@ -58,8 +58,10 @@ FORBIDDEN = {
 """RLlib's name -> why it cannot be changed."""
 
 
-def algorithm_config(config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any]) -> PreferencePPOConfig:
-    """The PPO config of this run; ValueError for a wrong `learner.rllib`."""
+def algorithm_config(
+    config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any], resumed: int = 0
+) -> PreferencePPOConfig:
+    """The PPO config of this run, started again `resumed` times; ValueError for a wrong `learner.rllib`."""
     register_env(ENV_NAME, lambda _: None)  # the columnar runner makes its own environments
     learner, rollout = config.learner, config.rollout
     runners = max(1, rollout.num_env_runners)
@@ -108,8 +110,10 @@ def algorithm_config(config: RunConfig, spaces: Spaces, *, action_space: gym.Spa
     algorithm.fault_tolerance(
         restart_failed_env_runners=True, max_num_env_runner_restarts=1000, delay_between_env_runner_restarts_s=1
     )
-    algorithm.debugging(seed=10_007 * (config.seed + 1), log_level="ERROR")
-    algorithm.rlhp = RunnerContext.of(config, spaces)
+    # A resumed run draws anew: with the seed it began with it would repeat its first episodes.
+    seed = (10_007 * (config.seed + 1) + 1_000_003 * resumed) % 2**31
+    algorithm.debugging(seed=seed, log_level="ERROR")
+    algorithm.rlhp = RunnerContext.of(config, spaces, resumed=resumed)
     _pass_through(algorithm, learner.rllib)
     return algorithm
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -54,6 +55,10 @@ class Connection:
         with self.client(name.replace("_", " ")):
             return self._scripts[name](keys=[self._prefix], args=args)
 
+    def ack(self, stream_ids: Sequence[str]) -> int:
+        """XACK in pieces that a script can take; how many were un-acked."""
+        return sum(int(self.script("ack", *stream_ids[at : at + 500])) for at in range(0, len(stream_ids), 500))
+
     @contextmanager
     def client(self, doing: str) -> Iterator[Any]:
         """The client of this process, for `doing`; failures leave as QueueUnavailable."""
@@ -62,6 +67,7 @@ class Connection:
                 client = make_client(self.url, timeout_seconds=self._timeout_seconds, retries=RETRIES)
                 self._scripts = {name: client.register_script(text) for name, text in _sources().items()}
                 self._client, self._client_of = client, os.getpid()
+                weakref.finalize(self, client.close)  # now, not whenever the garbage collector gets there
             yield self._client
 
     def wait(self, seconds: float) -> None:

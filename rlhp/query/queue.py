@@ -271,7 +271,7 @@ class QueryQueue:
 
     def ack(self, stream_ids: Sequence[str]) -> int:
         """These events are on disk. How many were not acked before."""
-        acked = sum(int(self._script("ack", *stream_ids[at : at + 500])) for at in range(0, len(stream_ids), 500))
+        acked = self._connection.ack(stream_ids)
         for reader in self._readers.values():
             reader.forget(stream_ids)
         return acked
@@ -287,7 +287,9 @@ class QueryQueue:
         mine = os.getpid(), consumer
         if mine not in self._readers:
             client = connection.make_client(self.url, timeout_seconds=BLOCK_MS / 1000 + 10)
-            self._readers[mine] = Reader(client, stream=self._key("answers"), consumer=consumer, ack=self.ack)
+            self._readers[mine] = Reader(
+                client, stream=self._key("answers"), consumer=consumer, ack=self._connection.ack
+            )
         return self._readers[mine]
 
     def _connect(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reader:
-    """One consumer of the group, over a client of redis-py that it is handed."""
+    """One consumer of the group, over a client of redis-py that is its own from now on."""
 
     def __init__(self, client: Any, *, stream: str, consumer: str, ack: Callable[[Sequence[str]], int]) -> None:
         self._client = client
@@ -33,6 +34,7 @@ class Reader:
         self._claimed_at: float | None = None
         self._in_flight: set[str] = set()
         self._warned: set[str] = set()
+        weakref.finalize(self, client.close)
 
     def read(self, *, count: int, block_ms: int | None) -> list[Event]:
         """The next events, oldest source first; empty when there is none (after `block_ms`, if given)."""

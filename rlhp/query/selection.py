@@ -66,9 +66,13 @@ def make_selection(name: str) -> Selection:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        made = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError) as error:
+        make = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # whatever a user's module does when it is imported
         raise ValueError(f"query.selection={name!r} cannot be imported: {error}; is it on PYTHONPATH?") from error
+    try:
+        made = make()
+    except Exception as error:
+        raise ValueError(f"query.selection={name!r} could not be built: {error}; it takes no arguments") from error
     if not callable(getattr(made, "rank", None)):
         raise ValueError(f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores")
     selection: Selection = made

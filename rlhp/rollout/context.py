@@ -39,9 +39,11 @@ class RunnerContext:
     label_timeout_seconds: float
     replicas: int
     spaces: Spaces
+    resumed: int = 0
+    """How often the run was started again: no episode of one start is named like one of another."""
 
     @staticmethod
-    def of(config: RunConfig, spaces: Spaces) -> RunnerContext:
+    def of(config: RunConfig, spaces: Spaces, *, resumed: int = 0) -> RunnerContext:
         """The context of this run."""
         assert config.name is not None
         return RunnerContext(
@@ -59,6 +61,7 @@ class RunnerContext:
             label_timeout_seconds=config.rollout.label_timeout_seconds,
             replicas=config.reward.replicas,
             spaces=spaces,
+            resumed=resumed,
         )
 
     def reward_source(self, worker: int) -> RewardSource:

@@ -32,7 +32,7 @@ from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.types import Array, Segment
 
 EPISODES = "rlhp_episodes"
-"""Metric key: one (true return, predicted return, length) per finished episode."""
+"""Metric key: one (true return, predicted return, length) per finished episode; NaN for a return nobody predicted."""
 
 
 class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is untyped
@@ -63,7 +63,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._episode_start = np.zeros(self.num_envs, np.int64)
         self._true_return = np.zeros(self.num_envs)
         self._predicted_return = np.zeros(self.num_envs)
-        self._incarnation = f"{time.time_ns():x}" if config.num_env_runners > 0 else "serial"
+        self._incarnation = f"{time.time_ns():x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
         self._offered = 0
         self._dropped = 0
 
@@ -110,6 +110,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         waited = time.perf_counter() - started
         self.metrics.log_value("label_wait_ms", 1e3 * waited, window=20)
         self.metrics.log_value("label_us_per_step", 1e6 * waited / fragment.steps, window=20)
+        priced = rewards[fragment.valid]
+        self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
+        self.metrics.log_value("predicted_std", float(priced.std()), window=20)
         priced = rewards[fragment.valid]
         self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
         self.metrics.log_value("predicted_std", float(priced.std()), window=20)
@@ -208,8 +211,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 segments += self._cutter.follow(fragment, piece, predicted=predicted, episode=name, origin=origin)
             self._episode_start[env] += piece.stop - piece.first
             self._true_return[env] += float(fragment.env_reward[env, rows].sum(dtype=np.float64))
-            if predicted is not None:
-                self._predicted_return[env] += float(predicted[env, rows].sum(dtype=np.float64))
+            # NaN from the warm-up on: an episode that was priced in part has no predicted return.
+            priced = np.nan if predicted is None else predicted[env, rows].sum(dtype=np.float64)
+            self._predicted_return[env] += float(priced)
             if piece.done:
                 finished += 1
                 self._end_episode(env)

@@ -233,7 +233,9 @@ class Loop:
             "env_runners/episode_return_mean": float(true.mean()),
             "env_runners/episode_len_mean": float(lengths.mean()),
         }
-        if self.services is not None and self.progress.learning:
+        priced = np.isfinite(predicted)  # none that began in the warm-up, none of the control arm
+        if priced.any():
+            true, predicted = true[priced], predicted[priced]
             row["predicted_return_mean"] = float(predicted.mean())
             if len(true) > 2 and true.std() > 0 and predicted.std() > 0:
                 row["return_correlation"] = float(np.corrcoef(true, predicted)[0, 1])

@@ -19,6 +19,8 @@ from rlhp.query.server import EmbeddedRedis
 from rlhp.types import Query
 from tests.labeling.parts import ask, opened, put, segment, until
 
+pytestmark = pytest.mark.usefixtures("closed_connections")
+
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[str]:

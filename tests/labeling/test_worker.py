@@ -20,6 +20,8 @@ from rlhp.query.server import EmbeddedRedis
 from rlhp.types import Answer, Query
 from tests.labeling.parts import CONTEXT, Scripted, ask, opened, put, query, until
 
+pytestmark = pytest.mark.usefixtures("closed_connections")
+
 
 def log(queue: QueryQueue) -> list[Event]:
     return list(queue.events(consumer="test"))

@@ -1,0 +1,382 @@
+"""The query actor: what it asks, when, and that it asks nothing twice, whatever dies around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlhp.query.queue import QueryQueue
+from rlhp.query.server import EmbeddedRedis
+from rlhp.reward.events import EventRow
+from rlhp.reward.live import REUSED
+from rlhp.reward.service import NoRewardYet
+from rlhp.types import decode, pair_id
+from tests.query.actor_parts import STEPS, Checked, actor_in, asked_by, at, config, dataset_in, leases, segments
+from tests.query.own_selection import Recorded
+from tests.query.parts import ask, opened
+from tests.reward.dataset_samples import PLAIN, K, answer, segment
+from tests.small_runs import priced
+
+
+@pytest.fixture
+def recorded() -> Iterator[type[Recorded]]:
+    Recorded.calls.clear()
+    yield Recorded
+    Recorded.calls.clear()
+
+
+# When it asks
+
+
+def test_before_learning_it_waits_for_enough_segments_and_then_asks_the_initial_share(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    assert actor.warmup_target == 20
+    assert actor.offer(segments(19)) == 19
+    assert asked_by(actor) == 0
+    actor.offer(segments(1, start=19))
+    assert asked_by(actor) == 10
+    actor.progress(env_steps=200, warmup_steps=200, learning=False)
+    assert asked_by(actor) == 0, "more steps of warm-up buy no more labels"
+    status = actor.status()
+    assert (status["segments/pool"], status["segments/offered"], status["labels/allowed"]) == (20, 20, 10)
+
+
+@pytest.mark.parametrize("schedule", ["hyperbolic", "constant", "exponential", "offline"])
+@pytest.mark.parametrize("warmup_steps", [0, 100])
+def test_at_every_step_it_has_asked_exactly_what_the_schedule_allows(
+    tmp_path: Path, queue: QueryQueue, schedule: str, warmup_steps: int
+) -> None:
+    actor = actor_in(tmp_path, queue, config(labels={"schedule": schedule}))
+    actor.offer(segments(40))
+    for env_steps in range(warmup_steps, STEPS + 200, 60):
+        at(actor, env_steps, warmup_steps=warmup_steps)
+        asked_by(actor)
+        asked = queue.stats().asked
+        assert asked == actor.budget.allowed(env_steps - warmup_steps) == actor.status()["labels/allowed"]
+    assert asked == 50
+
+
+def test_an_actor_that_was_restarted_keeps_to_the_same_schedule(tmp_path: Path, queue: QueryQueue) -> None:
+    for env_steps in range(100, STEPS + 1, 90):
+        actor = actor_in(tmp_path, queue, config())
+        actor.offer(segments(40))
+        at(actor, env_steps, warmup_steps=100)
+        asked_by(actor)
+        assert queue.stats().asked == actor.budget.allowed(env_steps - 100)
+
+
+def test_it_keeps_no_more_queries_open_than_the_cap(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config(query={"max_open": 3}))
+    actor.offer(segments(30))
+    at(actor, STEPS)
+    assert asked_by(actor) == 3
+    held = queue.lease(labeler="ann", page="ann-page", n=2)
+    assert asked_by(actor) == 0, "a leased query is as open as one that waits"
+    queue.answer(query=held[0].query, labeler="ann", page="ann-page", token=held[0].token, answer="tie")
+    assert asked_by(actor) == 1
+    assert queue.stats().open == 3
+
+
+# What it asks
+
+
+def test_it_never_asks_one_pair_twice(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(6))
+    at(actor, STEPS)
+    assert asked_by(actor) == 15, "six segments make fifteen pairs, and the budget would allow fifty"
+    assert asked_by(actor) == 0
+    pairs = {frozenset(lease.segments) for lease in leases(queue)}
+    assert len(pairs) == 15
+
+
+def test_an_actor_that_was_restarted_repeats_neither_open_nor_answered_pairs(tmp_path: Path, queue: QueryQueue) -> None:
+    first = actor_in(tmp_path, queue, config())
+    first.offer(segments(6))
+    at(first, 0)
+    assert asked_by(first) == 10
+    for lease in queue.lease(labeler="ann", page="ann-page", n=2):
+        queue.answer(query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="second")
+    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in queue.events(consumer="test")])
+    second = actor_in(tmp_path, queue, config())
+    second.offer(segments(6))
+    at(second, STEPS)
+    asked_by(second)
+    assert queue.stats().asked == queue.stats().admitted == 15
+    assert second.status()["labels/duplicates"] == 0, "a query of its own is no duplicate"
+
+
+def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(tmp_path: Path, redis_url: str) -> None:
+    old, new = opened(redis_url), opened(redis_url)
+    actor = actor_in(tmp_path, old, config())
+    actor.offer(segments(6))
+    at(actor, 0)
+    assert asked_by(actor) == 10
+    answered = {frozenset(lease.segments) for lease in leases(old)}
+    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in old.events(consumer="test")])
+    again = actor_in(tmp_path, new, config())
+    again.offer(segments(6))
+    at(again, 0)
+    assert asked_by(again) == 0
+    at(again, STEPS)
+    assert asked_by(again) == 5
+    assert not answered & {frozenset(lease.segments) for lease in leases(new)}
+
+
+def test_queries_that_nobody_could_answer_give_their_place_in_the_budget_back(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(20))
+    at(actor, 0)
+    assert asked_by(actor) == 10
+    for lease in queue.lease(labeler="ann", page="ann-page", n=2):
+        queue.skip(query=lease.query, labeler="ann", page="ann-page", token=lease.token)
+    assert queue.stats().dropped == 2
+    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in queue.events(consumer="test")])
+    again = actor_in(tmp_path, queue, config())
+    again.offer(segments(20))
+    at(again, 0)
+    assert asked_by(again) == 2
+
+
+def test_reused_answers_are_not_paid_from_the_budget_of_this_run(tmp_path: Path, queue: QueryQueue) -> None:
+    reused = segments(12, start=100)
+    store = dataset_in(tmp_path)
+    store.add_segments(reused)
+    note = f"{REUSED}another run"
+    store.add_events([answer(a, b, note=note) for a, b in zip(reused[::2], reused[1::2], strict=True)])
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer([*segments(20), *reused[:2]])
+    at(actor, 0)
+    assert asked_by(actor) == 10
+    pairs = {pair_id(lease.segments) for lease in leases(queue)}
+    assert pair_id((reused[0].id, reused[1].id)) not in pairs
+
+
+def test_segments_are_on_disk_before_the_query_exists(tmp_path: Path, queue: QueryQueue) -> None:
+    checked = Checked(queue, tmp_path)
+    actor = actor_in(tmp_path, checked, config())
+    actor.offer(segments(20))
+    at(actor, 0)
+    assert asked_by(actor) == checked.checked == 10
+
+
+def test_the_query_carries_the_segments_it_names(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config(query={"selection": "disagreement"}))
+    offered = {each.id: each for each in segments(20)}
+    actor.offer(list(offered.values()))
+    at(actor, 0)
+    asked_by(actor)
+    (lease,) = queue.lease(labeler="ann", page="ann-page")
+    payloads = queue.segments(lease.segments)
+    for id_ in lease.segments:
+        np.testing.assert_array_equal(decode(payloads[id_]).obs[""], offered[id_].obs[""])
+    assert (lease.body["strategy"], lease.body["reward_version"]) == ("disagreement", 1)
+    assert lease.body["score"] >= 0
+
+
+def test_both_sides_of_a_query_are_equally_long(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    mixed = [*segments(6), *segments(6, start=50, length=K - 2), *segments(1, start=80, length=K - 1)]
+    lengths = {each.id: each.length for each in mixed}
+    actor.offer(mixed)
+    at(actor, STEPS)
+    assert asked_by(actor) == 30, "two groups of six make fifteen pairs each"
+    found = [tuple(lengths[id_] for id_ in lease.segments) for lease in leases(queue)]
+    assert {pair[0] == pair[1] for pair in found} == {True}
+    assert K - 1 not in {length for pair in found for length in pair}, "a segment of odd length finds no partner"
+
+
+def test_the_newest_segments_are_asked_about(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(60))
+    newest = {each.id for each in segments(40, start=20)}
+    at(actor, STEPS)
+    asked_by(actor)
+    assert {id_ for lease in leases(queue) for id_ in lease.segments} <= newest
+    assert actor.status()["segments/pool"] == 40
+
+
+def test_it_asks_the_highest_scores_of_ten_times_as_many_candidates(
+    tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]
+) -> None:
+    actor = actor_in(tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"}))
+    actor.offer(segments(40))
+    at(actor, 0)
+    assert actor.step() == 10
+    ((pairs, scores, returns),) = recorded.calls
+    assert len(pairs) == len({frozenset(pair) for pair in pairs}) == 100
+    assert returns is not None
+    assert returns.shape == (2, 100, 2)
+    asked = [scores[pairs.index(lease.segments)] for lease in leases(queue)]
+    assert asked == sorted(scores, reverse=True)[:10]
+
+
+def test_a_strategy_gets_the_members_raw_sums(tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]) -> None:
+    settings = config(query={"selection": "tests.query.own_selection:Recorded"})
+    actor = actor_in(tmp_path, queue, settings)
+    actor.offer(segments(12))
+    at(actor, 0)
+    actor.step()
+    ((pairs, _, returns),) = recorded.calls
+    assert returns is not None
+    known = {each.id: each for each in segments(12)}
+    for index, pair in enumerate(pairs[:5]):
+        for side, id_ in enumerate(pair):
+            obs = PLAIN.obs.flatten({"": known[id_].obs[""][:-1]})
+            scores, _ = priced(settings, PLAIN).score(obs, PLAIN.action.encode(known[id_].actions))
+            np.testing.assert_allclose(returns[:, index, side], scores.sum(1), rtol=1e-5)
+
+
+def test_before_learning_nobody_is_asked_for_scores(
+    tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]
+) -> None:
+    actor = actor_in(tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"}))
+    actor.offer(segments(40))
+    assert asked_by(actor) == 10
+    assert [returns for _, _, returns in recorded.calls] == [None]
+
+
+def test_without_a_reward_version_it_asks_without_scores(tmp_path: Path, queue: QueryQueue) -> None:
+    class NoneYet:
+        def label(self, *_: object, **__: object) -> tuple[np.ndarray, int]:
+            raise AssertionError("the query actor labels nothing")
+
+        def score(self, *_: object) -> tuple[np.ndarray, int]:
+            raise NoRewardYet("none")
+
+    actor = actor_in(tmp_path, queue, config())
+    actor._reward = NoneYet()
+    actor.offer(segments(20))
+    at(actor, 0)
+    assert asked_by(actor) == 10
+    (lease,) = queue.lease(labeler="ann", page="ann-page")
+    assert lease.body["reward_version"] is None
+
+
+@pytest.mark.parametrize(("name", "shape"), [("Short", "(99,)"), ("Undefined", "(100,)")])
+def test_a_strategy_that_does_not_score_every_pair_is_one_error(
+    tmp_path: Path, queue: QueryQueue, name: str, shape: str
+) -> None:
+    actor = actor_in(tmp_path, queue, config(query={"selection": f"tests.query.own_selection:{name}"}))
+    actor.offer(segments(40))
+    at(actor, 0)
+    rule = (
+        f"query.selection='tests.query.own_selection:{name}' must give one finite score per candidate pair, got shape"
+    )
+    with pytest.raises(ValueError, match=re.escape(f"{rule} got shape {shape} for 100 pairs")):
+        actor.step()
+    assert queue.stats().admitted == 0
+
+
+# What the queue says
+
+
+def test_a_full_queue_is_tried_again_later(tmp_path: Path, redis_url: str) -> None:
+    queue = opened(redis_url, cap=4)
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(5))
+    at(actor, STEPS)
+    assert asked_by(actor) == 4
+    leases(queue)
+    assert asked_by(actor) == 4
+    leases(queue)
+    assert asked_by(actor) == 2, "all ten pairs were asked, so those refused were not forgotten"
+
+
+def test_a_budget_that_the_queue_calls_spent_is_no_error(tmp_path: Path, redis_url: str) -> None:
+    queue = opened(redis_url, budget=6)
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(20))
+    at(actor, STEPS)
+    assert asked_by(actor) == 6
+    assert queue.stats().asked == 6
+
+
+def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(tmp_path: Path, queue: QueryQueue) -> None:
+    offered = segments(3)
+    ask(queue, "theirs", first=offered[0].id, second=offered[1].id, payloads={})
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(offered)
+    at(actor, STEPS)
+    asked_by(actor)
+    assert queue.stats().admitted == 3
+    assert actor.status()["labels/duplicates"] == 1
+    asked_by(actor)
+    assert actor.status()["labels/duplicates"] == 1
+
+
+def test_redis_away_leaves_step_as_a_connection_error_and_nothing_is_lost(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "server")
+    queue = opened(server.start())
+    try:
+        actor = actor_in(tmp_path, queue, config())
+        actor.offer(segments(20))
+        at(actor, 0)
+        assert asked_by(actor) == 10
+        at(actor, STEPS)
+        server.stop()
+        with pytest.raises(ConnectionError, match="no service from Redis"):
+            actor.step()
+        restarted = actor_in(tmp_path, queue, config())
+        assert actor.offer(segments(20, start=20)) == 20
+        server.start()
+        assert queue.stats().asked == 10
+        assert asked_by(actor) == 40
+        restarted.offer(segments(20))
+        at(restarted, STEPS)
+        assert asked_by(restarted) == 0
+    finally:
+        server.stop()
+
+
+# What others ask it
+
+
+def test_recent_gives_the_newest_transitions(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    assert actor.recent(100) is None
+    actor.offer(segments(10))
+    newest = [segment(9), segment(8), segment(7)]
+    recent = actor.recent(3 * K - 2)
+    assert recent is not None
+    obs, actions = recent
+    np.testing.assert_array_equal(obs, np.concatenate([each.obs[""][:-1] for each in newest])[:-2])
+    np.testing.assert_array_equal(actions, np.concatenate([each.actions for each in newest])[:-2])
+    everything = actor.recent(10_000)
+    assert everything is not None
+    assert everything[0].shape == (10 * K, 3)
+
+
+def test_a_teacher_is_told_the_scale_of_the_returns(tmp_path: Path, queue: QueryQueue) -> None:
+    actor = actor_in(tmp_path, queue, config())
+    actor.offer(segments(20))
+    early = [(-9.0, 20)] * 5
+    actor.progress(env_steps=100, warmup_steps=100, learning=False, lowest_return=-9.0, episodes=early)
+    at(actor, 110, warmup_steps=100, lowest_return=-9.0, episodes=[(float(n), 10) for n in range(10)])
+    asked_by(actor)
+    (lease,) = queue.lease(labeler="ann", page="ann-page")
+    assert lease.body["context"] == {
+        "mean_episode_return": 4.5,
+        "lowest_warmup_return": -9.0,
+        "episode_length": 10.0,
+    }
+
+
+@pytest.mark.parametrize(("source", "episodes"), [("human", [(1.0, 20)]), ("oracle", [])])
+def test_a_person_is_told_nothing_and_without_episodes_there_is_nothing_to_tell(
+    tmp_path: Path, queue: QueryQueue, source: str, episodes: list[tuple[float, int]]
+) -> None:
+    actor = actor_in(tmp_path, queue, config(labels={"source": source}))
+    actor.offer(segments(20))
+    at(actor, 0, episodes=episodes)
+    asked_by(actor)
+    (lease,) = queue.lease(labeler="ann", page="ann-page")
+    assert lease.body["context"] is None
