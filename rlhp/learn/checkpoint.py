@@ -4,8 +4,9 @@
     rlhp.json    our counters
     policy.pt    weights and observation statistics alone, for `rlhp eval` (read without pickle)
 
-Random generators are not in here: a resumed run draws anew (`rlhp.learn.settings`). The reward model, its optimiser and version, the preferences and the open queries are not in here: they are
-saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
+The reward model, its optimiser and version, the preferences and the open queries are not in here: they are
+saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older. Nor are
+random generators: a resumed run draws anew (see `rlhp.learn.settings`).
 
 RLlib's part is a pickle: resume only from run directories you trust.
 """
@@ -45,14 +46,15 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         final = self._directory / f"step-{env_steps:09d}"
         temporary = self._directory / f".step-{env_steps:09d}.tmp"
-        for path in (temporary, final):
-            shutil.rmtree(path, ignore_errors=True)
+        for left_over in self._directory.glob(".step-*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir()
         algorithm.save_to_path(str(temporary / "algorithm"))
         save_policy(temporary / "policy.pt", algorithm)
         text = json.dumps({"schema": SCHEMA, "env_steps": env_steps, **counters}, indent=2)
         (temporary / "rlhp.json").write_text(text + "\n", encoding="utf-8")
         _sync_tree(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # of the same step, as when a run ends where it has just saved
         os.replace(temporary, final)
         for old in self.all()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)

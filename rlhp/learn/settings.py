@@ -85,7 +85,7 @@ def algorithm_config(
         lr=lr,
         gamma=learner.gamma,
         lambda_=learner.gae_lambda,
-        train_batch_size_per_learner=learner.train_batch_size,
+        train_batch_size_per_learner=-(-learner.train_batch_size // max(1, learner.num_learners)),
         minibatch_size=learner.minibatch_size,
         num_epochs=learner.num_epochs,
         clip_param=learner.clip,

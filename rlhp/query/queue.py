@@ -200,10 +200,8 @@ class QueryQueue:
 
     def segments(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Encoded segments by id; one that is not (or no longer) here is left out."""
-        if not ids:
-            return {}
         with self._client("fetch segments") as client:
-            found = client.mget([self._key(f"seg:{each}") for each in ids])
+            found = client.mget([self._key(f"seg:{each}") for each in ids]) if ids else []
         return {each: data for each, data in zip(ids, found, strict=True) if data is not None}
 
     def extend(self, *, page: str) -> int:
@@ -261,7 +259,7 @@ class QueryQueue:
         """
         reader = self._reader(consumer)
         try:
-            with self._client("read the answer log"):
+            with connection.reaching(self.url, f"read the answer log of run {self.run}"):
                 return reader.read(count=count, block_ms=min(block_ms, BLOCK_MS) if block_ms else None)
         except QueueUnavailable:
             reader.lost_reply()
@@ -287,9 +285,8 @@ class QueryQueue:
         mine = os.getpid(), consumer
         if mine not in self._readers:
             client = connection.make_client(self.url, timeout_seconds=BLOCK_MS / 1000 + 10)
-            self._readers[mine] = Reader(
-                client, stream=self._key("answers"), consumer=consumer, ack=self._connection.ack
-            )
+            ack = self._connection.ack
+            self._readers[mine] = Reader(client, stream=self._key("answers"), consumer=consumer, ack=ack)
         return self._readers[mine]
 
     def _connect(self) -> None:

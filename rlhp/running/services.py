@@ -23,6 +23,7 @@ QUEUE_EVERY_SECONDS = 1.0
 QUEUE_AWAY_SECONDS = 10.0
 """Asking a server that is away takes a second or more, which the learner should not pay at every turn."""
 PER_MINUTE_OVER_SECONDS = 60.0
+HOUSEKEEPING_SECONDS = 60.0
 
 
 class RoleFailed(ChildProcessError):
@@ -37,6 +38,7 @@ class SerialServices:
     ) -> None:
         self._queue, self._asking, self._fitting, self._worker = queue, asking, fitting, worker
         self._rate = AnswerRate()
+        self._housekeeping = Housekeeping(queue)
         self._env_steps = 0
 
     def progress(self, *, env_steps: int, **facts: Any) -> None:
@@ -50,6 +52,7 @@ class SerialServices:
             pass
         while self._fitting.step(self._env_steps):
             pass
+        self._housekeeping.turn()
 
     def status(self) -> dict[str, Any]:
         """Numbers of every role, by metric name."""
@@ -76,6 +79,7 @@ class ClusterServices:
         self._pending: dict[str, Any] = {}
         self._numbers: dict[str, Any] = {}
         self._ask_queue_at = 0.0
+        self._housekeeping = Housekeeping(queue)
         self._rate = AnswerRate()
         self._away: set[str] = set()
 
@@ -98,6 +102,7 @@ class ClusterServices:
             pause = QUEUE_AWAY_SECONDS
             with suppress(ConnectionError):  # the query actor says so in the log
                 self._numbers = queue_numbers(self._queue)
+                self._housekeeping.turn()
                 pause = QUEUE_EVERY_SECONDS
             self._ask_queue_at = time.monotonic() + pause
 
@@ -135,6 +140,21 @@ class ClusterServices:
         """Process ids by role, for `rlhp status`."""
         known = {name: status["pid"] for name, status in self._known.items() if "pid" in status}
         return {**known, "labelers": self._labelers.pids() if self._labelers else []}
+
+
+class Housekeeping:
+    """Once a minute: absent labelers' queries and lapsed reservations go, the acknowledged log is cut."""
+
+    def __init__(self, queue: QueryQueue) -> None:
+        self._queue = queue
+        self._due = time.monotonic() + HOUSEKEEPING_SECONDS
+
+    def turn(self) -> None:
+        """Keep house if a minute has gone by; raises QueueUnavailable like any call to the queue."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + HOUSEKEEPING_SECONDS
+            self._queue.sweep()
+            self._queue.trim()
 
 
 class AnswerRate:
