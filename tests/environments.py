@@ -31,9 +31,7 @@ class Drift(gym.Env[Any, Any]):
         ends_early: bool = False,
     ) -> None:
         self.observation_space = gym.spaces.Box(-10, 10, (3,), np.float32)
-        self.action_space = (
-            gym.spaces.Discrete(4, start=2) if discrete else gym.spaces.Box(-0.5, 1.5, (2,), np.float32)
-        )
+        self.action_space = gym.spaces.Discrete(4, start=2) if discrete else gym.spaces.Box(-0.5, 1.5, (2,), np.float32)
         self._reward_scale, self._noise = reward_scale, noise
         self._fixed_start, self._discrete, self._ends_early = fixed_start, discrete, ends_early
         self._noise_rng = np.random.default_rng(5)
@@ -78,12 +76,26 @@ class TwoWheels(Drift):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is no action of {self.action_space}"
-        self.place = np.clip(self.place + [0.1 * action[0], 0.1 * (action[1] - 5)], -5, 5)
+        self.place = np.clip(self.place + 0.1 * (action - np.array([0, 5])), -5, 5)
         self.steps += 1
         return self._show(), float(self.place[0]), False, False, {}
 
     def _show(self) -> Any:
         return {"place": np.array(self.place), "phase": np.int64(1 + self.steps % 3)}
+
+
+class Matrix(Drift):
+    """Takes a matrix of actions, in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Box(-1, 1, (2, 2), np.float64)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is no action of {self.action_space}"
+        self.place = np.clip(self.place + 0.2 * action.sum(0), -5, 5)
+        self.steps += 1
+        return self._show(), -float(np.linalg.norm(self.place)), False, False, {}
 
 
 class ByObservation:
@@ -100,3 +112,14 @@ class ByQueryId:
     def answer(self, query: Query) -> Answer | None:
         answers = list(Answer) + 3 * [Answer.FIRST, Answer.SECOND]
         return answers[int(digest("by query id", query.id), 16) % len(answers)]
+
+
+class Picky(ByObservation):
+    """Skips every second query."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def answer(self, query: Query) -> Answer | None:
+        self.asked += 1
+        return super().answer(query) if self.asked % 2 else None

@@ -10,8 +10,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rlhp.rollout.runner import ColumnarEnvRunner
 
@@ -83,16 +82,11 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         else:
             results = [self.env_runner.warm_up(num_env_steps)]
         self.metrics.aggregate([result["metrics"] for result in results], key=ENV_RUNNER_RESULTS)
-        if remote:
-            group.sync_env_runner_states(config=self.config)
-        else:
+        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime)
+        if not remote:
             self.env_runner._moments.fold()
         return {
             "steps": sum(result["steps"] for result in results),
             "env_runners": self.metrics.peek(ENV_RUNNER_RESULTS),
         }
-
-    @property
-    def policy_module(self) -> Any:
-        """The learner's policy network."""
-        return self.learner_group._learner.module[DEFAULT_MODULE_ID] if self.learner_group.is_local else None

@@ -10,6 +10,7 @@ import difflib
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
@@ -17,7 +18,7 @@ from rlhp.config import RunConfig
 from rlhp.learn.ppo import PreferencePPOConfig
 from rlhp.rollout.context import RunnerContext
 from rlhp.rollout.normalize import RunningMoments
-from rlhp.spaces import Spaces
+from rlhp.spaces import ActionSpec, Spaces
 
 ENV_NAME = "rlhp-environment"
 
@@ -116,6 +117,15 @@ def algorithm_config(
     algorithm.rlhp = RunnerContext.of(config, spaces, resumed=resumed)
     _pass_through(algorithm, learner.rllib)
     return algorithm
+
+
+def check_actions(env_id: str, action: ActionSpec) -> None:
+    """ValueError for actions that RLlib's Gaussian policy cannot draw."""
+    if not action.choices and (len(action.shape) != 1 or np.dtype(action.dtype).kind != "f"):
+        raise ValueError(
+            f"the learner draws continuous actions as one row of floats; {env_id} takes shape {action.shape} of "
+            f"{np.dtype(action.dtype)}. Wrap the environment with gymnasium.wrappers.TransformAction."
+        )
 
 
 def check_passthrough(settings: dict[str, Any]) -> None:

@@ -163,6 +163,8 @@ class Loop:
         learner = result.get("learners", {}).get("default_policy", {})
         timers = result.get("timers", {})
         row: dict[str, Any] = {name: _number(learner.get(key)) for key, name in LEARNER_METRICS.items()}
+        if self.config.learner.kl_coeff == 0:
+            del row["learner/kl"]  # RLlib measures it only where it is penalised, and says 0 elsewhere
         row["time/sample_seconds"] = _number(timers.get("env_runner_sampling_timer"))
         row["time/learn_seconds"] = _number(timers.get("learner_update_timer"))
         row.update(self._runner_row(runners))

@@ -12,7 +12,7 @@ from typing import Any
 from rlhp import configfile
 from rlhp.config import RunConfig
 from rlhp.labeling.teacher import make_teacher
-from rlhp.learn.settings import check_passthrough
+from rlhp.learn.settings import check_actions, check_passthrough
 from rlhp.query.queue import QueryQueue
 from rlhp.query.selection import make_selection
 from rlhp.query.server import EmbeddedRedis
@@ -27,6 +27,7 @@ REDIS_URL = "RLHP_REDIS_URL"
 def check(config: RunConfig) -> EnvFacts:
     """The facts of the environment; ValueError for whatever cannot work, before anything was started."""
     facts = probe(config.env)
+    check_actions(config.env.id, facts.spaces.action)
     check_passthrough(config.learner.rllib)
     if config.preferences and config.query.segment_length > facts.episode_limit:
         raise ValueError(

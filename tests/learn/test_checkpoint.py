@@ -83,7 +83,9 @@ def test_a_restored_learner_goes_on_from_where_the_saved_one_was(trained: Prefer
     kl = learner(again).curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
     assert float(kl) == pytest.approx(1.4), "RLlib itself would begin with learner.kl_coeff again"
     assert again.env_runner._weights_seq_no == trained.env_runner._weights_seq_no
-    assert_equal(again.env_runner.module.get_state(), learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True))
+    assert_equal(
+        again.env_runner.module.get_state(), learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True)
+    )
     assert_equal(again.env_runner._moments.get_state(), trained.env_runner._moments.get_state())
     lifetime = ("env_runners", "num_env_steps_sampled_lifetime")
     steps = trained.metrics.peek(lifetime)

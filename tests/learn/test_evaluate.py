@@ -79,12 +79,12 @@ def test_evaluating_moves_no_random_stream_and_is_repeatable(explore: bool) -> N
     module, moments = policy(small())
     torch.manual_seed(1)
     np.random.seed(1)
-    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.random.get_rng_state(), np.random.get_state(legacy=False)
     make = policy_act(module, moments, explore=explore, seed=3)
     once, again = (evaluate(make, DRIFT, episodes=3, seed=3) for _ in range(2))
     assert once == again
     assert torch.equal(torch.random.get_rng_state(), before[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    np.testing.assert_equal(np.random.get_state(legacy=False), before[1])
     other = evaluate(policy_act(module, moments, explore=explore, seed=4), DRIFT, episodes=3, seed=3)
     assert (other != once) == explore
 

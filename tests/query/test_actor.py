@@ -268,10 +268,8 @@ def test_a_strategy_that_does_not_score_every_pair_is_one_error(
     actor = actor_in(tmp_path, queue, config(query={"selection": f"tests.query.own_selection:{name}"}))
     actor.offer(segments(40))
     at(actor, 0)
-    rule = (
-        f"query.selection='tests.query.own_selection:{name}' must give one finite score per candidate pair, got shape"
-    )
-    with pytest.raises(ValueError, match=re.escape(f"{rule} got shape {shape} for 100 pairs")):
+    rule = f"query.selection='tests.query.own_selection:{name}' must give one finite score per candidate pair"
+    with pytest.raises(ValueError, match=re.escape(f"{rule}, got shape {shape} for 100 pairs")):
         actor.step()
     assert queue.stats().admitted == 0
 
