@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := .venv/.setup-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs-config constraints clean
+.PHONY: help setup demo test check bench format docs-config constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ check: setup ## lint, format, types, import direction, generated pages; seconds,
 	$(BIN)/lint-imports
 	@$(BIN)/python -m rlhp.configdocs | diff -u docs/configuration.md - \
 		|| { echo "docs/configuration.md is behind rlhp/config.py: run make docs-config" >&2; exit 1; }
+
+bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: half an hour, alone
+	$(BIN)/python -m benchmarks.learning
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.report
 
 format: setup ## rewrite the sources as make check wants them
 	$(BIN)/ruff check --fix

@@ -57,7 +57,9 @@ def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name:
         assert config is not None
         more = [f"name={json.dumps(name)}"] if name is not None else []
         settings = configfile.load(config, sets=[*sets, *more])
-        _check_env(settings.env)
+        from rlhp.running.preparation import check
+
+        check(settings)  # what is refused leaves no run directory
         rundir = RunDir.create(settings, config.stem)
         settings = rundir.config()
     from rlhp import program
@@ -234,13 +236,6 @@ def _opened(run: Path) -> tuple[RunDir, Any]:
 
     rundir = RunDir.open(run)
     return rundir, rundir.config()
-
-
-def _check_env(env: Any) -> None:
-    """Refuse an environment that cannot be made before there is a run directory."""
-    from rlhp.rollout.envs import probe
-
-    probe(env)
 
 
 def _teacher(start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None) -> TeacherConfig:

@@ -14,6 +14,7 @@ from rlhp import program
 from rlhp.config import RunConfig
 from rlhp.plotting import plot
 from rlhp.rundir import RunDir
+from rlhp.running.preparation import check
 from rlhp.running.summary import Summary
 
 
@@ -54,16 +55,26 @@ class Comparison:
         return "\n".join(lines)
 
 
+def _arms(config: RunConfig) -> dict[str, RunConfig]:
+    if not config.preferences:
+        raise ValueError("compare adds the control arm by itself, got labels.source=none; set labels.source=oracle")
+    arms = {}
+    for kind, source in (("preferences", config.labels.source), ("control", "none")):
+        labels = config.labels.model_copy(update={"source": source})
+        name = None if config.name is None else f"{config.name}-{kind}"
+        arms[kind] = config.model_copy(update={"labels": labels, "name": name})
+    return arms
+
+
 def compare(config: RunConfig, *, config_name: str, say: Callable[[str], None] = print) -> Comparison | None:
     """Train both arms, one after the other; None where the first was stopped by Ctrl-C."""
+    arms = _arms(config)
+    for arm in arms.values():
+        check(arm)  # before the first directory and the first hour
     summaries = []
-    for source in (config.labels.source, "none"):
-        arm = config.model_copy(update={"labels": config.labels.model_copy(update={"source": source})})
-        stem = f"{config_name}-{'control' if source == 'none' else 'preferences'}"
-        if config.name is not None:
-            arm = arm.model_copy(update={"name": f"{config.name}-{'control' if source == 'none' else 'preferences'}"})
-        rundir = RunDir.create(arm, stem)
-        what = "the env reward (control arm)" if source == "none" else f"preferences ({config.labels.budget} labels)"
+    for kind, arm in arms.items():
+        rundir = RunDir.create(arm, f"{config_name}-{kind}")
+        what = "the env reward (control arm)" if kind == "control" else f"preferences ({config.labels.budget} labels)"
         say(f"\ntraining on {what}: {rundir.path}")
         summary = program.train(rundir.config(), rundir=rundir)
         if summary.interrupted:

@@ -26,7 +26,6 @@ way round. `serial` runs the same parts in this one process, seeded: the debugge
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -57,6 +56,7 @@ from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop, Services
 from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
 from rlhp.running.processes import Parts, QueryProcess, RewardModelProcess, TrainerProcess, log_to
+from rlhp.running.ray_cluster import hush, ray_cluster
 from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
 
@@ -69,7 +69,7 @@ LAST_ANSWERS_SECONDS = 20.0
 def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bool = False) -> Summary:
     """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached."""
     config = config.model_copy(update={"name": rundir.name})
-    facts = check(config)
+    facts = check(config, resume=resume)
     torch.set_num_threads(1)
     with ExitStack() as stack:
         stack.enter_context(rundir.running())
@@ -97,6 +97,7 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
 
 def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int) -> dict[str, Any]:
     """The true return of a run's newest saved policy; ValueError where none was saved yet."""
+    hush()
     config = rundir.config()
     newest = Checkpoints(rundir.checkpoints, keep=config.checkpoint.keep).newest()
     if newest is None:
@@ -120,7 +121,7 @@ Built = Iterator[tuple[PreferencePPO, Services | None]]
 def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
     """All parts in this process: twice the same seed and name give identical numbers."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
-    with _ray(config, cpus=1):
+    with ray_cluster(config, cpus=1):
         algorithm = _learner(config, rundir, facts)
         services = None
         if queue is not None:
@@ -150,7 +151,7 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
     cpus = max(
         2, int(-(-rollout.num_env_runners * rollout.num_cpus_per_env_runner // 1)) + 1 + config.learner.num_learners
     )
-    with _ray(config, cpus=cpus), ExitStack() as stack:
+    with ray_cluster(config, cpus=cpus), ExitStack() as stack:
         services = None
         if queue is not None:
             services = _start_services(config, rundir, queue, stack)
@@ -187,41 +188,6 @@ def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack:
         labelers = Labelers(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
     return ClusterServices(queue, query_actor, trainer, replicas, labelers)
-
-
-@contextmanager
-def _ray(config: RunConfig, *, cpus: int) -> Iterator[None]:
-    """Join the cluster that the config names, or start a local one that fits; leave it as it was found."""
-    if ray.is_initialized():
-        yield
-        return
-    here = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.environ["PYTHONPATH"] = here  # a module of the user's own, beside the config, is found by every actor
-    os.environ.setdefault(
-        "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # Ray's C++ side warns on the terminal of RLlib's own habits
-    for noisy in ("ray.rllib", "ray.tune", "ray.train"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    address = config.ray.address
-    local: dict[str, Any] = {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
-            **({} if address else local),
-        )  # fmt: skip
-        if address:
-            _refuse_too_small(cpus)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _refuse_too_small(cpus: int) -> None:
-    there = ray.cluster_resources().get("CPU", 0)
-    if there < cpus:
-        raise ValueError(
-            f"the run needs {cpus} CPUs, the Ray cluster has {there:g}; lower rollout.num_env_runners, or add nodes"
-        )
 
 
 def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:

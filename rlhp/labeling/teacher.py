@@ -20,18 +20,15 @@ from the oracle. The shares `skip` and `equal` enter here and nowhere else.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import logging
 import math
-import os
-import sys
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
 
+from rlhp import imports
 from rlhp.config import TeacherConfig
 from rlhp.types import Answer, Query, Segment, Teacher, TeacherContext, digest
 
@@ -166,7 +163,7 @@ def make_teacher(config: TeacherConfig, *, seed: int) -> Teacher:
 
 
 def _own_teacher(name: str, *, kwargs: Mapping[str, Any], seed: int) -> Teacher:
-    build = _find(name)
+    build = imports.load(name, key="labels.teacher.name")
     if not callable(build):
         raise ValueError(f"teacher {name!r} is a {type(build).__name__}, not a class or a function that builds one")
     arguments = dict(kwargs)
@@ -182,31 +179,6 @@ def _own_teacher(name: str, *, kwargs: Mapping[str, Any], seed: int) -> Teacher:
             "give it one that returns an rlhp.types.Answer, or None to skip the query"
         )
     return cast(Teacher, teacher)
-
-
-def _find(name: str) -> Any:
-    """The object at `package.module:Name`, searched as `python -m` would from the working directory."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"a teacher of your own is named package.module:Name, got {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"teacher {name!r}: importing {module!r} failed ({_line(error)}); it is looked for among the installed "
-            f"packages and in {here}"
-        ) from error
-    try:
-        return attrgetter(attribute)(found)
-    except AttributeError:
-        names = [key for key in vars(found) if not key.startswith("_")]
-        close = difflib.get_close_matches(attribute, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"teacher {name!r}: module {module!r} has no {attribute!r}{hint}") from None
 
 
 def _takes_seed(build: Any) -> bool:

@@ -51,6 +51,11 @@ class Counts:
     denied: int = 0
     """Refused by the queue."""
 
+    @property
+    def settled(self) -> int:
+        """Queries dealt with, one way or another."""
+        return self.answers + self.extra + self.skipped + self.denied
+
     def __str__(self) -> str:
         return (
             f"{self.answers} answers ({self.late} late), {self.skipped} skipped, {self.extra} extra, "

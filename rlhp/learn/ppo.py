@@ -67,7 +67,8 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
         """Collect at least this many env steps with the untrained policy, and offer their segments.
 
-        Nothing is labelled and nothing is learned. Returns the reduced env-runner metrics.
+        Nothing is labelled and nothing is learned. Returns `steps` taken, segments `offered`, and the reduced
+        metrics of the `env_runners`.
         """
         group = self.env_runner_group
         self.restore_env_runners(group)  # RLlib does so before it trains, not before we collect
@@ -88,5 +89,6 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             self.env_runner._moments.fold()
         return {
             "steps": sum(result["steps"] for result in results),
+            "offered": sum(result["offered"] for result in results),
             "env_runners": self.metrics.peek(ENV_RUNNER_RESULTS),
         }

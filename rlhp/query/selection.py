@@ -14,14 +14,12 @@ Shapes: M members, C candidate pairs.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from rlhp import imports
 from rlhp.types import Array, Segment
 
 
@@ -60,15 +58,9 @@ def make_selection(name: str) -> Selection:
         return Random()
     if name == "disagreement":
         return Disagreement()
-    module_name, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ValueError(f"query.selection is random, disagreement or package.module:Name; got {name!r}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        make = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever a user's module does when it is imported
-        raise ValueError(f"query.selection={name!r} cannot be imported: {error}; is it on PYTHONPATH?") from error
+    make = imports.load(name, key="query.selection")
     try:
         made = make()
     except Exception as error:

@@ -5,19 +5,16 @@ Shapes: M members, B rows, O flat observation, A encoded action (0 without actio
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlhp import imports
 from rlhp.config import RewardConfig
 from rlhp.reward.normalizer import InputNormalizer
 from rlhp.spaces import Spaces
@@ -199,7 +196,7 @@ def _seeded(generator: torch.Generator) -> Iterator[None]:
 
 def _build_one(architecture: Architecture) -> nn.Module:
     name = str(architecture.module)
-    kind = _find(name)
+    kind = imports.load(name, key="reward.module")
     kwargs = {
         "obs_size": architecture.obs_size,
         "action_size": architecture.action_size,
@@ -233,22 +230,6 @@ def _try_out(module: nn.Module, architecture: Architecture) -> None:
     if not isinstance(rewards, Tensor) or rewards.shape != (2,):
         got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
         raise ValueError(f"{rule}; with B = 2 it returned {got}. End it with .squeeze(-1), perhaps.")
-
-
-def _find(name: str) -> Any:
-    """The object at `package.module:Name`, looked for as `python -m` would from the working directory."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"reward.module is named package.module:Name, got {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return attrgetter(attribute)(importlib.import_module(module))
-    except Exception as error:
-        raise ValueError(
-            f"reward.module={name!r} cannot be imported: {_line(error)}. It is looked for among the installed packages "
-            f"and in {os.getcwd()}."
-        ) from error
 
 
 def _line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from rlhp.reward.events import EventRow
 from rlhp.reward.live import REUSED
 from rlhp.spaces import Spaces
 
+_NOTHING = "there is no answer to reuse in {}; name another run, or leave labels.reuse empty"
 _BATCH = 256  # segments held in memory at a time
 
 
@@ -26,10 +27,11 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
     and where there is no answer to copy.
     """
     source = PreferenceDataset.open(source_path)
-    _refuse_mismatch(target, source)
+    _refuse_mismatch(source, spaces=target.spaces, segment_length=target.segment_length)
+    _warn_of_another_task(target, source)
     rows = [row for row in source.live(purpose=None) if row.first_id in source and row.second_id in source]
     if not rows:
-        raise ValueError(f"there is no answer to reuse in {source.path}; name another run, or leave labels.reuse empty")
+        raise ValueError(_NOTHING.format(source.path))
     lost = len(source.live(purpose=None)) - len(rows)
     if lost:
         warnings.warn(f"{lost} answers in {source.path} have lost their segments and are not reused", stacklevel=2)
@@ -40,6 +42,14 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
     copied = target.add_events([_reused(row, origin) for row in rows])
     target.add_runs(source.header["run_ids"])
     return copied
+
+
+def refuse(source_path: str | Path, *, spaces: Spaces, segment_length: int) -> None:
+    """ValueError for a dataset from which `merge_into` could copy nothing to a run in these spaces."""
+    source = PreferenceDataset.open(source_path)
+    _refuse_mismatch(source, spaces=spaces, segment_length=segment_length)
+    if not source.live(purpose=None):
+        raise ValueError(_NOTHING.format(source.path))
 
 
 def difference(ours: Spaces, theirs: Spaces) -> str | None:
@@ -53,17 +63,20 @@ def difference(ours: Spaces, theirs: Spaces) -> str | None:
     return None
 
 
-def _refuse_mismatch(target: PreferenceDataset, source: PreferenceDataset) -> None:
-    found = difference(target.spaces, source.spaces)
+def _refuse_mismatch(source: PreferenceDataset, *, spaces: Spaces, segment_length: int) -> None:
+    found = difference(spaces, source.spaces)
     if found:
         raise ValueError(
             f"answers about other spaces cannot be reused: {found} ({source.path}); reuse a run of this env"
         )
-    if source.segment_length > target.segment_length:
+    if source.segment_length > segment_length:
         raise ValueError(
             f"segments of up to {source.segment_length} steps in {source.path} do not fit into segments of "
-            f"{target.segment_length}; set query.segment_length={source.segment_length}"
+            f"{segment_length}; set query.segment_length={source.segment_length}"
         )
+
+
+def _warn_of_another_task(target: PreferenceDataset, source: PreferenceDataset) -> None:
     if source.header["env"].get("id") != target.header["env"].get("id"):
         warnings.warn(
             f"reusing answers about {source.header['env'].get('id')} for {target.header['env'].get('id')}: "

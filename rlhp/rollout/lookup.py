@@ -20,6 +20,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
+from rlhp import imports
 from rlhp.config import EnvConfig
 from rlhp.rollout.tasks import task_kwargs
 
@@ -66,7 +67,7 @@ def registered(env_id: str) -> EnvSpec | None:
     if not colon and name.startswith("ALE/"):
         module = "ale_py"  # registers its environments when imported
     if module:
-        _import_module(env_id, module)
+        imports.load_module(module, key="env.id", value=env_id)
     spec = gym.registry.get(name)
     if spec is None:
         close = get_close_matches(name, gym.registry, n=1, cutoff=0.6)
@@ -96,15 +97,7 @@ def _call(config: EnvConfig, make: Callable[..., Any], kwargs: dict[str, Any]) -
 
 def _imported(env_id: str) -> Callable[..., Any]:
     """The callable behind `package.module:factory`."""
-    path, _, name = env_id.rpartition(":")
-    found: Any = _import_module(env_id, path)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            public = [key for key in vars(found) if not key.startswith("_")]
-            close = get_close_matches(part, public, n=1)
-            suggestion = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"env.id={env_id!r}: {path} has no {part!r}.{suggestion}")
-        found = getattr(found, part)
+    found = imports.load(env_id, key="env.id")
     if not callable(found):
         raise ValueError(
             f"env.id={env_id!r} names a {type(found).__name__}, which cannot be called. "
@@ -113,16 +106,6 @@ def _imported(env_id: str) -> Callable[..., Any]:
     if "mujoco" in sys.modules:
         _quiet_mujoco()
     return cast("Callable[..., Any]", found)
-
-
-def _import_module(env_id: str, path: str) -> Any:
-    try:
-        return importlib.import_module(path)
-    except ImportError as error:
-        raise ValueError(
-            f"env.id={env_id!r}: {path!r} could not be imported ({error}). "
-            "Install it, or put the folder that holds it on PYTHONPATH."
-        ) from error
 
 
 def _parameters(factory: Callable[..., Any]) -> Sequence[str]:

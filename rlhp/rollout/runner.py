@@ -18,6 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import ray
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -49,7 +50,12 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if self._context.preferences and self.env is not None and config.num_env_runners > 0:
             self.reward_source = self._context.reward_source(self.worker_index)
             self.segment_sink = self._context.segment_sink()
+        incarnation = time.time_ns()
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
+        if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
+            # With the seeds it began with it would play its first episodes again, action for action.
+            self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0, incarnation])
+            torch.manual_seed(int(self._rng.integers(2**63)))
         self._cutter = SegmentCutter(
             self._context.spaces.obs,
             length=self._context.segment_length,
@@ -63,7 +69,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._episode_start = np.zeros(self.num_envs, np.int64)
         self._true_return = np.zeros(self.num_envs)
         self._predicted_return = np.zeros(self.num_envs)
-        self._incarnation = f"{time.time_ns():x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
+        self._incarnation = f"{incarnation:x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
         self._offered = 0
         self._dropped = 0
 
@@ -81,9 +87,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
+        before = self._offered
         fragment = self._collect(num_timesteps, explore=True)
         self._finish(fragment, rewards=None, version=None, learn=False)
-        return {"steps": fragment.steps, "metrics": self.get_metrics()}
+        return {"steps": fragment.steps, "offered": self._offered - before, "metrics": self.get_metrics()}
 
     def _sample(
         self,
@@ -110,9 +117,6 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         waited = time.perf_counter() - started
         self.metrics.log_value("label_wait_ms", 1e3 * waited, window=20)
         self.metrics.log_value("label_us_per_step", 1e6 * waited / fragment.steps, window=20)
-        priced = rewards[fragment.valid]
-        self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
-        self.metrics.log_value("predicted_std", float(priced.std()), window=20)
         priced = rewards[fragment.valid]
         self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
         self.metrics.log_value("predicted_std", float(priced.std()), window=20)

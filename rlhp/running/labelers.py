@@ -29,6 +29,7 @@ class Labelers:
         self._rundir = rundir
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._started: dict[int, float] = {}
+        self._settled: set[int] = set()
         self._early_deaths = 0
         for index in range(count):
             self._start(index)
@@ -38,9 +39,13 @@ class Labelers:
         for index, process in list(self._processes.items()):
             code = process.poll()
             if code is None:
+                if time.monotonic() - self._started[index] >= TOO_SOON_SECONDS:
+                    self._settled.add(index)
+                    self._early_deaths = 0
                 continue
-            early = time.monotonic() - self._started[index] < TOO_SOON_SECONDS
-            self._early_deaths = self._early_deaths + 1 if early else 0
+            # Judged by when it was last seen alive: between two calls may lie more than a short life.
+            self._early_deaths += index not in self._settled
+            self._settled.discard(index)
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
                 raise ChildProcessError(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
             log.warning("labeler %d died (exit code %d) and is started again", index, code)

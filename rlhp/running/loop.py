@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from rlhp.config import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import Evaluation, evaluate, policy_act
@@ -26,18 +24,14 @@ from rlhp.learn.ppo import PreferencePPO
 from rlhp.metrics import MetricsWriter
 from rlhp.rollout.runner import EPISODES
 from rlhp.rundir import RunDir
+from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.1
+COUNT_SECONDS = 5.0
+"""How long collected segments may take to the query actor before more are collected."""
 RECENT_EPISODES = 100
-LEARNER_METRICS = {
-    "policy_loss": "learner/policy_loss",
-    "vf_loss": "learner/vf_loss",
-    "entropy": "learner/entropy",
-    "mean_kl_loss": "learner/kl",
-    "vf_explained_var": "learner/explained_variance",
-}
 
 
 class Services(Protocol):
@@ -102,7 +96,7 @@ class Loop:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self._recent: deque[tuple[float, float, int]] = deque(maxlen=RECENT_EPISODES)
+        self._recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._fresh: list[tuple[float, int]] = []
         self._checkpoints = Checkpoints(self.rundir.checkpoints, keep=self.config.checkpoint.keep)
         self._saved_at = self.progress.env_steps
@@ -111,6 +105,8 @@ class Loop:
         self._last_row = (time.monotonic(), self.progress.env_steps)
         self._lifetime = 0
         self._waits_since: float | None = None
+        self._expected = 0
+        self._collected = time.monotonic()
 
     def run(self) -> None:
         """Until the end or the stop; always leaves a checkpoint that the run can be resumed from."""
@@ -131,20 +127,20 @@ class Loop:
         services = self.services
         assert services is not None
         status = services.status()
-        if status.get("reward/version", 0) >= 1:
+        if not {"reward/version", "segments/offered"} <= status.keys():
+            self.stop.wait(WAIT_SECONDS)  # a cluster that has not said anything yet
+            return None
+        if status["reward/version"] >= 1:
             self.progress.learning = True
             self._tell()
             self.display.message(f"reward version 1 after {self.progress.env_steps} env steps: learning starts")
             return None
-        if status.get("segments/pool", 0) >= status.get("segments/warmup_target", 1):
-            self._tell()
-            self.stop.wait(WAIT_SECONDS)
-            now = time.monotonic()
-            if self._waits_since is None or now - self._waits_since > 5:
-                self._waits_since = now
-                return {"phase": "warm-up"}
-            return None
-        result = self.algorithm.warm_up(self.config.learner.train_batch_size)
+        missing = status["segments/warmup_target"] - status["segments/pool"]
+        if missing <= 0 or not self._counted(status):
+            return self._wait()
+        result = self.algorithm.warm_up(self._steps_for(missing))
+        self._expected = status["segments/offered"] + result["offered"]
+        self._collected = time.monotonic()
         self.progress.env_steps += int(result["steps"])
         self.progress.warmup_steps = self.progress.env_steps
         self._lifetime += int(result["steps"])
@@ -153,6 +149,28 @@ class Loop:
         self._tell()
         return {**row, "phase": "warm-up"}
 
+    def _wait(self) -> dict[str, Any] | None:
+        """A moment; now and then a row, so that whoever watches sees the answers come in."""
+        self._tell()
+        self.stop.wait(WAIT_SECONDS)
+        now = time.monotonic()
+        if self._waits_since is not None and now - self._waits_since <= 5:
+            return None
+        self._waits_since = now
+        return {"phase": "warm-up"}
+
+    def _counted(self, status: dict[str, Any]) -> bool:
+        """Whether the numbers know what was collected last; after a while without, it was lost on its way."""
+        return status["segments/offered"] >= self._expected or time.monotonic() - self._collected > COUNT_SECONDS
+
+    def _steps_for(self, missing: int) -> int:
+        """Env steps for this many segments: whole ones in every environment, at most a train batch at a time."""
+        runners = self.algorithm.config
+        envs = max(1, runners.num_env_runners) * runners.num_envs_per_env_runner
+        windows = -(-missing // envs)
+        steps: int = windows * envs * self.config.query.segment_length
+        return min(self.config.learner.train_batch_size, steps)
+
     def _learn(self) -> dict[str, Any]:
         result = self.algorithm.train()
         runners = result.get("env_runners", {})
@@ -160,13 +178,7 @@ class Loop:
         self.progress.env_steps += sampled - self._lifetime
         self._lifetime = sampled
         self.progress.iteration += 1
-        learner = result.get("learners", {}).get("default_policy", {})
-        timers = result.get("timers", {})
-        row: dict[str, Any] = {name: _number(learner.get(key)) for key, name in LEARNER_METRICS.items()}
-        if self.config.learner.kl_coeff == 0:
-            del row["learner/kl"]  # RLlib measures it only where it is penalised, and says 0 elsewhere
-        row["time/sample_seconds"] = _number(timers.get("env_runner_sampling_timer"))
-        row["time/learn_seconds"] = _number(timers.get("learner_update_timer"))
+        row = learner_row(result, kl=self.config.learner.kl_coeff > 0)
         row.update(self._runner_row(runners))
         self._tell()
         return {**row, "phase": "learning"}
@@ -177,15 +189,7 @@ class Loop:
         self._recent.extend(fresh)
         self._fresh = [(float(true), int(length)) for true, _, length in fresh]
         self.progress.episodes += len(fresh)
-        row = {
-            "reward/label_wait_ms": _number(runners.get("label_wait_ms")),
-            "reward/label_us_per_step": _number(runners.get("label_us_per_step")),
-            "reward/predicted_mean": _number(runners.get("predicted_mean")),
-            "reward/predicted_std": _number(runners.get("predicted_std")),
-            "segments/dropped": _number(runners.get("segments_dropped")),
-            "segments/short": _number(runners.get("segments_short")),
-        }
-        return {name: value for name, value in row.items() if value is not None}
+        return runner_row(runners)
 
     def _tell(self) -> None:
         if self.services is not None:
@@ -203,21 +207,17 @@ class Loop:
         now, progress = time.monotonic(), self.progress
         before, steps_before = self._last_row
         progress.wall_seconds = now - self._started
-        row = {**(self.services.status() if self.services else {}), **row}
-        published = row.pop("reward/published_steps", None)
-        row = {name: value for name, value in row.items() if name not in HIDDEN}
-        row.update(
-            {
-                "env_steps": progress.env_steps,
-                "iteration": progress.iteration,
-                "episodes": progress.episodes,
-                "wall_seconds": progress.wall_seconds,
-                "env_steps_per_second": (progress.env_steps - steps_before) / max(1e-9, now - before),
-                **self._returns(),
-            }
-        )
-        if published is not None and row.get("reward/version"):
-            row["reward/staleness_steps"] = progress.env_steps - published
+        status = self.services.status() if self.services else {}
+        row = {
+            **status_row(status, env_steps=progress.env_steps),
+            **row,
+            "env_steps": progress.env_steps,
+            "iteration": progress.iteration,
+            "episodes": progress.episodes,
+            "wall_seconds": progress.wall_seconds,
+            "env_steps_per_second": (progress.env_steps - steps_before) / max(1e-9, now - before),
+            **returns_row(self._recent),
+        }
         every = self.config.evaluation.every_env_steps
         if every is not None and progress.env_steps - self._evaluated_at >= every:
             self._evaluated_at = progress.env_steps
@@ -226,22 +226,6 @@ class Loop:
         self._last_row = (now, progress.env_steps)
         self.metrics.write(row)
         self.display.update(row)
-
-    def _returns(self) -> dict[str, Any]:
-        if not self._recent:
-            return {}
-        true, predicted, lengths = (np.array(column) for column in zip(*self._recent, strict=True))
-        row: dict[str, Any] = {
-            "env_runners/episode_return_mean": float(true.mean()),
-            "env_runners/episode_len_mean": float(lengths.mean()),
-        }
-        priced = np.isfinite(predicted)  # none that began in the warm-up, none of the control arm
-        if priced.any():
-            true, predicted = true[priced], predicted[priced]
-            row["predicted_return_mean"] = float(predicted.mean())
-            if len(true) > 2 and true.std() > 0 and predicted.std() > 0:
-                row["return_correlation"] = float(np.corrcoef(true, predicted)[0, 1])
-        return row
 
     def evaluate(self, *, seed: int) -> Evaluation:
         """The present policy's true return."""
@@ -274,15 +258,5 @@ class Loop:
         self._last_row = (time.monotonic(), self.progress.env_steps)
         lifetime = self.algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0)
         self._lifetime = int(lifetime)
+        self._tell()  # how long the warm-up was, before the first question of the resumed run
         return True
-
-
-HIDDEN = {"fatal", "waiting_for", "beat", "reward/fit_seconds", "labels/trainable", "labels/duplicates"}
-"""Status entries for `rlhp status`, not for the curves."""
-
-
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    return number if np.isfinite(number) else None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import torch
+
 from rlhp import configfile
 from rlhp.config import RunConfig
 from rlhp.labeling.teacher import make_teacher
@@ -17,28 +19,46 @@ from rlhp.query.queue import QueryQueue
 from rlhp.query.selection import make_selection
 from rlhp.query.server import EmbeddedRedis
 from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.reuse import merge_into
+from rlhp.reward.network import Architecture, build, usable_device
+from rlhp.reward.reuse import merge_into, refuse
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
 
 REDIS_URL = "RLHP_REDIS_URL"
 
 
-def check(config: RunConfig) -> EnvFacts:
-    """The facts of the environment; ValueError for whatever cannot work, before anything was started."""
+def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
+    """The facts of the environment; ValueError for whatever cannot work, before anything was started or written.
+
+    With `resume` nothing is said about answers to reuse: the run has its copies already.
+    """
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     check_passthrough(config.learner.rllib)
-    if config.preferences and config.query.segment_length > facts.episode_limit:
+    if config.preferences:
+        _check_preferences(config, facts)
+        if config.labels.reuse is not None and not resume:
+            refuse(config.labels.reuse, spaces=facts.spaces, segment_length=config.query.segment_length)
+    return facts
+
+
+def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
+    if config.query.segment_length > facts.episode_limit:
         raise ValueError(
             f"query.segment_length={config.query.segment_length} is longer than any episode of {config.env.id} "
             f"({facts.episode_limit} steps), so no full segment could ever be cut; shorten the segment"
         )
-    if config.preferences:
-        make_selection(config.query.selection)
+    make_selection(config.query.selection)
+    build(Architecture.of(config.reward, spaces=facts.spaces), generator=torch.Generator())
+    if config.ray.address is None:  # another machine may have the device that this one lacks
+        usable_device(config.reward.device)
     if config.labels.source == "oracle":
         make_teacher(config.labels.teacher, seed=config.seed)
-    return facts
+        if ":" not in config.labels.teacher.name and not config.shares_env_reward:
+            raise ValueError(
+                f"the built-in teacher {config.labels.teacher.name!r} judges by env rewards, which "
+                "labels.share_env_reward=false keeps from it; leave that key out, or name a teacher of your own"
+            )
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class SerialServices:
         self._rate = AnswerRate()
         self._housekeeping = Housekeeping(queue)
         self._env_steps = 0
+        self._warned = False
 
     def progress(self, *, env_steps: int, **facts: Any) -> None:
         """As `QueryActor.progress`."""
@@ -48,11 +49,26 @@ class SerialServices:
 
     def turn(self) -> None:
         """Ask, answer, fit."""
-        while self._asking.step() + (self._worker.step() if self._worker is not None else 0):
+        while self._ask_and_answer():
             pass
         while self._fitting.step(self._env_steps):
             pass
         self._housekeeping.turn()
+
+    def _ask_and_answer(self) -> bool:
+        """One round; whether another may bring more. After one of skips alone it is the next turn's to ask again."""
+        asked = self._asking.step()
+        if self._worker is None:
+            return asked > 0
+        counts = self._worker.counts
+        answers, settled = counts.answers, -1
+        while settled != counts.settled:
+            settled = counts.settled
+            self._worker.step()
+        if asked and counts.answers == answers and not self._warned:
+            self._warned = True
+            log.warning("the teacher skipped all %d queries of a round; others are asked instead", asked)
+        return counts.answers > answers
 
     def status(self) -> dict[str, Any]:
         """Numbers of every role, by metric name."""

@@ -18,6 +18,8 @@ class Summary:
     source: str
     seed: int
     env_steps: int
+    iterations: int
+    """Learner updates: 0 where the run ended in its warm-up."""
     wall_seconds: float
     random_return: float
     """Mean true return of uniform actions."""
@@ -34,11 +36,17 @@ class Summary:
 
     def __str__(self) -> str:
         ended = "stopped" if self.interrupted else "finished"
+        policy = "trained policy" if self.iterations else "untrained policy"
         lines = [
             f"{ended} after {self.env_steps:,} env steps in {self.wall_seconds:.0f} s",
-            f"true return: random policy {self.random_return:.1f}, trained policy {self.true_return:.1f} "
+            f"true return: random policy {self.random_return:.1f}, {policy} {self.true_return:.1f} "
             f"(+- {self.true_return_std:.1f} over {self.episodes} episodes)",
         ]
+        if not self.iterations and not self.interrupted:
+            lines.append(
+                f"warning: the policy was never trained: all {self.env_steps:,} env steps went into the warm-up; "
+                "give more learner.total_env_steps, or a smaller labels.initial_share or labels.budget"
+            )
         if self.source != "none":
             lines.append(f"labels: {self.labels_answered} answers, reward version {self.reward_version}")
         lines += [f"plot: {plot}" for plot in self.plots]
@@ -60,6 +68,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         source=config.labels.source,
         seed=config.seed,
         env_steps=loop.progress.env_steps,
+        iterations=loop.progress.iteration,
         wall_seconds=loop.progress.wall_seconds,
         random_return=by_chance.mean,
         true_return=trained.mean,

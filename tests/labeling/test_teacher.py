@@ -333,9 +333,9 @@ def test_a_module_in_the_working_directory_is_found_and_given_the_seed(elsewhere
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("wrong_a:", "", r"a teacher of your own is named package\.module:Name, got 'wrong_a:'"),
-        ("not_there:Mine", "", r"importing 'not_there' failed \(ModuleNotFoundError: No module named 'not_there'\)"),
-        ("wrong_c:Mine", "1 / 0\n", r"importing 'wrong_c' failed \(ZeroDivisionError: division by zero\)"),
+        ("wrong_a:", "", r"labels\.teacher\.name is named package\.module:Name, got 'wrong_a:'"),
+        ("not_there:Mine", "", r"'not_there' cannot be imported \(ModuleNotFoundError: No module named 'not_there'\)"),
+        ("wrong_c:Mine", "1 / 0\n", r"'wrong_c' cannot be imported \(ZeroDivisionError: division by zero\)"),
         ("wrong_d:Mime", "class Mine: ...\n", r"module 'wrong_d' has no 'Mime'; did you mean 'Mine'\?"),
         ("wrong_e:Mine", "class Mine: ...\n", r"teacher 'wrong_e:Mine' has no method answer\(query\)"),
         ("wrong_f:Mine", "Mine = 3\n", r"teacher 'wrong_f:Mine' is a int, not a class or a function that builds one"),

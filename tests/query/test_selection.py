@@ -69,8 +69,11 @@ def test_strategies_go_by_name() -> None:
     ("name", "message"),
     [
         ("disagrement", r"query.selection is random, disagreement or package.module:Name; got 'disagrement'"),
-        ("no_such_module:Name", r"query.selection='no_such_module:Name' cannot be imported: No module named"),
-        ("tests.query.own_selection:Absent", r"cannot be imported: .* has no attribute 'Absent'; is it on PYTHONPATH"),
+        (
+            "no_such_module:Name",
+            r"query.selection='no_such_module:Name': 'no_such_module' cannot be imported .ModuleNotFoundError",
+        ),
+        ("tests.query.own_selection:Absent", r"query.selection=.*: module 'tests.query.own_selection' has no 'Absent'"),
         ("tests.query.own_selection:Unready", r"could not be built: .* missing 1 required .* 'needed'"),
         ("tests.query.own_selection:Silent", r"has no method rank\(pairs, returns, rng\) -> scores"),
     ],

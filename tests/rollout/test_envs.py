@@ -101,9 +101,9 @@ def test_an_unknown_id_is_answered_with_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("env_id", "keys", "message"),
     [
-        ("nowhere.envs:make", {}, "'nowhere.envs' could not be imported (No module named 'nowhere')"),
-        ("nowhere:Env-v0", {}, "'nowhere' could not be imported (No module named 'nowhere')"),
-        (OWN + "limitd", {}, "tests.rollout.example_envs has no 'limitd'. Did you mean 'limited'?"),
+        ("nowhere.envs:make", {}, "'nowhere.envs' cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
+        ("nowhere:Env-v0", {}, "'nowhere' cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
+        (OWN + "limitd", {}, "module 'tests.rollout.example_envs' has no 'limitd'; did you mean 'limited'?"),
         (OWN + "NOT_CALLABLE", {}, "names a int, which cannot be called"),
         (OWN + "forgets_to_return", {}, "returned a NoneType, not a gymnasium.Env"),
         (OWN + "fails", {"kwargs": {"why": "no licence."}}, "with env.kwargs={'why': 'no licence.'}: no licence."),

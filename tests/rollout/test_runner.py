@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import ray
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -17,6 +18,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 
 from rlhp.config import RunConfig
+from rlhp.learn.settings import algorithm_config
 from rlhp.rollout.envs import make_env, probe
 from rlhp.rollout.runner import EPISODES, ColumnarEnvRunner, executed_actions
 from rlhp.types import Array
@@ -329,6 +331,27 @@ def test_twice_the_same_seed_is_twice_the_same_rollout_and_another_seed_is_anoth
         found.append([(segment.id, segment.obs[""].tobytes()) for segment in basket.segments])
     assert found[0] == found[1]
     assert {obs for _, obs in found[0]}.isdisjoint({obs for _, obs in found[2]})
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_env_runner_that_was_restarted_plays_other_episodes() -> None:
+    config = small(env=DRIFT, labels={"source": "none"}, rollout={"num_env_runners": 1})
+    settings = algorithm_config(config, probe(config.env).spaces, action_space=action_space(config))
+    remote = ray.remote(num_cpus=0, max_restarts=1, max_task_retries=1)(ColumnarEnvRunner)
+
+    def played(runner: Any) -> tuple[bytes, bytes]:
+        (episode, *_) = ray.get(runner.sample.remote(num_timesteps=30, explore=True))
+        return episode.get_observations(0).tobytes(), episode.get_actions().tobytes()
+
+    first, twin = (remote.remote(config=settings, worker_index=1) for _ in range(2))
+    before = played(first)
+    assert played(twin) == before, "by the seed of the run"
+    ray.kill(first, no_restart=False)
+    after = played(first)
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+    for runner in (first, twin):
+        ray.kill(runner)
 
 
 @pytest.mark.parametrize("wish", [{"num_episodes": 2}, {"num_timesteps": 5, "random_actions": True}])

@@ -1,0 +1,112 @@
+"""The Ray that a run lives in: a local one that fits, or the cluster that the config names; quietly.
+
+Code of a user's own: Ray puts the driver's working directory on the import path of every process it starts for a
+run. On another node that helps only where the same directory is there, as on a shared disk. Elsewhere the modules
+are installed on every node, or travel with the job: `ray job submit --working-dir . -- rlhp train ...`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rlhp.config import RunConfig
+from rlhp.reward.client import NAMESPACE
+
+NOISY = ("ray.rllib", "ray.tune", "ray.train", "ray._common.deprecation", "ray._private.authentication")
+"""Python loggers that speak of RLlib's own habits, and of parts of Ray that a run does not use."""
+NOISE = (b"Set ray log level from environment variable", b"gcs_client.cc")
+"""What Ray's C++ side says about being told to be silent, and about a head it cannot join, which we say in a line."""
+ANSWER_SECONDS = 10.0
+
+
+def hush() -> None:
+    """Only errors of Ray's Python side reach the terminal; call it before RLlib builds anything."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
+    """Join the cluster that the config names, or start a local one; leave it as it was found.
+
+    A Ray that already runs in this process is used as it is. ValueError for a cluster of fewer than `cpus` CPUs.
+    """
+    hush()
+    if ray.is_initialized():
+        yield
+        return
+    address = config.ray.address
+    local = {} if address else {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
+    # RLlib keeps the arguments of restartable env runners in the object store, which Ray calls an error each time.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if address:
+        _refuse_silence(address)
+    try:
+        with _without_noise(), _explained(address):
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)
+        if address:
+            _refuse_too_small(cpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _explained(address: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"ray.address={address}: {error}. Ask `ray status` there whether it runs; a cluster that wants a token is "
+            "joined with RAY_AUTH_MODE=token and the cluster's own token in this environment"
+        ) from error
+
+
+def _refuse_silence(address: str) -> None:
+    """ConnectionError at once where nobody listens at `host:port`: Ray would try for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in address:
+        return  # `auto`, or an address of Ray's client
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"ray.address={address}: nothing answers there ({error}); start the head with `ray start --head`, or leave "
+            "ray.address empty for a local Ray"
+        ) from error
+
+
+def _refuse_too_small(cpus: int) -> None:
+    there = ray.cluster_resources().get("CPU", 0)
+    if there < cpus:
+        raise ValueError(
+            f"the run needs {cpus} CPUs, the Ray cluster has {there:g}; lower rollout.num_env_runners, or add nodes"
+        )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Hold back what this process writes to stderr, then write it all but the lines of `NOISE`.
+
+    The C++ side writes past Python, so the file descriptor is what has to be turned; into a file, since a process
+    that is started meanwhile may keep it for good.
+    """
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if not any(noise in line for noise in NOISE):
+                    os.write(2, line)

@@ -1,0 +1,258 @@
+"""The reward trainer: answers become preferences on disk, preferences become versions; a kill loses neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.live import REUSED
+from rlhp.reward.trainer import RewardTrainer
+from tests.reward.dataset_samples import answer, segment
+from tests.reward.trainer_parts import LABELER, PAGE, DiesBeforeAck, Run, as_json, config, known_rows, transitions
+
+
+@pytest.fixture
+def run(redis_url: str, tmp_path: Path) -> Run:
+    return Run(redis_url, tmp_path)
+
+
+def worked(trainer: RewardTrainer, env_steps: int) -> dict[str, Any]:
+    """The status once nothing is left to do at this env step."""
+    while trainer.step(env_steps):
+        pass
+    return trainer.status()
+
+
+# Version 1
+
+
+def test_version_1_is_fitted_once_all_initial_answers_are_in(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer("first", "second", "tie")
+    status = worked(trainer, 100)
+    assert (status["reward/version"], status["labels/answered"], status["reward/updates"]) == (0, 3, 0)
+    assert run.published == []
+    run.answer("first")
+    status = worked(trainer, 120)
+    assert status["reward/version"] == 1
+    assert status["labels/trainable"] == 4
+    assert status["reward/published_steps"] == 120
+    assert status["reward/updates"] == 2, "two epochs of one minibatch"
+    assert run.published == [1]
+    assert run.newest().version == 1
+
+
+def test_offline_waits_for_the_whole_budget(run: Run) -> None:
+    trainer = run.trainer(config(labels={"schedule": "offline", "budget": 5}))
+    run.answer(*4 * ["first"])
+    assert worked(trainer, 0)["reward/version"] == 0
+    run.answer("second")
+    assert worked(trainer, 0)["reward/version"] == 1
+
+
+def test_an_incomparable_pair_counts_as_answered_and_is_never_trained_on(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer("first", "incomparable", "incomparable", "tie")
+    status = worked(trainer, 0)
+    assert status["reward/version"] == 1
+    assert (status["labels/answered"], status["labels/incomparable"], status["labels/ties"]) == (4, 2, 1)
+    assert status["labels/trainable"] == 2
+    assert run.dataset().counts()["incomparable"] == 2
+
+
+def test_nothing_is_fitted_to_incomparable_answers_alone(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer(*4 * ["incomparable"])
+    assert worked(trainer, 0)["reward/version"] == 0
+    run.answer("second")
+    assert worked(trainer, 0)["reward/version"] == 1
+
+
+def test_version_1_waits_until_somebody_knows_recent_transitions(run: Run) -> None:
+    known: list[bool] = []
+    trainer = run.trainer(recent=lambda count: transitions(count) if known else None)
+    run.answer(*4 * ["first"])
+    assert worked(trainer, 0)["reward/version"] == 0
+    known.append(True)
+    assert worked(trainer, 0)["reward/version"] == 1
+
+
+def test_reused_answers_alone_make_version_1_and_are_not_counted_as_this_runs(run: Run) -> None:
+    pairs = [(segment(100 + 2 * n), segment(101 + 2 * n)) for n in range(3)]
+    store = run.dataset()
+    store.add_segments([each for pair in pairs for each in pair])
+    store.add_events([answer(*pair, note=f"{REUSED}elsewhere") for pair in pairs])
+    trainer = run.trainer(config(labels={"budget": 0, "reuse": "elsewhere"}))
+    status = worked(trainer, 0)
+    assert (status["reward/version"], status["labels/answered"], status["labels/trainable"]) == (1, 0, 3)
+
+
+# Later versions
+
+
+def test_fitting_is_paid_by_env_steps(run: Run) -> None:
+    trainer = run.trainer(config(reward={"publish_every_steps": 1_000_000}))
+    run.answer(*4 * ["first"])
+    before = worked(trainer, 1000)["reward/updates"]
+    for env_steps, earned in [(1000, 0), (1019, 0), (1020, 1), (1100, 5), (1100, 5), (1410, 20)]:
+        assert worked(trainer, env_steps)["reward/updates"] - before == earned, env_steps
+    run.answer("second", "tie")
+    assert worked(trainer, 1410)["reward/updates"] - before == 20, "answers are no reason to fit more"
+
+
+def test_one_turn_fits_no_more_than_what_lets_it_look_at_the_stream_again(run: Run) -> None:
+    trainer = run.trainer(config(reward={"publish_every_steps": 1_000_000}))
+    run.answer(*4 * ["first"])
+    before = worked(trainer, 0)["reward/updates"]
+    assert trainer.step(10_000)
+    assert trainer.status()["reward/updates"] - before == 50
+    run.answer("second")
+    assert trainer.step(10_000)
+    assert trainer.status()["labels/answered"] == 5
+
+
+def test_a_version_is_published_every_so_many_env_steps(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer(*4 * ["first"])
+    worked(trainer, 50)
+    found = [worked(trainer, env_steps)["reward/version"] for env_steps in (50, 149, 150, 151, 249, 250, 900, 901)]
+    assert found == [1, 1, 2, 2, 2, 3, 4, 4]
+    assert run.published == [1, 2, 3, 4]
+    assert trainer.status()["reward/published_steps"] == 900
+
+
+def test_without_a_gradient_step_there_is_no_new_version(run: Run) -> None:
+    trainer = run.trainer(config(reward={"label_uses_per_step": 0}))
+    run.answer(*4 * ["first"])
+    assert worked(trainer, 0)["reward/version"] == 1
+    assert worked(trainer, 100_000)["reward/version"] == 1
+
+
+def test_a_version_is_on_disk_before_anyone_is_rewarded_by_it(run: Run) -> None:
+    seen: list[int] = []
+    trainer = run.trainer(publish=lambda weights: seen.append(run.newest().version - weights.version))
+    run.answer(*4 * ["first"])
+    worked(trainer, 0)
+    worked(trainer, 200)
+    assert seen == [0, 0]
+
+
+# Answers
+
+
+def test_a_retracted_answer_is_forgotten(run: Run) -> None:
+    trainer = run.trainer()
+    *_, last = run.answer("first", "second", "tie", "first")
+    worked(trainer, 0)
+    undo = run.queue.undo(query=last, labeler=LABELER, page=PAGE, rev=1)
+    status = worked(trainer, 0)
+    assert (status["labels/answered"], status["labels/trainable"]) == (3, 3)
+    assert undo.token is not None
+    run.queue.answer(query=last, labeler=LABELER, page=PAGE, token=undo.token, answer="second", rev=2)
+    status = worked(trainer, 0)
+    assert (status["labels/answered"], status["labels/trainable"]) == (4, 4)
+    (preference,) = [p for p in run.dataset().preferences() if p.query == last]
+    assert preference.answer == "second"
+
+
+def test_an_answer_changed_to_incomparable_leaves_the_training_data(run: Run) -> None:
+    trainer = run.trainer()
+    query, *_ = run.answer(*4 * ["first"])
+    worked(trainer, 0)
+    undo = run.queue.undo(query=query, labeler=LABELER, page=PAGE, rev=1)
+    assert undo.token is not None
+    run.queue.answer(query=query, labeler=LABELER, page=PAGE, token=undo.token, answer="incomparable", rev=2)
+    status = worked(trainer, 0)
+    assert (status["labels/answered"], status["labels/incomparable"], status["labels/trainable"]) == (4, 1, 3)
+
+
+def test_an_answer_is_acknowledged_only_when_it_is_on_disk(run: Run) -> None:
+    run.answer("first", "second", "tie")
+    dying = run.trainer(answers=DiesBeforeAck(run.queue))
+    with pytest.raises(SystemExit):
+        dying.step(0)
+    assert len(known_rows(run)) == 3
+    assert run.queue.stats().unacked == 3
+    restarted = run.trainer()
+    status = worked(restarted, 0)
+    assert status["labels/answered"] == 3
+    assert len(known_rows(run)) == len(set(known_rows(run))) == 3, "delivered twice, stored once"
+    assert run.queue.stats().backlog == 0
+
+
+def test_an_answer_that_could_not_be_stored_is_delivered_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.answer("first")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    trainer = run.trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceDataset, "add_events", full)
+        with pytest.raises(OSError, match="No space left"):
+            trainer.step(0)
+    assert run.queue.stats().unacked == 1
+    assert worked(run.trainer(), 0)["labels/answered"] == 1
+    assert run.queue.stats().backlog == 0
+
+
+# Restarts
+
+
+def test_a_restarted_trainer_goes_on_where_it_was(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer("first", "second", "tie", "incomparable")
+    worked(trainer, 40)
+    before = worked(trainer, 260)
+    assert before["reward/version"] == 2
+    again = run.trainer()
+    assert run.published == [1, 2, 2], "replicas that lost a push get the newest version again"
+    after = again.status()
+    for name in ("reward/version", "reward/updates", "reward/published_steps", "labels/answered", "labels/trainable"):
+        assert after[name] == before[name], name
+    worked(again, 260)
+    assert again.status()["reward/updates"] == before["reward/updates"], "what was paid for is not paid again"
+    run.answer("second")
+    assert worked(again, 360)["reward/version"] == 3
+    assert run.published == [1, 2, 2, 3]
+
+
+def test_a_trainer_killed_between_state_and_version_never_repeats_a_version(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer(*4 * ["first"])
+    worked(trainer, 0)
+    worked(trainer, 100)
+    (run.folder / "reward" / "version-000002.reward").unlink()
+    again = run.trainer()
+    assert run.published == [1, 2, 1]
+    assert worked(again, 200)["reward/version"] == 3
+
+
+def test_a_trainer_killed_before_its_first_version_starts_anew(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer(*4 * ["first"])
+    worked(trainer, 0)
+    (run.folder / "reward" / "version-000001.reward").unlink()
+    assert worked(run.trainer(), 0)["reward/version"] == 1
+
+
+def test_the_ensemble_after_a_restart_is_the_one_that_never_died(run: Run) -> None:
+    run.answer("first", "second", "tie", "first", "second")
+    whole = run.trainer()
+    worked(whole, 0)
+    restarted = run.trainer()
+    for trainer in (whole, restarted):
+        trainer.step(400)
+    states = [trainer._fitter.publish(9).to_bytes() for trainer in (whole, restarted)]
+    assert states[0] == states[1]
+
+
+def test_status_is_plain_numbers(run: Run) -> None:
+    trainer = run.trainer()
+    run.answer(*4 * ["first"])
+    status = as_json(worked(trainer, 0))
+    assert status["reward/train_accuracy"] is not None
+    assert status["reward/fit_seconds"] > 0

@@ -1,0 +1,80 @@
+"""The roles as processes, built from a run directory alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlhp.query.queue import QueryQueue
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.store import RewardStore
+from rlhp.rundir import RunDir
+from rlhp.running.processes import QueryProcess, RewardModelProcess, TrainerProcess
+from tests.labeling.parts import until
+from tests.reward.dataset_samples import segment
+from tests.reward.versions import fragment, weights
+from tests.running.parts import answer, ask, run_in
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def run(redis_url: str, tmp_path: Path) -> Iterator[tuple[RunDir, QueryQueue]]:
+    root = logging.getLogger("rlhp")
+    before, level = list(root.handlers), root.level
+    yield run_in(tmp_path, redis_url, labels={"initial_share": 0.2})
+    for handler in [each for each in root.handlers if each not in before]:  # a process would take them with it
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, _ = run
+    store = RewardStore(rundir.path / "reward")
+    for version in (1, 2):
+        store.save(weights(version), trainer_state=b"")
+    replica = RewardModelProcess(str(rundir.path), 0)
+    assert replica.label(*fragment())[1] == 2
+    assert replica.status()["pid"] == os.getpid()
+    assert f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
+
+
+def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    actor = QueryProcess(str(rundir.path))
+    actor.offer([segment(number) for number in range(10)])
+    until(lambda: queue.stats().asked == 4)
+    status = actor.status()
+    assert (status["segments/pool"], status["fatal"], status["waiting_for"]) == (10, None, None)
+    recent = actor.recent(7)
+    assert recent is not None
+    assert len(recent[0]) == 7
+    assert actor._background.stop()
+
+
+def test_a_reward_trainer_fits_nothing_before_it_knows_how_far_the_run_is(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    ask(rundir, queue, 5)
+    answer(queue, 5)
+    trainer = TrainerProcess(str(rundir.path))
+    assert trainer.status()["labels/answered"] == 0
+    trainer.progress(100)
+    until(lambda: trainer.status()["labels/answered"] == 5)
+    status = trainer.status()
+    assert (status["reward/version"], status["fatal"]) == (0, None), "no query actor knows any transitions"
+    trainer.finish()
+
+
+def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    ask(rundir, queue, 5)
+    trainer = TrainerProcess(str(rundir.path))
+    answer(queue, 5)
+    trainer.finish()
+    assert PreferenceDataset.open(rundir.preferences).counts()["answers"] == 5
+    assert queue.stats().backlog == 0

@@ -1,0 +1,112 @@
+"""Kill -9 in a real distributed run: it goes on, and no answer is lost or counted twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlhp.rundir import RunDir
+from tests.fault_parts import PATIENCE_SECONDS, Driver, check_answers, check_versions, command_line, kill
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+
+VICTIMS = {
+    "labeler": "rlhp label",
+    "redis": "-server 127.0.0.1:",
+    "reward trainer": "ray::TrainerProcess",
+    "reward model": "ray::RewardModelProcess",
+    "query actor": "ray::QueryProcess",
+    "env runner": "ray::ColumnarEnvRunner",
+}
+"""What stands in the command line of each."""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """One run for all the kills, in the order of the file."""
+    with Driver(tmp_path_factory.mktemp("faults")) as driver:
+        driver.start()
+        yield driver
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_the_run_goes_on_when_a_process_is_killed(driver: Driver, victim: str) -> None:
+    driver.until(lambda: driver.newest("reward/version") >= 2)
+    if victim == "labeler":
+        driver.until(lambda: driver.newest("queue/leased") > 0)  # so that it dies with a query in its hands
+    before = driver.pids(VICTIMS[victim])
+    assert before, f"no {victim} among {driver.processes()}"
+    one = min(before)
+    kill([one])
+    driver.until(lambda: len(driver.pids(VICTIMS[victim]) - {one}) == len(before))
+    driver.goes_on()
+
+
+def test_ctrl_c_ends_it_with_a_checkpoint_and_every_answer_on_disk(driver: Driver) -> None:
+    driver.until(lambda: driver.newest("reward/version") >= 2)
+    driver.interrupt()
+    assert driver.wait() == 130
+    said = driver.output.read_text()
+    assert "stopping after this iteration, with a checkpoint; Ctrl-C again stops at once" in said
+    assert "stopped after" in said
+    assert f"continue with: rlhp train --resume {driver.path}" in said
+    assert "Traceback" not in said
+    assert RunDir.open(driver.path).info().state == "interrupted"
+    steps = int(driver.newest("env_steps"))
+    assert (driver.path / "checkpoints" / f"step-{steps:09d}" / "rlhp.json").is_file()
+    check_answers(driver.path)
+    check_versions(driver.rows())
+    steps = [row["env_steps"] for row in driver.rows()]
+    assert steps == sorted(steps)
+
+
+def test_a_killed_driver_leaves_nobody_behind_and_its_run_can_be_resumed(tmp_path: Path) -> None:
+    with Driver(tmp_path) as driver:
+        driver.start()
+        # Warm-up: the query actor forgets its segments, so steps are needed again, from env runners that were killed.
+        driver.until(lambda: driver.newest("segments/pool") > 0)
+        kill(driver.pids(VICTIMS["env runner"]) | driver.pids(VICTIMS["query actor"]))
+        driver.until(lambda: driver.newest("reward/version") >= 2)
+        driver.until(lambda: any((driver.path / "checkpoints").glob("step-*")))
+        everybody = ours(driver)
+        kill([driver.process.pid])
+        driver.process.wait()
+        wait_until_gone(everybody)
+
+        total = int(driver.newest("env_steps")) + 3000
+        driver.start("--set", f"learner.total_env_steps={total}")
+        assert driver.wait() == 0, driver.said()
+        info = RunDir.open(driver.path).info()
+        assert (info.state, info.resumed) == ("finished", 1)
+        check_answers(driver.path)
+        check_versions(driver.rows())
+
+
+def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    with Driver(tmp_path) as driver:
+        driver.start("--set", "evaluation.episodes=1000000")  # the first Ctrl-C alone would take for ever
+        driver.until(lambda: driver.newest("labels/asked") > 0)
+        everybody = ours(driver)
+        driver.interrupt()
+        driver.until(lambda: "Ctrl-C again stops at once" in driver.output.read_text())
+        driver.until(lambda: any((driver.path / "checkpoints").glob("step-*")))
+        driver.interrupt()
+        assert driver.wait() == 130
+        assert driver.output.read_text().endswith("interrupted\n")
+        assert RunDir.open(driver.path).info().state == "interrupted"
+        wait_until_gone(everybody)
+
+
+def ours(driver: Driver) -> set[int]:
+    """Every process of the run but Ray's own, some of which take a minute to notice that nobody is there."""
+    return {pid for words in (*VICTIMS.values(), "supervisor.py") for pid in driver.pids(words)}
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left := [words for pid in pids if (words := command_line(pid))]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.1)
