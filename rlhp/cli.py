@@ -25,8 +25,21 @@ MISTAKE = 2
 _run = click.argument("run", type=click.Path(path_type=Path))
 
 
+def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib import metadata
+
+    try:
+        version = metadata.version("rlhp")
+    except metadata.PackageNotFoundError:
+        version = f"is not installed: it runs from the checkout in {Path(__file__).parents[1]}"
+    click.echo(f"rlhp {version}")
+    context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="rlhp")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="The version.")
 def rlhp() -> None:
     """Deep reinforcement learning from human preferences.
 

@@ -28,6 +28,10 @@ learner: {lr: 1e-4}
 rlhp train mine.yaml --set seed=3 --set labels.budget=1400
 ```
 
+Mappings that are passed on to code of yours or RLlib's (`env.kwargs`, `labels.teacher.kwargs`,
+`reward.module_kwargs`, `learner.rllib`) are merged between files as well. On the command line
+`--set env.kwargs.size=3` changes one entry, and `--set 'env.kwargs={size: 3}'` replaces them all: `{}` clears.
+
 The rules of YAML 1.2 hold: `1e-4` is a number, only `true` and `false` are booleans (`on` and `no` are texts),
 `null` is nothing. A key written twice, an unknown key or a value out of range is an error; all errors of a file are
 reported at once, each with its key, its line and the way out, and the exit code is 2. The run directory keeps the

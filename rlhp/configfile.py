@@ -4,7 +4,10 @@ Every problem of a configuration is reported at once, one line each; see `rlhp.c
 
     # mine.yaml
     extends: configs/halfcheetah.yaml    # relative to this file
-    labels: {budget: 350}                # groups of keys are merged, everything else is replaced
+    labels: {budget: 350}                # mappings are merged, everything else is replaced
+
+`--set` merges groups of keys too, but what a user passes on as a mapping of their own (`env.kwargs` and the like)
+it replaces as a whole: `--set env.kwargs={}` clears it, `--set env.kwargs.size=3` changes one entry.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[
         except ValueError as error:
             wrong.append(str(error))
             continue
-        merged = _merge(merged, _nested(name, value))
+        merged = _merge(merged, _nested(name, value), whole=_free_below(name))
         where[name] = f"--set {name}"
     merged = _without_empty_groups(merged)
     wrong += configkeys.booleans_for_numbers(merged, places=where)
@@ -73,13 +76,15 @@ def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[
 
 def teacher(start: TeacherConfig, *, sets: Sequence[str] = ()) -> TeacherConfig:
     """`start` with "key=value" on top; the keys are those below `labels.teacher`."""
-    data = start.model_dump()
+    data, prefix = start.model_dump(), "labels.teacher."
     try:
         for text in sets:
-            data = _merge(data, _nested(*_assignment(text, option="--set-teacher")))
+            name, value = _assignment(text, option="--set-teacher")
+            whole = {free.removeprefix(prefix) for free in _free_below(prefix + name)}
+            data = _merge(data, _nested(name, value), whole=whole)
         return TeacherConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(configkeys.problems(error, data, places={}, prefix="labels.teacher.")) from None
+        raise ConfigError(configkeys.problems(error, data, places={}, prefix=prefix)) from None
 
 
 def dump(config: RunConfig) -> str:
@@ -172,13 +177,24 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key; a list or a number replaces what was there; an empty group changes nothing."""
+def _free_below(name: str) -> set[str]:
+    """The keys at or below `name` whose value is a mapping of the user's own."""
+    free = {key.name for key in configkeys.all_keys() if key.type == "mapping"}
+    return {key for key in free if f"{key}.".startswith(f"{name}.")}
+
+
+def _merge(
+    below: Mapping[str, Any], above: Mapping[str, Any], *, whole: Collection[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    """Mappings merge key by key, but for those named in `whole`, and an empty group changes nothing.
+
+    Whatever is no mapping replaces what was there.
+    """
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merge(old, value)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and prefix + name not in whole:
+            merged[name] = _merge(old, value, whole=whole, prefix=f"{prefix}{name}.")
         elif not (isinstance(old, Mapping) and value is None):
             merged[name] = value
     return merged

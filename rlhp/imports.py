@@ -28,7 +28,7 @@ def load(name: str, *, key: str) -> Any:
     except AttributeError:
         public = [each for each in vars(found) if not each.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; {found.__file__ or module} is what was found"
+        hint = f"; did you mean {close[0]!r}?" if close else f"; {getattr(found, '__file__', module)} is what was found"
         raise ValueError(f"{key}={name!r}: module {module!r} has no {attribute!r}{hint}") from None
 
 

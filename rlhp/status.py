@@ -210,7 +210,8 @@ def _ask_queue(rundir: RunDir) -> tuple[QueueStats | None, str | None]:
         return None, "it has no address yet"
     try:
         ping(url)  # says within milliseconds that a server is away, where the queue would retry
-        stats = QueryQueue(url, run=rundir.name, connect_timeout_seconds=2).stats()
+        with QueryQueue(url, run=rundir.name, connect_timeout_seconds=2) as queue:
+            stats = queue.stats()
     except (ConnectionError, ValueError) as error:
         return None, str(error)
     if stats.state == "missing":

@@ -114,6 +114,13 @@ class ByQueryId:
         return answers[int(digest("by query id", query.id), 16) % len(answers)]
 
 
+class Mute:
+    """Skips every query."""
+
+    def answer(self, query: Query) -> Answer | None:
+        return None
+
+
 class Picky(ByObservation):
     """Skips every second query."""
 

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 import yaml
 
+from rlhp import provenance
 from rlhp.query.server import EmbeddedRedis
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
@@ -56,7 +58,7 @@ class Driver:
         self._config = folder / "run.yaml"
         self._config.write_text(yaml.dump({**SETTINGS, "runs_dir": str(folder / "runs")}))
         self._process: subprocess.Popen[bytes] | None = None
-        self._started: set[int] = set()
+        self._started: dict[int, int | None] = {}
 
     def start(self, *arguments: str) -> None:
         """Begin the run, or go on with it where it exists."""
@@ -75,7 +77,7 @@ class Driver:
     def processes(self) -> dict[int, str]:
         """The command line of every process below the driver, by process id."""
         found = descendants(self.process.pid)
-        self._started |= set(found)
+        self._started |= {pid: provenance.process_start(pid) for pid in found}
         return found
 
     def pids(self, words: str) -> set[int]:
@@ -127,9 +129,10 @@ class Driver:
             self.processes()
             self._process.kill()
             self._process.wait()
-        for pid in self._started:
-            if str(self.path.parent) in command_line(pid) or "ray" in command_line(pid):
-                os.kill(pid, signal.SIGKILL)
+        for pid, started in self._started.items():
+            if provenance.alive(pid, started):  # that one, and not a later one with its id
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -83,6 +83,38 @@ def test_set_is_parsed_like_the_file_and_wins(tmp_path: Path) -> None:
     assert config.seed == 4
 
 
+KEPT = """env: {id: E, kwargs: {a: 1, b: 2}}
+reward: {module_kwargs: {size: 1}, lr: 0.5}
+labels: {teacher: {kwargs: {c: 3}}}
+"""
+
+
+def test_set_replaces_a_mapping_of_ones_own_and_merges_groups_of_keys(tmp_path: Path) -> None:
+    file = write(tmp_path, KEPT)
+    sets = ["env.kwargs={}", "reward={module_kwargs: {depth: 2}}", "labels.teacher.kwargs={d: 4}"]
+    config = configfile.load(file, sets=sets)
+    assert config.env.kwargs == {}
+    assert config.env.id == "E"
+    assert (config.reward.module_kwargs, config.reward.lr) == ({"depth": 2}, 0.5)
+    assert config.labels.teacher.kwargs == {"d": 4}
+
+
+def test_set_of_one_entry_keeps_the_others_of_a_mapping(tmp_path: Path) -> None:
+    config = configfile.load(write(tmp_path, KEPT), sets=["env.kwargs.a=5", "env.kwargs={c: 7}", "env.kwargs.d=8"])
+    assert config.env.kwargs == {"c": 7, "d": 8}
+    assert configfile.load(write(tmp_path, KEPT), sets=["env.kwargs.a=5"]).env.kwargs == {"a": 5, "b": 2}
+
+
+def test_every_mapping_of_ones_own_can_be_cleared(tmp_path: Path) -> None:
+    free = [key.name for key in configkeys.all_keys() if key.type == "mapping"]
+    assert free == ["env.kwargs", "labels.teacher.kwargs", "reward.module_kwargs", "learner.rllib"]
+    file = write(tmp_path, "env: {id: E}")
+    filled = configfile.load(file, sets=[f"{name}.x=1" for name in free])
+    cleared = configfile.load(file, sets=[*(f"{name}.x=1" for name in free), *(f"{name}={{}}" for name in free)])
+    for name in free:
+        assert (configfile.flat(filled)[name], configfile.flat(cleared)[name]) == ({"x": 1}, {})
+
+
 def test_set_without_a_value_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, "env: {id: E}")
     example = "for example learner.lr=1e-4"
@@ -232,6 +264,9 @@ def test_a_teacher_is_changed_by_the_same_rules() -> None:
     assert configfile.teacher(TeacherConfig(name="noisy"), sets=["mistake=0.2"]).mistake == 0.2
     with pytest.raises(ConfigError, match=r"labels\.teacher\.mistake: must be at most 1, got 2; the default is null"):
         configfile.teacher(TeacherConfig(), sets=["mistake=2"])
+    own = TeacherConfig(name="a:B", kwargs={"margin": 1, "tie": 2})
+    assert configfile.teacher(own, sets=["kwargs.tie=3"]).kwargs == {"margin": 1, "tie": 3}
+    assert configfile.teacher(own, sets=["kwargs={tie: 4}"]).kwargs == {"tie": 4}
     with pytest.raises(ConfigError, match="--set-teacher: takes key=value"):
         configfile.teacher(TeacherConfig(), sets=["mistake"])
 

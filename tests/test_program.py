@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from rlhp.config import RunConfig
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.metrics import read_metrics
+from rlhp.query.budget import LabelBudget
 from rlhp.query.queue import QueryQueue
+from rlhp.query.server import EmbeddedRedis
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.store import RewardStore
 from rlhp.rundir import RunDir
 from rlhp.running.summary import Summary
 from rlhp.types import pair_id
 from tests.environments import ByObservation
+from tests.query.parts import Meddler
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -234,12 +238,18 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
 
     longer = small(runs_dir=str(tmp_path), labels={"budget": 20}, learner={"total_env_steps": 600})
     _, second = run(longer, resume=rundir)
-    assert second.env_steps == 600
+    assert 600 <= second.env_steps < 660
     assert 12 < second.labels_asked <= 20
     assert second.reward_version > first.reward_version
     history = rows(rundir)
     assert [row["env_steps"] for row in history] == sorted(row["env_steps"] for row in history)
-    assert [row["iteration"] for row in history] == list(range(10))
+    learned = [row for row in history if row["phase"] == "learning"]
+    assert [row["iteration"] for row in learned] == list(range(1, 11))
+    warmup_steps = Checkpoints.counters(newest(rundir))["warmup_steps"]
+    assert warmup_steps == max(row["env_steps"] for row in history if row["phase"] == "warm-up")
+    schedule = LabelBudget(longer.labels, 600 - warmup_steps)
+    for row in learned[5:]:
+        assert row["labels/allowed"] == schedule.allowed(row["env_steps"] - warmup_steps), "it knows its warm-up still"
     versions = [row["reward/version"] for row in history]
     assert versions == sorted(versions)
 
@@ -248,7 +258,7 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
     assert len(events) == len({row.query_id for row in events}) == second.labels_answered
     assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
     assert all(dataset.segment(id_).obs[""].tobytes() == obs for id_, obs in contents.items())
-    later = [segment for segment in dataset.segments(dataset.segment_ids()) if segment.env_steps >= 300]
+    later = [segment for segment in dataset.segments(dataset.segment_ids()) if segment.env_steps >= first.env_steps]
     assert later
     assert {segment.episode for segment in later}.isdisjoint({row.episode for row in asked.segments(contents)})
     assert {segment.obs[""].tobytes() for segment in later}.isdisjoint(contents.values()), "nothing is played again"
@@ -368,8 +378,38 @@ def test_a_run_without_a_checkpoint_says_so_and_begins_anew_with_its_answers(
     _, second = run(config, resume=rundir)
     assert "no checkpoint yet: the policy starts anew, with all answers given so far" in capsys.readouterr().out
     assert second.env_steps == 120
+    assert min(row.get("reward/staleness_steps", 0) for row in rows(rundir)) == 0, "the reward is ahead of the policy"
     assert second.labels_answered >= first.labels_answered
     assert second.reward_version >= first.reward_version
     dataset = PreferenceDataset.open(rundir.path)
     segments = dataset.segments(dataset.segment_ids())
     assert len({segment.obs[""].tobytes() for segment in segments}) == len(segments)
+
+
+def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_resume_goes_on(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "elsewhere") as server:
+        config = small(runs_dir=str(tmp_path), redis={"url": server.url}, learner=ENDLESS)
+        rundir = RunDir.create(config, "small")
+
+        def forget() -> None:
+            while len(rows(rundir)) < 4:
+                time.sleep(0.02)
+            meddler = Meddler(queue_of(rundir))
+            meddler.redis.flushall()
+            meddler.close()
+
+        thread = threading.Thread(target=forget)
+        thread.start()
+        with pytest.raises(ValueError, match="run small is not at .*: it was never opened there, or the server lost"):
+            program.train(config, rundir=rundir, serial=True)
+        thread.join()
+        assert "go on with rlhp train --resume" in str(rundir.info().error)
+        before = PreferenceDataset.open(rundir.path).counts()["answers"]
+        assert 5 <= before <= 20
+
+        ending = small(runs_dir=str(tmp_path), redis={"url": server.url}, learner={"total_env_steps": 240})
+        _, summary = run(ending, resume=rundir)
+        assert summary.env_steps == 240
+        events = PreferenceDataset.open(rundir.path).events()
+        assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events) <= 20
+        assert before <= summary.labels_answered <= 20

@@ -17,6 +17,7 @@ from rlhp.config import TeacherConfig
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import Counts, LabelerWorker, TeacherFailed
 from rlhp.query.queue import QueryQueue, list_runs
+from rlhp.types import Teacher
 
 REPORT_EVERY_SECONDS = 30.0
 GRACE_SECONDS = 10.0
@@ -37,15 +38,23 @@ def run_labeler(
 
     Without `run` there must be exactly one open run there. 0 when the run was closed or on Ctrl-C (or
     SIGTERM), which gives the leases back; a second Ctrl-C does not wait for the teacher. 1 when the
-    teacher kept failing. ValueError for a teacher or run that does not exist, QueueUnavailable when
+    teacher kept failing. ValueError for a teacher or run that does not exist and for two that do not fit
+    (a built-in teacher, a run that sends no env rewards), QueueUnavailable when
     `url` cannot be reached at the start; later absences of Redis are waited out. With `until_eof` the end of
     standard input is a Ctrl-C as well, so that a process which holds the other end is never outlived.
     """
     config = teacher if teacher is not None else TeacherConfig()
     judge = make_teacher(config, seed=seed)  # first of all: a misspelt name needs no Redis to be told
     chosen = run if run is not None else _only_run(url)
-    queue = QueryQueue(url, run=chosen, lease_seconds=lease_seconds)
+    with QueryQueue(url, run=chosen, lease_seconds=lease_seconds) as queue:
+        return _answer(queue, judge, config, name=name, poll_seconds=poll_seconds, until_eof=until_eof)
+
+
+def _answer(
+    queue: QueryQueue, judge: Teacher, config: TeacherConfig, *, name: str | None, poll_seconds: float, until_eof: bool
+) -> int:
     known = queue.state != "missing"
+    _refuse_to_guess(queue, config)
     worker = LabelerWorker(
         queue,
         judge,
@@ -53,7 +62,7 @@ def run_labeler(
         latency_seconds=config.latency_seconds,
         poll_seconds=poll_seconds,
     )
-    _say(f"{worker.name} answers {'run' if known else 'the coming run'} {chosen} as {config.name}; Ctrl-C to leave")
+    _say(f"{worker.name} answers {'run' if known else 'the coming run'} {queue.run} as {config.name}; Ctrl-C to leave")
 
     def report(counts: Counts) -> None:
         _say(f"{worker.name}: {counts}")
@@ -70,9 +79,19 @@ def run_labeler(
     return 0
 
 
+def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
+    """ValueError where a built-in teacher would join a run that keeps its env rewards to itself."""
+    if ":" not in config.name and queue.info().get("shares_env_reward") == "no":
+        raise ValueError(
+            f"the built-in teacher {config.name!r} judges by env rewards, and run {queue.run} sends none with its "
+            "queries; set labels.share_env_reward=true in that run (train --resume RUN --set ...), or answer with a "
+            "teacher that looks at observations: --teacher package.module:Name"
+        )
+
+
 def _only_run(url: str) -> str:
     runs = list_runs(url)
-    running = [run for run in runs if QueryQueue(url, run=run).state != "closed"]
+    running = [run for run in runs if _state(url, run) != "closed"]
     if len(running) == 1:
         return running[0]
     if running:
@@ -81,6 +100,11 @@ def _only_run(url: str) -> str:
     raise ValueError(
         f"a labeler joins an open run, but this Redis has {rest}; start one, or name a coming one with --run"
     )
+
+
+def _state(url: str, run: str) -> str:
+    with QueryQueue(url, run=run) as queue:
+        return queue.state
 
 
 def _own_name() -> str:

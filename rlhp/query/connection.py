@@ -70,6 +70,12 @@ class Connection:
                 weakref.finalize(self, client.close)  # now, not whenever the garbage collector gets there
             yield self._client
 
+    def close(self) -> None:
+        """Close this process's sockets; the next call opens new ones."""
+        if self._client_of == os.getpid():
+            self._client.close()
+            self._client_of = 0
+
     def wait(self, seconds: float) -> None:
         """Until the server answers; QueueUnavailable after `seconds`, or at once for a wrong password."""
         deadline = time.monotonic() + seconds

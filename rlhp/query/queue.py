@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
 from rlhp.query import connection, records, runs
 from rlhp.query.connection import QueueUnavailable, ping
-from rlhp.query.reader import Reader
+from rlhp.query.reader import Readers
 from rlhp.query.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.query.runs import list_runs
 from rlhp.types import Answer, digest, pair_id, parse_answer
@@ -26,8 +25,6 @@ __all__ = ["Event", "Lease", "QueryQueue", "QueueStats", "QueueUnavailable", "Un
 
 LEASES_PER_PAGE = 2
 """One shown and one fetched ahead."""
-BLOCK_MS = 30_000
-"""Longest wait of `events`."""
 
 
 class QueryQueue:
@@ -62,6 +59,18 @@ class QueryQueue:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._connect()
+
+    def __enter__(self) -> QueryQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect; the run goes on."""
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close this process's connections, not the run. The next call connects again, and reads as a new object."""
+        self._connection.close()
+        self._readers.close()
 
     def __repr__(self) -> str:
         return f"QueryQueue({connection.redact(self.url)!r}, run={self.run!r})"
@@ -257,21 +266,12 @@ class QueryQueue:
         A new queue object first gets what this consumer read and never acked, then what a consumer not heard of
         for a minute left behind. One object hands out each event once; over crashes it is at least once.
         """
-        reader = self._reader(consumer)
-        try:
-            with connection.reaching(self.url, f"read the answer log of run {self.run}"):
-                return reader.read(count=count, block_ms=min(block_ms, BLOCK_MS) if block_ms else None)
-        except QueueUnavailable:
-            reader.lost_reply()
-            raise
-        except connection.NoSuchGroup:
-            raise runs.not_open(self.run, url=self.url) from None
+        return self._readers.read(consumer, count=count, block_ms=block_ms)
 
     def ack(self, stream_ids: Sequence[str]) -> int:
         """These events are on disk. How many were not acked before."""
         acked = self._connection.ack(stream_ids)
-        for reader in self._readers.values():
-            reader.forget(stream_ids)
+        self._readers.forget(stream_ids)
         return acked
 
     def trim(self) -> int:
@@ -280,15 +280,6 @@ class QueryQueue:
 
     # Plumbing
 
-    def _reader(self, consumer: str) -> Reader:
-        """This process's reader of that name, on a connection that may wait as long as it blocks."""
-        mine = os.getpid(), consumer
-        if mine not in self._readers:
-            client = connection.make_client(self.url, timeout_seconds=BLOCK_MS / 1000 + 10)
-            ack = self._connection.ack
-            self._readers[mine] = Reader(client, stream=self._key("answers"), consumer=consumer, ack=ack)
-        return self._readers[mine]
-
     def _connect(self) -> None:
         timeout = min(5.0, self.connect_timeout_seconds)
         self._lease_ms = max(1, round(self.lease_seconds * 1000))
@@ -296,4 +287,4 @@ class QueryQueue:
         self._connection = connection.Connection(self.url, prefix=self._key(""), timeout_seconds=timeout)
         self._script = self._connection.script
         self._client = self._connection.client
-        self._readers: dict[tuple[int, str], Reader] = {}
+        self._readers = Readers(self.url, run=self.run, ack=self._connection.ack)

@@ -7,18 +7,62 @@ writing to disk), what a reader of another name left behind, and then what is ne
 from __future__ import annotations
 
 import logging
+import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlhp.query import runs
+from rlhp.query.connection import NoSuchGroup, QueueUnavailable, make_client, reaching
 from rlhp.query.records import Event, event_from
 
 GROUP = "reward"
+BLOCK_MS = 30_000
+"""Longest wait for an event."""
 DEAD_AFTER_SECONDS = 60.0
 """A reader that left an event un-acked for this long is taken for dead, and its events for ours."""
 
 _log = logging.getLogger(__name__)
+
+
+class Readers:
+    """The readers of one queue object, by consumer; each process has its own, over a fork too."""
+
+    def __init__(self, url: str, *, run: str, ack: Callable[[Sequence[str]], int]) -> None:
+        self._url, self._run, self._ack = url, run, ack
+        self._readers: dict[tuple[int, str], Reader] = {}
+
+    def read(self, consumer: str, *, count: int, block_ms: int | None) -> list[Event]:
+        """As `QueryQueue.events`."""
+        reader = self._reader(consumer)
+        try:
+            with reaching(self._url, f"read the answer log of run {self._run}"):
+                return reader.read(count=count, block_ms=min(block_ms, BLOCK_MS) if block_ms else None)
+        except QueueUnavailable:
+            reader.lost_reply()
+            raise
+        except NoSuchGroup:
+            raise runs.not_open(self._run, url=self._url) from None
+
+    def forget(self, stream_ids: Sequence[str]) -> None:
+        """These are acked."""
+        for reader in self._readers.values():
+            reader.forget(stream_ids)
+
+    def close(self) -> None:
+        """Close the sockets of this process; who reads again begins as a new reader of that name."""
+        mine = [key for key in self._readers if key[0] == os.getpid()]
+        for key in mine:
+            self._readers.pop(key).close()
+
+    def _reader(self, consumer: str) -> Reader:
+        mine = os.getpid(), consumer
+        if mine not in self._readers:
+            client = make_client(self._url, timeout_seconds=BLOCK_MS / 1000 + 10)  # may wait as long as it blocks
+            stream = runs.key(self._run, "answers")
+            self._readers[mine] = Reader(client, stream=stream, consumer=consumer, ack=self._ack)
+        return self._readers[mine]
 
 
 class Reader:
@@ -56,6 +100,10 @@ class Reader:
     def forget(self, stream_ids: Sequence[str]) -> None:
         """These are acked."""
         self._in_flight.difference_update(stream_ids)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._client.close()
 
     def _group_read(self, cursor: str, count: int, block_ms: int | None) -> list[Any]:
         reply = self._client.xreadgroup(GROUP, self._consumer, {self._stream: cursor}, count=count, block=block_ms)

@@ -36,8 +36,12 @@ def check_name(kind: str, name: str) -> None:
 
 
 def not_open(run: str, *, url: str) -> ValueError:
-    """What to raise about a run that is not there."""
-    return ValueError(f"run {run} was never opened at {redact(url)}; start the run first, or check its name")
+    """What to raise about a run that is not there (any more)."""
+    return ValueError(
+        f"run {run} is not at {redact(url)}: it was never opened there, or the server lost its data since. Start the "
+        "run first, or go on with rlhp train --resume: answers on disk count, open queries are asked anew. A server "
+        "of your own keeps its data with appendonly yes and maxmemory-policy noeviction"
+    )
 
 
 def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:

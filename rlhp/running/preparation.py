@@ -71,17 +71,24 @@ def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: 
         url = config.redis.url or os.environ.get(REDIS_URL)
         if url is None:
             url = stack.enter_context(EmbeddedRedis(rundir.redis, durable=config.redis.durable)).url
-        queue = QueryQueue(
-            url,
-            run=rundir.name,
-            lease_seconds=config.query.lease_seconds,
-            connect_timeout_seconds=config.redis.connect_timeout_seconds,
+        queue = stack.enter_context(
+            QueryQueue(
+                url,
+                run=rundir.name,
+                lease_seconds=config.query.lease_seconds,
+                connect_timeout_seconds=config.redis.connect_timeout_seconds,
+            )
         )
         queue.open(
             cap=config.query.max_open,
             budget=config.labels.budget,
             config_sha256=configfile.sha256(config),
-            info={"env": config.env.id, "source": config.labels.source, "fps": str(facts.fps)},
+            info={
+                "env": config.env.id,
+                "source": config.labels.source,
+                "fps": str(facts.fps),
+                "shares_env_reward": "yes" if config.shares_env_reward else "no",
+            },
             resume=resume,
         )
         rundir.write_redis_url(url)

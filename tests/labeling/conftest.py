@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
-import redis
 
 from rlhp.query.queue import QueryQueue
 from rlhp.query.server import EmbeddedRedis
@@ -21,13 +19,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(redis_url: str) -> QueryQueue:
-    return opened(redis_url)
-
-
-@pytest.fixture
-def closed_connections() -> Iterator[None]:
-    """Closes what a test connected: a kept traceback may hold a client until the collector finds the socket first."""
-    yield
-    for client in [each for each in gc.get_objects() if type(each) is redis.Redis]:
-        client.close()
+def queue(redis_url: str) -> Iterator[QueryQueue]:
+    with opened(redis_url) as queue:
+        yield queue

@@ -19,8 +19,6 @@ from rlhp.query.server import EmbeddedRedis
 from rlhp.types import Query
 from tests.labeling.parts import ask, opened, put, segment, until
 
-pytestmark = pytest.mark.usefixtures("closed_connections")
-
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[str]:
@@ -30,14 +28,6 @@ def running_server(folder: Path) -> Iterator[str]:
         yield server.start()
     finally:
         server.stop()
-
-
-LABELER = """
-import sys
-from rlhp.labeling.process import run_labeler
-
-sys.exit(run_labeler(sys.argv[1], run=sys.argv[2]))
-"""
 
 
 def labeler(*arguments: str) -> subprocess.Popen[str]:
@@ -104,6 +94,29 @@ def test_run_labeler_ends_with_code_1_when_the_teacher_keeps_failing(
     error = capsys.readouterr().err
     assert "error: teacher rlhp.labeling.teacher:BPrefTeacher failed 5 times in a row" in error
     assert "set labels.share_env_reward = true" in error
+
+
+@pytest.mark.parametrize("name", ["oracle", "skip"])
+def test_a_built_in_teacher_is_sent_away_from_a_run_that_keeps_its_env_rewards(queue: QueryQueue, name: str) -> None:
+    queue.set_info({"shares_env_reward": "no"})
+    ask(queue, 1)
+    with pytest.raises(
+        ValueError, match=rf"the built-in teacher '{name}' judges by env rewards, and run test-"
+    ) as caught:
+        run_labeler(queue.url, run=queue.run, teacher=TeacherConfig(name=name))
+    assert "set labels.share_env_reward=true in that run" in str(caught.value)
+    assert queue.stats().leased == 0
+    assert queue.stats().labelers == {}
+
+
+def test_a_teacher_of_ones_own_may_join_a_run_that_keeps_its_env_rewards(
+    queue: QueryQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue.set_info({"shares_env_reward": "no"})
+    queue.close()
+    own = TeacherConfig(name="tests.labeling.own_teacher:TallerIsBetter")
+    assert run_labeler(queue.url, run=queue.run, teacher=own) == 0
+    assert "as tests.labeling.own_teacher:TallerIsBetter" in capsys.readouterr().out
 
 
 def test_run_labeler_names_a_misspelt_teacher_before_it_looks_for_redis() -> None:

@@ -20,8 +20,6 @@ from rlhp.query.server import EmbeddedRedis
 from rlhp.types import Answer, Query
 from tests.labeling.parts import CONTEXT, Scripted, ask, opened, put, query, until
 
-pytestmark = pytest.mark.usefixtures("closed_connections")
-
 
 def log(queue: QueryQueue) -> list[Event]:
     return list(queue.events(consumer="test"))

@@ -331,3 +331,32 @@ def test_stats_name_every_labeler_and_the_oldest_query(queue: QueryQueue, meddle
     assert stats.oldest_age_seconds >= 5
     assert (stats.labelers["ann"].answers, stats.labelers["bob"].skipped) == (1, 1)
     assert 0 <= stats.labelers["ann"].idle_seconds < 60
+
+
+# Leaving
+
+
+def connected(meddler: Meddler) -> int:
+    """Clients that the server knows, those of this test's own hands included."""
+    return len(meddler.redis.client_list())
+
+
+def test_a_queue_that_disconnects_leaves_no_socket_and_may_come_back(redis_url: str) -> None:
+    queue = opened(redis_url)
+    meddler = Meddler(queue)
+    queue.disconnect()
+    alone = connected(meddler)
+    ask(queue)
+    lease = take(queue)
+    assert say(queue, lease) == "ok"
+    (event,) = queue.events(consumer="trainer")
+    assert connected(meddler) == alone + 2, "one for the calls, one for the log"
+    queue.disconnect()
+    assert connected(meddler) == alone
+    assert queue.state == "open", "it is not the run that ended"
+    assert queue.events(consumer="trainer") == [event], "what was not acked is read again"
+    with queue:
+        assert connected(meddler) == alone + 2
+    assert connected(meddler) == alone
+    queue.disconnect()
+    meddler.close()

@@ -62,7 +62,7 @@ def test_a_run_that_was_never_opened_is_missing(redis_url: str) -> None:
     queue = QueryQueue(redis_url, run="nowhere")
     assert (queue.state, queue.stats().state, queue.lease(labeler="ann", page="p")) == ("missing", "missing", [])
     for call in (lambda: ask(queue), lambda: queue.set_info({"a": "b"})):
-        with pytest.raises(ValueError, match=r"run nowhere was never opened at .*; start the run first, or check"):
+        with pytest.raises(ValueError, match=r"run nowhere is not at redis://.*: it was never opened there, or"):
             call()
     queue.close()
     assert queue.state == "missing"
