@@ -28,9 +28,13 @@ learner: {lr: 1e-4}
 rlhp train mine.yaml --set seed=3 --set labels.budget=1400
 ```
 
-Mappings that are passed on to code of yours or RLlib's (`env.kwargs`, `labels.teacher.kwargs`,
-`reward.module_kwargs`, `learner.rllib`) are merged between files as well. On the command line
-`--set env.kwargs.size=3` changes one entry, and `--set 'env.kwargs={size: 3}'` replaces them all: `{}` clears.
+Mappings that are passed on as they are (`env.kwargs`, `labels.teacher.kwargs`, `reward.module_kwargs` and
+`learner.rllib`) are merged between files like groups, and replaced where the command line gives them as a whole:
+
+```
+rlhp train mine.yaml --set env.kwargs.size=3             # one entry
+rlhp train mine.yaml --set 'env.kwargs={size: 3}'        # all of them; {} clears
+```
 
 The rules of YAML 1.2 hold: `1e-4` is a number, only `true` and `false` are booleans (`on` and `no` are texts),
 `null` is nothing. A key written twice, an unknown key or a value out of range is an error; all errors of a file are

@@ -33,7 +33,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "env_runners/episode_return_mean": ("return", "True return: undiscounted sum of env rewards, recent episodes."),
     "env_runners/episode_len_mean": ("steps", "Length of recent episodes."),
     "predicted_return_mean": ("return", "Undiscounted sum of predicted rewards, same episodes."),
-    "return_correlation": ("-1 to 1", "Pearson correlation of true and predicted return over recent episodes."),
+    "return_correlation": (
+        "-1 to 1",
+        "Pearson correlation of true and predicted return over recent episodes; a new version makes it dip.",
+    ),
     "eval/episode_return_mean": ("return", "True return of the evaluation episodes."),
     "eval/episode_return_std": ("return", "Standard deviation over the evaluation episodes."),
     "labels/asked": ("queries", "Queries asked so far."),

@@ -400,7 +400,7 @@ def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_
 
         thread = threading.Thread(target=forget)
         thread.start()
-        with pytest.raises(ValueError, match="run small is not at .*: it was never opened there, or the server lost"):
+        with pytest.raises(ValueError, match=r"run small is not at .*: it was never opened there, or the server lost"):
             program.train(config, rundir=rundir, serial=True)
         thread.join()
         assert "go on with rlhp train --resume" in str(rundir.info().error)

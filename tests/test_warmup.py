@@ -30,7 +30,7 @@ NEEDED = 75
 
 def warmup_steps(rundir: RunDir) -> int:
     rows = read_metrics(rundir.metrics_file)
-    return max(row["env_steps"] for row in rows if row["phase"] == "warm-up")
+    return max(int(row["env_steps"]) for row in rows if row["phase"] == "warm-up")
 
 
 def test_it_takes_the_steps_that_are_missing_and_not_a_train_batch(tmp_path: Path) -> None:

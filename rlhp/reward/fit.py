@@ -76,6 +76,11 @@ class Fitter:
         return len(self._examples)
 
     @property
+    def trainable(self) -> bool:
+        """Whether any member has a preference to train on: a lone one may be out of every bag."""
+        return any(len(rows) for rows in self._examples.train_rows)
+
+    @property
     def updates(self) -> int:
         """Gradient steps so far."""
         return self._updates
@@ -204,7 +209,7 @@ class Fitter:
         self._scaled, self._correlation = state["scaled"], state["correlation"]
 
     def _take(self, steps: int) -> None:
-        if steps and not any(len(rows) for rows in self._examples.train_rows):
+        if steps and not self.trainable:
             raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
         if steps and not self._scaled:
             self._scale_inputs()

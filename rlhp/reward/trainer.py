@@ -131,13 +131,13 @@ class RewardTrainer:
         labels = self._config.labels
         initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
         enough = counts["answers"] - self._reused >= min(initial, labels.budget) or self._reused > 0
-        return enough and self._fitter.size > 0
+        return enough and self._fitter.trainable
 
     def _fit(self, env_steps: int) -> bool:
         earned = self._config.reward.label_uses_per_step * max(0, env_steps - self._first_steps) - self._uses
         batch = self._config.reward.batch_size
         updates = min(UPDATES_PER_TURN, int(earned // batch))
-        if updates <= 0 or self._fitter.size == 0:
+        if updates <= 0 or not self._fitter.trainable:
             return False
         started = time.perf_counter()
         self._fitter.train(updates * batch)

@@ -23,6 +23,7 @@ from rlhp.reward.network import Architecture, build, usable_device
 from rlhp.reward.reuse import merge_into, refuse
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
+from rlhp.running.ray_cluster import refuse_silence
 
 REDIS_URL = "RLHP_REDIS_URL"
 
@@ -35,6 +36,8 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     check_passthrough(config.learner.rllib)
+    if config.ray.address is not None:
+        refuse_silence(config.ray.address)
     if config.preferences:
         _check_preferences(config, facts)
         if config.labels.reuse is not None and not resume:

@@ -46,8 +46,6 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
     local = {} if address else {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
     # RLlib keeps the arguments of restartable env runners in the object store, which Ray calls an error each time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if address:
-        _refuse_silence(address)
     try:
         with _without_noise(), _explained(address):
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -69,7 +67,7 @@ def _explained(address: str | None) -> Iterator[None]:
         ) from error
 
 
-def _refuse_silence(address: str) -> None:
+def refuse_silence(address: str) -> None:
     """ConnectionError at once where nobody listens at `host:port`: Ray would try for many minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "/" in address:

@@ -109,7 +109,9 @@ def test_reading_waits_for_an_event_when_told_to(queue: QueryQueue) -> None:
 
 
 def test_reading_a_run_that_was_never_opened_is_refused(redis_url: str) -> None:
-    with pytest.raises(ValueError, match=r"run nowhere is not at redis://127.0.0.1:\d+/0: it was never opened there, or"):
+    with pytest.raises(
+        ValueError, match=r"run nowhere is not at redis://127.0.0.1:\d+/0: it was never opened there, or"
+    ):
         QueryQueue(redis_url, run="nowhere").events(consumer="trainer")
 
 

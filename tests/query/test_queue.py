@@ -6,11 +6,13 @@ import os
 import pickle  # noqa: TID251  # how Ray moves a queue between processes
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
+from rlhp.query.server import EmbeddedRedis
 from tests.query.parts import Meddler, ask, events, opened, say, take
 
 # -- asking
@@ -341,22 +343,22 @@ def connected(meddler: Meddler) -> int:
     return len(meddler.redis.client_list())
 
 
-def test_a_queue_that_disconnects_leaves_no_socket_and_may_come_back(redis_url: str) -> None:
-    queue = opened(redis_url)
-    meddler = Meddler(queue)
-    queue.disconnect()
-    alone = connected(meddler)
-    ask(queue)
-    lease = take(queue)
-    assert say(queue, lease) == "ok"
-    (event,) = queue.events(consumer="trainer")
-    assert connected(meddler) == alone + 2, "one for the calls, one for the log"
-    queue.disconnect()
-    assert connected(meddler) == alone
-    assert queue.state == "open", "it is not the run that ended"
-    assert queue.events(consumer="trainer") == [event], "what was not acked is read again"
-    with queue:
-        assert connected(meddler) == alone + 2
-    assert connected(meddler) == alone
-    queue.disconnect()
-    meddler.close()
+def test_a_queue_that_disconnects_leaves_no_socket_and_may_come_back(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "server") as server:  # its clients are those of this test alone
+        queue = opened(server.url)
+        meddler = Meddler(queue)
+        queue.disconnect()
+        assert connected(meddler) == 1
+        ask(queue)
+        assert say(queue, take(queue)) == "ok"
+        (event,) = queue.events(consumer="trainer")
+        assert connected(meddler) == 3, "one for the calls, one for the log"
+        queue.disconnect()
+        assert connected(meddler) == 1
+        assert queue.state == "open", "it is not the run that ended"
+        assert queue.events(consumer="trainer") == [event], "what was not acked is read again"
+        with queue:
+            assert connected(meddler) == 3
+        assert connected(meddler) == 1
+        queue.disconnect()
+        meddler.close()
