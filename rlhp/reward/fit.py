@@ -4,11 +4,7 @@
     fitter.observe(obs, encoded_actions)  # recent transitions fix the scale of inputs and of rewards
     fitter.add(preferences)
     report = fitter.pretrain(config.pretrain_epochs)
-    weights = fitter.publish(1)
-    while True:
-        fitter.add(preferences)
-        report = fitter.train(uses)
-        weights = fitter.publish(version)
+    weights = fitter.publish(1)  # and then, for as long as answers come: add, train(uses), publish(version)
 
 Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, F raw inputs.
 """
