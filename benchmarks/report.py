@@ -49,9 +49,9 @@ def learning() -> str:
         "## Learning from preferences", "", "    python -m benchmarks.learning", "",
         f"True return of the final policy, mean of {EPISODES} episodes with the most likely actions. Env steps count "
         "the warm-up. F = (R_pref - R_random) / (R_true - R_random); intervals are 95 % bootstrap over seeds.", "",
-        "| task | arm | seeds | env steps | labels | true return, mean (95 %) | each seed | steps/s |"
+        "| task | arm | seeds | env steps | labels | true return, mean (95 %) | each seed |"
         " held-out accuracy | correlation |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     verdicts = []
     for task in TASKS:
@@ -77,7 +77,6 @@ def _line(task: str, arm: str, found: list[dict[str, Any]]) -> str:
     return (
         f"| {task} | {name} | {len(found)} | {steps:,} | {max(row['labels'] for row in found) or '-'} | "
         f"{np.mean(returns):.1f} ({low:.1f} to {high:.1f}) | {each} | "
-        f"{median(row['steps_per_second'] for row in found):,.0f} | "
         f"{f'{np.mean(accuracy):.2f}' if accuracy else '-'} | {f'{np.mean(correlation):.2f}' if correlation else '-'} |"
     )
 

@@ -18,7 +18,7 @@ from rlhp import configfile, program
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
 
-STEPS = 120_000
+STEPS = 80_000
 
 
 def measure(arm: str, repeat: int) -> None:
