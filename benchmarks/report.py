@@ -48,7 +48,8 @@ def learning() -> str:
     lines = [
         "## Learning from preferences", "", "    python -m benchmarks.learning", "",
         f"True return of the final policy, mean of {EPISODES} episodes with the most likely actions. Env steps count "
-        "the warm-up. F = (R_pref - R_random) / (R_true - R_random); intervals are 95 % bootstrap over seeds.", "",
+        "the warm-up. F = (R_pref - R_random) / (R_true - R_random); intervals are 95 % bootstrap over seeds. "
+        "Speeds are measured apart, below: these runs may have shared the machine.", "",
         "| task | arm | seeds | env steps | labels | true return, mean (95 %) | each seed |"
         " held-out accuracy | correlation |",
         "|---|---|---|---|---|---|---|---|---|",
