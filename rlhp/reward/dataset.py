@@ -195,10 +195,12 @@ class PreferenceDataset:
 
         An answer whose segments are not on disk (their part was moved away) is left out, with one warning per query.
         """
-        rows = self.live(purpose=purpose)
+        return self.preferences_of(self.live(purpose=purpose))
+
+    def preferences_of(self, rows: Sequence[EventRow]) -> list[Preference]:
+        """The same for some of the answers that stand; reading only what is new keeps a long run cheap."""
         if not all(map(self._stored, rows)):
             self.refresh()  # segments are stored before they are asked about, so perhaps just not taken up
-            rows = self.live(purpose=purpose)
         self._warn_without_segments(rows)
         rows = [row for row in rows if self._stored(row)]
         wanted = dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))

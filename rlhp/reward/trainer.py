@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
 from rlhp.reward.store import RewardStore
 from rlhp.spaces import Spaces
-from rlhp.types import Answer, Array, Preference
+from rlhp.types import Answer, Array
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class RewardTrainer:
         recent: Recent,
         publish: Callable[[RewardWeights], object],
         reused: int = 0,
+        drain_every_seconds: float = 0.0,
     ) -> None:
         self._config = config
         self._dataset = dataset
@@ -77,13 +79,15 @@ class RewardTrainer:
         self._publish = publish
         self._fitter = Fitter(config.reward, spaces=spaces, seed=config.seed)
         self._reused = reused
+        self._drain_every_seconds = drain_every_seconds
+        self._drained_at = -math.inf
         self._version = 0
         self._uses = 0.0
         self._first_steps = 0
         self._published_steps = 0
         self._updates_since = 0
         self._report: FitReport | None = None
-        self._preferences: dict[str, Answer] = {}
+        self._answers_known: dict[tuple[str, str | None], Answer | None] = {}
         self._fit_seconds = 0.0
         self._restore()
 
@@ -105,7 +109,7 @@ class RewardTrainer:
 
     def step(self, env_steps: int) -> bool:
         """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
-        drained = self.drain()
+        drained = self._drain_when_due()
         if self._version == 0:
             # Without transitions there is no scale: a query actor that was just restarted knows none yet.
             if not self._ready_for_first() or not self._observe():
@@ -171,6 +175,12 @@ class RewardTrainer:
         self._store.save(weights, trainer_state=buffer.getvalue())
         self._publish(weights)
 
+    def _drain_when_due(self) -> bool:
+        if time.monotonic() - self._drained_at < self._drain_every_seconds:
+            return False
+        self._drained_at = time.monotonic()
+        return self.drain()
+
     def drain(self) -> bool:
         """Answers to disk, then acknowledged, then into the fitter: delivered at least once, counted once."""
         events = self._answers.events(consumer=CONSUMER)
@@ -184,14 +194,14 @@ class RewardTrainer:
     def _take_in(self) -> None:
         """Hand the fitter what changed in the live set; a retraction makes it start its data anew."""
         self._dataset.refresh()
-        live = self._dataset.preferences()
-        now = {_key(p): p.answer for p in live}
-        kept = all(now.get(key) == answer for key, answer in self._preferences.items())
-        fresh = live if not kept else [p for p in live if _key(p) not in self._preferences]
-        if not kept:
+        live = self._dataset.live()
+        now = {_key(row): row.answer for row in live}
+        if any(now.get(key) != answer for key, answer in self._answers_known.items()):
             self._fitter.forget_data()
+            self._answers_known = {}
+        fresh = self._dataset.preferences_of([row for row in live if _key(row) not in self._answers_known])
         self._fitter.add([p for p in fresh if p.answer is not Answer.INCOMPARABLE])
-        self._preferences = now
+        self._answers_known = now
 
     def status(self) -> dict[str, Any]:
         """Numbers for metrics and `rlhp status`; see `rlhp.metrics.METRICS` for their meaning."""
@@ -215,5 +225,5 @@ class RewardTrainer:
         }
 
 
-def _key(preference: Preference) -> str:
-    return f"{preference.query}/{preference.labeler}"
+def _key(row: EventRow) -> tuple[str, str | None]:
+    return row.query_id, row.labeler

@@ -34,6 +34,9 @@ from rlhp.types import Array, Segment
 log = logging.getLogger(__name__)
 
 HEAL_EVERY_SECONDS = 10.0
+BACKGROUND_NICENESS = 10
+DRAIN_EVERY_SECONDS = 1.0
+"""Answers become durable in batches: each batch is a file to sync, and examples to lay out anew."""
 
 
 class Parts:
@@ -56,6 +59,11 @@ class Parts:
             lease_seconds=self.config.query.lease_seconds,
             connect_timeout_seconds=self.config.redis.connect_timeout_seconds,
         )
+
+
+def stand_back() -> None:
+    """Give way to env runners and the learner: asking and fitting live on what they leave of the machine."""
+    os.nice(BACKGROUND_NICENESS)
 
 
 def start_log(rundir: RunDir, who: str) -> logging.Handler:
@@ -99,6 +107,7 @@ class QueryProcess:
     def __init__(self, path: str) -> None:
         parts = Parts(path)
         start_log(parts.rundir, "query-actor")
+        stand_back()
         reward = Replicas(
             parts.rundir.name,
             count=parts.config.reward.replicas,
@@ -135,6 +144,7 @@ class TrainerProcess:
         torch.set_num_threads(1)
         parts = Parts(path)
         start_log(parts.rundir, "reward-trainer")
+        stand_back()
         self._run = parts.rundir.name
         self._replicas = parts.config.reward.replicas
         self._store = parts.store
@@ -147,6 +157,7 @@ class TrainerProcess:
             recent=self._recent,
             publish=self._publish,
             reused=parts.dataset.counts()["reused"],
+            drain_every_seconds=DRAIN_EVERY_SECONDS,
         )
         self._env_steps: int | None = None
         self._healed = time.monotonic()

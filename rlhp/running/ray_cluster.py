@@ -46,6 +46,8 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
     local = {} if address else {"num_cpus": config.ray.num_cpus or cpus, "include_dashboard": False}
     # RLlib keeps the arguments of restartable env runners in the object store, which Ray calls an error each time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray puts every worker behind everything else; env runners are as urgent as the learner that waits for them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         with _without_noise(), _explained(address):
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)

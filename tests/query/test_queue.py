@@ -339,8 +339,15 @@ def test_stats_name_every_labeler_and_the_oldest_query(queue: QueryQueue, meddle
 
 
 def connected(meddler: Meddler) -> int:
-    """Clients that the server knows, those of this test's own hands included."""
-    return len(meddler.redis.client_list())
+    """Clients that the server knows, those of this test's own hands included, once their number is settled.
+
+    A server may serve our question before it notices, in the same breath, that others have hung up.
+    """
+    counts = [len(meddler.redis.client_list())]
+    while len(counts) < 2 or counts[-1] != counts[-2]:
+        time.sleep(0.05)
+        counts.append(len(meddler.redis.client_list()))
+    return counts[-1]
 
 
 def test_a_queue_that_disconnects_leaves_no_socket_and_may_come_back(tmp_path: Path) -> None:
