@@ -34,6 +34,8 @@ from rlhp.types import Array, Segment
 log = logging.getLogger(__name__)
 
 HEAL_EVERY_SECONDS = 10.0
+ASK_EVERY_SECONDS = 0.5
+"""Queries become durable in batches too; a person does not notice."""
 BACKGROUND_NICENESS = 10
 DRAIN_EVERY_SECONDS = 1.0
 """Answers become durable in batches: each batch is a file to sync, and examples to lay out anew."""
@@ -116,7 +118,7 @@ class QueryProcess:
             who="query actor",
         )
         self._role = QueryActor(parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward)
-        self._background = Background(self._role, self._role.step, name="query actor")
+        self._background = Background(self._role, self._role.step, name="query actor", pause_seconds=ASK_EVERY_SECONDS)
 
     def offer(self, segments: list[Segment]) -> int:
         """As `QueryActor.offer`."""
