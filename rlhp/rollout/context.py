@@ -23,7 +23,7 @@ class SegmentSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunnerContext:
-    """Everything of the run that a runner uses, and the one thing that a learner does."""
+    """Everything of the run that a runner uses, and how the learner begins."""
 
     run: str
     env: EnvConfig
@@ -36,9 +36,12 @@ class RunnerContext:
     normalize_control_reward: bool
     target_std: float
     log_std_init: float
+    policy_head_scale: float
     label_timeout_seconds: float
     replicas: int
     spaces: Spaces
+    draws_clips: bool = False
+    """Whether people will look at segments: see `rlhp.rollout.drawable`."""
     resumed: int = 0
     """How often the run was started again: no episode of one start is named like one of another."""
 
@@ -58,9 +61,11 @@ class RunnerContext:
             normalize_control_reward=config.learner.normalize_control_reward,
             target_std=config.reward.target_std,
             log_std_init=config.learner.log_std_init,
+            policy_head_scale=config.learner.policy_head_scale,
             label_timeout_seconds=config.rollout.label_timeout_seconds,
             replicas=config.reward.replicas,
             spaces=spaces,
+            draws_clips=config.draws_clips,
             resumed=resumed,
         )
 

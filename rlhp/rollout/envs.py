@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +22,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
+from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
+from rlhp.rollout.lander import is_lander, lander_state
 from rlhp.rollout.lookup import bare_env, registered
 from rlhp.rollout.tasks import EndlessEpisode, HiddenTermination, known_task
 from rlhp.spaces import Spaces, describe
@@ -71,23 +73,28 @@ def make_env(config: EnvConfig, *, render_mode: str | None = None) -> Env:
     return _build(config, render_mode=render_mode)
 
 
-def make_vector_env(config: EnvConfig, *, num_envs: int, vectorize: Literal["auto", "sync", "native"]) -> VecEnv:
+def make_vector_env(
+    config: EnvConfig, *, num_envs: int, vectorize: Literal["auto", "sync", "native"], pictures: bool = False
+) -> VecEnv:
     """`num_envs` environments stepped together, one-dimensional observations [num_envs, O_flat].
 
     An environment that is done shows its last observation, and its reset on the following step, whose
     action is ignored and whose reward is zero (`AutoresetMode.NEXT_STEP`). `reset(seed=...)` takes an
     int or a list of them. `auto` is `native` where the environment has a vector implementation of its
-    own that shows the same spaces and needs nothing of ours around each environment.
+    own that shows the same spaces and needs nothing of ours around each environment. With `pictures` the
+    first of them keeps a small one of every step, as its state, and the others keep an empty one.
     """
-    if vectorize != "sync":
+    if vectorize != "sync" and not pictures:
         native = _native(config, num_envs=num_envs)
         if not isinstance(native, str):
             return native
         if vectorize == "native":
             raise ValueError(f"rollout.vectorize=native cannot be had: {native}. Set rollout.vectorize = auto.")
         _log.debug("stepping %s one by one: %s", config.id, native)
-    build = cast("Callable[[], Env]", partial(_build, config, flat=True))
-    return SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+    builds: list[Any] = [partial(_build, config, flat=True)] * num_envs
+    if pictures:
+        builds = [partial(_pictured, config, draws=index == 0) for index in range(num_envs)]
+    return SyncVectorEnv(builds, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def probe(config: EnvConfig) -> EnvFacts:
@@ -110,11 +117,17 @@ def probe(config: EnvConfig) -> EnvFacts:
             variable_length_possible=not (config.hide_termination or never_ends),
             state_kind=state_kind(env),
             native_vector=_has_native(config),
-            fps=task.fps if task else int(env.metadata.get("render_fps") or 30),
+            fps=playback_fps(config, env),
             reward_threshold=None if config.hide_termination or env.spec is None else env.spec.reward_threshold,
         )
     finally:
         env.close()  # type: ignore[no-untyped-call]
+
+
+def playback_fps(config: EnvConfig, env: Env) -> int:
+    """Steps per second at which people watch: the paper's for its tasks, else what the environment says, else 30."""
+    task = known_task(config.id)
+    return task.fps if task else int(env.metadata.get("render_fps") or 30)
 
 
 def variable_length_warning(facts: EnvFacts) -> str | None:
@@ -128,27 +141,56 @@ def variable_length_warning(facts: EnvFacts) -> str | None:
     )
 
 
+def needs_pictures(config: EnvConfig) -> bool:
+    """Whether steps of this environment can be shown to people only by what was drawn when they were taken."""
+    env = _build(config)
+    try:
+        return way_to_draw(env) == "picture"
+    except CannotDraw:
+        return False
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+
+
 def state_kind(env: Env) -> str:
-    """`hook` where the unwrapped environment has a method `rlhp_state`, `mujoco` for MuJoCo, else `none`."""
+    """`hook` where the unwrapped environment has a method `rlhp_state`, `mujoco` for MuJoCo, `lander` for Gymnasium's
+    LunarLander, `picture` where one is kept of each step, else `none`."""
+    if isinstance(env, Pictured):
+        return "picture"
     inner = env.unwrapped
     if callable(getattr(inner, "rlhp_state", None)):
         return "hook"
+    if is_lander(inner):
+        return "lander"
     data = getattr(inner, "data", None)
     return "mujoco" if all(isinstance(getattr(data, name, None), np.ndarray) for name in ("qpos", "qvel")) else "none"
 
 
 def sim_state(env: Env) -> Array | None:
-    """[S] float64 simulator state: what `rlhp_state` returns, or MuJoCo's qpos, qvel and time; None for others."""
+    """[S] float64 simulator state: what `rlhp_state` returns, MuJoCo's qpos, qvel and time; None for others."""
+    return None if state_kind(env) == "none" else state_reader(env)()
+
+
+def state_reader(env: Env) -> Callable[[], Array]:
+    """Reads the simulator state of this environment, which has one, again and again."""
     inner: Any = env.unwrapped
-    hook = getattr(inner, "rlhp_state", None)
-    if callable(hook):
-        state = np.array(hook(), dtype=np.float64)
+
+    def hook() -> Array:
+        state = np.array(inner.rlhp_state(), dtype=np.float64)
         if state.ndim != 1:
             raise ValueError(f"rlhp_state() returns a one-dimensional array of numbers, got shape {state.shape}")
         return state
-    if state_kind(env) == "none":
-        return None
-    return np.concatenate((inner.data.qpos, inner.data.qvel, (inner.data.time,)))
+
+    def mujoco() -> Array:
+        data = inner.data
+        return np.concatenate((data.qpos, data.qvel, (data.time,)))
+
+    def lander() -> Array:
+        return np.array(lander_state(inner), dtype=np.float64)
+
+    if isinstance(env, Pictured):
+        return env.picture
+    return {"hook": hook, "lander": lander}.get(state_kind(env), mujoco)
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
@@ -194,6 +236,10 @@ def _build(config: EnvConfig, *, render_mode: str | None = None, flat: bool = Fa
     if flat and not describe(env.observation_space, env.action_space).obs.plain:
         env = FlatObservation(env)
     return TimeLimit(env, max_episode_steps=limit)
+
+
+def _pictured(config: EnvConfig, *, draws: bool) -> Env:
+    return Pictured(_build(config, render_mode="rgb_array" if draws else None, flat=True), draws=draws)
 
 
 def _first_step(config: EnvConfig, env: Env) -> None:

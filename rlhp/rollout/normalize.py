@@ -74,6 +74,7 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         super().__init__(input_observation_space, input_action_space, **kwargs)
         self.known: dict[str, Moments] = {}
         self.fresh: dict[str, Moments] = {}
+        self._scale: tuple[Array, Array] | None = None  # mean and std of `known["obs"]`, which change with it alone
 
     def __call__(self, *, batch: Any, **kwargs: Any) -> Any:
         """Nothing: the runner normalises."""
@@ -86,10 +87,11 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
 
     def normalize(self, obs: Array) -> Array:
         """[B, O] -> float32, zero mean, unit std, clipped. The identity (in float32) before the first merge."""
-        known = self.known.get("obs")
-        if known is None:
+        if self._scale is None:
             return obs.astype(np.float32)
-        return np.clip((obs - known.mean) / known.std(), -CLIP, CLIP).astype(np.float32)
+        mean, std = self._scale
+        seen: Array = (obs - mean) / std
+        return np.minimum(np.maximum(seen, -CLIP, out=seen), CLIP, out=seen).astype(np.float32)
 
     def reward_scale(self) -> float:
         """1 / running std of the control arm's env reward. No mean is taken: a constant shift would pay for dying."""
@@ -111,6 +113,8 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         """Replace both parts."""
         for part in ("known", "fresh"):
             setattr(self, part, {name: Moments.from_state(s) for name, s in state.get(part, {}).items()})
+        known = self.known.get("obs")
+        self._scale = None if known is None else (known.mean, known.std())
 
     def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:
         """What is known here plus what every runner collected afresh."""
@@ -122,4 +126,4 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
 
     def reset_state(self) -> None:
         """Forget everything."""
-        self.known, self.fresh = {}, {}
+        self.known, self.fresh, self._scale = {}, {}, None

@@ -26,7 +26,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.context import RunnerContext, SegmentSink
-from rlhp.rollout.envs import make_vector_env, sim_state, state_kind
+from rlhp.rollout.drawable import has_pictures
+from rlhp.rollout.envs import make_vector_env, needs_pictures, state_kind, state_reader
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
@@ -79,11 +80,14 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self.env.close()
         context = self._context
         vectorize: Any = context.vectorize
-        self.env = make_vector_env(context.env, num_envs=self.config.num_envs_per_env_runner, vectorize=vectorize)
+        pictures = context.draws_clips and needs_pictures(context.env)
+        count = self.config.num_envs_per_env_runner
+        self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
-        self._sub_envs = list(getattr(self.env, "envs", ())) if context.preferences else []
-        self._state_kind = state_kind(self._sub_envs[0]) if self._sub_envs else "none"
+        sub_envs = list(getattr(self.env, "envs", ())) if context.preferences else []
+        self._state_kind = state_kind(sub_envs[0]) if sub_envs else "none"
+        self._states = [] if self._state_kind == "none" else [state_reader(env) for env in sub_envs]
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
@@ -133,18 +137,19 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""
         if self._needs_initial_reset:
             self._reset()
+        self.module.eval()  # once, for `_act`
         rows: dict[str, list[Array]] = {}
         steps = 0
         while steps < num_timesteps:
             policy_obs = self._see(self._obs)
-            dist_inputs, sampled, logp = self._act(policy_obs, explore=explore)
+            dist_inputs, sampled = self._act(policy_obs, explore=explore)
             executed = self._execute(sampled)
             row = {
                 "obs": self._obs, "policy_obs": policy_obs, "dist_inputs": dist_inputs,
-                "sampled": sampled, "executed": executed, "logp": logp, "valid": ~self._was_done,
+                "sampled": sampled, "executed": executed, "valid": ~self._was_done,
             }  # fmt: skip
-            if self._state_kind != "none":
-                row["state"] = np.stack([np.asarray(sim_state(env)) for env in self._sub_envs])
+            if self._states:
+                row["state"] = np.stack([read() for read in self._states])
             obs, reward, terminated, truncated, _ = self.env.step(executed)
             steps += int(row["valid"].sum())
             reward = np.asarray(reward, np.float32)
@@ -159,6 +164,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         rows["obs"].append(self._obs)
         rows["policy_obs"].append(self._see(self._obs))
         columns = {name: np.stack(values, axis=1) for name, values in rows.items()}
+        columns["logp"] = self._logp(columns["dist_inputs"], columns["sampled"], explore=explore)
         fragment = Fragment(state=columns.pop("state", None), **columns)
         if self._context.normalize_obs:
             self._moments.observe("obs", fragment.obs[:, :-1][fragment.valid])
@@ -174,15 +180,26 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         return self._moments.normalize(obs) if self._context.normalize_obs else obs.astype(np.float32)
 
     @torch.inference_mode()
-    def _act(self, policy_obs: Array, *, explore: bool) -> tuple[Array, Array, Array]:
+    def _act(self, policy_obs: Array, *, explore: bool) -> tuple[Array, Array]:
+        """[N, O] -> distribution inputs [N, D] and drawn actions [N, *A]."""
         batch = {Columns.OBS: torch.from_numpy(policy_obs)}
-        out = self.module.forward_exploration(batch) if explore else self.module.forward_inference(batch)
+        # Not the public methods: they switch every layer to evaluation and back, which costs more than the forward.
+        out = self.module._forward_exploration(batch) if explore else self.module._forward_inference(batch)
         dist = self.module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+        sampled = (dist if explore else dist.to_deterministic()).sample()
+        return out[Columns.ACTION_DIST_INPUTS].numpy(), sampled.numpy()
+
+    @torch.inference_mode()
+    def _logp(self, dist_inputs: Array, sampled: Array, *, explore: bool) -> Array:
+        """Log-probabilities [N, T] of the draws, all at once: row by row they would take as long as the environments'
+        wrappers. Zero for most likely actions."""
+        rows = dist_inputs.shape[:2]
         if not explore:
-            dist = dist.to_deterministic()
-        sampled = dist.sample()
-        logp = dist.logp(sampled) if explore else torch.zeros(len(policy_obs))
-        return out[Columns.ACTION_DIST_INPUTS].numpy(), sampled.numpy(), logp.numpy()
+            return np.zeros(rows, np.float32)
+        dist_class = self.module.get_exploration_action_dist_cls()
+        dist = dist_class.from_logits(torch.from_numpy(dist_inputs).flatten(0, 1))
+        logp: Array = dist.logp(torch.from_numpy(sampled).flatten(0, 1)).numpy().reshape(rows)
+        return logp
 
     def _execute(self, sampled: Array) -> Array:
         """What the world gets: a Box action is scaled from [-1, 1] and clipped, a discrete one shifted to its start."""
@@ -221,6 +238,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             if piece.done:
                 finished += 1
                 self._end_episode(env)
+        if self._state_kind == "picture":  # of the other environments nothing was kept that could be shown
+            segments = [segment for segment in segments if has_pictures(segment)]
         self._offer(segments, everything=not learn)
         self._increase_sampled_metrics(fragment.steps, finished)
         return episodes

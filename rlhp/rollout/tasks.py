@@ -11,6 +11,7 @@ Words: z is a height in metres, `sim` the unwrapped environment after a step, `i
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -89,12 +90,13 @@ class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Never terminated; truncated only after a fault of the simulator."""
-        due = self._sim.data.time + self._sim.dt
+        timestep = self._sim.model.opt.timestep
+        due = self._sim.data.time + timestep * self._sim.frame_skip
         obs, _, _, _, info = self.env.step(action)
         env_reward = self.task.env_reward(self._sim, info)
         # MuJoCo resets a state that is not finite by itself; its clock then lags behind by whole steps.
         lag = due - self._sim.data.time
-        if lag > 0.5 * self._sim.model.opt.timestep or not (np.isfinite(obs).all() and np.isfinite(env_reward)):
+        if lag > 0.5 * timestep or not (np.isfinite(obs).all() and math.isfinite(env_reward)):
             return self._last_obs, 0.0, False, True, {"simulator_faults": self._count_fault()}
         self._last_obs = obs
         return obs, env_reward, False, False, {}

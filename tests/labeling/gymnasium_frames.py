@@ -1,0 +1,42 @@
+"""Frames that Gymnasium itself draws while it plays: `python -m tests.labeling.gymnasium_frames ENV OUT.npz SIDE`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from rlhp.labeling import gl
+
+STEPS = 4
+
+
+def main() -> None:
+    """Write the states and what was seen in them."""
+    name, out, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    gl.use(gl.best())
+    import gymnasium
+    import mujoco
+
+    env: Any = gymnasium.make(name, render_mode="rgb_array", width=side, height=side)
+    quality = env.unwrapped.model.vis.quality
+    quality.shadowsize = quality.offsamples = 0  # as ours: shadows are what they cost
+    env.reset(seed=0)
+    env.render()  # a free camera looks at the middle of what was there at the first picture
+    env.reset(seed=3)
+    env.action_space.seed(3)
+    states, frames = [], []
+    for step in range(STEPS * 5):
+        if step % 5 == 0:
+            model, data = env.unwrapped.model, env.unwrapped.data
+            mujoco.mj_forward(model, data)  # after a step, bodies are where they were one substep ago
+            states.append(np.concatenate((data.qpos, data.qvel, [data.time])))
+            frames.append(env.render())
+        env.step(env.action_space.sample())
+    np.savez(out, states=np.stack(states), frames=np.stack(frames))
+    env.close()
+
+
+if __name__ == "__main__":
+    main()
