@@ -1,0 +1,215 @@
+"""The desk at which labelers sit: one run's queue, clips and tokens, in the words of the page.
+
+The page says left and right, the queue first and second. Which is which is a hash of run, query and labeler: nothing
+to remember, the same after a restart and on every server of the run, and another draw for another labeler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rlhp.labeling.page.log import AnswerLog
+from rlhp.labeling.page.messages import (
+    Answered,
+    Choice,
+    LeaseOut,
+    Leases,
+    Outcome,
+    Progress,
+    Run,
+    SkipOutcome,
+    Skipped,
+    Undone,
+    UndoOutcome,
+)
+from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
+from rlhp.query.clips import Clips, Side
+from rlhp.query.labelers import LOCAL, Labeler, Labelers
+from rlhp.query.lookup import Lookup
+from rlhp.query.pauses import Pauses
+from rlhp.query.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
+from rlhp.rundir import RunDir
+from rlhp.types import Answer, digest
+
+UNDO_DEPTH = 10
+STRENGTH = {"slight": 0.5, "clear": 1.0, None: None}
+"""As the dataset keeps it: how sure the labeler was, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Which run a server serves, and for whom."""
+
+    url: str
+    run: str
+    lease_seconds: float = 60.0
+    rundir: RunDir | None = None
+    """Where metrics, videos and the whole log of answers are; None at a Redis alone."""
+    loopback: bool = True
+    """Whether only this machine can reach the server: else everybody needs a token."""
+
+
+class Desk:
+    """Everything behind the routes; safe to share between threads. QueueUnavailable while Redis is away."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.queue = QueryQueue(place.url, run=place.run, lease_seconds=place.lease_seconds)
+        self.labelers = Labelers(place.url, run=place.run)
+        self.clips = Clips(place.url, run=place.run)
+        self.lookup = Lookup(place.url, run=place.run)
+        self.pauses = Pauses(place.url, run=place.run)
+        self.log = AnswerLog(self.lookup, place.rundir)
+        self._rate = Rate()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.queue.disconnect()
+        self.labelers.close()
+        self.lookup.close()
+        self.pauses.close()
+
+    def who(self, token: str | None) -> Labeler | None:
+        """Whose token this is. Without any tokens in the run everybody on this machine is `local`, an admin."""
+        if token and (found := self.labelers.find(token)) is not None:
+            return found
+        if self.place.loopback and not self.labelers.any():
+            return Labeler(name=LOCAL, admin=True)
+        return None
+
+    def run(self, me: Labeler) -> Run:
+        """The run, and how its page behaves."""
+        facts = self.queue.info()
+        return Run(
+            run=self.place.run,
+            env=facts.get("env", ""),
+            instruction=facts.get("instruction", ""),
+            state=self.queue.state,
+            labeler=me.name,
+            admin=me.admin,
+            fps=float(facts.get("fps", "30")),
+            strength=facts.get("strength") == "yes",
+            undo_depth=UNDO_DEPTH,
+            # A quick labeler's leases last half the configured time: three beats fit into that.
+            heartbeat_seconds=self.place.lease_seconds / 6,
+        )
+
+    def progress(self, me: Labeler) -> Progress:
+        """How far the run and this labeler are."""
+        stats = self.queue.stats()
+        rate = self._rate(stats.answered)
+        return progress_of(stats, self.queue.info(), labeler=me.name, per_minute=rate)
+
+    def lease(self, me: Labeler, *, page: str) -> Leases:
+        """What this page holds, filled up to two; or why there is nothing."""
+        stats, facts = self.queue.stats(), self.queue.info()
+        leases: list[Lease] = []
+        if facts.get("source") != "oracle":  # a query that was asked of teachers has no clips to show
+            leases = self.queue.lease(labeler=me.name, page=_page(me, page), n=LEASES_PER_PAGE)
+            stats = self.queue.stats()
+        return Leases(
+            leases=[lease_out(lease.query, lease.token, lease.deadline_ms) for lease in leases],
+            waiting=None if leases else nothing_for_you(stats, facts, paused=self.pauses.reason(me.name)),
+            progress=progress_of(stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)),
+        )
+
+    def extend(self, me: Labeler, *, page: str) -> int:
+        """Heartbeat of a page; how many queries it holds."""
+        return self.queue.extend(page=_page(me, page))
+
+    def release(self, me: Labeler, *, page: str) -> int:
+        """The page closed; how many queries go back."""
+        return self.queue.release(page=_page(me, page))
+
+    def answer(self, me: Labeler, said: Answered) -> Outcome:
+        """Record an answer once, however often it is sent."""
+        left = self.left(me, said.query)
+        meta = {
+            "kind": said.kind,
+            "shown_left": left,
+            "latency_ms": said.latency_ms,
+            "replays": said.replays,
+            "strength": STRENGTH[said.strength],
+            "note": said.note or None,
+        }
+        status = self.queue.answer(
+            query=said.query,
+            labeler=me.name,
+            page=_page(me, said.page),
+            token=said.token,
+            answer=answer_of(said.choice, left=left),
+            rev=said.rev,
+            meta={name: value for name, value in meta.items() if value is not None},
+        )
+        return Outcome(status=status, message=explain(status), progress=self.progress(me))
+
+    def skip(self, me: Labeler, said: Skipped) -> SkipOutcome:
+        """Leave a query to others."""
+        status = self.queue.skip(query=said.query, labeler=me.name, page=_page(me, said.page), token=said.token)
+        return SkipOutcome(status=status, message=explain(status))
+
+    def undo(self, me: Labeler, said: Undone) -> UndoOutcome:
+        """Take back the answer that is named, or this labeler's newest."""
+        query, rev = said.query, said.rev
+        if query is None or rev is None:
+            history = self.queue.history(labeler=me.name)
+            if not history:
+                return UndoOutcome(status="no", message=explain("no"), lease=None, choice=None, rev=None)
+            query, rev = history[0]
+        done = self.queue.undo(query=query, labeler=me.name, page=_page(me, said.page), rev=rev)
+        if done.token is None:
+            return UndoOutcome(status=done.status, message=explain(done.status), lease=None, choice=None, rev=None)
+        given = self.lookup.given(query, labeler=me.name, rev=rev)
+        return UndoOutcome(
+            status=done.status,
+            message=explain(done.status),
+            lease=lease_out(query, done.token, self.lookup.deadline_ms(query)),
+            choice=None if given is None else choice_of(given, left=self.left(me, query)),
+            rev=rev + 1,
+        )
+
+    def clip(self, me: Labeler, *, query: str, side: Literal["left", "right"]) -> bytes | None:
+        """The video on one side of a query that this labeler holds or held; None for any other."""
+        if not self.lookup.was_leased(query, labeler=me.name):
+            return None
+        left = self.left(me, query)
+        return self.clips.fetch(query=query, side=left if side == "left" else _other(left))
+
+    def left(self, me: Labeler, query: str) -> Side:
+        """Which segment this labeler sees on the left."""
+        return "first" if int(digest("left", self.place.run, query, me.name)[0], 16) % 2 == 0 else "second"
+
+
+def lease_out(query: str, token: int, deadline_ms: int) -> LeaseOut:
+    """A lease as the page gets it: with the addresses of its clips, and nothing of how it was chosen."""
+    return LeaseOut(
+        query=query,
+        token=token,
+        left=f"/api/clips/{query}/left",
+        right=f"/api/clips/{query}/right",
+        deadline_ms=deadline_ms,
+    )
+
+
+def answer_of(choice: Choice, *, left: Side) -> Answer:
+    """What a choice of a side means."""
+    if choice in ("left", "right"):
+        return Answer(left if choice == "left" else _other(left))
+    return Answer(choice)
+
+
+def choice_of(answer: Answer, *, left: Side) -> Choice:
+    """The way back."""
+    if answer in (Answer.FIRST, Answer.SECOND):
+        return "left" if answer.value == left else "right"
+    return "tie" if answer is Answer.TIE else "incomparable"
+
+
+def _other(side: Side) -> Side:
+    return "second" if side == "first" else "first"
+
+
+def _page(me: Labeler, page: str) -> str:
+    """The queue's name of a page: nobody can name somebody else's."""
+    return f"{me.name}/{page}"

@@ -1,0 +1,117 @@
+"""The process that `rlhp serve` is: one application on one socket, for one run, until a signal.
+
+    produces   answers, through the queue like any labeler
+    waits for  requests
+    alone      Redis away: says 503 and tries again with the next request; the trainer gone: answers wait in Redis
+
+It imports neither torch nor ray, and any number of these may serve one run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import uvicorn
+
+from rlhp.labeling.page.address import address_of, is_loopback
+from rlhp.labeling.page.app import make_app
+from rlhp.labeling.page.desk import Place
+from rlhp.query.labelers import Labelers
+from rlhp.query.queue import QueryQueue, ping
+
+GRACE_SECONDS = 5
+LONGEST_HEADER_BYTES = 32 * 1024
+
+
+def serve(
+    place: Place,
+    listening: socket.socket,
+    *,
+    add: str | None = None,
+    until_eof: bool = False,
+    certificate: str | None = None,
+    key: str | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGINT or SIGTERM (or, with `until_eof`, the end of standard input); closes the socket.
+
+    `add` admits a labeler with admin rights first, and what is said then holds the token. Beyond this machine nobody
+    is served before somebody has one: ValueError. QueueUnavailable where Redis cannot be reached at the start; later
+    absences are waited out. `certificate` and `key` are PEM files for TLS.
+    """
+    with listening:
+        ping(place.url)
+        host = listening.getsockname()[0]
+        with QueryQueue(place.url, run=place.run) as queue:
+            place = replace(place, loopback=is_loopback(host), lease_seconds=_lease_seconds(queue, place))
+        labelers = Labelers(place.url, run=place.run)
+        token = labelers.add(add, admin=True) if add is not None else None
+        if not place.loopback and not labelers.any():
+            raise ValueError(
+                f"host {host} can be reached from other machines, and run {place.run} has no tokens: anybody could "
+                "answer; make one first with rlhp labeler add NAME, or serve 127.0.0.1"
+            )
+        labelers.close()
+        server = _server(place, certificate=certificate, key=key)
+        if until_eof:
+            threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+        address = address_of(listening, tls=certificate is not None)
+        with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
+            say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
+            server.run(sockets=[listening])
+
+
+def _server(place: Place, *, certificate: str | None, key: str | None) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            make_app(place),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            h11_max_incomplete_event_size=LONGEST_HEADER_BYTES,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+    )
+
+
+class _Server(uvicorn.Server):
+    """A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first asks for the end, a second does not wait for replies under way."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _lease_seconds(queue: QueryQueue, place: Place) -> float:
+    """As the run wants it, which it says in its facts."""
+    try:
+        return float(queue.info()["lease_seconds"])
+    except (KeyError, ValueError):
+        return place.lease_seconds
+
+
+def _stop_at_eof(server: uvicorn.Server) -> None:
+    while os.read(0, 4096):
+        pass
+    server.should_exit = True
+    time.sleep(2 * GRACE_SECONDS)
+    os._exit(1)  # a request hangs, and nobody is left to kill this process

@@ -1,0 +1,168 @@
+"""Servers that vanish while somebody labels: no answer is lost, and none counts twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+
+from rlhp.query.labelers import Labelers
+from rlhp.query.server import EmbeddedRedis
+from tests.labeling.page.browser.parts import Asking, Served, opened, playing, press, says, until
+
+pytestmark = pytest.mark.browser
+
+
+def counted(asking: Asking) -> Counter[str]:
+    """How often each query has an answer that counts."""
+    return Counter(event.query for event in asking.log() if event.event == "answer" and event.how != "extra")
+
+
+def test_an_answer_given_while_the_server_is_away_arrives_when_it_is_back(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    asking.ask(4)
+    opened(page, served.address)
+    playing(page)
+    until(lambda: asking.queue.stats().leased == 2)
+    page.wait_for_function("() => document.querySelectorAll('video[src]').length === 4")
+    served.kill()
+    given = [press(page, "ArrowLeft")]
+    expect(page.get_by_role("alert")).to_contain_text("1 answer is kept here")
+    served.start()
+    until(lambda: asking.queue.stats().answered == 1)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    given += [press(page, "ArrowLeft"), press(page, "ArrowUp")]
+    until(lambda: asking.queue.stats().answered == 3)
+    assert counted(asking) == dict.fromkeys(given, 1)
+
+
+def test_an_unsent_answer_survives_its_tab(asking: Asking, served: Served, page: Page, tab: Callable[[], Page]) -> None:
+    asking.ask(2)
+    opened(page, served.address)
+    playing(page)
+    served.kill()
+    given = press(page, "ArrowDown")
+    expect(page.get_by_role("alert")).to_contain_text("kept here")
+    page.close()
+    served.start()
+    assert asking.queue.stats().answered == 0
+    opened(tab(), served.address)
+    until(lambda: asking.queue.stats().answered == 1)
+    assert counted(asking) == {given: 1}
+
+
+def test_a_reply_that_got_lost_is_asked_for_again(
+    asking: Asking, served: Served, page: Page, context: BrowserContext
+) -> None:
+    asking.ask(2)
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.request.post_data or "")
+        route.fetch()  # the server does its part, but its reply goes nowhere
+        route.abort()
+
+    context.route("**/api/answers", lose, times=2)
+    opened(page, served.address)
+    given = press(page, "ArrowLeft")
+    while len(lost) < 2:
+        page.wait_for_timeout(20)
+    playing(page)
+    press(page, "ArrowLeft")
+    until(lambda: asking.queue.stats().answered == 2)
+    assert lost[0] == lost[1]
+    assert counted(asking)[given] == 1
+    assert page.evaluate("() => Object.keys(localStorage).filter((name) => name.includes('unsent')).length") == 0
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        yield server
+
+
+def test_a_redis_that_is_killed_costs_no_answer(own_redis: EmbeddedRedis, page: Page) -> None:
+    asking = Asking(own_redis.url)
+    asking.ask(6)
+    served = Served("--redis", asking.url, "--run", asking.queue.run)
+    opened(page, served.address)
+    given = [press(page, "ArrowLeft")]
+    until(lambda: asking.queue.stats().answered == 1)
+    os.kill(int((own_redis.directory / "server.pid").read_text()), signal.SIGKILL)
+    given += [press(page, key) for key in ("ArrowRight", "ArrowUp", "ArrowDown")]
+    until(lambda: asking.queue.stats().answered == 4)
+    assert counted(asking) == dict.fromkeys(given, 1)
+    served.stop()
+    asking.close()
+
+
+def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, page: Page) -> None:
+    labelers = Labelers(asking.url, run=asking.queue.run)
+    token = labelers.add("ann")
+    labelers.close()
+    asking.ask(2)
+    opened(page, served.address)
+    dialog = page.get_by_role("dialog", name="Your token, please")
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("textbox").fill("not-the-token")
+    dialog.get_by_role("button", name="Go on").click()
+    expect(dialog.get_by_role("alert")).to_contain_text(re.compile("token", re.IGNORECASE))
+    dialog.get_by_role("textbox").fill(token)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    press(page, "ArrowLeft")
+    until(lambda: asking.queue.stats().answered == 1)
+    assert {event.labeler for event in asking.log()} == {"ann"}
+    expect(page.get_by_role("link", name="Admin")).to_be_hidden()
+
+
+def test_the_token_of_a_link_signs_in_and_leaves_the_address(asking: Asking, served: Served, page: Page) -> None:
+    labelers = Labelers(asking.url, run=asking.queue.run)
+    token = labelers.add("ann", admin=True)
+    asking.ask(2)
+    opened(page, served.address, f"/#token={token}")
+    playing(page)
+    assert page.url == f"{served.address}/"
+    assert token not in page.evaluate("() => document.cookie + JSON.stringify(localStorage)")
+    expect(page.get_by_role("link", name="Admin")).to_be_visible()
+
+
+def test_a_labeler_who_is_removed_keeps_the_unsent_answer_until_somebody_signs_in(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers.add("boss", admin=True)
+    token = labelers.add("ann")
+    asking.ask(2)
+    opened(page, served.address, f"/#token={token}")
+    playing(page)
+    labelers.remove("ann")
+    page.keyboard.press("ArrowLeft")
+    dialog = page.get_by_role("dialog", name="Your token, please")
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("textbox").fill(labelers.add("ann"))
+    page.keyboard.press("Enter")
+    until(lambda: asking.queue.stats().answered == 1)
+    labelers.close()
+
+
+def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Served, page: Page) -> None:
+    asking.ask(2)
+    page.clock.install()
+    opened(page, served.address)
+    query = playing(page)
+    page.clock.fast_forward("02:05")
+    says(page, "nobody was here")
+    page.keyboard.press("ArrowLeft")  # wakes the page, and answers nothing
+    expect(page.locator("#asleep")).to_be_hidden()
+    assert asking.queue.stats().answered == 0
+    assert playing(page) == query
+    press(page, "ArrowLeft")
+    until(lambda: asking.queue.stats().answered == 1)

@@ -1,0 +1,199 @@
+"""What a page does all day, through HTTP on a real socket and a real Redis."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rlhp.labeling.page.desk import Desk, Place, answer_of, choice_of
+from rlhp.query.clips import SIDES
+from rlhp.query.labelers import Labeler
+from rlhp.query.pauses import Pauses
+from rlhp.query.queue import QueryQueue
+from rlhp.types import Answer
+from tests.labeling.page.parts import WEBM, Tab, ask, served
+from tests.query.parts import Meddler, events
+
+
+def test_the_page_hears_which_run_it_is_and_how_to_behave(queue: QueryQueue, tab: Tab) -> None:
+    assert tab.get("/api/run") == {
+        "run": queue.run,
+        "env": "Hopper-v5",
+        "instruction": "Prefer backflips.",
+        "state": "open",
+        "labeler": "local",
+        "admin": True,
+        "fps": 40.0,
+        "strength": False,
+        "undo_depth": 10,
+        "heartbeat_seconds": 10.0,
+    }
+
+
+def test_a_tab_holds_two_queries_and_asking_again_gives_the_same(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 5)
+    first = tab.post("/api/leases")
+    assert [lease["query"] for lease in first["leases"]] == ["q0", "q1"]
+    assert first["waiting"] is None
+    assert [lease["token"] for lease in tab.leases()] == [lease["token"] for lease in first["leases"]]
+    assert queue.stats().leased == 2
+
+
+def test_two_tabs_of_one_labeler_never_show_the_same_query(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 5)
+    with Tab(str(tab.http.base_url), page="tab-2") as other:
+        shown = [lease["query"] for each in (tab, other) for lease in each.leases()]
+    assert sorted(shown) == ["q0", "q1", "q2", "q3"]
+
+
+def test_an_answer_is_stored_once_with_what_was_shown(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1)
+    (lease,) = tab.leases()
+    more = {"rev": 1, "strength": "slight", "note": "<b>both</b> fell", "latency_ms": 2100, "replays": 3}
+    assert [tab.answer(lease, "right", **more) for _ in range(3)] == ["ok", "same", "same"]
+    (event,) = events(queue)
+    left = event.meta["shown_left"]
+    assert event.answer == ("second" if left == "first" else "first")
+    assert dict(event.meta) == {
+        "kind": "human", "shown_left": left, "latency_ms": 2100, "replays": 3, "strength": 0.5,
+        "note": "<b>both</b> fell",
+    }  # fmt: skip
+    assert event.labeler == "local"
+
+
+def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 12)
+    sides: Counter[bytes] = Counter()
+    for _ in range(6):
+        lease = tab.leases()[0]
+        left, right = (tab.http.get(lease[side]) for side in ("left", "right"))
+        assert {left.content, right.content} == {WEBM + f"{lease['query']} {side}".encode() for side in SIDES}
+        assert left.headers["content-type"] == "video/webm"
+        assert left.headers["cache-control"] == "private, no-store"
+        tab.answer(lease, "left")
+        sides[left.content.split()[-1]] += 1
+        assert tab.http.get(lease["left"]).status_code == 200, "an undo shows it again"
+    assert len(sides) == 2, "first is not always on the same side"
+    answers = [event.answer.value.encode() for event in events(queue) if event.answer is not None]
+    assert Counter(answers) == sides, "left is what was shown on the left"
+    assert tab.http.get("/api/clips/q11/left").status_code == 404
+    assert tab.http.get("/api/clips/unknown/left").json() == {
+        "error": "there is no such clip, or it is not yours to see"
+    }
+
+
+def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(queue: QueryQueue, tab: Tab) -> None:
+    names = ask(queue, 1)
+    lease = tab.leases()[0]
+    with served(queue) as address, Tab(address) as again:
+        assert again.http.get(lease["left"]).content == tab.http.get(lease["left"]).content
+    desk = Desk(Place(url=queue.url, run=queue.run))
+    left = {desk.left(Labeler(name=f"labeler-{n}", admin=False), names[0]) for n in range(20)}
+    desk.close()
+    assert left == {"first", "second"}
+
+
+@pytest.mark.parametrize("left", ["first", "second"])
+@pytest.mark.parametrize("answer", list(Answer))
+def test_sides_and_answers_translate_both_ways(left: str, answer: Answer) -> None:
+    assert answer_of(choice_of(answer, left=left), left=left) == answer  # type: ignore[arg-type]
+
+
+def test_an_undo_brings_the_query_back_with_what_was_said(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 3)
+    first, second = tab.leases()
+    tab.answer(first, "left")
+    tab.answer(second, "tie")
+    undone = tab.post("/api/undo")
+    assert (undone["status"], undone["choice"], undone["rev"]) == ("ok", "tie", 2)
+    assert undone["lease"]["query"] == second["query"]
+    assert undone["lease"]["deadline_ms"] > 0
+    assert tab.answer(undone["lease"], "right", rev=2) == "ok"
+    assert tab.answer(second, "tie", rev=1) == "same", "an old reply that was lost is no new answer"
+    assert tab.answer(undone["lease"], "left", rev=2) == "conflict"
+    assert [event.event for event in events(queue)] == ["answer", "answer", "retract", "answer"]
+    assert tab.get("/api/progress")["mine"] == 2
+
+
+def test_an_undo_that_names_its_answer_may_be_repeated(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 2)
+    for lease in tab.leases():
+        tab.answer(lease)
+    once = tab.post("/api/undo", query="q1", rev=1)
+    again = tab.post("/api/undo", query="q1", rev=1)
+    assert (once["status"], again["status"]) == ("ok", "same")
+    assert once["lease"]["token"] == again["lease"]["token"]
+    assert queue.stats().answered == 1
+
+
+def test_undoing_goes_back_ten_answers_and_no_further(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 12)
+    for _ in range(12):
+        tab.answer(tab.leases()[0])
+    back = [tab.post("/api/undo")["status"] for _ in range(11)]
+    assert back == ["ok"] * 10 + ["no"]
+    assert queue.stats().answered == 2
+
+
+def test_a_skip_is_recorded_and_not_offered_again(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1)
+    (lease,) = tab.leases()
+    said = tab.post("/api/skips", query=lease["query"], token=lease["token"])
+    assert said == {"status": "ok", "message": "done"}
+    assert tab.leases() == []
+    assert [event.event for event in events(queue)] == ["skip", "drop"], "nobody else is here to ask"
+
+
+def test_a_closed_tab_gives_its_queries_back_at_once(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 3)
+    tab.leases()
+    assert tab.post("/api/leases/release") == {"released": 2}
+    assert queue.stats().pending == 3
+    with Tab(str(tab.http.base_url), page="tab-2") as other:
+        assert [lease["query"] for lease in other.leases()] == ["q0", "q1"]
+
+
+def test_a_heartbeat_keeps_what_a_tab_holds_and_says_how_much(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1)
+    tab.leases()
+    assert tab.post("/api/leases/extend") == {"extended": 1}
+    meddler = Meddler(queue)
+    meddler.expire_leases()
+    meddler.close()
+    assert tab.post("/api/leases/extend") == {"extended": 0}
+
+
+def test_late_and_extra_answers_are_told_apart(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 2)
+    late, extra = tab.leases()
+    meddler = Meddler(queue)
+    meddler.expire_leases()
+    meddler.close()
+    assert tab.answer(late) == "late"
+    (lent,) = queue.lease(labeler="bob", page="bob", n=1)
+    assert lent.query == extra["query"]
+    assert queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie") == "ok"
+    said = tab.post("/api/answers", query=extra["query"], token=extra["token"], choice="left")
+    assert said["status"] == "extra"
+    assert said["message"] == "somebody else had answered: the answer is stored, but not counted"
+
+
+def test_several_labelers_are_asked_where_several_votes_are_wanted(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1, want=2)
+    assert tab.answer(tab.leases()[0]) == "ok"
+    assert tab.leases() == []
+    assert queue.stats().pending == 1
+    (lent,) = queue.lease(labeler="bob", page="bob", n=1)
+    assert queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie") == "ok"
+    assert queue.stats().done == 1
+
+
+def test_a_paused_labeler_is_told_why(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1)
+    pauses = Pauses(queue.url, run=queue.run)
+    pauses.pause("local", reason="30 of 31 answers were for the same side")
+    said = tab.post("/api/leases")
+    pauses.close()
+    assert said["leases"] == []
+    assert said["waiting"] == {"reason": "paused", "detail": "you are paused: 30 of 31 answers were for the same side"}

@@ -1,0 +1,59 @@
+"""The example client labels a run through the page's own interface, and stops when it is over."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from examples.label_client import Client, choose, label
+from rlhp.query.labelers import Labelers
+from rlhp.query.pauses import Pauses
+from rlhp.query.queue import QueryQueue
+from rlhp.types import Answer
+from tests.labeling.page.parts import ask, served
+from tests.labeling.parts import until
+
+SOURCE = Path(__file__).parents[3] / "examples" / "label_client.py"
+
+
+def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
+    token = Labelers(queue.url, run=queue.run).add("robot")
+    names = ask(queue, 5)
+    with served(queue) as address:
+        counts: list[int] = []
+        thread = threading.Thread(target=lambda: counts.append(label(Client(address, token))))
+        thread.start()
+        until(lambda: queue.stats().answered == 5)
+        queue.close()
+        thread.join()
+    assert counts == [5]
+    events = queue.events(consumer="test")
+    assert sorted(event.query for event in events) == names
+    assert {(event.labeler, event.meta["kind"]) for event in events} == {("robot", "script")}
+    assert {event.answer for event in events} == {Answer.SECOND}, "the clip that says `second` is the longer one"
+
+
+def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:
+    token = Labelers(queue.url, run=queue.run).add("robot")
+    ask(queue, 1)
+    Pauses(queue.url, run=queue.run).pause("robot", reason="it guesses")
+    with served(queue) as address:
+        assert label(Client(address, token)) == 0
+
+
+def test_a_wrong_token_is_told_at_once(queue: QueryQueue) -> None:
+    Labelers(queue.url, run=queue.run).add("robot")
+    with served(queue) as address, pytest.raises(urllib.error.HTTPError, match="401"):
+        label(Client(address, "wrong"))
+
+
+def test_it_is_short_and_needs_the_standard_library_alone() -> None:
+    text = SOURCE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60
+    assert "import rlhp" not in text
+    assert "from rlhp" not in text
+    assert choose(b"12", b"1") == "left"
+    assert choose(b"1", b"1") == "tie"

@@ -1,0 +1,211 @@
+"""Who is let in, what everybody else hears, and the commands that say who."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from rlhp import cli
+from rlhp.labeling.page.guard import HEADERS
+from rlhp.query.labelers import Labelers
+from rlhp.query.queue import QueryQueue
+from tests.labeling.page.parts import Tab, ask, human_run, served, serving
+from tests.query.parts import Meddler
+
+REFUSED = {"error": "open the link with your token, or ask whoever runs this for one"}
+
+
+@pytest.fixture
+def labelers(queue: QueryQueue) -> Iterator[Labelers]:
+    labelers = Labelers(queue.url, run=queue.run)
+    yield labelers
+    labelers.close()
+
+
+@pytest.fixture
+def address(queue: QueryQueue) -> Iterator[str]:
+    with served(queue) as address:
+        yield address
+
+
+def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Labelers) -> None:
+    token = labelers.add("ann", admin=True)
+    meddler = Meddler(queue)
+    stored = meddler.redis.hgetall(meddler.key("tokens"))
+    meddler.close()
+    assert list(stored) == ["ann"]
+    assert token not in stored["ann"]
+    assert len(token) == 43, "256 bits"
+    found = labelers.find(token)
+    assert found is not None
+    assert (found.name, found.admin) == ("ann", True)
+    assert labelers.find(token[:-1]) is None
+    assert labelers.find("\ud800") is None
+
+
+def test_names_are_unique_and_can_be_part_of_a_key(labelers: Labelers) -> None:
+    labelers.add("ann")
+    with pytest.raises(ValueError, match=r"labeler 'ann' has a token for run page-.* already; choose another name, or"):
+        labelers.add("ann")
+    for name in ("", "-ann", "a/b", "a b", "a" * 65, "ann\n"):
+        with pytest.raises(ValueError, match="the name of a labeler is 1 to 64 letters, digits or"):
+            labelers.add(name)
+    with pytest.raises(ValueError, match="was never opened there"):
+        Labelers(labelers._url, run="nowhere").add("ann")
+
+
+def test_without_tokens_whoever_is_at_this_machine_is_an_admin(address: str) -> None:
+    with Tab(address) as tab:
+        assert tab.get("/api/run")["labeler"] == "local"
+        assert tab.get("/api/admin/labelers") == {"labelers": []}
+
+
+def test_the_first_token_locks_everybody_else_out_at_once(address: str, labelers: Labelers) -> None:
+    with Tab(address) as stranger:
+        stranger.get("/api/run")
+        token = labelers.add("ann")
+        reply = stranger.http.get("/api/run")
+        assert (reply.status_code, reply.json()) == (401, REFUSED)
+        with Tab(address, token=token) as ann:
+            assert ann.get("/api/run")["labeler"] == "ann"
+
+
+def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(address: str, labelers: Labelers) -> None:
+    labelers.add("ann")
+    paths = ("/api", "/api/run", "/api/answers", "/api/clips/q0/left", "/api/admin/labelers", "/api/nothing", "/api//x")
+    bodies = (b"", b"{", b'{"page": "tab"}', b"x" * 100_000)
+    with httpx.Client(base_url=address) as stranger:
+        replies = [
+            stranger.request(method, path, content=body)
+            for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+            for path in paths
+            for body in bodies
+        ]
+    assert {(reply.status_code, reply.text) for reply in replies} == {(401, replies[0].text)}
+    assert replies[0].json() == REFUSED
+
+
+def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(address: str, labelers: Labelers) -> None:
+    token = labelers.add("ann", admin=True)
+    with httpx.Client(base_url=address) as browser:
+        refused = browser.post("/api/session", json={"token": token + "x"})
+        assert refused.status_code == 401
+        assert "set-cookie" not in refused.headers
+        reply = browser.post("/api/session", json={"token": token})
+        assert reply.json() == {"labeler": "ann", "admin": True}
+        cookie = reply.headers["set-cookie"]
+        assert {"HttpOnly", "Path=/", "SameSite=strict"} <= set(cookie.split("; "))
+        assert browser.get("/api/run").json()["labeler"] == "ann"
+
+
+def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: QueryQueue, labelers: Labelers) -> None:
+    with human_run(redis_url) as other, served(queue) as one, served(other) as two:
+        others = Labelers(other.url, run=other.run)
+        with httpx.Client() as browser:
+            browser.post(one + "/api/session", json={"token": labelers.add("ann")})
+            browser.post(two + "/api/session", json={"token": others.add("bob")})
+            names = [browser.get(address + "/api/run").json()["labeler"] for address in (one, two)]
+        others.close()
+    assert names == ["ann", "bob"]
+
+
+def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: Labelers) -> None:
+    labelers.add("bob")
+    with Tab(address, token=labelers.add("ann")) as ann:
+        ann.get("/api/run")
+        assert labelers.remove("ann")
+        assert ann.http.get("/api/run").status_code == 401
+        assert ann.http.post("/api/session", json={"token": "replayed"}).status_code == 401
+    assert not labelers.remove("ann")
+    assert [each.name for each in labelers.all()] == ["bob"]
+
+
+def test_a_labeler_without_rights_reaches_nothing_of_an_admins(
+    queue: QueryQueue, address: str, labelers: Labelers
+) -> None:
+    ask(queue, 1)
+    with Tab(address, token=labelers.add("ann")) as ann:
+        for path in ("labelers", "preferences", "clips/q0/first"):
+            assert ann.http.get(f"/api/admin/{path}").status_code == 403
+        said = {"query": "q0", "labeler": "ann", "answer": "tie"}
+        assert ann.http.post("/api/admin/preferences/correct", json=said).status_code == 403
+
+
+def test_nobody_speaks_for_another_labelers_tab(queue: QueryQueue, address: str, labelers: Labelers) -> None:
+    ask(queue, 3)
+    with Tab(address, token=labelers.add("ann")) as ann, Tab(address, token=labelers.add("eve")) as eve:
+        lease = ann.leases()[0]
+        assert eve.post("/api/leases/release") == {"released": 0}
+        assert eve.post("/api/leases/extend") == {"extended": 0}
+        assert eve.answer(lease) == "denied"
+        assert eve.post("/api/skips", query=lease["query"], token=lease["token"])["status"] == "denied"
+        assert eve.post("/api/undo", query=lease["query"], rev=1)["status"] == "no"
+        assert eve.http.get(lease["left"]).status_code == 404
+        assert ann.answer(lease) == "ok"
+    assert queue.stats().labelers["ann"].ok == 1
+
+
+def test_only_this_machines_names_open_a_page_without_tokens(address: str) -> None:
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        for path in ("/", "/api/run"):
+            assert httpx.get(address + path, headers={"Host": host}).status_code == 421
+    for host in ("localhost", "127.0.0.1:9", "[::1]:80"):
+        assert httpx.get(address + "/api/run", headers={"Host": host}).status_code == 200
+
+
+def test_every_reply_forbids_what_the_page_does_not_need(address: str) -> None:
+    for path in ("/", "/api/run", "/api/nothing", "/static/nothing.js", "/openapi.json"):
+        headers = httpx.get(address + path).headers
+        assert {name: headers.get(name) for name in HEADERS} == HEADERS
+    assert "default-src 'self'" in HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in str(HEADERS)
+    assert httpx.get(address + "/api/run").headers["cache-control"] == "no-store"
+
+
+def test_beyond_this_machine_nobody_is_served_before_somebody_has_a_token(
+    queue: QueryQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--redis", queue.url, "--run", queue.run]
+    assert cli.run(["serve", *where, "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "can be reached from other machines, and run" in capsys.readouterr().err
+    assert cli.run(["labeler", "add", "ann", *where]) == 0
+    token = capsys.readouterr().out.splitlines()[0].partition("#token=")[2]
+    with serving(queue, "--host", "0.0.0.0", "--port", "0") as (_, address):
+        local = f"http://127.0.0.1:{address.rpartition(':')[2].rstrip('/')}"
+        assert httpx.get(local + "/api/run").status_code == 401
+        with Tab(local, token=token) as ann:
+            assert ann.get("/api/run")["labeler"] == "ann"
+
+
+def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--redis", queue.url, "--run", queue.run]
+
+    def say(*words: str) -> tuple[int, str]:
+        code = cli.run(["labeler", *words, *where])
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    assert say("list") == (0, "nobody has a token: the page serves this machine alone\n")
+    code, said = say("add", "ann", "--admin")
+    assert code == 0
+    assert said.startswith("admin ann: http://HOST:PORT/#token=")
+    assert say("add", "ann")[0] == 2
+    say("add", "bob")
+    assert say("list") == (0, "ann  admin\nbob\n")
+    assert say("remove", "ann") == (0, "labeler ann is out\n")
+    assert say("remove", "ann") == (
+        2, f"error: no labeler 'ann' has a token for run {queue.run}; rlhp labeler list names them\n",
+    )  # fmt: skip
+    assert cli.run(["labeler", "list"]) == 2
+    assert "give a run directory, or the address of its queue" in capsys.readouterr().err
+
+
+def test_the_link_of_a_freshly_made_admin_is_said_once(queue: QueryQueue) -> None:
+    with serving(queue, "--port", "0", "--add", "root") as (_, said):
+        address, _, token = said.partition("/#token=")
+        with Tab(address, token=token) as tab:
+            assert tab.get("/api/run")["admin"]
+    with serving(queue) as (_, said):
+        assert "token" not in said
