@@ -45,7 +45,7 @@ def run_labeler(
     """
     config = teacher if teacher is not None else TeacherConfig()
     judge = make_teacher(config, seed=seed)  # first of all: a misspelt name needs no Redis to be told
-    chosen = run if run is not None else _only_run(url)
+    chosen = run if run is not None else only_run(url)
     with QueryQueue(url, run=chosen, lease_seconds=lease_seconds) as queue:
         return _answer(queue, judge, config, name=name, poll_seconds=poll_seconds, until_eof=until_eof)
 
@@ -89,7 +89,7 @@ def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
         )
 
 
-def _only_run(url: str) -> str:
+def only_run(url: str) -> str:
     runs = list_runs(url)
     running = [run for run in runs if _state(url, run) != "closed"]
     if len(running) == 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +19,13 @@ import numpy as np
 from rlhp.config import RunConfig
 from rlhp.query.body import body_of
 from rlhp.query.budget import LabelBudget
+from rlhp.query.gold import Checks
 from rlhp.query.selection import make_selection
 from rlhp.reward.client import RewardSource
+from rlhp.reward.events import EventRow
+from rlhp.reward.live import live
 from rlhp.reward.service import NoRewardYet
+from rlhp.reward.votes import answered, settle
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Query, Segment, TeacherContext, encode, pair_id, query_id
 
@@ -38,13 +42,29 @@ class SegmentStore(Protocol):
 
     def asked_pairs(self) -> set[str]: ...
 
-    def counts(self) -> dict[str, int]: ...
+    def refresh(self) -> None: ...
+
+    def events(self) -> list[EventRow]: ...
+
+    def segments(self, ids: Iterable[str]) -> list[Segment]: ...
 
 
 class Queue(Protocol):
     """The side of the query queue that asks."""
 
-    def put(self, *, query: str, first: str, second: str, body: Any, payloads: Any, priority: float = 0.0) -> str: ...
+    def put(
+        self,
+        *,
+        query: str,
+        first: str,
+        second: str,
+        body: Any,
+        payloads: Any,
+        want: int,
+        only: str | None,
+        hidden: Any,
+        ready: bool,
+    ) -> str: ...
 
     def stats(self) -> Any: ...
 
@@ -71,10 +91,10 @@ class QueryActor:
         self._episodes: deque[tuple[float, int]] = deque(maxlen=10)
         self._lowest = 0.0
         self._offered = 0
-        counts = store.counts()
-        self._answered_before = counts["answers"] - counts["reused"]
+        self._answered_before = answered(settle(live(store.events())))
         self._forgotten: int | None = None
         self._duplicates = 0
+        self._checks = Checks(config, store=store, put=self._put, returns=lambda pairs: self._returns(pairs)[0])
 
     @property
     def budget(self) -> LabelBudget:
@@ -113,7 +133,8 @@ class QueryActor:
             self._episodes.extend(episodes)
 
     def step(self) -> int:
-        """Ask as many queries as are due; returns how many were admitted."""
+        """Ask as many queries as are due; returns how many were admitted, checks of labelers not counted."""
+        self._checks.step()
         with self._lock:
             pool = list(self._pool)
             policy_steps = self._env_steps - self._warmup_steps if self._learning else 0
@@ -129,19 +150,34 @@ class QueryActor:
         chosen = self._choose(pool, count)
         if not chosen:
             return 0
-        self._store.add_segments(list({s.id: s for q in chosen for s in (q.first, q.second)}.values()))
-        return sum(self._ask(query) for query in chosen)
+        self._store.add_segments(list({s.id: s for q, _ in chosen for s in (q.first, q.second)}.values()))
+        return sum(self._ask(query, hidden) for query, hidden in chosen)
 
-    def _ask(self, query: Query) -> int:
-        pair = (query.first.id, query.second.id)
+    def _put(self, query: Query, only: str | None, hidden: Mapping[str, Any]) -> str:
+        first, second = query.first.id, query.second.id
         payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
-        status = self._queue.put(query=query.id, first=pair[0], second=pair[1], body=body_of(query), payloads=payloads)
+        return self._queue.put(
+            query=query.id,
+            first=first,
+            second=second,
+            body=body_of(query),
+            payloads=payloads,
+            want=self._config.labels.votes if only is None else 1,
+            only=only,
+            hidden=hidden,
+            ready=not self._config.draws_clips,
+        )
+
+    def _ask(self, query: Query, hidden: Mapping[str, Any]) -> int:
+        pair = (query.first.id, query.second.id)
+        status = self._put(query, None, hidden)
         if status in ("ok", "same", "dup"):  # full or spent: not asked, so it may be later
             self._asked_pairs.add(pair_id(pair))
         self._duplicates += status == "dup"
         return int(status == "ok")
 
-    def _choose(self, pool: list[Segment], count: int) -> list[Query]:
+    def _choose(self, pool: list[Segment], count: int) -> list[tuple[Query, dict[str, float]]]:
+        """The best pairs, and what the members predict about each before anybody answers."""
         pairs = self._candidates(pool, count * self._config.query.candidate_factor)
         if not pairs:
             return []
@@ -154,7 +190,7 @@ class QueryActor:
             )
         best = np.argsort(-scores, kind="stable")[:count]
         context = self._context()
-        return [
+        queries = [
             Query(
                 id=query_id(run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)),
                 first=pairs[k][0],
@@ -167,6 +203,11 @@ class QueryActor:
             )
             for k in best
         ]
+        if returns is None:
+            return [(query, {}) for query in queries]
+        margin_MC = np.clip(returns[..., 0] - returns[..., 1], -50, 50)  # beyond, exp overflows and P stays as it is
+        p_first_C = (1 / (1 + np.exp(-margin_MC))).mean(0)
+        return [(query, {"predicted_first": float(p_first_C[k])}) for query, k in zip(queries, best, strict=True)]
 
     def _candidates(self, pool: list[Segment], count: int) -> list[tuple[Segment, Segment]]:
         """Random pairs of equal length that were never asked; a segment of odd length finds no partner."""

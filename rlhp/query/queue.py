@@ -145,13 +145,15 @@ class QueryQueue:
         want: int = 1,
         ready: bool = True,
         only: str | None = None,
+        hidden: Mapping[str, Any] | None = None,
     ) -> records.PutStatus:
         """Ask about two segments, given by id; higher priorities are answered first.
 
         `payloads` holds encoded segments by id. They are stored with the query and live until half an hour
         after it is finished, and never shorter than until its last event is acked. `want` labelers are asked.
         With `ready=False` the query waits for its clips. `only` addresses it to one labeler: such a query
-        bypasses the cap and may repeat a pair. A server at its memory limit counts as full.
+        bypasses cap and budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
+        A server at its memory limit counts as full.
         """
         if first == second or want < 1 or not set(payloads) <= {first, second} or not math.isfinite(priority):
             raise ValueError(
@@ -165,7 +167,7 @@ class QueryQueue:
         pieces = [item for payload in payloads.items() for item in payload]
         try:
             facts = (query, pair, first, second, priority, want, only or "", int(ready))
-            status = text(self._script("put", *facts, whole_body, *pieces))
+            status = text(self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces))
         except connection.OutOfMemory:
             return "full"
         if status == "missing":
@@ -176,9 +178,10 @@ class QueryQueue:
         """Both clips of a reserved query are stored: offer it."""
         return cast(records.ReadyStatus, text(self._script("ready", query)))
 
-    def drop(self, *, query: str) -> records.DropStatus:
-        """Take a query back that nobody is answering."""
-        return cast(records.DropStatus, text(self._script("drop", query)))
+    def drop(self, *, query: str, reason: str = "") -> records.DropStatus:
+        """Take a query back that nobody is answering; a reason goes into the log."""
+        about = json.dumps({"reason": reason} if reason else {})
+        return cast(records.DropStatus, text(self._script("drop", query, about)))
 
     def reprioritise(self, scores: Mapping[str, float]) -> int:
         """New priorities by query; how many were still pending and have theirs now. ValueError for one not finite."""

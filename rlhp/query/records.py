@@ -95,6 +95,8 @@ class Event:
     second: str
     made_ms: int
     """Unix milliseconds on the server's clock when the query was put."""
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    """What was put with the query and told to no labeler."""
 
     @property
     def at_ms(self) -> int:
@@ -148,6 +150,9 @@ class QueueStats:
     """Leases that ran out."""
     lapsed: int
     """Reservations given up."""
+    checks: int
+    """Queries addressed to one labeler that were answered or wait: no budget pays for them, and of all counts only
+    pending, leased, reserved, expired and those of events and labelers know them."""
     labelers: Mapping[str, LabelerStats] = field(default_factory=dict)
 
     @property
@@ -193,6 +198,7 @@ def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
         first=fields["first"],
         second=fields["second"],
         made_ms=int(fields["made"]),
+        hidden=json.loads(fields.get("hidden", "{}")),
     )
 
 
@@ -216,8 +222,12 @@ def stats_from(reply: list[Any]) -> QueueStats:
         backlog=counts.get("events", 0) - counts.get("acked", 0),
         expired=counts.get("expired", 0),
         lapsed=lapsed,
+        checks=sum(by * counts.get(f"addressed_{name}", 0) for name, by in _CHECKS.items()),
         labelers={text(name): _labeler(_flat(facts), now) for name, facts in labelers},
     )
+
+
+_CHECKS = {"admitted": 1, "dropped": -1, "lapsed": -1}
 
 
 def _labeler(facts: Mapping[str, int], now_ms: int) -> LabelerStats:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 import pyarrow as pa
 
 from rlhp.reward.schema import TIME, WORD
-from rlhp.types import TARGET, Answer
+from rlhp.types import TARGET, Answer, parse_answer
 
 Event = Literal["answer", "retract", "skip", "drop"]
 How = Literal["ok", "late", "extra"]
@@ -53,6 +53,10 @@ class QueueEvent(Protocol):
     def body(self) -> Mapping[str, Any]:
         """The query's body: purpose, strategy, score, reward_version, env_steps."""
 
+    @property
+    def hidden(self) -> Mapping[str, Any]:
+        """What no labeler is told: gold, the known answer, and predicted_first."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventRow:
@@ -75,10 +79,13 @@ class EventRow:
     """`late`: after the lease ran out, counted. `extra`: after the query was finished, kept but never trained on."""
     purpose: Purpose = "train"
     gold_answer: Answer | None = None
+    """The known answer of a check; no labeler is told."""
     strategy: str = "random"
     score: float = 0.0
     selected_version: int | None = None
     """Reward version whose members scored the pair."""
+    predicted_first: float | None = None
+    """The members' mean P(first preferred) when the pair was asked; None before the first reward version."""
     env_steps: int = 0
     made_at: datetime | None = None
     shown_at: datetime | None = None
@@ -116,7 +123,7 @@ class EventRow:
     def of_event(cls, event: QueueEvent) -> EventRow:
         """The row of an entry of the answer stream; what it cannot place of a labeler's own words is the note."""
         known, note = _placed(event.meta)
-        body = event.body
+        body, gold = event.body, event.hidden.get("gold")
         return cls(
             query_id=event.query,
             first_id=event.first,
@@ -127,9 +134,11 @@ class EventRow:
             rev=event.rev,
             how=event.how or "ok",
             purpose=body.get("purpose", "train"),
+            gold_answer=None if gold is None else parse_answer(gold),
             strategy=body.get("strategy", "random"),
             score=body.get("score", 0.0),
             selected_version=body.get("reward_version"),
+            predicted_first=event.hidden.get("predicted_first"),
             env_steps=body.get("env_steps", 0),
             made_at=_moment(event.made_ms),
             answered_at=_moment(event.at_ms),
@@ -180,6 +189,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("strategy", WORD, nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("selected_version", pa.int64()),
+        pa.field("predicted_first", pa.float32()),
         pa.field("env_steps", pa.int64(), nullable=False),
         pa.field("made_at", TIME),
         pa.field("shown_at", TIME),

@@ -13,7 +13,7 @@ size 2 is first, second.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,7 @@ class Batch:
     mask: Tensor  # [*, 2, K] bool, False where a short segment was padded
     target: Tensor  # [*] P(first preferred)
     returns: Tensor  # [*, 2] standardised true returns; zeros unless the loss is regression
+    weight: Tensor | None = None  # [*] how much each counts, where not all do in full
 
 
 class Examples:
@@ -71,6 +72,8 @@ class Examples:
             returns=torch.zeros(0, 2, device=device),
         )
         self._true_returns: Array = np.empty((0, 2))
+        self._queries: list[str] = []
+        self._weight: Tensor | None = None
         self.bags = torch.zeros(config.members, 0, device=device)
         """[M, N] how often each member trains on each."""
         self.held_out = torch.zeros(0, dtype=torch.bool, device=device)
@@ -84,14 +87,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, preferences: Sequence[Preference]) -> int:
+    def add(self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None) -> int:
         """Take in those not known yet, by query and labeler; returns how many.
 
-        All or none: ValueError for one that is `incomparable` (filter it out) or not finite.
+        All or none: ValueError for one that is `incomparable` (filter it out) or not finite. From now on the queries
+        in `doubts` count less, above 0 and below 1, and all others in full.
         """
         new = {key: p for p in preferences if (key := (p.query, p.labeler)) not in self._known}
-        if not new:
-            return 0
+        if new:
+            self._take_in(new)
+        self._weigh(doubts or {})
+        return len(new)
+
+    def _take_in(self, new: Mapping[tuple[str, str], Preference]) -> None:
         target = torch.tensor([p.target for p in new.values()])
         sides = [(self._rows(p.first), self._rows(p.second)) for p in new.values()]
         if self._config.loss == "regression":
@@ -105,15 +113,25 @@ class Examples:
                 self._room.inputs[n, side, : len(rows)] = torch.from_numpy(rows).to(self._room.inputs.device)
                 self._room.mask[n, side, : len(rows)] = True
         self._known |= set(new)
+        self._queries += [p.query for p in new.values()]
         self._draw([p.query for p in new.values()])
         self._standardize()
-        return len(new)
+
+    def _weigh(self, doubts: Mapping[str, float]) -> None:
+        if not all(0 < weight <= 1 for weight in doubts.values()):
+            raise ValueError(f"a preference counts more than 0 and at most 1, got {dict(doubts)}; leave it out instead")
+        weights = [doubts.get(query, 1.0) for query in self._queries]
+        doubted = any(weight < 1 for weight in weights)  # without, the mean is bit for bit what it always was
+        self._weight = torch.tensor(weights, device=self.bags.device) if doubted else None
 
     def batch(self, index: Array) -> Batch:
         """The preferences in rows [B] or [M, B]."""
         at = torch.from_numpy(index).to(self._room.target.device)
         room = self._room
-        return Batch(inputs=room.inputs[at], mask=room.mask[at], target=room.target[at], returns=room.returns[at])
+        weight = None if self._weight is None else self._weight[at]
+        return Batch(
+            inputs=room.inputs[at], mask=room.mask[at], target=room.target[at], returns=room.returns[at], weight=weight
+        )
 
     def whole(self) -> Batch:
         """All of them [N], without a copy."""

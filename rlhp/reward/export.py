@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from rlhp.reward import parts
+from rlhp.reward.bridges import write_imitation
 from rlhp.reward.dataset import ROW_GROUP_BYTES, PreferenceDataset
 from rlhp.reward.events import EVENT_SCHEMA, Purpose, event_table
 from rlhp.reward.parts import Parts
 from rlhp.reward.schema import obs_column, segment_schema
 from rlhp.types import TARGET, Array, Preference, Segment
 
-Format = Literal["npz", "parquet", "jsonl"]
+Format = Literal["npz", "parquet", "jsonl", "imitation"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +41,10 @@ class Exported:
 def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Purpose = "train") -> Exported:
     """Write the dataset at `dataset_path` to `out`, which must not exist yet.
 
-    npz and jsonl hold the answers of this purpose that stand and their segments; parquet holds everything, as a
-    dataset directory that `PreferenceDataset.open` and `pandas.read_parquet` read. All of it passes through memory,
-    for parquet 16 MiB at a time.
+    npz, jsonl and imitation (see `rlhp.reward.bridges`) hold the answers of this purpose that stand and their
+    segments, imitation without those that are `incomparable`; parquet holds everything, as a dataset directory that
+    `PreferenceDataset.open` and `pandas.read_parquet` read. All of it passes through memory, for parquet 16 MiB at a
+    time.
 
     ValueError where there is nothing to export, where `out` exists, or where JSON cannot express a value.
     """
@@ -50,6 +52,7 @@ def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Pu
         "npz": _write_npz,
         "parquet": _write_parquet,
         "jsonl": _write_jsonl,
+        "imitation": write_imitation,
     }
     if to not in writers:
         raise ValueError(f"a dataset is exported to one of {', '.join(writers)}; got {to!r}")

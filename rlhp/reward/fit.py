@@ -12,7 +12,7 @@ Shapes: M members, B preferences per minibatch, N all preferences, K steps per s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from rlhp.reward.network import Architecture, build, usable_device
 from rlhp.reward.normalizer import Moments, Reservoir
 from rlhp.reward.optimizer import optimizer_for, rescale_memory
 from rlhp.reward.penalty import AdaptivePenalty
-from rlhp.reward.report import FitReport, assess, losses, mean_known
+from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference
 
@@ -81,12 +81,13 @@ class Fitter:
         """Gradient steps so far."""
         return self._updates
 
-    def add(self, preferences: Sequence[Preference]) -> int:
+    def add(self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None) -> int:
         """Take in preferences not known yet, by query and labeler; returns how many. ValueError for `incomparable`.
 
-        After a restart add all of them in the same order: minibatches name them by their place.
+        After a restart add all of them in the same order: minibatches name them by their place. Queries in `doubts`
+        count that much from now on, more than 0 and less than the 1 of all others.
         """
-        return self._examples.add(preferences)
+        return self._examples.add(preferences, doubts=doubts)
 
     def observe(self, obs: Array, actions: Array) -> None:
         """Take in transitions of the current policy: flat observations [N, O] and encoded actions [N, A]."""
@@ -129,11 +130,12 @@ class Fitter:
                     break
         return self.report()
 
-    def publish(self, version: int) -> RewardWeights:
-        """The ensemble as it is, each member scaled to mean 0 and std 1 over the recent transitions.
+    def publish(self, version: int, *, before: RewardWeights | None = None) -> RewardWeights:
+        """The ensemble as it is, each member scaled to std 1 over the recent transitions.
 
-        The input normaliser takes in what was observed since the last version, at no change of the rewards. ValueError
-        before the first transition.
+        Their mean is 0, or (`reward.center: carried`) what the version `before` gives them: a jump of all rewards would
+        be a hundred times as large in every return that the value network has learned. ValueError before the first
+        transition.
         """
         if len(self._reservoir) == 0:
             raise ValueError(
@@ -152,7 +154,10 @@ class Fitter:
         )
         scores_MB = Labeller(weights, device=self._config.device).score(*self._reservoir.rows())
         self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
-        return weights.scaled_to(scores_MB)
+        centre = 0.0
+        if before is not None and self._config.center == "carried":
+            centre = float(Labeller(before, device=self._config.device).label(*self._reservoir.rows()).mean())
+        return weights.scaled_to(scores_MB, centre=centre)
 
     def report(self) -> FitReport:
         """What the ensemble knows now, by a look at every preference."""
@@ -225,11 +230,11 @@ class Fitter:
         torch.autograd.backward(torch.where(active_M, total_M, 0.0).sum())
         self._optimizer.step()
         self._updates += 1
-        self._penalty.saw_training(_numbers(losses_M, active_M))
+        self._penalty.saw_training(numbers(losses_M, active_M))
         if self._penalty.adaptive and self._updates % VALIDATE_EVERY == 0:
             self._network.eval()
             with torch.no_grad():
-                validation = _numbers(*self._loss(self._examples.validation_rows))
+                validation = numbers(*self._loss(self._examples.validation_rows))
             self._penalty.saw_validation(validation, steps=VALIDATE_EVERY)
 
     def _loss(self, rows: list[Array]) -> tuple[Tensor, Tensor]:
@@ -244,8 +249,8 @@ class Fitter:
         active_M = torch.tensor([len(own) > 0 for own in rows], device=self._device)
         if self._config.loss == "regression":
             return loss.regression_loss(first_MB, second_MB, batch.returns), active_M
-        error_rate = self._config.error_rate
-        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=error_rate), active_M
+        rate, weights = self._config.error_rate, batch.weight
+        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=rate, weights=weights), active_M
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted returns [M, B] of first and second. One forward for both, so both see the same network."""
@@ -285,15 +290,3 @@ class Fitter:
             self._scaled = True
         elif (scale := self._network.rescale_inputs(moments.mean, moments.std)) is not None:
             rescale_memory(self._optimizer, self._network.penalized()[0], scale=scale)
-
-
-def _numbers(losses_M: Tensor, active_M: Tensor) -> Array:
-    """Losses [M] as float64, NaN for a member that had no rows; ValueError where one is not finite."""
-    losses = losses_M.detach().cpu().numpy().astype(np.float64)
-    active = active_M.cpu().numpy()
-    if not np.isfinite(losses[active]).all():
-        raise ValueError(
-            f"the reward ensemble diverged: losses of its members are {losses.tolist()}; lower reward.lr, or clean the "
-            "observations of extreme values"
-        )
-    return np.where(active, losses, np.nan)

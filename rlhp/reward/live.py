@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,23 +16,32 @@ REUSED = "reused from "
 """How the note of an event begins that was copied from another dataset."""
 
 
-def live(rows: Iterable[EventRow], *, purpose: Purpose | None = "train") -> list[EventRow]:
+def live(rows: Iterable[EventRow], *, purpose: Purpose | None = "train", extra: bool = False) -> list[EventRow]:
     """The answers that stand: per query and labeler the highest rev not retracted, `extra` ones left out.
 
     Ordered by the first answer of that labeler to that query, so a second thought keeps its place.
-    `purpose=None` takes all.
+    `purpose=None` takes all; `extra=True` too the answers that came when a query was settled, which are only compared.
     """
     rows = list(rows)
     retracted = {(row.query_id, row.labeler, row.rev) for row in rows if row.event == "retract"}
     best: dict[tuple[str, str | None], EventRow | None] = {}
     for row in rows:
-        if row.event != "answer" or row.how == "extra" or purpose not in (None, row.purpose):
+        if row.event != "answer" or (row.how == "extra" and not extra) or purpose not in (None, row.purpose):
             continue
         present = best.setdefault((row.query_id, row.labeler), None)
         stands = (row.query_id, row.labeler, row.rev) not in retracted
         if stands and (present is None or row.rev > present.rev):
             best[row.query_id, row.labeler] = row
     return [row for row in best.values() if row is not None]
+
+
+def is_corrected(row: EventRow) -> bool:
+    """Whether an admin put this answer in the place of the labeler's own."""
+    try:
+        said = json.loads(row.note) if row.note else {}
+    except ValueError:
+        return False
+    return isinstance(said, dict) and "corrected_by" in said
 
 
 def count(rows: Iterable[EventRow]) -> dict[str, int]:

@@ -57,12 +57,16 @@ class RewardWeights:
                 f"{self.member_mean.shape} and {self.member_std.shape}"
             )
 
-    def scaled_to(self, scores_MB: Array) -> RewardWeights:
-        """The same weights, each member scaled to mean 0 and std 1 over these raw rewards of its own."""
+    def scaled_to(self, scores_MB: Array, *, centre: float = 0.0) -> RewardWeights:
+        """The same weights, each member scaled over these raw rewards of its own.
+
+        A member's std becomes 1 before `target_std` multiplies it, and the mean predicted reward `centre`.
+        """
         exact = scores_MB.astype(np.float64)
         std = exact.std(1)
-        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at zero
-        return replace(self, member_mean=exact.mean(1).astype(np.float32), member_std=std.astype(np.float32))
+        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at `centre`
+        mean = exact.mean(1) - centre / self.target_std * std
+        return replace(self, member_mean=mean.astype(np.float32), member_std=std.astype(np.float32))
 
     def to_bytes(self) -> bytes:
         """An uncompressed `npz` without pickle: a JSON header as bytes, then one array per parameter."""

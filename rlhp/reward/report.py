@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
 from rlhp.reward import loss
 from rlhp.reward.examples import Examples
+from rlhp.types import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,3 +89,15 @@ def mean_known(values_M: Tensor) -> float | None:
     """Mean of those that are not NaN, None if there are none."""
     known = values_M[~values_M.isnan()]
     return float(known.mean()) if len(known) else None
+
+
+def numbers(losses_M: Tensor, active_M: Tensor) -> Array:
+    """Losses [M] as float64, NaN for a member that had no rows; ValueError where one is not finite."""
+    losses = losses_M.detach().cpu().numpy().astype(np.float64)
+    active = active_M.cpu().numpy()
+    if not np.isfinite(losses[active]).all():
+        raise ValueError(
+            f"the reward ensemble diverged: losses of its members are {losses.tolist()}; lower reward.lr, or clean the "
+            "observations of extreme values"
+        )
+    return np.where(active, losses, np.nan)

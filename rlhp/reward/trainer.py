@@ -14,7 +14,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,7 @@ from rlhp.reward.fit import Fitter
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
 from rlhp.reward.store import RewardStore
+from rlhp.reward.votes import answered, doubts, settle
 from rlhp.spaces import Spaces
 from rlhp.types import Answer, Array
 
@@ -54,6 +55,9 @@ class AnswerSource(Protocol):
 Recent = Callable[[int], tuple[Array, Array] | None]
 """At most n recent transitions: flat obs [B, O] float32, encoded actions [B, A]; None when nobody knows any."""
 
+Judge = Callable[[Sequence[EventRow]], Mapping[str, float]]
+"""Of all events so far: the labelers whose answers count less than in full, and how much."""
+
 
 class RewardTrainer:
     """`step(env_steps)` does whatever is due and says whether anything was."""
@@ -70,6 +74,7 @@ class RewardTrainer:
         publish: Callable[[RewardWeights], object],
         reused: int = 0,
         drain_every_seconds: float = 0.0,
+        judge: Judge | None = None,
     ) -> None:
         self._config = config
         self._dataset = dataset
@@ -80,6 +85,7 @@ class RewardTrainer:
         self._fitter = Fitter(config.reward, spaces=spaces, seed=config.seed)
         self._reused = reused
         self._drain_every_seconds = drain_every_seconds
+        self._judge = judge
         self._drained_at = -math.inf
         self._version = 0
         self._uses = 0.0
@@ -87,7 +93,9 @@ class RewardTrainer:
         self._published_steps = 0
         self._updates_since = 0
         self._report: FitReport | None = None
+        self._newest: RewardWeights | None = None
         self._answers_known: dict[tuple[str, str | None], Answer | None] = {}
+        self._answered = 0
         self._fit_seconds = 0.0
         self._restore()
 
@@ -95,7 +103,7 @@ class RewardTrainer:
         """Continue after the last published version: versions never repeat."""
         self._dataset.refresh()
         saved = self._store.trainer_state()
-        newest = self._store.newest()
+        newest = self._newest = self._store.newest()
         if saved is not None and newest is not None:
             state = torch.load(io.BytesIO(saved), weights_only=True)
             self._fitter.load_state_dict(state["fitter"])
@@ -116,7 +124,8 @@ class RewardTrainer:
                 return drained
             started = time.perf_counter()
             reward = self._config.reward
-            self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
+            if self._fitter.trainable:
+                self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
             self._fit_seconds += time.perf_counter() - started
             self._first_steps = env_steps
             self._release(env_steps)
@@ -130,11 +139,15 @@ class RewardTrainer:
         return drained or trained
 
     def _ready_for_first(self) -> bool:
-        """All initial answers are in (Christiano et al. 2017, appendix A: pretrain before the policy learns)."""
-        counts = self._dataset.counts()
+        """All initial answers are in (Christiano et al. 2017, appendix A: pretrain before the policy learns).
+
+        Without a budget there are none: version 1 is the untrained ensemble, which shows what a run reaches unasked.
+        """
         labels = self._config.labels
+        if labels.budget == 0 and not self._reused:
+            return True
         initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
-        enough = counts["answers"] - self._reused >= min(initial, labels.budget) or self._reused > 0
+        enough = self._answered >= min(initial, labels.budget) or self._reused > 0
         return enough and self._fitter.trainable
 
     def _fit(self, env_steps: int) -> bool:
@@ -161,7 +174,7 @@ class RewardTrainer:
         self._version += 1
         self._published_steps = env_steps
         self._updates_since = 0
-        weights = self._fitter.publish(self._version)
+        weights = self._newest = self._fitter.publish(self._version, before=self._newest)
         self._report = self._fitter.report()
         buffer = io.BytesIO()
         state = {
@@ -194,13 +207,19 @@ class RewardTrainer:
     def _take_in(self) -> None:
         """Hand the fitter what changed in the live set; a retraction makes it start its data anew."""
         self._dataset.refresh()
-        live = self._dataset.live()
+        rows = self._dataset.live()
+        live = settle(rows)
+        self._answered = answered(live)
+        weights = self._judge(self._dataset.events()) if self._judge is not None and rows else {}
+        if weights:
+            live = settle(rows, weights=weights)
         now = {_key(row): row.answer for row in live}
         if any(now.get(key) != answer for key, answer in self._answers_known.items()):
             self._fitter.forget_data()
             self._answers_known = {}
         fresh = self._dataset.preferences_of([row for row in live if _key(row) not in self._answers_known])
-        self._fitter.add([p for p in fresh if p.answer is not Answer.INCOMPARABLE])
+        usable = [p for p in fresh if p.answer is not Answer.INCOMPARABLE]
+        self._fitter.add(usable, doubts=doubts(rows, weights=weights))
         self._answers_known = now
 
     def status(self) -> dict[str, Any]:
@@ -211,7 +230,7 @@ class RewardTrainer:
             "reward/version": self._version,
             "reward/published_steps": self._published_steps,
             "reward/fit_seconds": self._fit_seconds,
-            "labels/answered": counts["answers"] - self._reused,
+            "labels/answered": self._answered,
             "labels/ties": counts["ties"],
             "labels/incomparable": counts["incomparable"],
             "labels/trainable": self._fitter.size,

@@ -372,7 +372,7 @@ def test_a_teacher_is_told_the_scale_of_the_returns(tmp_path: Path, queue: Query
 def test_a_person_is_told_nothing_and_without_episodes_there_is_nothing_to_tell(
     tmp_path: Path, queue: QueryQueue, source: str, episodes: list[tuple[float, int]]
 ) -> None:
-    actor = actor_in(tmp_path, queue, config(labels={"source": source}))
+    actor = actor_in(tmp_path, queue, config(labels={"source": source}, clips={"enabled": False}))
     actor.offer(segments(20))
     at(actor, 0, episodes=episodes)
     asked_by(actor)

@@ -135,8 +135,36 @@ def test_queries_addressed_to_an_absent_labeler_are_swept(queue: QueryQueue, med
     ask(queue, "gold", only="ann")
     assert queue.sweep() == 0
     meddler.redis.hset(meddler.key("q:gold"), "made", 1)
+    assert queue.stats().checks == 1
     assert queue.sweep() == 1
-    assert queue.stats().dropped == 1
+    assert (queue.stats().checks, queue.stats().dropped, queue.stats().open) == (0, 0, 0)
+
+
+def test_no_budget_pays_for_an_addressed_query_and_none_is_refused_for_it(redis_url: str) -> None:
+    queue = opened(redis_url, budget=1)
+    assert ask(queue, "check", only="ann") == "ok"
+    assert ask(queue, "q") == "ok"
+    assert ask(queue, "another", only="ann") == "ok"
+    for name in ("check", "another"):
+        lease = take(queue)
+        assert lease.query == name
+        say(queue, lease)
+    assert take(queue).query == "q"
+    stats = queue.stats()
+    assert (stats.checks, stats.admitted, stats.asked, stats.answered, stats.done) == (2, 1, 1, 0, 0)
+    assert queue.undo(query="check", labeler="ann", page="ann-page", rev=1).status == "ok"
+    assert queue.stats().answered == 0
+    assert ask(queue, "more") == "spent"
+
+
+def test_what_is_hidden_reaches_the_log_and_no_labeler(queue: QueryQueue) -> None:
+    ask(queue, "q", hidden={"gold": "second"})
+    lease = take(queue)
+    assert "gold" not in str(lease)
+    say(queue, lease)
+    ask(queue, "plain")
+    say(queue, take(queue))
+    assert [dict(event.hidden) for event in events(queue)] == [{"gold": "second"}, {}]
 
 
 def test_a_query_without_clips_is_reserved_until_they_are_ready(queue: QueryQueue) -> None:

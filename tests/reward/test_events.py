@@ -97,6 +97,7 @@ def test_an_entry_of_the_stream_becomes_a_row() -> None:
         ENTRY,
         meta={"kind": "teacher", "latency_ms": 12, "strength": 0.75, "shown_left": "second", "replays": 1},
         body={"purpose": "gold", "strategy": "disagreement", "score": 0.5, "reward_version": 3, "env_steps": 9},
+        hidden={"gold": "first", "predicted_first": 0.25},
     )
     assert EventRow.of_event(entry) == EventRow(
         query_id="q",
@@ -113,6 +114,8 @@ def test_an_entry_of_the_stream_becomes_a_row() -> None:
         strategy="disagreement",
         score=0.5,
         selected_version=3,
+        gold_answer=Answer.FIRST,
+        predicted_first=0.25,
         env_steps=9,
         made_at=datetime(2026, 1, 1, tzinfo=UTC),
         answered_at=datetime(2026, 1, 1, 0, 0, 0, 123_000, UTC),

@@ -124,7 +124,7 @@ def test_an_export_never_overwrites_and_says_when_there_is_nothing(tmp_path: Pat
     for to in FORMATS:
         with pytest.raises(ValueError, match=r"nothing to export: .* holds no train answer that stands"):
             export(dataset.path, tmp_path / "out", to=to)
-    with pytest.raises(ValueError, match="one of npz, parquet, jsonl; got 'csv'"):
+    with pytest.raises(ValueError, match="one of npz, parquet, jsonl, imitation; got 'csv'"):
         export(dataset.path, tmp_path / "out", to="csv")  # type: ignore[arg-type]
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="out exists already; choose another name"):

@@ -106,6 +106,28 @@ def test_after_every_publication_each_member_has_mean_0_and_std_1_over_recent_tr
         assert labels.std() <= 0.05 * (1 + 1e-4)
 
 
+def test_a_carried_centre_gives_recent_transitions_the_mean_that_the_version_before_gave_them() -> None:
+    made = fitter(data=100, center="carried", target_std=0.1)
+    made.pretrain(10)
+    first = made.publish(1)
+    made.observe(*transitions(2000, seed=7))
+    made.train(640)
+    second = made.publish(2, before=first)
+    rows = made._reservoir.rows()
+    old, new = Labeller(first).label(*rows), Labeller(second).label(*rows)
+    assert new.mean() == pytest.approx(old.mean(), abs=1e-4)
+    scores = Labeller(second).score(*rows)
+    assert np.allclose(((scores - second.member_mean[:, None]) / second.member_std[:, None]).std(1), 1.0, atol=1e-3)
+
+
+def test_a_recent_centre_forgets_the_version_before() -> None:
+    made = fitter(data=100, center="recent")
+    made.pretrain(10)
+    first = made.publish(1)
+    made.observe(*transitions(2000, seed=7))
+    assert Labeller(made.publish(2, before=first)).label(*made._reservoir.rows()).mean() == pytest.approx(0, abs=1e-4)
+
+
 def test_publishing_follows_the_observations_and_changes_no_reward() -> None:
     made = fitter()
     made.pretrain(3)

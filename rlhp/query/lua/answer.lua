@@ -25,7 +25,7 @@ record('answer', query, labeler, page, token, rev, answer, how, meta)
 
 if how ~= 'extra' then
   local got = redis.call('HINCRBY', key, 'got', 1)
-  if got == 1 then count('answered') end
+  if got == 1 then count_query(query, 'answered') end
   if got >= tonumber(field(query, 'want')) then
     finish(query, 'done', now) -- ends the claim of a present holder, whose own answer becomes `extra`
   elseif holder(query) == labeler then

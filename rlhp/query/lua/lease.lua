@@ -8,6 +8,7 @@ return_expired(now)
 tidy(now, 20)
 touch(labeler, now)
 if state == 'closed' then return {} end
+if (redis.call('HGET', p .. 'paused', labeler) or '') ~= '' then return {} end
 
 -- Three times the labeler's median answer time: the quick lose little when they vanish, the slow are not cut off.
 local function lease_time()

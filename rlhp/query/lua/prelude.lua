@@ -5,7 +5,9 @@
 --                 \______________drop, skip______________/                  (undo: done --> leased)
 --
 --   meta                HASH    schema, config sha256, cap, budget, state open/draining/closed, info:<name>
---   q:<query>           HASH    state, priority, body, fencing token, present holder, what each labeler did
+--   q:<query>           HASH    state, priority, body, fencing token, present holder, what each labeler did;
+--                               `hidden` goes into the log and never to a labeler
+--   paused              HASH    labeler -> why nothing is leased to it; empty where it was pardoned
 --   pending             ZSET    -priority -> `<put number>:<query>`: equal priorities first come, first served
 --   pending@<labeler>   ZSET    the same for queries addressed to one labeler, served first
 --   reserved            ZSET    deadline -> query: admitted, clips not there yet
@@ -20,7 +22,7 @@
 --   counts, labelers, labeler:<name>, times:<name>, history:<name>, addressees
 local p = KEYS[1]
 local ANSWERS, GROUP = p .. 'answers', 'reward'
-local KEEP_MS = 1800000         -- payloads and clips after a query is finished: undo needs them
+local KEEP_MS = 1800000         -- payloads and clips after a query is finished, unless info:keep_ms says otherwise
 local KEEP_QUERY_S = 86400      -- `q:` after that: late answers need it
 local HELD_S = 86400
 local RESERVE_MS = 600000       -- a query without its clips gives up its place then
@@ -36,6 +38,11 @@ end
 local function qkey(query) return p .. 'q:' .. query end
 local function field(query, name) return redis.call('HGET', qkey(query), name) or '' end
 local function count(name, by) return redis.call('HINCRBY', p .. 'counts', name, by or 1) end
+
+-- Queries addressed to one labeler are checks: they are counted apart, and no budget pays for them.
+local function count_query(query, name, by)
+  return count((field(query, 'only') == '' and '' or 'addressed_') .. name, by)
+end
 
 -- At `maxmemory` Redis refuses a growing command only while a script has not written yet. Work already done
 -- must never be refused for want of memory, so scripts that record it begin with a write that cannot grow.
@@ -120,10 +127,11 @@ end
 
 -- One entry of the log. Whatever a reader needs is inside: `q:` may be gone when it gets there.
 local function record(event, query, labeler, page, token, rev, answer, how, meta)
-  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made')
+  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made', 'hidden')
   local id = redis.call('XADD', ANSWERS, '*', 'ev', event, 'id', query, 'by', labeler, 'page', page, 'tok', token,
     'rev', rev, 'ans', answer, 'how', how, 'meta', meta,
-    'first', about[1], 'second', about[2], 'body', about[3], 'made', about[4])
+    'first', about[1], 'second', about[2], 'body', about[3], 'made', about[4],
+    'hidden', about[5] or '{}')
   redis.call('HSET', qkey(query), 'last', id)
   count('events')
 end
@@ -144,14 +152,14 @@ local function finish(query, state, now)
   redis.call('HSET', qkey(query), 'state', state)
   redis.call('ZREM', p .. 'open', query)
   redis.call('ZADD', p .. 'finished', now, query)
-  count(state)
+  count_query(query, state)
 end
 
 -- A query that already has a counted answer is not dropped but done with fewer answers than wanted.
-local function drop(query, now)
+local function drop(query, now, about)
   if tonumber(field(query, 'got')) > 0 then return finish(query, 'done', now) end
   finish(query, 'dropped', now)
-  record('drop', query, '', '', '0', '0', '', '', '{}')
+  record('drop', query, '', '', '0', '0', '', '', about or '{}')
 end
 
 local function unref_payloads(query)
@@ -191,7 +199,8 @@ end
 -- Forget payloads and clips of queries finished long ago, but never before the last event of a query is acked:
 -- a reward trainer that was down still needs them.
 local function tidy(now, limit)
-  local due = redis.call('ZRANGEBYSCORE', p .. 'finished', '-inf', now - KEEP_MS, 'LIMIT', 0, limit)
+  local keep_ms = tonumber(redis.call('HGET', p .. 'meta', 'info:keep_ms') or KEEP_MS)
+  local due = redis.call('ZRANGEBYSCORE', p .. 'finished', '-inf', now - keep_ms, 'LIMIT', 0, limit)
   if #due == 0 then return end
   local edge, inclusive = horizon()
   for _, query in ipairs(due) do

@@ -9,8 +9,8 @@ for _, query in ipairs(redis.call('ZRANGEBYSCORE', p .. 'reserved', '-inf', now)
   redis.call('HDEL', p .. 'dedup', field(query, 'pair'))
   redis.call('ZREM', p .. 'reserved', query)
   redis.call('ZREM', p .. 'open', query)
+  count_query(query, 'lapsed')
   redis.call('DEL', qkey(query), clip_keys(query))
-  count('lapsed')
   ended = ended + 1
 end
 

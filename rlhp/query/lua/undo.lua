@@ -12,11 +12,11 @@ local counted = field(query, 'how:' .. labeler) ~= 'extra'
 local state = field(query, 'state')
 local token
 if counted then
-  if redis.call('HINCRBY', key, 'got', -1) == 0 then count('answered', -1) end
+  if redis.call('HINCRBY', key, 'got', -1) == 0 then count_query(query, 'answered', -1) end
   if state == 'done' then
     redis.call('ZREM', p .. 'finished', query)
     redis.call('ZADD', p .. 'open', field(query, 'made'), query)
-    count('done', -1)
+    count_query(query, 'done', -1)
   else
     leave(query) -- another labeler's claim ends too; that answer still counts, as `late`
   end
