@@ -1,64 +1,72 @@
 """Does a policy learned from preferences reach what the same learner reaches on the env reward?
 
-    python -m benchmarks.learning                  # every task below, both arms, all seeds; hours on two cores
-    python -m benchmarks.learning --task pendulum --seeds 1
+    python -m benchmarks.learning                             # every suite that fits two cores; hours
+    python -m benchmarks.learning --suite mujoco --task reacher --seeds 1
+    python -m benchmarks.learning --suite mujoco --full       # the config files' own budgets, 10 seeds
 
-A row is one run: `rlhp train CONFIG` with a seed and an arm, then 30 episodes of the final policy, most
-likely actions. F = (R_pref - R_random) / (R_true - R_random) over the means of an equal number of seeds.
+A row is one run, in a process of its own, then 30 episodes of the final policy with its most likely actions. Rows
+that are there are not run again. Returns do not depend on how fast a serial run goes, so these may share the
+machine (`--jobs`); steps per second of such rows are no measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import astuple
+from functools import partial
+from queue import Queue
+from threading import Thread
 from typing import Any
 
+import ray
+
 from benchmarks import rows
-from rlhp import configfile, program
+from benchmarks.suites import SUITES, Measurement
+from rlhp import program
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
+from rlhp.running.ray_cluster import ray_cluster
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-EPISODES = 30
-ARMS = ("oracle", "none")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One config and how many seeds of it are the rule."""
-
-    config: str
-    seeds: int
+DEFAULT = ("headline", "mujoco", "ablations", "teachers")
+QUICK = "quick"
+CURVE_POINTS = 25
+DONE = "measured: "
+PREFIX = "RLHP_BENCH_PREFIX"
+"""Environment variable: a command that runs the runs, such as `nice -n 15`."""
 
 
-TASKS = {"pendulum": Task("pendulum.yaml", 5), "halfcheetah": Task("halfcheetah.yaml", 3)}
-
-
-def measure(task: str, arm: str, seed: int) -> None:
-    """Run one arm with one seed, unless its row is there for the present config."""
+def measure(measurement: Measurement) -> dict[str, Any]:
+    """Run one and add its row; its figures."""
+    serial = SUITES[measurement.suite].serial
     with tempfile.TemporaryDirectory() as scratch:
-        sets = [
-            f"seed={seed}", f"labels.source={arm}", f"evaluation.episodes={EPISODES}", f"runs_dir={scratch}",
-            f"name=bench-{task}-{arm}-{seed}", "checkpoint.every_env_steps=null", "tensorboard=false",
-        ]  # fmt: skip
-        config = configfile.load(CONFIGS / TASKS[task].config, sets=sets)
-        plain = config.model_copy(update={"runs_dir": "runs", "seed": 0})
-        key = {"task": task, "arm": arm, "seed": seed, "config_sha256": configfile.sha256(plain)[:16]}
-        if rows.done("learning", key):
-            return
-        rundir = RunDir.create(config, task)
-        summary = program.train(rundir.config(), rundir=rundir)
+        config = measurement.config(runs_dir=scratch)
+        rundir = RunDir.create(config, measurement.name)
+        summary = program.train(rundir.config(), rundir=rundir, serial=serial)
         if summary.interrupted:
             raise SystemExit(130)
-        rows.append("learning", {**key, **_figures(summary, rundir)})
+        name = f"{measurement.suite}-full" if measurement.full else measurement.suite
+        figures = _figures(summary, rundir)
+        if measurement.suite != QUICK:
+            rows.append(name, {**measurement.key(), **figures})
+        return figures
 
 
 def _figures(summary: Any, rundir: RunDir) -> dict[str, Any]:
     last: dict[str, Any] = {}
+    curve: list[list[float]] = []
     for row in read_metrics(rundir.metrics_file):
         last.update({name: value for name, value in row.items() if value is not None})
+        if (value := row.get("env_runners/episode_return_mean")) is not None:
+            curve.append([row["env_steps"], round(value, 2)])
     return {
         "env_steps": summary.env_steps,
         "labels": summary.labels_answered,
@@ -67,7 +75,6 @@ def _figures(summary: Any, rundir: RunDir) -> dict[str, Any]:
         "true_return_std_over_episodes": summary.true_return_std,
         "train_return": last.get("env_runners/episode_return_mean"),
         "wall_seconds": summary.wall_seconds,
-        "steps_per_second": summary.env_steps / summary.wall_seconds,
         "heldout_accuracy": last.get("reward/heldout_accuracy"),
         "return_correlation": last.get("return_correlation"),
         "tie_share": last.get("labels/ties", 0) / max(1, summary.labels_answered),
@@ -75,20 +82,105 @@ def _figures(summary: Any, rundir: RunDir) -> dict[str, Any]:
         "predicted_mean": last.get("reward/predicted_mean"),
         "predicted_std": last.get("reward/predicted_std"),
         "reward_version": summary.reward_version,
+        "curve": curve[:: max(1, len(curve) // CURVE_POINTS)] + curve[-1:],
     }
+
+
+def _missing(measurement: Measurement) -> bool:
+    name = f"{measurement.suite}-full" if measurement.full else measurement.suite
+    return not rows.done(name, measurement.key())
+
+
+class Workers:
+    """Processes that run measurements one after the other, so that each pays once for its imports and its Ray."""
+
+    def __init__(self, count: int) -> None:
+        command = [*shlex.split(os.environ.get(PREFIX, "")), sys.executable, "-m", "benchmarks.learning", "--worker"]
+        self._start = partial(
+            subprocess.Popen,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._count = count
+
+    def run(self, wanted: Sequence[Measurement]) -> Iterator[str]:
+        """What became of each, in no order; one that fails takes its process along, and the next gets a new one."""
+        waiting, told = deque(wanted), Queue[str]()
+        threads = [Thread(target=self._work, args=(waiting, told), daemon=True) for _ in range(self._count)]
+        for thread in threads:
+            thread.start()
+        for _ in wanted:
+            yield told.get()
+
+    def _work(self, waiting: deque[Measurement], told: Queue[str]) -> None:
+        process = None
+        while waiting:
+            try:
+                measurement = waiting.popleft()
+            except IndexError:
+                break
+            if process is None or process.poll() is not None:
+                process = self._start()
+            told.put(f"{measurement.name}: {_ask(process, measurement)}")
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.wait()
+
+
+def _ask(process: subprocess.Popen[str], measurement: Measurement) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(astuple(measurement)) + "\n")
+    process.stdin.flush()
+    last: deque[str] = deque(maxlen=3)
+    for line in process.stdout:
+        if line.startswith(DONE):
+            return line.removeprefix(DONE).strip()
+        last.append(line.strip())
+    return f"failed with {process.wait()}: {' | '.join(last)}"
+
+
+def work() -> None:
+    """Measure what comes as lines of JSON, until there are no more."""
+    with ExitStack() as stack:
+        for line in sys.stdin:
+            measurement = Measurement(*json.loads(line))
+            if SUITES[measurement.suite].serial and not ray.is_initialized():
+                stack.enter_context(ray_cluster(measurement.config(), cpus=1))
+            print(f"{DONE}{measure(measurement)['true_return']:.1f}", flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=sorted(TASKS), action="append", help="default: all")
-    parser.add_argument("--arm", choices=ARMS, action="append", help="default: both")
+    parser.add_argument("--suite", choices=sorted(SUITES), action="append", help=f"default: {', '.join(DEFAULT)}")
+    parser.add_argument("--task", action="append", help="default: all of the suite")
+    parser.add_argument("--arm", action="append", help="default: all of the suite")
     parser.add_argument("--seeds", type=int, help="seeds 0..N-1; default: the task's own number")
-    arguments = parser.parse_args()
-    for task in arguments.task or TASKS:
-        for seed in range(arguments.seeds or TASKS[task].seeds):
-            for arm in arguments.arm or ARMS:
-                measure(task, arm, seed)
+    parser.add_argument("--full", action="store_true", help="the budgets of the config files, 10 seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="serial runs at a time")
+    parser.add_argument("--quick", action="store_true", help="three short runs, no rows kept")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work()
+        return
+    wanted = [
+        measurement
+        for name in ((QUICK,) if given.quick else given.suite or DEFAULT)
+        for measurement in SUITES[name].measurements(name, full=given.full)
+        if (not given.task or measurement.task in given.task)
+        and (not given.arm or measurement.arm in given.arm)
+        and (given.seeds is None or measurement.seed < given.seeds)
+        and _missing(measurement)
+    ]
+    print(f"{len(wanted)} runs are missing", flush=True)
+    for serial, jobs in ((False, 1), (True, given.jobs)):
+        for told in Workers(jobs).run([each for each in wanted if SUITES[each.suite].serial == serial]):
+            print(told, flush=True)
 
 
 if __name__ == "__main__":
