@@ -8,8 +8,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := .venv/.setup-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
+BENCHES := micro sampling cost side_by_side reward_alone learning novel
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format docs-config constraints clean
+.PHONY: help setup system demo test check bench bench-quick format docs-config constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +30,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[envs,dev]'
 	@rm -f .venv/.setup-* && touch $@
 
+system: # what tests need of the system, where that can be installed
+	@.ci/system
+
 demo: setup ## train a policy from synthetic preferences, and on the env reward to compare: 2-3 minutes on two cores
 	$(BIN)/rlhp compare configs/demo.yaml
 
-test: setup ## every test
+test: setup system ## every test
 	$(BIN)/pytest $(ARGS)
 
 check: setup ## lint, format, types, import direction, generated pages; seconds, and changes nothing
@@ -42,10 +47,15 @@ check: setup ## lint, format, types, import direction, generated pages; seconds,
 	@$(BIN)/python -m rlhp.configdocs | diff -u docs/configuration.md - \
 		|| { echo "docs/configuration.md is behind rlhp/config.py: run make docs-config" >&2; exit 1; }
 
-bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: half an hour, alone
-	$(BIN)/python -m benchmarks.learning
-	$(BIN)/python -m benchmarks.throughput
+bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: hours, alone
+	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
+	$(BIN)/python -m benchmarks.rendering
+	$(BIN)/python -m benchmarks.labelers
+	$(BIN)/python -m benchmarks.novel_clip
 	$(BIN)/python -m benchmarks.report
+
+bench-quick: setup ## a small part of every bench, printed and not kept: under ten minutes on two cores
+	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench --quick || exit 1; done
 
 format: setup ## rewrite the sources as make check wants them
 	$(BIN)/ruff check --fix

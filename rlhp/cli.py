@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlhp.labeling import commands, exchange
+
 if TYPE_CHECKING:
     from rlhp.config import TeacherConfig
     from rlhp.rundir import RunDir
@@ -163,7 +165,8 @@ def status(run: Path) -> None:
 @click.option("--episodes", type=click.IntRange(min=1), help="Otherwise evaluation.episodes of the run.")
 @click.option("--explore/--no-explore", default=None, help="Sample actions; otherwise evaluation.explore of the run.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the evaluation episodes.")
-def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int) -> None:
+@click.option("--video", type=click.Path(path_type=Path), help="Draw an episode: a .webm, .mp4 or .png, and a .json.")
+def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None) -> None:
     """Measure the true return of a run's newest policy."""
     rundir, settings = _opened(run)
     from rlhp import program
@@ -173,6 +176,7 @@ def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int) -
         episodes=settings.evaluation.episodes if episodes is None else episodes,
         explore=settings.evaluation.explore if explore is None else explore,
         seed=seed,
+        video=video,
     )
     for name, value in result.items():
         click.echo(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
@@ -190,21 +194,6 @@ def plot(runs: tuple[Path, ...], out: Path | None) -> None:
 
 
 @rlhp.command()
-@_run
-@click.option("--to", required=True, type=click.Choice(["npz", "parquet", "jsonl"]), help="Format.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File, or directory for parquet.")
-def export(run: Path, to: str, out: Path) -> None:
-    """Write a run's preferences for other tools."""
-    from rlhp.reward.export import export as write
-    from rlhp.rundir import RunDir
-
-    done = write(RunDir.open(run).preferences, out, to=to)  # type: ignore[arg-type]  # one of click's choices
-    click.echo(
-        f"{done.out}: {done.preferences} preferences ({done.incomparable} incomparable), {done.segments} segments"
-    )
-
-
-@rlhp.command()
 @click.argument("target", required=False, metavar="[RUN|CONFIG]", type=click.Path(path_type=Path))
 def doctor(target: Path | None) -> int:
     """Check this machine, and a run or a config file."""
@@ -217,6 +206,12 @@ def doctor(target: Path | None) -> int:
         click.echo(str(check))
         failed = failed or check.level == "fail"
     return int(failed)
+
+
+rlhp.add_command(commands.serve)
+rlhp.add_command(commands.labeler)
+rlhp.add_command(exchange.export)
+rlhp.add_command(exchange.import_)
 
 
 def main() -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
 
+__all__ = [  # those of rlhp.configlabeling too
+    "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig", "PageConfig",
+    "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig", "RunConfig", "Section",
+    "TeacherConfig",
+]  # fmt: skip
+
 Positive = Field(gt=0)
-
-
-class Section(BaseModel):
-    """A group of keys: unknown ones are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EnvConfig(Section):
@@ -56,62 +57,6 @@ class RolloutConfig(Section):
     )
     segments_per_fragment: int = Field(
         default=64, ge=1, description="Most segments one runner offers to the query actor per fragment."
-    )
-
-
-class TeacherConfig(Section):
-    """A synthetic answerer (B-Pref, Lee et al. 2021). The defaults are the perfect oracle."""
-
-    name: str = Field(
-        default="oracle",
-        description="`oracle`, `noisy`, `mistake`, `skip`, `equal`, `myopic` (B-Pref's presets, on top of which "
-        "the keys below count), or `package.module:Name` of your own.",
-    )
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to a teacher of your own.")
-    beta: float | None = Field(
-        default=None, gt=0, description="Rationality of the Boltzmann teacher; null answers deterministically."
-    )
-    gamma: float | None = Field(
-        default=None, gt=0, le=1, description="Weight of a step per step of age within a segment."
-    )
-    mistake: float | None = Field(default=None, ge=0, le=1, description="Probability that an answer is flipped.")
-    skip: float | None = Field(
-        default=None, ge=0, description="Share of the mean return below which both segments are `incomparable`."
-    )
-    equal: float | None = Field(
-        default=None, ge=0, description="Share of the mean return within which the answer is `tie`."
-    )
-    latency_seconds: float = Field(default=0, ge=0, description="Seconds taken per answer.")
-
-
-class LabelsConfig(Section):
-    """Who answers, how often is asked, and when."""
-
-    source: Literal["none", "oracle", "human"] = Field(
-        default="oracle",
-        description="`none` trains on the env reward (the control arm), `oracle` starts teachers, `human` leaves "
-        "queries in Redis until somebody answers.",
-    )
-    budget: int = Field(default=700, ge=0, description="Most queries asked in the whole run.")
-    initial_share: float = Field(
-        default=0.25, ge=0, le=1, description="Share of the budget asked about the random policy, before learning."
-    )
-    schedule: Literal["hyperbolic", "constant", "exponential", "offline"] = Field(
-        default="hyperbolic",
-        description="How the rest is spread over the steps: rate ~ c/(T+c) as in the paper, constant, rl-teacher's "
-        "exponential, or everything before learning.",
-    )
-    schedule_c: float | None = Field(
-        default=None, gt=0, description="c of the hyperbolic schedule in env steps; null is 0.4 of the run's steps."
-    )
-    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="Who answers when source is `oracle`.")
-    labelers: int = Field(default=1, ge=0, description="Teacher processes started with the run; more may join.")
-    share_env_reward: bool | None = Field(
-        default=None,
-        description="Send env rewards with offered segments, for teachers only; null: only for `oracle`.",
-    )
-    reuse: str | None = Field(
-        default=None, description="Run directory (or its `preferences/`) whose answers this run starts from."
     )
 
 
@@ -173,6 +118,11 @@ class RewardConfig(Section):
     target_std: float = Field(
         default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari)."
     )
+    center: Literal["recent", "carried"] = Field(
+        default="recent",
+        description="Mean predicted reward of recent transitions at a new version: 0 as in the paper, or what the "
+        "version before gave them, so that the value network's returns stay true.",
+    )
     reservoir: int = Field(
         default=10_000, ge=100, description="Recent transitions that fix the normalisation of each version."
     )
@@ -206,6 +156,12 @@ class LearnerConfig(Section):
     hidden: tuple[int, ...] = Field(default=(64, 64), description="Units of policy and value networks (not shared).")
     activation: Literal["tanh", "relu"] = Field(default="tanh", description="Of those networks.")
     log_std_init: float = Field(default=0.0, description="Initial log standard deviation of continuous actions.")
+    policy_head_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the policy's last layer at the start; 0.01 makes the first actions centred, so that the "
+        "first segments show more than one network's habit.",
+    )
     normalize_obs: bool = Field(default=True, description="Running mean and std of what the policy sees.")
     normalize_control_reward: bool = Field(
         default=True, description="Divide env rewards by their running std in the control arm (`source: none`)."
@@ -260,9 +216,12 @@ class RunConfig(Section):
     env: EnvConfig
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     labels: LabelsConfig = Field(default_factory=LabelsConfig)
+    page: PageConfig = Field(default_factory=PageConfig)
     query: QueryConfig = Field(default_factory=QueryConfig)
+    quality: QualityConfig = Field(default_factory=QualityConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    clips: ClipsConfig = Field(default_factory=ClipsConfig)
     redis: RedisConfig = Field(default_factory=RedisConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -282,8 +241,27 @@ class RunConfig(Section):
         return self.labels.source != "none"
 
     @property
+    def quality_action(self) -> str:
+        """What becomes of labelers who seem to guess: none, weigh or pause."""
+        return self.quality.action or ("pause" if self.labels.source == "human" else "none")
+
+    @property
+    def gold_rate(self) -> float:
+        """Checks per answer of a labeler."""
+        if self.quality.gold_rate is not None:
+            return self.quality.gold_rate
+        return 0.05 if self.labels.source == "human" else 0.0
+
+    @property
     def shares_env_reward(self) -> bool:
         """Whether offered segments carry env rewards for a teacher."""
         if self.labels.share_env_reward is not None:
             return self.labels.share_env_reward
         return self.labels.source == "oracle"
+
+    @property
+    def draws_clips(self) -> bool:
+        """Whether a query is shown as two clips, and so waits for them."""
+        if self.clips.enabled is not None:
+            return self.preferences and self.clips.enabled
+        return self.labels.source == "human"

@@ -276,6 +276,7 @@ def _type(field: FieldInfo) -> str:
             words += [f"`{choice}`" for choice in typing.get_args(part)]
         else:
             plain = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
-            word = plain.get(part, "list of whole numbers" if typing.get_origin(part) is tuple else "mapping")
+            lists = {tuple[int, ...]: "list of whole numbers", tuple[str, ...]: "list of texts"}
+            word = (plain | lists).get(part, "mapping")
             words.append(f"{word} {' and '.join(bounds)}" if bounds and part in (int, float) else word)
     return " or ".join(words)

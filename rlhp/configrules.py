@@ -39,10 +39,10 @@ def conflicts(config: RunConfig) -> list[str]:
         )
     if config.reward.loss == "regression" and not config.shares_env_reward and config.preferences:
         problems.append("reward.loss=regression fits true returns, so it needs labels.share_env_reward=true")
-    if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
+    if config.labels.source == "human" and config.labels.budget == 0 and config.labels.reuse is None:
         problems.append(
-            "labels.budget=0 without labels.reuse: no reward could ever be learned; give a budget, name a run to "
-            "reuse, or set labels.source=none"
+            "labels.budget=0 with labels.source=human and without labels.reuse: nobody would ever be asked; give a "
+            "budget, or name a run to reuse"
         )
     labels = config.labels
     initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)

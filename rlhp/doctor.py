@@ -9,8 +9,6 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,15 +22,6 @@ from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
 
 GIB = 1 << 30
-_GL_PROBE = """
-import mujoco
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 1'/><geom size='.1'/></worldbody></mujoco>")
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 32, 32) as renderer:
-    renderer.update_scene(data)
-    renderer.render()
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +46,7 @@ def machine() -> Iterator[Check]:
     yield from _guarded("ray", ray_)
     yield from _guarded("torch", torch_)
     yield from _guarded("mujoco", mujoco_)
+    yield from _guarded("video", video_)
     yield from _guarded("disk", disk)
     yield from _guarded("memory", shared_memory)
     yield from _guarded("cpus", processors)
@@ -142,20 +132,35 @@ def torch_() -> Iterator[Check]:
 
 
 def mujoco_() -> Iterator[Check]:
-    """Whether MuJoCo is there, and how it could draw; training needs no drawing."""
+    """Whether MuJoCo is there, and how it draws; training needs no drawing, people do."""
     try:
         version = metadata.version("mujoco")
     except metadata.PackageNotFoundError:
         finding = "not installed, so its environments cannot be made"
         yield Check(level="warn", subject="mujoco", finding=finding, way_out="pip install 'rlhp[envs]'")
         return
-    routes = [route for route in ("egl", "osmesa") if _draws(route)]
+    from rlhp.labeling import gl
+
+    routes = [backend for backend in gl.BACKENDS if gl.works(backend)]
     if routes:
         yield Check(level="ok", subject="mujoco", finding=f"{version}, draws with MUJOCO_GL={routes[0]}")
     else:
-        finding = f"{version}, cannot draw here (training does not need it)"
-        way_out = "apt install libegl1 libopengl0 libgl1-mesa-dri, or libosmesa6"
+        finding = f"{version}, draws only a schematic view here (training needs none)"
+        way_out = f"apt install {gl.PACKAGES['egl']}, or {gl.PACKAGES['osmesa']}"
         yield Check(level="warn", subject="mujoco", finding=finding, way_out=way_out)
+
+
+def video_() -> Iterator[Check]:
+    """Whether clips can be encoded; training on teachers needs none."""
+    try:
+        version = metadata.version("av")
+    except metadata.PackageNotFoundError:
+        finding = "PyAV is not installed, so people can be shown only animated PNG (clips.codec=apng)"
+        yield Check(level="warn", subject="video", finding=finding, way_out="pip install av")
+        return
+    codecs = importlib.import_module("av.codec").codecs_available
+    have = [name for name, encoder in (("VP9", "libvpx-vp9"), ("H.264", "libx264")) if encoder in codecs]
+    yield Check(level="ok", subject="video", finding=f"PyAV {version}, encodes {' and '.join(have)}")
 
 
 def disk() -> Iterator[Check]:
@@ -240,18 +245,6 @@ def _guarded(subject: str, check: Callable[[], Iterator[Check]]) -> Iterator[Che
         first, *more = str(error).splitlines() or [type(error).__name__]
         yield Check(level="fail", subject=subject, finding=first)
         yield from (Check(level="fail", subject=subject, finding=line) for line in more)
-
-
-def _draws(route: str) -> bool:
-    """MuJoCo fixes its GL route at import, so every route gets a process of its own."""
-    try:
-        environment = {**os.environ, "MUJOCO_GL": route}
-        with tempfile.TemporaryDirectory() as directory:  # it leaves MUJOCO_LOG.TXT where it fails
-            command = [sys.executable, "-c", _GL_PROBE]
-            subprocess.run(command, env=environment, cwd=directory, capture_output=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
 
 
 def _cpus() -> int:

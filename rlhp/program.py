@@ -14,6 +14,9 @@ reward model    Ray actors. Produce predicted rewards stamped with their version
 query actor     Ray actor. Produces queries over the newest segments. Waits for label budget and fewer open queries
                 than `query.max_open`. Redis gone: keeps the newest segments and tries again.
 labeler         processes. Produce answers under a lease. Gone: the lease runs out; the driver starts another.
+clip renderer   Ray actor, where people answer. Produces the clips that a query waits for; others ask without. Draws in
+                a child process. Gone: Ray restarts it, and what was reserved is drawn.
+page            a process, where people answer: a labeler like any other. Gone: started again at the same address.
 reward trainer  Ray actor. Produces reward versions 1, 2, 3, ... Waits for answers. Gone: Ray restarts it, and it goes
                 on from its snapshot, the dataset and the answers it had not acknowledged.
 Redis           a process. Embedded: restarted by its supervisor with all data. External: waited for.
@@ -28,6 +31,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,6 +39,7 @@ import torch
 from ray.exceptions import RayError
 
 from rlhp.config import RunConfig
+from rlhp.labeling.quality import Watch
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints, load_policy
@@ -52,10 +57,20 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
+from rlhp.running.film import Films, codec_of, draw, take_of
 from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop, Services
+from rlhp.running.page import page_server
 from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
-from rlhp.running.processes import Parts, QueryProcess, RewardModelProcess, TrainerProcess, log_to
+from rlhp.running.processes import (
+    ClipProcess,
+    Parts,
+    QueryProcess,
+    RewardModelProcess,
+    TrainerProcess,
+    clip_renderer,
+    log_to,
+)
 from rlhp.running.ray_cluster import hush, ray_cluster
 from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
@@ -78,15 +93,20 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
         stack.callback(display.close)
         if config.preferences and (warning := variable_length_warning(facts)):
             display.message(warning)
+        if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
+            display.message("labels.budget=0: an untrained reward ensemble rewards the policy; nothing is asked")
         stop = stack.enter_context(stopping_on_ctrl_c(display.message))
         queue = None
         if config.preferences:
             queue = stack.enter_context(opened_queue(config, rundir, facts, resume=resume))
             make_dataset(config, rundir, facts)
+            if config.labels.source == "human":
+                stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
         algorithm, services = stack.enter_context(build(config, rundir, facts, queue))
-        loop = Loop(config, rundir, algorithm, services, metrics, display, stop)
+        films = Films(config, rundir, facts, say=display.message)
+        loop = Loop(config, rundir, algorithm, services, metrics, display, stop, films)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
         loop.run()
@@ -95,22 +115,29 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
         return finish(loop, interrupted=stop.is_set())
 
 
-def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int) -> dict[str, Any]:
-    """The true return of a run's newest saved policy; ValueError where none was saved yet."""
+def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: Path | None = None) -> dict[str, Any]:
+    """The true return of a run's newest saved policy, and a film of it; ValueError where there is none to play."""
     hush()
     config = rundir.config()
+    if video is not None:
+        codec_of(config.clips, video)
     newest = Checkpoints(rundir.checkpoints, keep=config.checkpoint.keep).newest()
     if newest is None:
         raise ValueError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
     facts = probe(config.env)
     module, moments = load_policy(newest / "policy.pt", config, facts.spaces, action_space=_action_space(config))
-    played = play(policy_act(module, moments, explore=explore, seed=seed), config.env, episodes=episodes, seed=seed)
+    make_act = policy_act(module, moments, explore=explore, seed=seed)
+    played = play(make_act, config.env, episodes=episodes, seed=seed)
+    if video is not None:
+        env_steps = int(Checkpoints.counters(newest)["env_steps"])
+        draw(take_of(make_act, config, rundir, facts, env_steps=env_steps, seed=seed), config, video)
     return {
         "checkpoint": newest.name,
         "episodes": len(played.returns),
         "true_return_mean": played.mean,
         "true_return_std": played.std,
         "episode_length_mean": sum(played.lengths) / len(played.lengths),
+        **({} if video is None else {"video": str(video)}),
     }
 
 
@@ -121,7 +148,7 @@ Built = Iterator[tuple[PreferencePPO, Services | None]]
 def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
     """All parts in this process: twice the same seed and name give identical numbers."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
-    with ray_cluster(config, cpus=1):
+    with ray_cluster(config, cpus=1), ExitStack() as stack:
         algorithm = _learner(config, rundir, facts)
         services = None
         if queue is not None:
@@ -131,12 +158,16 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
             fitting = RewardTrainer(
                 config, parts.spaces, dataset=rewards.dataset, answers=queue, store=parts.store,
                 recent=asking.recent, publish=model.load, reused=rewards.dataset.counts()["reused"],
+                judge=Watch.of(config, queue),
             )  # fmt: skip
             worker = None
             if config.labels.source == "oracle":
                 teacher = make_teacher(config.labels.teacher, seed=config.seed)
                 worker = LabelerWorker(queue, teacher, name="teacher-0")
-            services = SerialServices(queue, asking, fitting, worker)
+            clips = clip_renderer(config, queue) if config.draws_clips else None
+            services = SerialServices(queue, asking, fitting, worker, clips)
+            if clips is not None:
+                stack.callback(clips.close)
             algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
         try:
             yield algorithm, services
@@ -174,12 +205,15 @@ def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack:
     ray.get([query_actor.status.remote(), *(r.status.remote() for r in replicas)])
     trainer = ray.remote(**forever)(TrainerProcess).options(name=f"{name}:reward_trainer").remote(path)
     ray.get(trainer.status.remote())
+    clips = None
+    if config.draws_clips:
+        clips = ray.remote(**forever)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path)
 
     def end(kind: Any, *_: Any) -> None:
         if kind is None:
             with suppress(RayError):  # being restarted: the last answers wait in Redis for a resume
                 ray.get(trainer.finish.remote(), timeout=LAST_ANSWERS_SECONDS)
-        for actor in (trainer, query_actor, *replicas):
+        for actor in (trainer, query_actor, *replicas, *([clips] if clips else [])):
             ray.kill(actor)
 
     stack.push(end)
@@ -187,7 +221,7 @@ def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack:
     if config.labels.source == "oracle" and config.labels.labelers > 0:
         labelers = Labelers(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
-    return ClusterServices(queue, query_actor, trainer, replicas, labelers)
+    return ClusterServices(queue, query_actor, trainer, replicas, labelers, clips)
 
 
 def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:

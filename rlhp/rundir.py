@@ -7,7 +7,8 @@ runs/NAME/
   metrics.jsonl     one row per iteration        tensorboard/  the same numbers
   preferences/      segments and answers         checkpoints/  policy, reward model, counters
   redis/            the embedded server          redis.url     how to reach the server, mode 0600
-  plots/  run.log
+  videos/           the newest film of the policy, and policy.json with the predicted reward of each frame
+  plots/  run.log   page.log                     page.url  where people label, if the run started a page
 """
 
 from __future__ import annotations
@@ -84,9 +85,11 @@ class RunDir:
         self.metrics_file = self.path / "metrics.jsonl"
         self.log_file = self.path / "run.log"
         self.redis_url_file = self.path / "redis.url"
+        self.page_url_file = self.path / "page.url"
         self.preferences = self.path / "preferences"
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
+        self.videos = self.path / "videos"
         self.redis = self.path / "redis"
         self.tensorboard = self.path / "tensorboard"
         self._entered = False
@@ -176,6 +179,12 @@ class RunDir:
         for file in (self.redis_url_file, self.redis / "url"):
             with suppress(OSError):
                 return file.read_text(encoding="utf-8").strip()
+        return None
+
+    def page_url(self) -> str | None:
+        """Where the labelling page that the run started is; None where it started none."""
+        with suppress(OSError):
+            return self.page_url_file.read_text(encoding="utf-8").strip()
         return None
 
     def info(self) -> RunInfo:

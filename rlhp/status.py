@@ -7,13 +7,15 @@ finished, running and crashed runs alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhp.config import RunConfig
+from rlhp.labeling.quality import LabelerReport, table
+from rlhp.labeling.quality import report as judged
 from rlhp.live import duration
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir, RunInfo
@@ -45,6 +47,8 @@ class Facts:
     queue: QueueStats | None
     queue_problem: str | None
     """Why the queue could not be asked; None where it was, or need not be."""
+    labelers: Sequence[LabelerReport] = ()
+    """By all answers that are on disk."""
 
 
 def gather(rundir: RunDir) -> Facts:
@@ -70,6 +74,7 @@ def gather(rundir: RunDir) -> Facts:
         row_age_seconds=now.timestamp() - rundir.metrics_file.stat().st_mtime if row else None,
         queue=queue,
         queue_problem=problem,
+        labelers=_labelers(rundir, config, asked=queue is not None),
     )
 
 
@@ -77,7 +82,9 @@ def report(facts: Facts) -> str:
     """The sentences, then a small table."""
     rows = list(_table(facts))
     width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join([*explain(facts), "", *(f"{name:<{width}}  {value}" for name, value in rows)]).rstrip()
+    lines = [*explain(facts), "", *(f"{name:<{width}}  {value}" for name, value in rows)]
+    people = [each for each in facts.labelers if each.kind != "teacher"]
+    return "\n".join([*lines, "", *table(people)]).rstrip()
 
 
 def explain(facts: Facts) -> list[str]:
@@ -163,7 +170,14 @@ def _open(facts: Facts, stats: QueueStats) -> str:
         return f"{len(at_work)} labeler{'s' if len(at_work) > 1 else ''} at work ({names}): {queries}."
     quietest = min((labeler.idle_seconds for labeler in stats.labelers.values()), default=None)
     seen = "no labeler was ever seen" if quietest is None else f"no labeler seen for {duration(quietest)}"
-    return f"Waiting for labels: {queries}, {seen}; start one with rlhp label {facts.path}."
+    return f"Waiting for labels: {queries}, {seen}; {_way_to_label(facts)}."
+
+
+def _way_to_label(facts: Facts) -> str:
+    page = RunDir(facts.path).page_url()
+    if facts.config.labels.source == "human":
+        return f"label at {page}" if page is not None else f"start a page with rlhp serve {facts.path}"
+    return f"start one with rlhp label {facts.path}"
 
 
 def _nothing_open(facts: Facts, *, asked: int, allowed: int | None) -> str:
@@ -200,6 +214,19 @@ def _table(facts: Facts) -> Iterator[tuple[str, str]]:
     elif row is not None and "labels/asked" in row:
         answered, budget = row.get("labels/answered", 0), facts.config.labels.budget
         yield "labels", f"{row['labels/asked']} asked, {answered} answered of {budget}"
+
+
+def _labelers(rundir: RunDir, config: RunConfig, *, asked: bool) -> list[LabelerReport]:
+    if not config.preferences or not (rundir.preferences / "dataset.json").exists():
+        return []
+    from rlhp.query.pauses import Pauses
+    from rlhp.reward.dataset import PreferenceDataset
+
+    url = rundir.redis_url()
+    pauses = Pauses(url, run=rundir.name).all() if asked and url is not None else {}
+    pardoned = [name for name, reason in pauses.items() if not reason]
+    events = PreferenceDataset.open(rundir.preferences).events()
+    return judged(events, trusted=(*config.quality.trusted, *pardoned))
 
 
 def _ask_queue(rundir: RunDir) -> tuple[QueueStats | None, str | None]:

@@ -159,6 +159,7 @@ def test_the_version_is_said_with_and_without_an_installation(tmp_path: Path) ->
 OURS = (
     "run directory: ", "episodes of ", "reward version 1 ", "finished after ", "true return: ", "labels: ", "plot: ",
     "checkpoint: ", "episodes: ", "true_return_mean: ", "true_return_std: ", "episode_length_mean: ",
+    "no video of the policy",
 )  # fmt: skip
 
 

@@ -22,7 +22,9 @@ from rlhp.types import Answer, Preference, Query
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHOWN = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_file() and path.name != "__init__.py"]
+CLIENT = "label_client.py"  # has a page of its own, docs/labeling.md, and a test of its own
+ELSEWHERE = ("__init__.py", CLIENT)
+SHOWN = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_file() and path.name not in ELSEWHERE]
 WHOLE = ROOT / "examples" / "line.yaml"
 LONGEST = 25
 

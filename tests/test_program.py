@@ -306,7 +306,8 @@ def test_a_teacher_that_skips_queries_does_not_keep_the_run_in_its_warm_up(tmp_p
 
 
 def human(path: Path) -> RunConfig:
-    return small(runs_dir=str(path), labels={"source": "human"}, learner=ENDLESS)
+    # A point in the plane cannot be drawn; the drawn way is in tests/running/test_film.py.
+    return small(runs_dir=str(path), labels={"source": "human"}, clips={"enabled": False}, learner=ENDLESS)
 
 
 def test_without_an_answer_a_run_waits_and_ctrl_c_leaves_it_resumable(tmp_path: Path) -> None:

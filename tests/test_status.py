@@ -14,11 +14,15 @@ import pytest
 
 from rlhp import configfile
 from rlhp.metrics import MetricsWriter
+from rlhp.query.pauses import Pauses
 from rlhp.query.queue import QueryQueue
 from rlhp.query.records import LabelerStats, QueueStats
 from rlhp.query.server import EmbeddedRedis
+from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
 from rlhp.status import Facts, explain, gather, report
+from rlhp.types import Answer
+from tests.reward.dataset_samples import answer, header, segment
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 LEARNING = {"env_steps": 5000, "phase": "learning", "reward/version": 3, "labels/allowed": 200}
@@ -172,6 +176,23 @@ def test_a_running_run_is_asked_through_its_queue(rundir: RunDir, server: str) -
     assert found.queue is not None
     assert found.queue.pending == 1
     assert "Waiting for labels: 1 query open" in report(found)
+
+
+def test_labelers_are_judged_and_pardons_heeded(rundir: RunDir, server: str) -> None:
+    dataset = PreferenceDataset.create(rundir.preferences, header=header())
+    s = [segment(number) for number in range(8)]
+    dataset.add_segments(s)
+    failed: dict[str, Any] = {"purpose": "gold", "gold_answer": Answer.SECOND}
+    dataset.add_events([answer(s[n], s[n + 1], labeler="bob", query_id=f"g{n}", **failed) for n in range(0, 8, 2)])
+    dataset.add_events([answer(s[0], s[1]), answer(s[2], s[3], labeler="teacher-0", labeler_kind="teacher")])
+    text = report(gather(rundir))
+    assert "bob      4        0/4 (0% to 49%)  -" in text
+    assert "bob: checks and shared answers look like guessing, 625 to 1." in text
+    assert "teacher-0" not in text, "nobody doubts teachers"
+    with rundir.running():
+        QueryQueue(server, run="demo").open(cap=10, config_sha256="x")
+        Pauses(server, run="demo").pardon("bob")
+        assert [(each.name, each.state) for each in gather(rundir).labelers][1] == ("bob", "ok")
 
 
 def test_a_killed_run_says_so(rundir: RunDir) -> None:

@@ -40,6 +40,8 @@ class ResumablePPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is un
             for name, parameter in module.named_parameters():
                 if name.endswith("log_std"):
                     parameter.data.fill_(self.config.rlhp.log_std_init)
+                elif name.startswith("pi."):
+                    parameter.data.mul_(self.config.rlhp.policy_head_scale)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state; a whole one also holds the KL coefficients."""

@@ -13,17 +13,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from rlhp.config import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.learn.evaluate import Evaluation, evaluate, policy_act
+from rlhp.learn.evaluate import Act, Evaluation, evaluate, policy_act
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.metrics import MetricsWriter
 from rlhp.rollout.runner import EPISODES
 from rlhp.rundir import RunDir
+from rlhp.running.film import Films
 from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Loop:
     metrics: MetricsWriter
     display: Display
     stop: threading.Event
+    films: Films | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -229,15 +232,25 @@ class Loop:
 
     def evaluate(self, *, seed: int) -> Evaluation:
         """The present policy's true return."""
+        return evaluate(self._act(seed), self.config.env, episodes=self.config.evaluation.episodes, seed=seed)
+
+    def film(self, *, wait: bool = False) -> Path | None:
+        """A video of the present policy, as `Films.shoot` makes it; None where there is none."""
+        if self.films is None:
+            return None
+        return self.films.shoot(self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait)
+
+    def _act(self, seed: int) -> Callable[[Any], Act]:
         runner = self.algorithm.env_runner
         moments = runner._moments if self.config.learner.normalize_obs else None
-        act = policy_act(runner.module, moments, explore=self.config.evaluation.explore, seed=seed)
-        return evaluate(act, self.config.env, episodes=self.config.evaluation.episodes, seed=seed)
+        return policy_act(runner.module, moments, explore=self.config.evaluation.explore, seed=seed)
 
     def _checkpoint_when_due(self) -> None:
         every = self.config.checkpoint.every_env_steps
         if every is not None and self.progress.env_steps - self._saved_at >= every:
             self.save()
+            if self.config.draws_clips and self.progress.learning:  # people like to see what came of their answers
+                self.film()
 
     def save(self) -> None:
         """A checkpoint of this moment."""

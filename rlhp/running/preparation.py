@@ -13,8 +13,10 @@ import torch
 
 from rlhp import configfile
 from rlhp.config import RunConfig
+from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
 from rlhp.learn.settings import check_actions, check_passthrough
+from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
 from rlhp.query.selection import make_selection
 from rlhp.query.server import EmbeddedRedis
@@ -52,6 +54,8 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
             f"({facts.episode_limit} steps), so no full segment could ever be cut; shorten the segment"
         )
     make_selection(config.query.selection)
+    if config.draws_clips:
+        _check_clips(config, facts)
     build(Architecture.of(config.reward, spaces=facts.spaces), generator=torch.Generator())
     if config.ray.address is None:  # another machine may have the device that this one lacks
         usable_device(config.reward.device)
@@ -62,6 +66,16 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
                 f"the built-in teacher {config.labels.teacher.name!r} judges by env rewards, which "
                 "labels.share_env_reward=false keeps from it; leave that key out, or name a teacher of your own"
             )
+
+
+def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
+    way = check_drawable(config.env)
+    Clips("redis://", run="check", store=config.clips.store)
+    if way in ("state", "mujoco", "lander") and facts.native_vector and config.rollout.vectorize != "sync":
+        raise ValueError(
+            f"rollout.vectorize={config.rollout.vectorize} steps {config.env.id} by its own vector implementation, "
+            "which tells no states to draw clips from; set rollout.vectorize=sync"
+        )
 
 
 @contextmanager
@@ -89,8 +103,13 @@ def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: 
             info={
                 "env": config.env.id,
                 "source": config.labels.source,
-                "fps": str(facts.fps),
+                "fps": str(config.clips.fps or facts.fps),
+                "keep_ms": str(round(config.clips.keep_minutes * 60_000)),
                 "shares_env_reward": "yes" if config.shares_env_reward else "no",
+                "instruction": config.labels.instruction,
+                "strength": "yes" if config.page.strength else "no",
+                "budget": str(config.labels.budget),
+                "lease_seconds": str(config.query.lease_seconds),
             },
             resume=resume,
         )

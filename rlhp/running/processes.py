@@ -18,7 +18,11 @@ import ray
 from ray.exceptions import RayError
 
 from rlhp.config import RunConfig
+from rlhp.labeling.clips import ClipRenderer
+from rlhp.labeling.painter import Painter
+from rlhp.labeling.quality import Watch
 from rlhp.query.actor import QueryActor
+from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
 from rlhp.reward.client import NAMESPACE, Replicas, replica_name
 from rlhp.reward.dataset import PreferenceDataset
@@ -29,6 +33,7 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rundir import RunDir
 from rlhp.running.background import Background
+from rlhp.running.memory import keep_freed_memory
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)
@@ -137,6 +142,27 @@ class QueryProcess:
         return {**self._background.status(), **self._role.status(), "pid": os.getpid()}
 
 
+class ClipProcess:
+    """The clip renderer on a thread of its own. It draws in a child process, which ends with this one."""
+
+    def __init__(self, path: str) -> None:
+        parts = Parts(path)
+        start_log(parts.rundir, "clip-renderer")
+        stand_back()
+        self._role = clip_renderer(parts.config, parts.queue())
+        self._background = Background(self._role, self._role.step, name="clip renderer", pause_seconds=0.05)
+
+    def status(self) -> dict[str, Any]:
+        """The role's newest numbers, and how its thread is."""
+        return {**self._background.status(), "pid": os.getpid()}
+
+
+def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
+    """The role that draws the queries of this queue."""
+    clips = Clips(queue.url, run=queue.run, store=config.clips.store)
+    return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
+
+
 class TrainerProcess:
     """The reward trainer on a thread of its own: fitting never holds up who asks for its status."""
 
@@ -144,6 +170,7 @@ class TrainerProcess:
         import torch
 
         torch.set_num_threads(1)
+        keep_freed_memory()
         parts = Parts(path)
         start_log(parts.rundir, "reward-trainer")
         stand_back()
@@ -160,6 +187,7 @@ class TrainerProcess:
             publish=self._publish,
             reused=parts.dataset.counts()["reused"],
             drain_every_seconds=DRAIN_EVERY_SECONDS,
+            judge=Watch.of(parts.config, parts.queue()),
         )
         self._env_steps: int | None = None
         self._healed = time.monotonic()

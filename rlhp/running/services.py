@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
+from rlhp.labeling.clips import ClipRenderer
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.query.actor import QueryActor
 from rlhp.query.queue import QueryQueue
@@ -24,6 +25,13 @@ QUEUE_AWAY_SECONDS = 10.0
 """Asking a server that is away takes a second or more, which the learner should not pay at every turn."""
 PER_MINUTE_OVER_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
+NOTICES = {
+    "segments": "segments/pool",
+    "segments_wanted": "segments/warmup_target",
+    "allowed": "labels/allowed",
+    "reward_version": "reward/version",
+}
+"""Facts of the queue -> the metrics that they are."""
 
 
 class RoleFailed(ChildProcessError):
@@ -34,26 +42,36 @@ class SerialServices:
     """The roles stepped in turn until none has anything left to do; the order never varies."""
 
     def __init__(
-        self, queue: QueryQueue, asking: QueryActor, fitting: RewardTrainer, worker: LabelerWorker | None
+        self,
+        queue: QueryQueue,
+        asking: QueryActor,
+        fitting: RewardTrainer,
+        worker: LabelerWorker | None,
+        clips: ClipRenderer | None = None,
     ) -> None:
-        self._queue, self._asking, self._fitting, self._worker = queue, asking, fitting, worker
+        self._queue, self._asking, self._fitting, self._worker, self._clips = queue, asking, fitting, worker, clips
         self._rate = AnswerRate()
         self._housekeeping = Housekeeping(queue)
+        self._noticeboard = Noticeboard(queue)
         self._env_steps = 0
+        self._learning = False
         self._warned = False
 
-    def progress(self, *, env_steps: int, **facts: Any) -> None:
+    def progress(self, *, env_steps: int, learning: bool, **facts: Any) -> None:
         """As `QueryActor.progress`."""
-        self._env_steps = env_steps
-        self._asking.progress(env_steps=env_steps, **facts)
+        self._env_steps, self._learning = env_steps, learning
+        self._asking.progress(env_steps=env_steps, learning=learning, **facts)
 
     def turn(self) -> None:
-        """Ask, answer, fit."""
+        """Ask, draw, answer, fit."""
         while self._ask_and_answer():
+            pass
+        while self._clips is not None and self._clips.step():
             pass
         while self._fitting.step(self._env_steps):
             pass
         self._housekeeping.turn()
+        self._noticeboard.turn(self.status, env_steps=self._env_steps, learning=self._learning)
 
     def _ask_and_answer(self) -> bool:
         """One round; whether another may bring more. After one of skips alone it is the next turn's to ask again."""
@@ -72,7 +90,8 @@ class SerialServices:
 
     def status(self) -> dict[str, Any]:
         """Numbers of every role, by metric name."""
-        numbers = {**self._asking.status(), **self._fitting.status(), **queue_numbers(self._queue)}
+        clips = {} if self._clips is None else self._clips.status()
+        numbers = {**self._asking.status(), **self._fitting.status(), **clips, **queue_numbers(self._queue)}
         return {**numbers, "labels/per_minute": self._rate(numbers["labels/answered"])}
 
 
@@ -86,23 +105,30 @@ class ClusterServices:
         reward_trainer: Any,
         replicas: Sequence[Any],
         labelers: Labelers | None,
+        clips: Any = None,
     ) -> None:
         self._queue = queue
         self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
         self._actors.update({f"reward model {k}": replica for k, replica in enumerate(replicas)})
+        if clips is not None:
+            self._actors["clip renderer"] = clips
         self._labelers = labelers
         self._known: dict[str, dict[str, Any]] = {}
         self._pending: dict[str, Any] = {}
         self._numbers: dict[str, Any] = {}
         self._ask_queue_at = 0.0
         self._housekeeping = Housekeeping(queue)
+        self._noticeboard = Noticeboard(queue)
+        self._env_steps = 0
+        self._learning = False
         self._rate = AnswerRate()
         self._away: set[str] = set()
 
-    def progress(self, *, env_steps: int, **facts: Any) -> None:
+    def progress(self, *, env_steps: int, learning: bool, **facts: Any) -> None:
         """Tell the query actor and the reward trainer how far the run is."""
+        self._env_steps, self._learning = env_steps, learning
         with suppress(RayError):  # restarting: the next call tells it
-            self._actors["query actor"].progress.remote(env_steps=env_steps, **facts)
+            self._actors["query actor"].progress.remote(env_steps=env_steps, learning=learning, **facts)
             self._actors["reward trainer"].progress.remote(env_steps)
 
     def turn(self) -> None:
@@ -119,6 +145,7 @@ class ClusterServices:
             with suppress(ConnectionError):  # the query actor says so in the log
                 self._numbers = queue_numbers(self._queue)
                 self._housekeeping.turn()
+                self._noticeboard.turn(self.status, env_steps=self._env_steps, learning=self._learning)
                 pause = QUEUE_EVERY_SECONDS
             self._ask_queue_at = time.monotonic() + pause
 
@@ -148,7 +175,8 @@ class ClusterServices:
 
     def status(self) -> dict[str, Any]:
         """The last known numbers of every role, by metric name."""
-        numbers = {**self._known.get("query actor", {}), **self._known.get("reward trainer", {}), **self._numbers}
+        roles = ("clip renderer", "query actor", "reward trainer")
+        numbers = {name: value for role in roles for name, value in self._known.get(role, {}).items()} | self._numbers
         numbers.pop("pid", None)
         return {**numbers, "labels/per_minute": self._rate(numbers.get("labels/answered", 0))}
 
@@ -171,6 +199,27 @@ class Housekeeping:
             self._due = time.monotonic() + HOUSEKEEPING_SECONDS
             self._queue.sweep()
             self._queue.trim()
+
+
+class Noticeboard:
+    """About once a second the queue is told how far the run is, for whoever labels: why nothing is asked just now."""
+
+    def __init__(self, queue: QueryQueue) -> None:
+        self._queue = queue
+        self._due = 0.0
+        self._written: dict[str, str] = {}
+
+    def turn(self, status: Callable[[], dict[str, Any]], *, env_steps: int, learning: bool) -> None:
+        """Write what changed, if a second has gone by; raises QueueUnavailable like any call to the queue."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + QUEUE_EVERY_SECONDS
+        known = status()
+        numbers = {"env_steps": env_steps, **{name: known.get(metric) for name, metric in NOTICES.items()}}
+        facts = {name: str(int(number)) for name, number in numbers.items() if number is not None}
+        facts["phase"] = "learning" if learning else "warm-up"
+        self._queue.set_info({name: value for name, value in facts.items() if self._written.get(name) != value})
+        self._written = facts
 
 
 class AnswerRate:

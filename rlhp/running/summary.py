@@ -33,6 +33,8 @@ class Summary:
     reward_version: int
     interrupted: bool
     plots: list[str]
+    video: str | None
+    """Of the final policy; None where the environment cannot be drawn, or the run was stopped."""
 
     def __str__(self) -> str:
         ended = "stopped" if self.interrupted else "finished"
@@ -50,6 +52,8 @@ class Summary:
         if self.source != "none":
             lines.append(f"labels: {self.labels_answered} answers, reward version {self.reward_version}")
         lines += [f"plot: {plot}" for plot in self.plots]
+        if self.video is not None:
+            lines.append(f"video of the policy: {self.video}")
         lines.append(f"run directory: {self.run}")
         if self.interrupted:
             lines.append(f"continue with: rlhp train --resume {self.run}")
@@ -62,6 +66,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
     seed = 1_000_003 + config.seed
     trained = loop.evaluate(seed=seed)
     by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
+    film = None if interrupted else loop.film(wait=True)
     status = loop.services.status() if loop.services is not None else {}
     summary = Summary(
         run=str(loop.rundir.path),
@@ -79,6 +84,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         reward_version=int(status.get("reward/version", 0)),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
+        video=None if film is None else str(film),
     )
     text = json.dumps(asdict(summary), indent=2)
     (loop.rundir.path / "summary.json").write_text(text + "\n", encoding="utf-8")

@@ -373,6 +373,17 @@ def test_rllibs_metrics_are_there_under_its_names() -> None:
     assert set(runner.get_metrics()) >= {"num_env_steps_sampled", "num_env_steps_sampled_lifetime", "label_wait_ms"}
 
 
+@pytest.mark.parametrize("name", ["box", "discrete", "dict and multi-discrete"])
+def test_log_probabilities_of_a_whole_fragment_are_those_of_its_rows_bit_for_bit(name: str) -> None:
+    runner, _, _ = env_runner(example(name))
+    fragment = runner._collect(100, explore=True)
+    assert np.isfinite(fragment.logp).all()
+    for row in range(fragment.logp.shape[1]):
+        one = slice(row, row + 1)
+        alone = runner._logp(fragment.dist_inputs[:, one], fragment.sampled[:, one], explore=True)
+        assert alone.tobytes() == fragment.logp[:, one].tobytes()
+
+
 def test_executed_actions_are_the_same_for_a_rollout_and_an_evaluation() -> None:
     box = gym.spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64)
     scaled = executed_actions(np.array([[-1.0, -1.0], [0.0, 0.5], [7.0, -9.0]]), box)

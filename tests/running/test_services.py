@@ -71,7 +71,7 @@ def test_the_status_is_the_last_known_one_of_every_role(roles: dict[str, Any], q
 
 
 def test_everybody_is_told_how_far_the_run_is(roles: dict[str, Any], queue: QueryQueue) -> None:
-    facts = {"warmup_steps": 50, "learning": True, "lowest_return": -2.0, "episodes": [(1.0, 20)]}
+    facts: dict[str, Any] = {"warmup_steps": 50, "learning": True, "lowest_return": -2.0, "episodes": [(1.0, 20)]}
     held(roles, queue).progress(env_steps=100, **facts)
     assert ray.get(roles["asking"].status.remote())["progress"] == [[{"env_steps": 100, **facts}]]
     assert ray.get(roles["fitting"].status.remote())["progress"] == [[100, {}]]

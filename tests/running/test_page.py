@@ -1,0 +1,131 @@
+"""The labelling page of a run: one address however often its server dies, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rlhp.config import PageConfig
+from rlhp.query.labelers import Labelers
+from rlhp.query.queue import QueryQueue
+from rlhp.rundir import RunDir
+from rlhp.running.page import PageServer, page_server
+from rlhp.running.services import NOTICES, Noticeboard
+from tests.fault_parts import command_line
+from tests.labeling.page.parts import command
+from tests.labeling.parts import until
+from tests.running.parts import run_in
+
+ANY_PORT = PageConfig(port=0)
+
+
+@contextmanager
+def started(config: PageConfig, rundir: RunDir) -> Iterator[PageServer]:
+    server = PageServer(config, rundir)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def name_of_run(address: str) -> str:
+    """What the page says, however long its server takes to come."""
+    return str(httpx.get(address + "/api/run", timeout=60).json()["run"])
+
+
+@pytest.fixture
+def run(redis_url: str, tmp_path: Path) -> tuple[RunDir, QueryQueue]:
+    return run_in(tmp_path, redis_url, labels={"source": "human"})
+
+
+def test_the_address_stays_when_the_server_is_killed(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, _ = run
+    with started(ANY_PORT, rundir) as server:
+        assert rundir.page_url() == server.address
+        assert name_of_run(server.address) == rundir.name
+        first = server.pid
+        os.kill(first, signal.SIGKILL)
+        assert name_of_run(server.address) == rundir.name, "whoever connects meanwhile waits"
+        second = server.pid
+        assert first != second
+    assert [command_line(pid) for pid in (first, second)] == ["", ""]
+
+
+def test_a_port_that_is_taken_becomes_a_free_one(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, _ = run
+    with started(ANY_PORT, rundir) as one:
+        port = int(one.address.rpartition(":")[2])
+        with started(PageConfig(port=port), rundir) as two:
+            assert one.address != two.address
+            assert name_of_run(two.address) == rundir.name
+
+
+def test_the_address_is_said_with_a_token_only_where_others_can_reach_it(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    said: list[str] = []
+    with page_server(ANY_PORT, rundir, queue, say=said.append):
+        assert said == [f"label at {rundir.page_url()}/"]
+    wide = PageConfig(host="0.0.0.0", port=0)
+    for _ in range(2):
+        with page_server(wide, rundir, queue, say=said.append):
+            pass
+    assert "/#token=" in said[1]
+    assert said[2].endswith("/"), "the one there is, is not made again"
+    labelers = Labelers(queue.url, run=queue.run)
+    assert [(each.name, each.admin) for each in labelers.all()] == [("admin", True)]
+    labelers.close()
+
+
+def test_a_server_does_not_outlive_its_driver(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, _ = run
+    program = (
+        "import sys, time; from rlhp.config import PageConfig; from rlhp.rundir import RunDir;"
+        "from rlhp.running.page import PageServer; server = PageServer(PageConfig(port=0), RunDir.open(sys.argv[1]));"
+        "print(server.pid, flush=True); time.sleep(600)"
+    )
+    import subprocess
+
+    words = [sys.executable, "-c", program, str(rundir.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        pid = int(driver.stdout.readline())
+        assert name_of_run(rundir.page_url() or "") == rundir.name
+        driver.kill()
+    until(lambda: command_line(pid) == "")
+
+
+def test_a_server_by_hand_takes_what_the_run_says(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, _ = run
+    with command("serve", str(rundir.path)) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert said.startswith(f"labelling page of run {rundir.name}: http://127.0.0.1:")
+
+
+def test_labelers_are_told_once_a_second_how_far_the_run_is(
+    run: tuple[RunDir, QueryQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, queue = run
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    status: dict[str, Any] = dict.fromkeys(NOTICES.values()) | {"segments/pool": 7}
+    board = Noticeboard(queue)
+    board.turn(lambda: status, env_steps=210, learning=False)
+    assert queue.info() == {"env_steps": "210", "segments": "7", "phase": "warm-up"}
+    status |= {"reward/version": 1, "segments/pool": 9}
+    board.turn(lambda: status, env_steps=300, learning=True)
+    assert queue.info()["env_steps"] == "210", "too soon"
+    now += 1.5
+    board.turn(lambda: status, env_steps=300, learning=True)
+    assert queue.info() == {"env_steps": "300", "segments": "9", "phase": "learning", "reward_version": "1"}
