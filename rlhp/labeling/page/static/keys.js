@@ -30,7 +30,8 @@ export function listen(act) {
     const action = ACTIONS.get(event.key.length === 1 ? event.key.toLowerCase() : event.key);
     if (!action || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const focused = event.target.closest?.("input, textarea, select, button, a");
-    if (focused && (!focused.matches("button, a") || event.key === " ")) return;
+    // A dialog that was just closed can keep the focus for a frame: its fields do not count.
+    if (focused && !focused.closest("dialog") && (!focused.matches("button, a") || event.key === " ")) return;
     event.preventDefault();
     if (event.repeat && ONCE.has(action)) return;
     act(action, event);
