@@ -10,37 +10,17 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhp.configenv import AtariConfig, EnvConfig
 from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
 
-__all__ = [  # those of rlhp.configlabeling too
-    "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig", "PageConfig",
+__all__ = [  # those of rlhp.configenv and rlhp.configlabeling too
+    "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig", "PageConfig",
     "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig", "RunConfig", "Section",
     "TeacherConfig",
 ]  # fmt: skip
 
 Positive = Field(gt=0)
-
-
-class EnvConfig(Section):
-    """Which environment, and what of it is hidden from the policy."""
-
-    id: str = Field(description="A Gymnasium id, or `package.module:factory` called with `kwargs`.")
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment.")
-    hide_termination: bool = Field(
-        default=False,
-        description="Never end an episode early, since an early end tells the policy about the task. The MuJoCo "
-        "tasks of Christiano et al. get the paper's bonus instead; any other environment is reset unseen.",
-    )
-    termination_penalty: float = Field(
-        default=0.0,
-        ge=0,
-        description="Subtracted from the env reward when a hidden termination happens (environments without a "
-        "bonus of their own).",
-    )
-    max_episode_steps: int | None = Field(
-        default=None, ge=1, description="Time limit in steps; null keeps the environment's own."
-    )
 
 
 class RolloutConfig(Section):

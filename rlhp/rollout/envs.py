@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
+from rlhp.rollout.atari import AtariGame, AtariGames, game_of
 from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
 from rlhp.rollout.lander import is_lander, lander_state
 from rlhp.rollout.lookup import bare_env, registered
@@ -82,8 +83,11 @@ def make_vector_env(
     action is ignored and whose reward is zero (`AutoresetMode.NEXT_STEP`). `reset(seed=...)` takes an
     int or a list of them. `auto` is `native` where the environment has a vector implementation of its
     own that shows the same spaces and needs nothing of ours around each environment. With `pictures` the
-    first of them keeps a small one of every step, as its state, and the others keep an empty one.
+    first of them keeps a small one of every step, as its state, and the others keep an empty one. Atari games are
+    always stepped by their own vector implementation.
     """
+    if game_of(config) is not None:
+        return AtariGames(config, count=num_envs)
     if vectorize != "sync" and not pictures:
         native = _native(config, num_envs=num_envs)
         if not isinstance(native, str):
@@ -217,6 +221,8 @@ class _AnySeed(VectorWrapper):
 
 
 def _build(config: EnvConfig, *, render_mode: str | None = None, flat: bool = False, check: bool = False) -> Env:
+    if game_of(config) is not None:
+        return AtariGame(config, render_mode=render_mode)
     raw, limit = bare_env(config, render_mode=render_mode, check=check)
     task = known_task(config.id) if config.hide_termination else None
     if config.termination_penalty and (task is not None or not config.hide_termination):
@@ -285,6 +291,8 @@ def _native(config: EnvConfig, *, num_envs: int) -> VecEnv | str:
 
 
 def _has_native(config: EnvConfig) -> bool:
+    if game_of(config) is not None:
+        return True
     native = _native(config, num_envs=1)
     if isinstance(native, str):
         return False
