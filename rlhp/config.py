@@ -15,9 +15,9 @@ from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityCo
 from rlhp.configrules import conflicts
 
 __all__ = [  # those of rlhp.configenv and rlhp.configlabeling too
-    "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig", "PageConfig",
-    "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig", "RunConfig", "Section",
-    "TeacherConfig",
+    "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig",
+    "PageConfig", "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig",
+    "RunConfig", "Section", "TeacherConfig",
 ]  # fmt: skip
 
 Positive = Field(gt=0)

@@ -10,7 +10,7 @@ from rlhp.configlabeling import Section
 
 
 class AtariConfig(Section):
-    """What is shown of an Atari game and what it pays: Christiano et al. 2017, A.2. Other environments ignore it."""
+    """What is shown of an Atari game (`env.id: ALE/...`) and what it pays: Christiano et al. 2017, A.2."""
 
     size: int = Field(default=84, ge=12, description="Pixels along each edge of a grey frame.")
     stack: int = Field(default=4, ge=1, description="Frames per observation, the newest last.")
@@ -34,10 +34,7 @@ class AtariConfig(Section):
 class EnvConfig(Section):
     """Which environment, and what of it is hidden from the policy."""
 
-    id: str = Field(
-        description="A Gymnasium id, or `package.module:factory` called with `kwargs`. `ALE/...` is an Atari game, shown "
-        "as `env.atari` says."
-    )
+    id: str = Field(description="A Gymnasium id, or `package.module:factory` called with `kwargs`.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment.")
     hide_termination: bool = Field(
         default=False,

@@ -73,7 +73,8 @@ def nbytes(array: Array) -> int:
     if not slides(array):
         return array.nbytes
     rows, depth = array.shape[-4:-2]
-    return array.nbytes // (rows * depth) * (rows + depth - 1)
+    kept: int = array.nbytes // (rows * depth) * (rows + depth - 1)
+    return kept
 
 
 class FrameColumn:
@@ -110,10 +111,13 @@ class FrameColumn:
         first = np.stack(self._first, axis=1)
         if (np.diff(first) == 1).all():
             return slide(self._frames[:, : int(self._stop[0])], depth=self._depth)
-        return self._frames[self._every[:, None, None], first[..., None] + np.arange(self._depth)]
+        stacked: Array = self._frames[self._every[:, None, None], first[..., None] + np.arange(self._depth)]
+        return stacked
 
 
 def _rows(stacks: Array) -> Array:
     """[N, C, H, W] -> [N, X] that are equal where the stacks are; eight pixels at a time where that goes."""
-    rows = stacks.reshape(len(stacks), -1)
-    return rows.view(np.uint64) if rows.dtype == np.uint8 and rows.shape[1] % 8 == 0 and rows.strides[1] == 1 else rows
+    rows: Array = stacks.reshape(len(stacks), -1)
+    eights = rows.dtype == np.uint8 and rows.shape[1] % 8 == 0 and rows.strides[1] == 1
+    words: Array = rows.view(np.uint64) if eights else rows
+    return words

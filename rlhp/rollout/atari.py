@@ -63,9 +63,9 @@ _OURS = {
 
 
 def game_of(config: EnvConfig) -> str | None:
-    """ALE's name of the game, as `beam_rider`; None for any other environment, and for a game taken as Gymnasium has it.
+    """ALE's name of the game, as `beam_rider`; None for any other environment.
 
-    That is what `env.kwargs.obs_type` asks for.
+    A game that is to be taken as Gymnasium has it is another one: `env.kwargs.obs_type` asks for that.
     """
     if "ALE/" not in config.id or "obs_type" in config.kwargs:
         return None

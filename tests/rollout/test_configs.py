@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from rlhp.configfile import load
+from rlhp.rollout.atari import SCORES, game_of
 from rlhp.rollout.envs import probe, variable_length_warning
 from rlhp.rollout.tasks import TASKS, known_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED = {"mujoco.yaml"}
+SHARED = {"mujoco.yaml", "atari.yaml"}
 TASK_FILES = {
     "ant": "Ant",
     "halfcheetah": "HalfCheetah",
@@ -23,14 +24,17 @@ TASK_FILES = {
     "swimmer": "Swimmer",
     "walker2d": "Walker2d",
 }
+GAMES = ["beamrider", "breakout", "enduro", "pong", "qbert", "seaquest", "spaceinvaders"]
 OTHER_FILES = ["cartpole", "lunarlander", "pendulum"]
 
 
-@pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES])
+@pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES, *GAMES])
 def test_the_file_names_an_environment_with_equally_long_episodes_that_segments_fit_in(name: str) -> None:
     if name == "lunarlander":
         for package in ("Box2D", "pygame"):
             pytest.importorskip(package, reason=f"LunarLander needs {package}, which is not installed")
+    if name in GAMES:
+        pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
     config = load(CONFIGS / f"{name}.yaml")
     facts = probe(config.env)
     assert config.query.segment_length <= facts.episode_limit
@@ -50,6 +54,18 @@ def test_a_mujoco_file_has_the_paper_s_task_and_segment_and_the_learner_of_all(n
         exclude={"total_env_steps"}
     )
     assert config.reward == shared.reward
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_is_blanked(name: str) -> None:
+    config = load(CONFIGS / f"{name}.yaml")
+    game = game_of(config.env)
+    assert game in SCORES
+    assert config.env.hide_termination
+    assert config.env.termination_penalty == (0 if name == "pong" else 1)
+    assert (config.query.segment_length, config.labels.budget) == (25, 5500)
+    assert round(config.labels.budget * config.labels.initial_share) == 500
+    assert config.labels.instruction
 
 
 def test_every_task_has_a_file() -> None:
