@@ -168,6 +168,18 @@ class RayConfig(Section):
 
     address: str | None = Field(default=None, description="null starts a local Ray; `auto` or `host:port` joins one.")
     num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; null fits the run.")
+    max_restarts: int = Field(
+        default=5,
+        ge=0,
+        description="How often in a row, with no new checkpoint between, a lost learner is started again from the last "
+        "checkpoint before the run gives up.",
+    )
+    stall_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="Without a new env step for that long, env runners and learners are killed and started again; "
+        "longer than the longest iteration. Waiting for answers or for a reward model does not count.",
+    )
 
 
 class EvaluationConfig(Section):

@@ -20,7 +20,8 @@ page            a process, where people answer: a labeler like any other. Gone: 
 reward trainer  Ray actor. Produces reward versions 1, 2, 3, ... Waits for answers. Gone: Ray restarts it, and it goes
                 on from its snapshot, the dataset and the answers it had not acknowledged.
 Redis           a process. Embedded: restarted by its supervisor with all data. External: waited for.
-learner         this process. Produces policy versions. Waits for reward version 1, then for a full batch at a time.
+learner         this process, or actors of its own. Produces policy versions. Waits for reward version 1, then for a
+                full batch at a time. Lost, or silent for too long: built anew from the last checkpoint.
 
 They start in the order Redis, reward models, query actor, reward trainer, labelers, learner; they stop the other
 way round. `serial` runs the same parts in this one process, seeded: the debugger and the tutorial.
@@ -29,7 +30,7 @@ way round. `serial` runs the same parts in this one process, seeded: the debugge
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
+from rlhp.running import restarts
 from rlhp.running.film import Films, codec_of, draw, take_of
 from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop, Services
@@ -74,6 +76,7 @@ from rlhp.running.processes import (
 from rlhp.running.ray_cluster import hush, ray_cluster
 from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
+from rlhp.running.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +107,13 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
                 stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
-        algorithm, services = stack.enter_context(build(config, rundir, facts, queue))
+        make_algorithm, services = stack.enter_context(build(config, rundir, facts, queue))
         films = Films(config, rundir, facts, say=display.message)
-        loop = Loop(config, rundir, algorithm, services, metrics, display, stop, films)
+        loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
-        loop.run()
+        loop.watchdog = stack.enter_context(_watchdog(config, services, serial=serial))
+        restarts.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")
         return finish(loop, interrupted=stop.is_set())
@@ -141,7 +145,7 @@ def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: 
     }
 
 
-Built = Iterator[tuple[PreferencePPO, Services | None]]
+Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None]]
 
 
 @contextmanager
@@ -170,7 +174,7 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
                 stack.callback(clips.close)
             algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
         try:
-            yield algorithm, services
+            yield lambda: algorithm, services
         finally:
             algorithm.stop()
 
@@ -186,9 +190,31 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
         services = None
         if queue is not None:
             services = _start_services(config, rundir, queue, stack)
-        algorithm = _learner(config, rundir, facts)
-        stack.callback(algorithm.stop)
-        yield algorithm, services
+        present = stack.enter_context(ExitStack())
+
+        def make() -> PreferencePPO:
+            present.close()
+            algorithm = _learner(config, rundir, facts)
+            present.callback(_stop, algorithm)
+            return algorithm
+
+        yield make, services
+
+
+def _stop(algorithm: PreferencePPO) -> None:
+    try:
+        algorithm.stop()
+    except Exception:  # of one that lost its actors; nothing of it is needed any more
+        log.warning("the learner did not stop cleanly", exc_info=True)
+
+
+def _watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> Watchdog:
+    """Nobody needs to be watched who shares this process."""
+    if serial or config.rollout.num_env_runners + config.learner.num_learners == 0:
+        return Watchdog(None)
+    if not isinstance(services, ClusterServices):
+        return Watchdog(config.ray.stall_seconds)
+    return Watchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
 def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack: ExitStack) -> ClusterServices:
@@ -221,12 +247,15 @@ def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack:
     if config.labels.source == "oracle" and config.labels.labelers > 0:
         labelers = Labelers(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
-    return ClusterServices(queue, query_actor, trainer, replicas, labelers, clips)
+    return ClusterServices(
+        queue, query_actor, trainer, replicas, labelers, clips, stall_seconds=config.ray.stall_seconds
+    )
 
 
 def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:
-    space, resumed = _action_space(config), rundir.info().resumed
-    algorithm: PreferencePPO = algorithm_config(config, facts.spaces, action_space=space, resumed=resumed).build_algo()
+    space, info = _action_space(config), rundir.info()
+    begun = info.resumed + info.restarts
+    algorithm: PreferencePPO = algorithm_config(config, facts.spaces, action_space=space, resumed=begun).build_algo()
     return algorithm
 
 

@@ -57,6 +57,8 @@ class RunInfo:
     """The line that ended a failed run."""
     resumed: int = 0
     """How often the run was started again."""
+    restarts: int = 0
+    """How often it went on from a checkpoint by itself, because its learner was lost."""
     redis_url_file: str = "redis.url"
     schema: int = SCHEMA
 

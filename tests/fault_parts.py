@@ -41,7 +41,9 @@ SETTINGS: dict[str, Any] = {
     },
     "learner": {
         "hidden": [8], "train_batch_size": 200, "minibatch_size": 100, "num_epochs": 1, "total_env_steps": 100_000_000,
+        "num_learners": 1,
     },
+    "ray": {"stall_seconds": 10},
     "evaluation": {"episodes": 2},
     "checkpoint": {"every_env_steps": 2000},
     "tensorboard": False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ VICTIMS = {
     "reward model": "ray::RewardModelProcess",
     "query actor": "ray::QueryProcess",
     "env runner": "ray::ColumnarEnvRunner",
+    "learner": "ray::_WrappedExecutable",
 }
 """What stands in the command line of each."""
 
@@ -43,6 +46,15 @@ def test_the_run_goes_on_when_a_process_is_killed(driver: Driver, victim: str) -
     kill([one])
     driver.until(lambda: len(driver.pids(VICTIMS[victim]) - {one}) == len(before))
     driver.goes_on()
+
+
+def test_the_run_goes_on_when_processes_are_there_and_say_nothing(driver: Driver) -> None:
+    stopped = {min(driver.pids(VICTIMS[victim])) for victim in ("env runner", "learner", "reward trainer")}
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    driver.until(lambda: not stopped & driver.processes().keys())
+    driver.goes_on()
+    assert "going on from the checkpoint at" in driver.output.read_text()
 
 
 def test_ctrl_c_ends_it_with_a_checkpoint_and_every_answer_on_disk(driver: Driver) -> None:

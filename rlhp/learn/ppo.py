@@ -5,8 +5,10 @@ Nothing here knows where rewards come from: the episodes that reach the learner 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -65,6 +67,15 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
     def get_default_config(cls) -> AlgorithmConfig:
         """An empty `PreferencePPOConfig`."""
         return PreferencePPOConfig()
+
+    def abandon(self) -> None:
+        """Kill every actor: whoever waits for one fails or goes on at once. Safe from any thread, and twice."""
+        actors = list(self.env_runner_group._worker_manager.actors().values())
+        if self.learner_group.is_remote:
+            actors += self.learner_group._workers
+        for actor in actors:
+            with suppress(Exception):  # one that is dead already
+                ray.kill(actor)
 
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
         """Collect at least this many env steps with the untrained policy, and offer their segments.

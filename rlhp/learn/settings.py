@@ -109,7 +109,12 @@ def algorithm_config(
     )
     algorithm.learners(num_learners=learner.num_learners, num_gpus_per_learner=learner.num_gpus_per_learner)
     algorithm.fault_tolerance(
-        restart_failed_env_runners=True, max_num_env_runner_restarts=1000, delay_between_env_runner_restarts_s=1
+        restart_failed_env_runners=True,
+        max_num_env_runner_restarts=1_000_000,
+        delay_between_env_runner_restarts_s=1,
+        # Paid in every iteration while a runner is starting, or waits for a machine: the others go on meanwhile.
+        env_runner_health_probe_timeout_s=1,
+        env_runner_restore_timeout_s=60,
     )
     # A resumed run draws anew: with the seed it began with it would repeat its first episodes.
     seed = (10_007 * (config.seed + 1) + 1_000_003 * resumed) % 2**31

@@ -27,6 +27,7 @@ from rlhp.rollout.runner import EPISODES
 from rlhp.rundir import RunDir
 from rlhp.running.film import Films
 from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
+from rlhp.running.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Loop:
     stop: threading.Event
     films: Films | None = None
     progress: Progress = field(default_factory=Progress)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
 
     def __post_init__(self) -> None:
         self._recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
@@ -141,9 +143,12 @@ class Loop:
         missing = status["segments/warmup_target"] - status["segments/pool"]
         if missing <= 0 or not self._counted(status):
             return self._wait()
-        result = self.algorithm.warm_up(self._steps_for(missing))
+        with self.watchdog.watching(self.algorithm.abandon):
+            result = self.algorithm.warm_up(self._steps_for(missing))
         self._expected = status["segments/offered"] + result["offered"]
         self._collected = time.monotonic()
+        if result["steps"]:
+            self.watchdog.progressed()
         self.progress.env_steps += int(result["steps"])
         self.progress.warmup_steps = self.progress.env_steps
         self._lifetime += int(result["steps"])
@@ -175,9 +180,12 @@ class Loop:
         return min(self.config.learner.train_batch_size, steps)
 
     def _learn(self) -> dict[str, Any]:
-        result = self.algorithm.train()
+        with self.watchdog.watching(self.algorithm.abandon):
+            result = self.algorithm.train()
         runners = result.get("env_runners", {})
         sampled = int(runners.get("num_env_steps_sampled_lifetime", self._lifetime))
+        if sampled > self._lifetime:
+            self.watchdog.progressed()
         self.progress.env_steps += sampled - self._lifetime
         self._lifetime = sampled
         self.progress.iteration += 1
@@ -255,7 +263,22 @@ class Loop:
     def save(self) -> None:
         """A checkpoint of this moment."""
         self._saved_at = self.progress.env_steps
-        self._checkpoints.save(self.algorithm, env_steps=self.progress.env_steps, counters=self.progress.counters())
+        with self.watchdog.watching(self.algorithm.abandon):
+            self._checkpoints.save(self.algorithm, env_steps=self.progress.env_steps, counters=self.progress.counters())
+
+    def saved_steps(self) -> int:
+        """Env steps of the newest checkpoint; -1 where there is none."""
+        newest = self._checkpoints.newest()
+        return -1 if newest is None else int(self._checkpoints.counters(newest)["env_steps"])
+
+    def begin_again(self, algorithm: PreferencePPO) -> None:
+        """Go on with another algorithm from the newest checkpoint, or from the first step where there is none."""
+        self.algorithm = algorithm
+        self.progress, self._lifetime = Progress(), 0
+        self._saved_at = self._evaluated_at = 0
+        self._waits_since, self._expected = None, 0
+        self._last_row = (time.monotonic(), 0)
+        self.restore()
 
     def restore(self) -> bool:
         """Go on from the newest checkpoint; False where there is none."""

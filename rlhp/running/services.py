@@ -25,6 +25,7 @@ QUEUE_AWAY_SECONDS = 10.0
 """Asking a server that is away takes a second or more, which the learner should not pay at every turn."""
 PER_MINUTE_OVER_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
+MODEL_SECONDS = 5.0
 NOTICES = {
     "segments": "segments/pool",
     "segments_wanted": "segments/warmup_target",
@@ -106,7 +107,10 @@ class ClusterServices:
         replicas: Sequence[Any],
         labelers: Labelers | None,
         clips: Any = None,
+        *,
+        stall_seconds: float = 300.0,
     ) -> None:
+        """One that has said nothing for `stall_seconds` is killed, which makes Ray start it again."""
         self._queue = queue
         self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
         self._actors.update({f"reward model {k}": replica for k, replica in enumerate(replicas)})
@@ -115,6 +119,8 @@ class ClusterServices:
         self._labelers = labelers
         self._known: dict[str, dict[str, Any]] = {}
         self._pending: dict[str, Any] = {}
+        self._asked_at: dict[str, float] = {}
+        self._stall_seconds = stall_seconds
         self._numbers: dict[str, Any] = {}
         self._ask_queue_at = 0.0
         self._housekeeping = Housekeeping(queue)
@@ -149,6 +155,20 @@ class ClusterServices:
                 pause = QUEUE_EVERY_SECONDS
             self._ask_queue_at = time.monotonic() + pause
 
+    def waits_for(self) -> str | None:
+        """What env runners rightly wait for: None where a reward model answers. Takes seconds, from any thread."""
+        replicas = [actor for name, actor in self._actors.items() if name.startswith("reward model")]
+        pending = [replica.status.options(concurrency_group="control").remote() for replica in replicas]
+        deadline = time.monotonic() + MODEL_SECONDS
+        while pending:
+            done, pending = ray.wait(pending, timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                break
+            with suppress(RayError):
+                ray.get(done[0])
+                return None
+        return f"none of {len(replicas)} reward models answers"
+
     def _poll(self, name: str, actor: Any) -> None:
         pending = self._pending.get(name)
         try:
@@ -157,6 +177,7 @@ class ClusterServices:
                 if name.startswith("reward model"):
                     method = method.options(concurrency_group="control")
                 self._pending[name] = method.remote()
+                self._asked_at[name] = time.monotonic()
                 return
             if ray.wait([pending], timeout=0)[0]:
                 del self._pending[name]
@@ -164,6 +185,10 @@ class ClusterServices:
                 if name in self._away:
                     self._away.discard(name)
                     log.warning("%s is back", name)
+            elif time.monotonic() - self._asked_at[name] > self._stall_seconds:  # stopped, or cut off
+                log.warning("%s has said nothing for %.0f s and is killed", name, self._stall_seconds)
+                del self._pending[name]
+                ray.kill(actor, no_restart=False)
         except ActorDiedError as error:  # not restarted: it failed while it was being built
             reason = str(error).strip().splitlines()[-1]
             raise RoleFailed(f"{name} cannot be restarted: {reason}") from error
