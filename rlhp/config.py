@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from rlhp.configenv import AtariConfig, EnvConfig
 from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
+from rlhp.convolution import Network
 
 __all__ = [  # those of rlhp.configenv and rlhp.configlabeling too
     "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig",
@@ -58,9 +59,21 @@ class RewardConfig(Section):
     """The reward ensemble and how it is fitted (Christiano et al. 2017, sections 2.2.1 and 2.2.3)."""
 
     members: int = Field(default=3, ge=1, description="M, size of the ensemble.")
-    hidden: tuple[int, ...] = Field(default=(64, 64), description="Units per hidden layer.")
+    network: Network = Field(
+        default="auto",
+        description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_small` two layers for CPUs and for "
+        "small pictures, `mlp` dense layers alone; `auto` goes by what the environment shows.",
+    )
+    hidden: tuple[int, ...] = Field(
+        default=(64, 64), description="Units per hidden layer; after the convolutions where there are some."
+    )
     activation: Literal["leaky_relu", "relu", "tanh"] = Field(default="leaky_relu", description="Between layers.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on hidden layers while fitting.")
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Dropout while fitting: on hidden layers, or on whole filters of convolutions (0.5 for Atari).",
+    )
     use_action: bool = Field(default=True, description="r(obs, action) rather than r(obs).")
     module: str | None = Field(
         default=None,
@@ -133,7 +146,15 @@ class LearnerConfig(Section):
     kl_coeff: float = Field(default=0.0, ge=0, description="Starting weight of the KL penalty; 0: none.")
     kl_target: float = Field(default=0.01, gt=0, description="KL the penalty aims at.")
     grad_clip: float | None = Field(default=0.5, gt=0, description="Global norm of gradients; null: none.")
-    hidden: tuple[int, ...] = Field(default=(64, 64), description="Units of policy and value networks (not shared).")
+    network: Network = Field(
+        default="auto",
+        description="`cnn` is that of Mnih et al. 2015, `cnn_small` two layers for CPUs and for small pictures, `mlp` "
+        "dense layers alone; `auto` goes by what the environment shows.",
+    )
+    hidden: tuple[int, ...] = Field(
+        default=(64, 64),
+        description="Units of policy and value networks: one for each, or one for both behind convolutions.",
+    )
     activation: Literal["tanh", "relu"] = Field(default="tanh", description="Of those networks.")
     log_std_init: float = Field(default=0.0, description="Initial log standard deviation of continuous actions.")
     policy_head_scale: float = Field(
@@ -142,7 +163,9 @@ class LearnerConfig(Section):
         description="Factor on the policy's last layer at the start; 0.01 makes the first actions centred, so that the "
         "first segments show more than one network's habit.",
     )
-    normalize_obs: bool = Field(default=True, description="Running mean and std of what the policy sees.")
+    normalize_obs: bool = Field(
+        default=True, description="Running mean and std of what the policy sees; pictures are scaled to 0..1 instead."
+    )
     normalize_control_reward: bool = Field(
         default=True, description="Divide env rewards by their running std in the control arm (`source: none`)."
     )

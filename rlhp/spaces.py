@@ -1,10 +1,11 @@
 """What an environment shows and takes, as plain data: leaves, shapes, dtypes, sizes.
 
 A Dict or Tuple observation is kept whole in segments (one array per leaf) and flattened for the
-networks: [.., O_flat], Discrete leaves one-hot. Actions stay as executed and are encoded for the
-reward model: Box as floats, Discrete and MultiDiscrete one-hot.
+networks: [.., O_flat], Discrete leaves one-hot. A picture is not: it stays uint8, channel first. Actions stay
+as executed and are encoded for the reward model: Box as floats, Discrete and MultiDiscrete one-hot.
 
-Shapes: B rows, O_flat flattened observation, A_flat encoded action.
+Shapes: B rows, O_flat flattened observation, A_flat encoded action, C x H x W a picture of C channels (for a
+stack of grey frames, oldest first, C is their number). O is one row as the networks get it: O_flat or C x H x W.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlhp.types import Array
+
+SMALLEST_PICTURE = 12
+"""Pixels along an edge, from which a three-dimensional uint8 Box is taken for a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,17 +54,43 @@ class ObsSpec:
         return sum(leaf.size for leaf in self.leaves)
 
     @property
+    def picture(self) -> tuple[int, int, int] | None:
+        """(C, H, W) where the observation is one uint8 picture or a stack of grey ones, else None."""
+        if len(self.leaves) != 1 or np.dtype(self.leaves[0].dtype) != np.uint8 or len(self.leaves[0].shape) != 3:
+            return None
+        shape = self.leaves[0].shape
+        channels, height, width = (shape[2], *shape[:2]) if self._channel_last else shape
+        return (channels, height, width) if min(height, width) >= SMALLEST_PICTURE else None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """O: (O_flat,), or (C, H, W) of a picture."""
+        return self.picture or (self.size,)
+
+    @property
     def plain(self) -> bool:
-        """True for a one-dimensional Box, which needs no flattening."""
-        return len(self.leaves) == 1 and not self.leaves[0].categories and len(self.leaves[0].shape) == 1
+        """True for what the networks take as it is: a one-dimensional Box, a picture that is channel first."""
+        if len(self.leaves) != 1 or self.leaves[0].categories:
+            return False
+        return len(self.leaves[0].shape) == 1 or self.leaves[0].shape == self.picture
+
+    @property
+    def _channel_last(self) -> bool:
+        return len(self.leaves[0].shape) == 3 and self.leaves[0].shape[2] < self.leaves[0].shape[0]
 
     def flatten(self, obs: Mapping[str, Array]) -> Array:
-        """Leaves [B, *O] -> float32 [B, O_flat]."""
+        """Leaves [B, *O] -> float32 [B, O_flat], or of a picture uint8 [B, C, H, W]."""
+        if self.picture is not None:
+            pictures = np.asarray(obs[self.leaves[0].path])
+            return np.moveaxis(pictures, -1, 1) if self._channel_last else pictures
         parts = [_flat(leaf, np.asarray(obs[leaf.path])) for leaf in self.leaves]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def flatten_one(self, obs: Any) -> Array:
-        """One observation as the environment returns it -> [O_flat], in the dtype of `flat_dtype`."""
+        """One observation as the environment returns it -> one row, in the dtype of `flat_dtype`."""
+        if self.picture is not None:
+            picture = np.asarray(_at(obs, self.leaves[0].path), np.uint8)
+            return np.moveaxis(picture, -1, 0) if self._channel_last else picture
         parts = []
         for leaf in self.leaves:
             value = _at(obs, leaf.path)
@@ -79,7 +109,9 @@ class ObsSpec:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def unflatten(self, flat: Array) -> dict[str, Array]:
-        """[B, O_flat] -> leaves [B, *O] in their own dtypes: the inverse of `flatten_one`, row by row."""
+        """Rows -> leaves [B, *O] in their own dtypes: the inverse of `flatten_one`, row by row."""
+        if self.picture is not None:
+            return {self.leaves[0].path: np.array(np.moveaxis(flat, 1, -1) if self._channel_last else flat)}
         out: dict[str, Array] = {}
         start = 0
         for leaf in self.leaves:
@@ -93,12 +125,16 @@ class ObsSpec:
 
     @property
     def flat_dtype(self) -> Any:
-        """A dtype that holds every leaf exactly."""
+        """A dtype that holds every leaf exactly; uint8 for a picture."""
+        if self.picture is not None:
+            return np.dtype(np.uint8)
         boxes = [np.dtype(leaf.dtype) for leaf in self.leaves if not leaf.categories]
         return np.result_type(np.float32, *boxes)
 
     def flat_space(self) -> gym.spaces.Box:
-        """The one-dimensional Box that the policy sees."""
+        """The Box that the policy sees: one-dimensional, or a picture."""
+        if self.picture is not None:
+            return gym.spaces.Box(0, 255, self.picture, np.uint8)
         return gym.spaces.Box(-np.inf, np.inf, (self.size,), self.flat_dtype)
 
     def to_json(self) -> list[dict[str, Any]]:

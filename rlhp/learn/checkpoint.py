@@ -100,7 +100,7 @@ def load_policy(
     spec.observation_space, spec.action_space = space, action_space
     module = spec.build()
     module.set_state({name: value.numpy() for name, value in data["module"].items()})
-    if not config.learner.normalize_obs:
+    if not settings.rlhp.normalize_obs:
         return module, None
     moments = RunningMoments()
     if data["moments"] is not None:

@@ -17,7 +17,7 @@ from ray.rllib.core.columns import Columns
 from rlhp.config import EnvConfig
 from rlhp.rollout.envs import make_vector_env
 from rlhp.rollout.normalize import RunningMoments
-from rlhp.rollout.runner import executed_actions
+from rlhp.rollout.runner import as_seen, executed_actions
 from rlhp.types import Array
 
 Act = Callable[[Array], Array]
@@ -91,7 +91,7 @@ def policy_act(module: Any, moments: RunningMoments | None, *, explore: bool, se
         @torch.inference_mode()
         def act(obs: Array) -> Array:
             nonlocal own_state
-            seen = obs.astype(np.float32) if moments is None else moments.normalize(obs)
+            seen = as_seen(obs) if moments is None else moments.normalize(obs)
             out = module.forward_inference({Columns.OBS: torch.from_numpy(seen)})
             dist = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
             if not explore:

@@ -12,8 +12,10 @@ import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rlhp.learn.pictures import PictureCatalog
 from rlhp.rollout.runner import ColumnarEnvRunner
 
 KL_STATE = "rlhp_kl_coefficients"
@@ -26,6 +28,13 @@ class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
         super().__init__(algo_class=algo_class or PreferencePPO)
         self.rlhp: Any = None
         self.env_runner_cls = ColumnarEnvRunner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """RLlib's module; for pictures on an encoder of our own."""
+        spec = super().get_default_rl_module_spec()
+        if self.rlhp is not None and self.rlhp.policy_network is not None:
+            spec.catalog_class = PictureCatalog
+        return spec
 
     def get_default_learner_class(self) -> Any:
         """RLlib's PPO learner, with the KL coefficient in its state."""

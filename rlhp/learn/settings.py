@@ -99,11 +99,13 @@ def algorithm_config(
         grad_clip=learner.grad_clip,
         grad_clip_by="global_norm",
     )
+    context = RunnerContext.of(config, spaces, resumed=resumed)
     algorithm.rl_module(
         model_config=DefaultModelConfig(
+            conv_filters=context.policy_network,
             fcnet_hiddens=list(learner.hidden),
             fcnet_activation=learner.activation,
-            vf_share_layers=False,
+            vf_share_layers=context.policy_network is not None,
             free_log_std=isinstance(action_space, gym.spaces.Box),
         )
     )
@@ -119,7 +121,7 @@ def algorithm_config(
     # A resumed run draws anew: with the seed it began with it would repeat its first episodes.
     seed = (10_007 * (config.seed + 1) + 1_000_003 * resumed) % 2**31
     algorithm.debugging(seed=seed, log_level="ERROR")
-    algorithm.rlhp = RunnerContext.of(config, spaces, resumed=resumed)
+    algorithm.rlhp = context
     _pass_through(algorithm, learner.rllib)
     return algorithm
 

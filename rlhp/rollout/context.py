@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlhp.config import EnvConfig, RunConfig
+from rlhp.convolution import POLICY, choose
 from rlhp.reward.client import NAMESPACE, Replicas, RewardSource
 from rlhp.spaces import Spaces
 from rlhp.types import Segment
@@ -33,9 +34,12 @@ class RunnerContext:
     segments_per_fragment: int
     share_env_reward: bool
     normalize_obs: bool
+    """Never for pictures, which the network scales."""
     normalize_control_reward: bool
     target_std: float
     log_std_init: float
+    policy_network: str | None
+    """Where observations are pictures, what reads them: a name in `rlhp.convolution.POLICY`."""
     policy_head_scale: float
     label_timeout_seconds: float
     replicas: int
@@ -57,10 +61,11 @@ class RunnerContext:
             segment_length=config.query.segment_length,
             segments_per_fragment=config.rollout.segments_per_fragment,
             share_env_reward=config.shares_env_reward,
-            normalize_obs=config.learner.normalize_obs,
+            normalize_obs=config.learner.normalize_obs and spaces.obs.picture is None,
             normalize_control_reward=config.learner.normalize_control_reward,
             target_std=config.reward.target_std,
             log_std_init=config.learner.log_std_init,
+            policy_network=choose(config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"),
             policy_head_scale=config.learner.policy_head_scale,
             label_timeout_seconds=config.rollout.label_timeout_seconds,
             replicas=config.reward.replicas,

@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 Env = gym.Env[Any, Any]
 VecEnv = VectorEnv[Any, Any, Any]
 
-_NEVER_ENDS_EARLY = ("Pendulum", "Reacher", "HalfCheetah", "Swimmer", "Pusher", "HumanoidStandup")
-"""Gymnasium's own environments that no state terminates."""
+_NEVER_ENDS_EARLY = ("Pendulum", "Reacher", "HalfCheetah", "Swimmer", "Pusher", "HumanoidStandup", "MovingDot")
+"""Environments that no state terminates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

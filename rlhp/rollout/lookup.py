@@ -22,6 +22,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rlhp import imports
 from rlhp.config import EnvConfig
+from rlhp.rollout import moving_dot as _  # registers it
 from rlhp.rollout.tasks import task_kwargs
 
 _log = logging.getLogger(__name__)

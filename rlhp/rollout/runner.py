@@ -177,7 +177,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._needs_initial_reset = False
 
     def _see(self, obs: Array) -> Array:
-        return self._moments.normalize(obs) if self._context.normalize_obs else obs.astype(np.float32)
+        return self._moments.normalize(obs) if self._context.normalize_obs else as_seen(obs)
 
     @torch.inference_mode()
     def _act(self, policy_obs: Array, *, explore: bool) -> tuple[Array, Array]:
@@ -271,6 +271,11 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def get_metrics(self) -> Any:
         """RLlib's, without the episode objects: returns were summed while stepping."""
         return self.metrics.reduce()
+
+
+def as_seen(obs: Array) -> Array:
+    """Observations that are not normalised, as a policy takes them: float32, pictures as they are."""
+    return obs if obs.dtype == np.uint8 else obs.astype(np.float32)
 
 
 def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:

@@ -250,7 +250,7 @@ class Loop:
 
     def _act(self, seed: int) -> Callable[[Any], Act]:
         runner = self.algorithm.env_runner
-        moments = runner._moments if self.config.learner.normalize_obs else None
+        moments = runner._moments if self.algorithm.config.rlhp.normalize_obs else None
         return policy_act(runner.module, moments, explore=self.config.evaluation.explore, seed=seed)
 
     def _checkpoint_when_due(self) -> None:
