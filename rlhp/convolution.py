@@ -1,10 +1,10 @@
 """Convolutional networks by name, for policies and for rewards: how many layers, and for which pictures.
 
-    network   policy                                   reward
-    cnn       Mnih et al. 2015                         Christiano et al. 2017, A.2
-    cnn_small two small layers, for CPUs and for small pictures
-    mlp       none: pixels as a row of numbers
-    auto      cnn for pictures of 64 pixels and more, cnn_small for smaller ones, mlp for all other observations
+network   policy                                   reward
+cnn       Mnih et al. 2015                         Christiano et al. 2017, A.2
+cnn_small two small layers, for CPUs and for small pictures
+mlp       none: pixels as a row of numbers
+auto      cnn for pictures of 64 pixels and more, cnn_small for smaller ones, mlp for all other observations
 """
 
 from __future__ import annotations

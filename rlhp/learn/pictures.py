@@ -79,7 +79,7 @@ class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is unt
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.orthogonal_(layer.weight, 2**0.5)
-                nn.init.zeros_(layer.bias)
+                nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Tensor]:
         pictures = inputs[Columns.OBS].to(torch.float32, memory_format=torch.channels_last)

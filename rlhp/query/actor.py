@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 32
 """Queries asked in one turn: small enough that newer segments get their chance in the next one."""
 
+ROWS_AT_ONCE = 2048
+"""Pictures scored in one call: stacks of Atari are 28 kB each. Between two calls a new version may come."""
+
 
 class SegmentStore(Protocol):
     """Where segments are made durable before anyone is asked about them."""
@@ -235,14 +238,19 @@ class QueryActor:
         """Raw member sums [M, C, 2] and the version they come from; None before the first version."""
         if not self._learning:
             return None, None
-        unique = {segment.id: segment for pair in pairs for segment in pair}
-        obs, actions = self._flat(list(unique.values()))
+        unique = list({segment.id: segment for pair in pairs for segment in pair}.values())
+        at_once = max(1, ROWS_AT_ONCE // unique[0].length) if self._spaces.obs.picture else len(unique)
+        sums: dict[str, Array] = {}
+        version: int | None = None
         try:
-            rewards_MB, version = self._reward.score(obs, actions)
+            for start in range(0, len(unique), at_once):
+                part = unique[start : start + at_once]
+                rewards_MB, version = self._reward.score(*self._flat(part))
+                edges = np.cumsum([segment.length for segment in part])[:-1]
+                scored = (rewards.sum(1) for rewards in np.split(rewards_MB, edges, axis=1))
+                sums |= {segment.id: total for segment, total in zip(part, scored, strict=True)}
         except NoRewardYet:
             return None, None
-        edges = np.cumsum([segment.length for segment in unique.values()])[:-1]
-        sums = {id_: part.sum(1) for id_, part in zip(unique, np.split(rewards_MB, edges, axis=1), strict=True)}
         both = [np.stack([sums[first.id], sums[second.id]], axis=1) for first, second in pairs]
         return np.stack(both, axis=1), version
 
@@ -252,7 +260,7 @@ class QueryActor:
         return np.concatenate(obs), np.concatenate(actions)
 
     def recent(self, count: int) -> tuple[Array, Array] | None:
-        """At most `count` transitions of the newest segments: flat obs [B, O], encoded actions [B, A]."""
+        """At most `count` transitions of the newest segments: obs [B, *O], encoded actions [B, A]."""
         with self._lock:
             newest: list[Segment] = []
             steps = 0

@@ -6,8 +6,8 @@ which leaves out the same 1/e. The count is a hash of seed, member and query: ne
 restart, since members go on from where they were and a new draw would move what they know into validation. Two
 labelers' answers to one query share its fate, or one would be trained on and the other judged by.
 
-Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, F = O + A raw inputs; the axis of
-size 2 is first, second.
+Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, O observation as a row, A encoded
+action; the axis of size 2 is first, second.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
+from rlhp.reward.observations import Pictures, Rows
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference, Segment, digest
 
@@ -50,11 +51,22 @@ def _uniform(*parts: object) -> float:
 class Batch:
     """Some preferences: each member its own [M, B], or the same for all [B]."""
 
-    inputs: Tensor  # [*, 2, K, F]
+    obs: Tensor  # [*, 2, K, *O] float32, of pictures uint8
+    actions: Tensor  # [*, 2, K, A]
     mask: Tensor  # [*, 2, K] bool, False where a short segment was padded
     target: Tensor  # [*] P(first preferred)
     returns: Tensor  # [*, 2] standardised true returns; zeros unless the loss is regression
     weight: Tensor | None = None  # [*] how much each counts, where not all do in full
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Room:
+    """Memory for preferences, of which the first N are taken."""
+
+    actions: Tensor  # [room, 2, K, A]
+    mask: Tensor  # [room, 2, K]
+    target: Tensor  # [room]
+    returns: Tensor  # [room, 2]
 
 
 class Examples:
@@ -64,9 +76,10 @@ class Examples:
         self._config, self._spaces, self._seed = config, spaces, seed
         self._share = config.heldout_share or (0.0 if config.bootstrap else SPARE_SHARE)
         self._known: set[tuple[str, str]] = set()
-        size = spaces.obs.size + (spaces.action.size if config.use_action else 0)
-        self._room = Batch(
-            inputs=torch.zeros(0, 2, 0, size, device=device),
+        picture = spaces.obs.picture
+        self._obs = Rows(spaces.obs.size, device=device) if picture is None else Pictures(picture, device=device)
+        self._room = _Room(
+            actions=torch.zeros(0, 2, 0, spaces.action.size if config.use_action else 0, device=device),
             mask=torch.zeros(0, 2, 0, dtype=torch.bool, device=device),
             target=torch.zeros(0, device=device),
             returns=torch.zeros(0, 2, device=device),
@@ -100,18 +113,19 @@ class Examples:
         return len(new)
 
     def _take_in(self, new: Mapping[tuple[str, str], Preference]) -> None:
-        target = torch.tensor([p.target for p in new.values()])
+        target = torch.tensor([p.target for p in new.values()], device=self._room.target.device)
         sides = [(self._rows(p.first), self._rows(p.second)) for p in new.values()]
         if self._config.loss == "regression":
             returns = [(p.first.true_return, p.second.true_return) for p in new.values()]
             self._true_returns = np.concatenate([self._true_returns, returns])
         start = len(self)
-        self._grow(start + len(new), steps=max(len(rows) for pair in sides for rows in pair))
-        self._room.target[start : start + len(new)] = target.to(self._room.target.device)
+        self._grow(start + len(new), steps=max(len(actions) for pair in sides for _, actions in pair))
+        self._room.target[start : start + len(new)] = target
         for n, pair in enumerate(sides, start=start):
-            for side, rows in enumerate(pair):
-                self._room.inputs[n, side, : len(rows)] = torch.from_numpy(rows).to(self._room.inputs.device)
-                self._room.mask[n, side, : len(rows)] = True
+            for side, (obs, actions) in enumerate(pair):
+                self._obs.put(n, side, obs)
+                self._room.actions[n, side, : len(actions)] = torch.tensor(actions, device=target.device)
+                self._room.mask[n, side, : len(actions)] = True
         self._known |= set(new)
         self._queries += [p.query for p in new.values()]
         self._draw([p.query for p in new.values()])
@@ -130,25 +144,36 @@ class Examples:
         room = self._room
         weight = None if self._weight is None else self._weight[at]
         return Batch(
-            inputs=room.inputs[at], mask=room.mask[at], target=room.target[at], returns=room.returns[at], weight=weight
+            obs=self._obs.take(at),
+            actions=room.actions[at],
+            mask=room.mask[at],
+            target=room.target[at],
+            returns=room.returns[at],
+            weight=weight,
         )
 
-    def whole(self) -> Batch:
-        """All of them [N], without a copy."""
-        room, n = self._room, len(self)
-        return Batch(inputs=room.inputs[:n], mask=room.mask[:n], target=room.target[:n], returns=room.returns[:n])
+    @property
+    def target(self) -> Tensor:
+        """[N] P(first preferred)."""
+        return self._room.target[: len(self)]
 
-    def _rows(self, segment: Segment) -> Array:
-        """The raw inputs [K, F] of a segment."""
+    @property
+    def returns(self) -> Tensor:
+        """[N, 2] standardised true returns."""
+        return self._room.returns[: len(self)]
+
+    def _rows(self, segment: Segment) -> tuple[Array, Array]:
+        """What the networks get of a segment: observations [K, *O] and actions [K, A]."""
         obs = self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in segment.obs.items()})
-        parts = [obs, self._spaces.action.encode(segment.actions)] if self._config.use_action else [obs]
-        rows: Array = np.concatenate(parts, axis=1)
-        if not np.isfinite(rows).all():
+        actions = self._spaces.action.encode(segment.actions)
+        if not self._config.use_action:
+            actions = actions[:, :0]
+        if not (np.isfinite(obs).all() and np.isfinite(actions).all()):
             raise ValueError(
                 f"segment {segment.id} holds observations or actions that are not finite, which would spoil every "
                 "member; leave its preferences out"
             )
-        return rows
+        return obs, actions
 
     def _grow(self, count: int, *, steps: int) -> None:
         """Make room for this many preferences of this many steps."""
@@ -159,14 +184,14 @@ class Examples:
         if count > room:
             room = max(SMALLEST_ROOM, 2 * count)
         longest = max(longest, steps)
-        # zeros, not NaN: padded steps are masked in the loss, but zero times NaN would reach the gradient
-        self._room = Batch(
-            inputs=old.inputs.new_zeros(room, 2, longest, old.inputs.shape[3]),
+        self._obs.grow(room, steps=longest)
+        self._room = _Room(
+            actions=old.actions.new_zeros(room, 2, longest, old.actions.shape[3]),
             mask=old.mask.new_zeros(room, 2, longest),
             target=old.target.new_zeros(room),
             returns=old.returns.new_zeros(room, 2),
         )
-        self._room.inputs[:kept, :, : old.inputs.shape[2]] = old.inputs[:kept]
+        self._room.actions[:kept, :, : old.actions.shape[2]] = old.actions[:kept]
         self._room.mask[:kept, :, : old.mask.shape[2]] = old.mask[:kept]
         self._room.target[:kept] = old.target[:kept]
 

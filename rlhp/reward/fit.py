@@ -6,7 +6,7 @@
     report = fitter.pretrain(config.pretrain_epochs)
     weights = fitter.publish(1)  # and then, for as long as answers come: add, train(uses), publish(version)
 
-Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, F raw inputs.
+Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, O observation as a row.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from torch import Tensor
 
 from rlhp.config import RewardConfig
 from rlhp.reward import loss
+from rlhp.reward.architecture import Architecture
 from rlhp.reward.examples import Batch, Examples
 from rlhp.reward.model import Labeller, RewardWeights
-from rlhp.reward.network import Architecture, build, usable_device
+from rlhp.reward.network import build, usable_device
 from rlhp.reward.normalizer import Moments, Reservoir
 from rlhp.reward.optimizer import optimizer_for, rescale_memory
 from rlhp.reward.penalty import AdaptivePenalty
+from rlhp.reward.picture_network import PictureEnsemble
 from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference
@@ -39,6 +41,7 @@ __all__ = ["FitReport", "Fitter"]
 VALIDATE_EVERY = 10
 """Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
 PREFERENCES_PER_PASS = 128
+PICTURE_PREFERENCES_PER_PASS = 16
 """When all preferences are looked at."""
 ASSESS_EVERY = 50
 """Gradient steps between two looks at all preferences, which cost as much as several steps."""
@@ -58,7 +61,7 @@ class Fitter:
         self._penalty = AdaptivePenalty(config)
         self._no_examples = partial(Examples, config, spaces=spaces, seed=seed, device=self._device)
         self._examples = self._no_examples()
-        self._reservoir = Reservoir(config.reservoir, obs_size=spaces.obs.size, action_size=spaces.action.size)
+        self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)
         self._updates = 0
         self._unused = 0.0  # label uses that fill no minibatch yet
         self._scaled = False  # whether the inputs have been given a scale
@@ -90,7 +93,7 @@ class Fitter:
         return self._examples.add(preferences, doubts=doubts)
 
     def observe(self, obs: Array, actions: Array) -> None:
-        """Take in transitions of the current policy: flat observations [N, O] and encoded actions [N, A]."""
+        """Take in transitions of the current policy: observations [N, *O] and encoded actions [N, A]."""
         self._reservoir.add(obs, actions)
 
     def forget_data(self) -> None:
@@ -254,17 +257,17 @@ class Fitter:
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted returns [M, B] of first and second. One forward for both, so both see the same network."""
-        *lead, features = batch.inputs.shape  # [B, 2, K] or [M, B, 2, K]
-        flat = batch.inputs.reshape(*lead[:-3], -1, features)
-        rewards = self._network(flat, self._dropout).unflatten(1, lead[-3:])
+        own = batch.mask.ndim - 3  # 0: [B, 2, K], 1: [M, B, 2, K]
+        obs, actions = batch.obs.flatten(own, own + 2), batch.actions.flatten(own, own + 2)
+        rewards = self._network(obs, actions, self._dropout).unflatten(1, batch.mask.shape[own:])
         returns_MB2 = loss.segment_returns(rewards, batch.mask)
         return returns_MB2[..., 0], returns_MB2[..., 1]
 
     def _predict_all(self) -> tuple[Tensor, Tensor]:
         """Predicted returns [M, N] of first and second over all preferences, dropout off."""
         self._network.eval()
-        rows = np.arange(self.size)
-        passes = [rows[start : start + PREFERENCES_PER_PASS] for start in range(0, len(rows), PREFERENCES_PER_PASS)]
+        size = PREFERENCES_PER_PASS if self._architecture.picture is None else PICTURE_PREFERENCES_PER_PASS
+        passes = [np.arange(start, min(start + size, self.size)) for start in range(0, self.size, size)]
         empty = torch.zeros(self._config.members, 0, device=self._device)
         with torch.no_grad():
             both = [(empty, empty), *(self._predict(self._examples.batch(index)) for index in passes)]
@@ -278,13 +281,16 @@ class Fitter:
     def _scale_inputs(self) -> None:
         """Standardise inputs by all that was observed, or by the preferences where nothing was yet.
 
-        A user's module cannot take up a change of scale, so for it the first one stays.
+        A user's module cannot take up a change of scale, so for it the first one stays. Pictures have theirs.
         """
+        if self._architecture.picture is not None:
+            return
+        assert not isinstance(self._network, PictureEnsemble)
         moments = self._reservoir.moments
         if moments.count == 0:
-            everything = self._examples.whole()
+            everything = self._examples.batch(np.arange(self.size))
             moments = Moments(self._architecture.obs_size)
-            moments.add(everything.inputs[everything.mask][:, : self._architecture.obs_size].cpu().numpy())
+            moments.add(everything.obs[everything.mask].cpu().numpy())
         if not self._scaled:
             self._network.inputs.set(moments.mean, moments.std)
             self._scaled = True

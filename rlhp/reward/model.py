@@ -8,7 +8,7 @@ reward, bit for bit, whoever asks and in whatever batch: rows are priced in bloc
 matrix product may round differently for another shape. Between kinds of machine, or CPU and GPU, the last digits
 may differ.
 
-Shapes: M members, B rows, O flat observation, A encoded action, F = O + A inputs.
+Shapes: M members, B rows, O observation as a row, A encoded action.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from rlhp.reward.network import Architecture, build, usable_device
+from rlhp.reward.architecture import Architecture
+from rlhp.reward.network import build, usable_device
 from rlhp.types import Array, DecodeError
 
 FORMAT = 1
 BLOCK_ROWS = 512
 """Rows per forward. A power of two fills the tiles of a matrix product; more would fall out of the CPU's cache."""
+BLOCK_PICTURES = 128
+"""The same for pictures, of which a row is a thousand times as large."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -119,7 +123,7 @@ class Labeller:
         self._target_std = np.float32(weights.target_std)
 
     def label(self, obs: Array, actions: Array) -> Array:
-        """Flat observations [B, O] and encoded actions [B, A] -> predicted rewards [B] float32.
+        """Observations [B, *O] and encoded actions [B, A] -> predicted rewards [B] float32.
 
         target_std * mean over members of (r - mean) / std. ValueError where a reward is not finite.
         """
@@ -129,28 +133,36 @@ class Labeller:
         return rewards_B
 
     def score(self, obs: Array, actions: Array) -> Array:
-        """Flat observations [B, O] and encoded actions [B, A] -> raw rewards of every member [M, B] float32."""
-        inputs = torch.from_numpy(self._inputs(obs, actions)).to(self._device)
+        """Observations [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B] float32."""
+        row, size = self._architecture.row_shape, self._architecture.action_size
+        if size == 0:
+            actions = actions[:, :0]
+        if obs.shape != (len(actions), *row) or actions.shape[1:] != (size,):
+            raise ValueError(
+                f"reward version {self._version} prices observations [B, {', '.join(map(str, row))}] and encoded "
+                f"actions [B, {size}]; got {obs.shape} and {actions.shape}"
+            )
+        pictures = self._architecture.picture is not None
+        rows, dtype = (BLOCK_PICTURES, np.uint8) if pictures else (BLOCK_ROWS, np.float32)
+        blocks = max(1, -(-len(obs) // rows))
         with torch.inference_mode():
-            blocks = [self._network(block) for block in torch.split(inputs, BLOCK_ROWS)]
-        scores_MB: Array = torch.cat(blocks, dim=1).cpu().numpy()
+            padded = [
+                self._network(
+                    *(
+                        self._block(part[at * rows : (at + 1) * rows], rows, kind)
+                        for part, kind in ((obs, dtype), (actions, np.float32))
+                    )
+                )
+                for at in range(blocks)
+            ]
+            scores_MB: Array = torch.cat(padded, dim=1).cpu().numpy()
         return scores_MB[:, : len(obs)]
 
-    def _inputs(self, obs: Array, actions: Array) -> Array:
-        """One writable array [n * BLOCK_ROWS, F], padded with zero rows."""
-        sizes = self._architecture.obs_size, self._architecture.action_size
-        if sizes[1] == 0:
-            actions = actions[:, :0]
-        if obs.shape != (len(actions), sizes[0]) or actions.shape[1:] != sizes[1:]:
-            raise ValueError(
-                f"reward version {self._version} prices flat observations [B, {sizes[0]}] and encoded actions "
-                f"[B, {sizes[1]}]; got {obs.shape} and {actions.shape}"
-            )
-        blocks = max(1, -(-len(obs) // BLOCK_ROWS))
-        inputs = np.zeros((blocks * BLOCK_ROWS, sum(sizes)), np.float32)
-        inputs[: len(obs), : sizes[0]] = obs
-        inputs[: len(obs), sizes[0] :] = actions
-        return inputs
+    def _block(self, part: Array, rows: int, dtype: Any) -> Tensor:
+        """These rows on the device, as a copy that is padded with zeros up to `rows`."""
+        block = np.zeros((rows, *part.shape[1:]), dtype)
+        block[: len(part)] = part
+        return torch.from_numpy(block).to(self._device)
 
     def _refuse(self, rewards: Array, obs: Array, actions: Array) -> NoReturn:
         bad = ~np.isfinite(rewards)

@@ -1,13 +1,14 @@
 """The networks behind predicted rewards: an ensemble of MLPs in one batched forward, or modules of the user's own.
 
-Shapes: M members, B rows, O flat observation, A encoded action (0 without actions), F = O + A raw inputs.
+Those for pictures are in `rlhp.reward.picture_network`.
+
+Shapes: M members, B rows, O observation as a row, A encoded action (0 without actions), F = O + A inputs of an MLP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -15,52 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from rlhp import imports
-from rlhp.config import RewardConfig
+from rlhp.reward.architecture import Architecture
 from rlhp.reward.normalizer import InputNormalizer
-from rlhp.spaces import Spaces
+from rlhp.reward.picture_network import PictureEnsemble
 from rlhp.types import Array
 
 LEAK = 0.01
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """All that decides the networks of a version but their numbers."""
-
-    obs_size: int
-    """O."""
-    action_size: int
-    """A; 0 where the reward depends on observations alone."""
-    members: int
-    """M."""
-    hidden: tuple[int, ...]
-    activation: str
-    dropout: float = 0.0
-    module: str | None = None
-    module_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def of(config: RewardConfig, *, spaces: Spaces) -> Architecture:
-        """The networks that this config asks for in these spaces."""
-        return Architecture(
-            obs_size=spaces.obs.size,
-            action_size=spaces.action.size if config.use_action else 0,
-            members=config.members,
-            hidden=config.hidden,
-            activation=config.activation,
-            dropout=config.dropout,
-            module=config.module,
-            module_kwargs=config.module_kwargs,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for a header."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Architecture:
-        """The inverse of `to_json`."""
-        return Architecture(**{**data, "hidden": tuple(data["hidden"])})
 
 
 class Ensemble(nn.Module):
@@ -82,9 +43,9 @@ class Ensemble(nn.Module):
                 drawn = torch.rand(architecture.members, rows, fan_out, generator=generator)
                 parameters.append(nn.Parameter((2 * drawn - 1) * bound))
 
-    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Raw inputs [B, F], or [M, B, F] with rows of each member's own -> rewards [M, B]."""
-        hidden: Tensor = self.inputs(inputs).expand(len(self.weights[0]), -1, -1)
+    def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
+        hidden: Tensor = self.inputs(torch.cat([obs, actions], -1)).expand(len(self.weights[0]), -1, -1)
         *layers, (weight, bias) = zip(self.weights, self.biases, strict=True)
         for hidden_weight, hidden_bias in layers:
             hidden = self._drop(self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator)
@@ -132,23 +93,26 @@ class CustomEnsemble(nn.Module):
             def forward(self, obs, actions):  # [B, O] standardised, [B, A] -> [B]
                 return self.linear(torch.cat([obs, actions], 1)).squeeze(1)
 
-    It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Its parameters of two or more dimensions
-    count as weights for the L2 penalty.
+    It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Where observations are pictures it gets
+    `obs_shape`, (C, H, W), in place of `obs_size`, and pictures [B, C, H, W] scaled to 0..1. Its parameters of two or
+    more dimensions count as weights for the L2 penalty.
     """
 
     def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
         super().__init__()
-        self._obs_size = architecture.obs_size
-        self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=architecture.action_size)
+        if architecture.picture is None:
+            self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=0)
+        self._obs_dims = len(architecture.row_shape)
         with _seeded(generator):
             self.members = nn.ModuleList([_build_one(architecture) for _ in range(architecture.members)])
             for member in self.members:
                 _try_out(member, architecture)
 
-    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Raw inputs [B, F], or [M, B, F] with rows of each member's own -> rewards [M, B]."""
-        seen = self.inputs(inputs).expand(len(self.members), -1, -1)
-        obs, actions = seen[..., : self._obs_size], seen[..., self._obs_size :]
+    def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
+        obs = self.inputs(obs) if self._obs_dims == 1 else obs.float() / 255
+        obs = obs.expand(len(self.members), *obs.shape[-1 - self._obs_dims :])
+        actions = actions.expand(len(self.members), *actions.shape[-2:])
         if not self.training or generator is None:
             return torch.stack([member(obs[m], actions[m]) for m, member in enumerate(self.members)])
         with _seeded(generator):  # a module's own dropout draws from torch's global generator
@@ -163,14 +127,15 @@ class CustomEnsemble(nn.Module):
         """Nothing: no one knows which parameters would have to take up the change, so the first scale stays."""
 
 
-Network = Ensemble | CustomEnsemble
+Network = Ensemble | PictureEnsemble | CustomEnsemble
 
 
 def build(architecture: Architecture, *, generator: torch.Generator) -> Network:
     """The networks, freshly drawn on the CPU; ValueError if the user's module cannot be had or does not fit."""
-    if architecture.module is None:
-        return Ensemble(architecture, generator=generator)
-    return CustomEnsemble(architecture, generator=generator)
+    if architecture.module is not None:
+        return CustomEnsemble(architecture, generator=generator)
+    kind = Ensemble if architecture.picture is None else PictureEnsemble
+    return kind(architecture, generator=generator)
 
 
 def usable_device(name: str) -> torch.device:
@@ -197,18 +162,17 @@ def _seeded(generator: torch.Generator) -> Iterator[None]:
 def _build_one(architecture: Architecture) -> nn.Module:
     name = str(architecture.module)
     kind = imports.load(name, key="reward.module")
-    kwargs = {
-        "obs_size": architecture.obs_size,
-        "action_size": architecture.action_size,
-        **architecture.module_kwargs,
-    }
+    size: Any = {"obs_size": architecture.obs_size}
+    if architecture.picture is not None:
+        size = {"obs_shape": architecture.picture}
+    kwargs = {**size, "action_size": architecture.action_size, **architecture.module_kwargs}
     try:
         module = kind(**kwargs)
     except Exception as error:
         given = ", ".join(sorted(kwargs))
         raise ValueError(
             f"reward.module={name!r} could not be built with the keywords {given}: {_line(error)}. "
-            "Take obs_size and action_size in its constructor, and the rest from reward.module_kwargs."
+            f"Take {next(iter(size))} and action_size in its constructor, and the rest from reward.module_kwargs."
         ) from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}")
@@ -218,12 +182,13 @@ def _build_one(architecture: Architecture) -> nn.Module:
 @torch.no_grad()
 def _try_out(module: nn.Module, architecture: Architecture) -> None:
     """One forward of two empty rows, so that a wrong shape is said at once and not in the middle of a run."""
-    rule = f"reward.module={architecture.module!r}: forward(obs, actions) takes [B, {architecture.obs_size}] and "
+    shape = ", ".join(map(str, architecture.row_shape))
+    rule = f"reward.module={architecture.module!r}: forward(obs, actions) takes [B, {shape}] and "
     rule += f"[B, {architecture.action_size}] and returns rewards [B]"
     was_training = module.training
     module.eval()
     try:
-        rewards = module(torch.zeros(2, architecture.obs_size), torch.zeros(2, architecture.action_size))
+        rewards = module(torch.zeros(2, *architecture.row_shape), torch.zeros(2, architecture.action_size))
     except Exception as error:
         raise ValueError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
     module.train(was_training)

@@ -3,7 +3,7 @@
 The reward model owns its normaliser. It travels with the weights of a version, so whoever holds the version
 sees observations alike; actions are bounded already and stay as they are.
 
-Shapes: N transitions, O flat observation, A encoded action, F = O + A inputs.
+Shapes: N transitions, O observation as a row, A encoded action, F = O + A inputs of an MLP.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlhp.spaces import ObsSpec
 from rlhp.types import Array
 
 CLIP = 10.0
@@ -98,9 +99,10 @@ class Moments:
 class Reservoir:
     """The newest transitions, at most `size`: what the scale of a reward version is measured on."""
 
-    def __init__(self, size: int, *, obs_size: int, action_size: int) -> None:
-        self.moments = Moments(obs_size)
-        self._obs = np.empty((0, obs_size), np.float32)
+    def __init__(self, size: int, *, obs: ObsSpec, action_size: int) -> None:
+        self._pictures = obs.picture is not None
+        self.moments = Moments(0 if self._pictures else obs.size)  # of pictures nobody asks for them
+        self._obs = np.empty((0, *obs.row_shape), np.uint8 if self._pictures else np.float32)
         self._actions = np.empty((0, action_size), np.float32)
         self._size = size
 
@@ -108,10 +110,10 @@ class Reservoir:
         return len(self._obs)
 
     def add(self, obs: Array, actions: Array) -> None:
-        """Flat observations [N, O] and encoded actions [N, A]; ValueError where a number is not finite."""
-        if obs.shape != (len(actions), self._obs.shape[1]) or actions.shape[1:] != self._actions.shape[1:]:
+        """Observations [N, *O] and encoded actions [N, A]; ValueError where a number is not finite."""
+        if obs.shape != (len(actions), *self._obs.shape[1:]) or actions.shape[1:] != self._actions.shape[1:]:
             raise ValueError(
-                f"transitions are flat observations [N, {self._obs.shape[1]}] and encoded actions "
+                f"transitions are observations [N, {', '.join(map(str, self._obs.shape[1:]))}] and encoded actions "
                 f"[N, {self._actions.shape[1]}]; got {obs.shape} and {actions.shape}"
             )
         if not np.isfinite(obs).all() or not np.isfinite(actions).all():
@@ -119,12 +121,13 @@ class Reservoir:
                 "observations and actions must be finite, or no reward could be scaled by them; got NaN or infinity "
                 "among new transitions. Wrap the environment so that it ends the episode before its state diverges."
             )
-        self.moments.add(obs)
-        self._obs = np.concatenate([self._obs, obs.astype(np.float32)])[-self._size :]
+        if not self._pictures:
+            self.moments.add(obs)
+        self._obs = np.concatenate([self._obs, obs.astype(self._obs.dtype)])[-self._size :]
         self._actions = np.concatenate([self._actions, actions.astype(np.float32)])[-self._size :]
 
     def rows(self) -> tuple[Array, Array]:
-        """Observations [N, O] and actions [N, A], oldest first."""
+        """Observations [N, *O] and actions [N, A], oldest first."""
         return self._obs, self._actions
 
     def state_dict(self) -> dict[str, Any]:

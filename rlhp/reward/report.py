@@ -45,10 +45,9 @@ class FitReport:
 
 def losses(first_MN: Tensor, second_MN: Tensor, examples: Examples, *, config: RewardConfig, weights: Tensor) -> Tensor:
     """The loss of every member over all preferences, by weight [M, N]: [M], NaN for a member without any."""
-    everything = examples.whole()
     if config.loss == "regression":
-        return loss.regression_loss(first_MN, second_MN, everything.returns, weights=weights)
-    return loss.preference_loss(first_MN, second_MN, everything.target, error_rate=config.error_rate, weights=weights)
+        return loss.regression_loss(first_MN, second_MN, examples.returns, weights=weights)
+    return loss.preference_loss(first_MN, second_MN, examples.target, error_rate=config.error_rate, weights=weights)
 
 
 def assess(
@@ -62,7 +61,7 @@ def assess(
     member_correlation: float | None,
 ) -> FitReport:
     """The report on predicted returns of every preference."""
-    target_N = examples.whole().target
+    target_N = examples.target
     bags_MN, validation_MN = examples.bags, examples.validation
     p_first_MN = loss.first_preferred(first_MN, second_MN, error_rate=config.error_rate)
     ties_M = (bags_MN * (target_N == loss.TIE)).sum(1) / bags_MN.sum(1)

@@ -3,7 +3,7 @@
 A plain class; `rlhp.program` makes it a Ray actor. It holds the two newest reward versions and nothing
 else, so a replica that died comes back, reads the newest published weights and goes on.
 
-Shapes: N environments, T rows, O flat observation, M members, B rows.
+Shapes: N environments, T rows, O observation as a row, M members, B rows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from rlhp.reward.model import Labeller, RewardWeights
 from rlhp.spaces import Spaces
@@ -42,7 +40,7 @@ class RewardModel:
             self.load(weights)
 
     def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
-        """Raw obs [N, T, O] and executed actions [N, T, *A] -> predicted rewards [N, T] float32, reward version.
+        """Raw obs [N, T, *O] and executed actions [N, T, *A] -> predicted rewards [N, T] float32, reward version.
 
         One answer has one version: the newest, or `version` while it is still held. ValueError (kept for
         `status`) when a prediction is not finite, which must stop the run.
@@ -50,7 +48,7 @@ class RewardModel:
         started = time.perf_counter()
         model, used = self._model(version)
         rows = obs.shape[0] * obs.shape[1]
-        flat = obs.reshape(rows, -1).astype(np.float32)
+        flat = obs.reshape(rows, *self._spaces.obs.row_shape)
         encoded = self._spaces.action.encode(actions.reshape(rows, *actions.shape[2:]))
         try:
             rewards = model.label(flat, encoded)
@@ -63,7 +61,7 @@ class RewardModel:
         return rewards.reshape(obs.shape[:2]), used
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
-        """Flat obs [B, O] and encoded actions [B, A] -> raw rewards of every member [M, B], reward version."""
+        """Obs [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B], reward version."""
         model, used = self._model(None)
         return model.score(obs, encoded), used
 

@@ -22,7 +22,6 @@ from gymnasium.wrappers import TimeLimit
 
 from rlhp import imports
 from rlhp.config import EnvConfig
-from rlhp.rollout import moving_dot as _  # registers it
 from rlhp.rollout.tasks import task_kwargs
 
 _log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ def registered(env_id: str) -> EnvSpec | None:
         return None
     if not colon and name.startswith("ALE/"):
         module = "ale_py"  # registers its environments when imported
+    if not colon and name.startswith("MovingDot-"):
+        module = "rlhp.rollout.moving_dot"
     if module:
         imports.load_module(module, key="env.id", value=env_id)
     spec = gym.registry.get(name)

@@ -20,8 +20,9 @@ from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
 from rlhp.query.selection import make_selection
 from rlhp.query.server import EmbeddedRedis
+from rlhp.reward.architecture import Architecture
 from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.network import Architecture, build, usable_device
+from rlhp.reward.network import build, usable_device
 from rlhp.reward.reuse import merge_into, refuse
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from rlhp.reward.examples import Examples, bag_count, is_held_out
+from rlhp.reward.examples import Batch, Examples, bag_count, is_held_out
 from rlhp.types import Answer, Preference
-from tests.reward.fit_samples import OBS, SPACES, STEPS, config, preference, preferences, segment
+from tests.reward.fit_samples import SPACES, STEPS, config, preference, preferences, segment
 
 
 def examples(data: Iterable[Preference], *, seed: int = 0, **changes: Any) -> Examples:
     made = Examples(config(**changes), spaces=SPACES, seed=seed, device=torch.device("cpu"))
     made.add(list(data))
     return made
+
+
+def whole(made: Examples) -> Batch:
+    return made.batch(np.arange(len(made)))
 
 
 def test_bags_are_those_of_a_bootstrap() -> None:
@@ -39,7 +43,8 @@ def test_bags_do_not_depend_on_when_a_preference_arrives() -> None:
     piecemeal.add(data[5:20])
     piecemeal.add(data)
     assert torch.equal(at_once.bags, piecemeal.bags)
-    assert torch.equal(at_once.whole().inputs, piecemeal.whole().inputs)
+    assert torch.equal(whole(at_once).obs, whole(piecemeal).obs)
+    assert torch.equal(whole(at_once).actions, whole(piecemeal).actions)
 
 
 def test_what_a_member_trains_on_never_steers_its_penalty() -> None:
@@ -79,7 +84,7 @@ def test_two_answers_to_one_query_share_its_fate_and_a_repeated_one_is_ignored()
 def test_targets_are_one_zero_and_a_half() -> None:
     answers = (Answer.FIRST, Answer.SECOND, Answer.TIE)
     made = examples([preference(n, answer=answer) for n, answer in enumerate(answers)])
-    assert made.whole().target.tolist() == [1.0, 0.0, 0.5]
+    assert made.target.tolist() == [1.0, 0.0, 0.5]
 
 
 def test_incomparable_is_refused_and_nothing_half_taken_in() -> None:
@@ -91,20 +96,21 @@ def test_incomparable_is_refused_and_nothing_half_taken_in() -> None:
 
 
 def test_segments_are_flattened_without_their_last_observation() -> None:
-    made, one = examples([preference(0)]), segment(0)
-    rows = np.concatenate([one.obs[""][:-1].astype(np.float32), one.actions], axis=1)
-    np.testing.assert_array_equal(made.whole().inputs[0, 0], rows)
-    assert examples([preference(0)], use_action=False).whole().inputs.shape == (1, 2, STEPS, OBS)
+    made, one = whole(examples([preference(0)])), segment(0)
+    np.testing.assert_array_equal(made.obs[0, 0], one.obs[""][:-1].astype(np.float32))
+    np.testing.assert_array_equal(made.actions[0, 0], one.actions)
+    assert whole(examples([preference(0)], use_action=False)).actions.shape == (1, 2, STEPS, 0)
 
 
 def test_short_segments_are_padded_and_masked_whichever_comes_first() -> None:
     data = [preference(0, length=3), preference(1), preference(2, length=5)]
     made = examples(data[:1])
     made.add(data[1:])
-    assert made.whole().mask.sum(-1).tolist() == [[3, 3], [STEPS, STEPS], [5, 5]]
+    assert whole(made).mask.sum(-1).tolist() == [[3, 3], [STEPS, STEPS], [5, 5]]
     for n, one in enumerate(data):
-        np.testing.assert_array_equal(made.whole().inputs[n, 1, : one.second.length, OBS:], one.second.actions)
-    assert made.whole().inputs[~made.whole().mask].abs().sum() == 0
+        np.testing.assert_array_equal(whole(made).actions[n, 1, : one.second.length], one.second.actions)
+    assert whole(made).obs[~whole(made).mask].abs().sum() == 0
+    assert whole(made).actions[~whole(made).mask].abs().sum() == 0
 
 
 def test_growing_keeps_what_was_there() -> None:
@@ -112,8 +118,9 @@ def test_growing_keeps_what_was_there() -> None:
     made = examples(data[:3])
     for start in range(3, 150, 49):
         made.add(data[start : start + 49])
-    assert torch.equal(made.whole().inputs, examples(data).whole().inputs)
-    assert torch.equal(made.whole().target, examples(data).whole().target)
+    assert torch.equal(whole(made).obs, whole(examples(data)).obs)
+    assert torch.equal(whole(made).actions, whole(examples(data)).actions)
+    assert torch.equal(made.target, examples(data).target)
 
 
 def test_a_segment_that_is_not_finite_is_named() -> None:
@@ -128,4 +135,4 @@ def test_true_returns_are_standardised_over_all_segments() -> None:
     made = examples(data[:5], loss="regression")
     made.add(data[5:])
     returns = np.array([(p.first.true_return, p.second.true_return) for p in data])
-    np.testing.assert_allclose(made.whole().returns, (returns - returns.mean()) / returns.std(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made.returns, (returns - returns.mean()) / returns.std(), rtol=1e-5, atol=1e-6)

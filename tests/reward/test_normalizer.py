@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhp.reward.normalizer import InputNormalizer, Moments, Reservoir
-from tests.reward.fit_samples import ACTION, OBS, transitions
+from tests.reward.fit_samples import ACTION, SPACES, transitions
 
 
 def test_moments_of_pieces_are_those_of_the_whole() -> None:
@@ -34,7 +34,7 @@ def test_observations_are_standardised_and_clipped_and_actions_left_alone() -> N
 
 def test_the_reservoir_keeps_the_newest() -> None:
     obs, actions = transitions(250, seed=0)
-    reservoir = Reservoir(100, obs_size=OBS, action_size=ACTION)
+    reservoir = Reservoir(100, obs=SPACES.obs, action_size=ACTION)
     for start in range(0, 250, 30):
         reservoir.add(obs[start : start + 30], actions[start : start + 30])
     kept_obs, kept_actions = reservoir.rows()
@@ -47,12 +47,12 @@ def test_the_reservoir_refuses_what_is_not_finite() -> None:
     obs, actions = transitions(3, seed=0)
     obs[1, 0] = np.nan
     with pytest.raises(ValueError, match="observations and actions must be finite"):
-        Reservoir(10, obs_size=OBS, action_size=ACTION).add(obs, actions)
+        Reservoir(10, obs=SPACES.obs, action_size=ACTION).add(obs, actions)
 
 
 def test_the_reservoir_refuses_other_shapes() -> None:
     obs, actions = transitions(3, seed=0)
     with pytest.raises(
-        ValueError, match=r"flat observations \[N, 3\] and encoded actions \[N, 2\]; got \(3, 3\) and \(2, 2\)"
+        ValueError, match=r"observations \[N, 3\] and encoded actions \[N, 2\]; got \(3, 3\) and \(2, 2\)"
     ):
-        Reservoir(10, obs_size=OBS, action_size=ACTION).add(obs, actions[:2])
+        Reservoir(10, obs=SPACES.obs, action_size=ACTION).add(obs, actions[:2])

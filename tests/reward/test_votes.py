@@ -75,4 +75,4 @@ def test_the_fit_sees_the_majority_and_thinks_again_when_a_later_vote_changes_it
         trainer._take_in()
         assert trainer.status()["labels/trainable"] == 1
         assert trainer.status()["labels/answered"] == 1
-        assert trainer._fitter._examples.whole().target.tolist() == [target]
+        assert trainer._fitter._examples.target.tolist() == [target]
