@@ -1,7 +1,7 @@
 """The observations of all preferences, as rows of numbers or as pictures of which each frame is kept once.
 
 Steps of a segment share frames: of a stack of four, three were in the stack before. So frames lie in one tensor and
-a stack is four places in it, put together when a minibatch is. What makes no stack is kept all the same.
+a stack is four places in it, put together when a minibatch is (`rlhp.frames` on a GPU).
 
 Shapes: N preferences, K steps of the longest segment, O observation as a row, C x H x W pictures; the axis of size 2
 is first, second.
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlhp.frames import unstack
 from rlhp.types import Array
 
 FRAMES_AT_FIRST = 1024
@@ -57,13 +58,14 @@ class Pictures:
 
     def put(self, n: int, side: int, rows: Array) -> None:
         """Take in the pictures [k, C, H, W] of one segment."""
-        frames, places = single_frames(rows)
+        frames, first = unstack(rows)
         end = self._used + len(frames)
         if end > len(self._frames):
             more = self._frames.new_zeros(max(2 * len(self._frames), end), *self._frames.shape[1:])
             more[: self._used] = self._frames[: self._used]
             self._frames = more
         self._frames[self._used : end] = torch.tensor(frames, device=self._frames.device)
+        places = first[:, None] + np.arange(rows.shape[1])
         found = torch.tensor(places, device=self._places.device) + self._used
         self._places[n, side, : len(rows)] = found
         self._places[n, side, len(rows) :] = found[-1]
@@ -72,25 +74,3 @@ class Pictures:
     def take(self, at: Tensor) -> Tensor:
         """[*, 2, K, C, H, W] of the preferences in `at` [*]."""
         return self._frames[self._places[at]]
-
-
-def single_frames(stacks: Array) -> tuple[Array, Array]:
-    """Stacks [K, C, H, W], oldest frame first -> frames [F, H, W] and the places [K, C] of each stack's in them.
-
-    A stack that is the one before moved on by a frame adds that frame, any other all of its own that differ.
-    """
-    steps, channels = stacks.shape[:2]
-    frames: list[Array] = []
-    places = np.zeros((steps, channels), np.int64)
-    for step, stack in enumerate(stacks):
-        fresh = 0
-        if step and channels > 1 and np.array_equal(stack[:-1], stacks[step - 1][1:]):
-            fresh = channels - 1
-            places[step, :-1] = places[step - 1, 1:]
-        for channel in range(fresh, channels):
-            if channel and np.array_equal(stack[channel], stack[channel - 1]):
-                places[step, channel] = places[step, channel - 1]  # as at an episode's start
-                continue
-            places[step, channel] = len(frames)
-            frames.append(stack[channel])
-    return np.stack(frames), places
