@@ -46,7 +46,8 @@ def label(client: Client) -> int:
         found = client.post("/api/leases")
         for lease in found["leases"]:
             said = choose(client.get(lease["left"]), client.get(lease["right"]))
-            client.post("/api/answers", query=lease["query"], token=lease["token"], rev=1, choice=said, kind="script")
+            lent = {name: lease[name] for name in ("query", "token", "rev")}
+            client.post("/api/answers", **lent, choice=said, kind="script")
             count += 1
         if not found["leases"]:
             if found["waiting"]["reason"] in ("closed", "spent", "paused"):

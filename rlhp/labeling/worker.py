@@ -230,6 +230,7 @@ class LabelerWorker:
                     labeler=self.name,
                     page=self.page,
                     token=lease.token,
+                    rev=lease.rev,
                     answer=verdict.answer,
                     meta={"kind": self._kind, "latency_ms": verdict.latency_ms},
                 )

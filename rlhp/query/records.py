@@ -53,6 +53,8 @@ class Lease:
     """As it was put, with the ids of the segments under `first` and `second`."""
     deadline_ms: int
     """Unix milliseconds on the clock of the Redis server; compare with nothing else."""
+    rev: int
+    """The revision that an answer must show: 1, and one more for every answer of this labeler's that was undone."""
 
     @property
     def segments(self) -> tuple[str, str]:
@@ -173,8 +175,10 @@ def _flat(pairs: Iterable[Any]) -> dict[str, int]:
 
 def lease_from(row: list[bytes]) -> Lease:
     """From one row of the `lease` script."""
-    query, token, body, deadline = row
-    return Lease(query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline))
+    query, token, body, deadline, rev = row
+    return Lease(
+        query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline), rev=int(rev)
+    )
 
 
 def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:

@@ -84,7 +84,9 @@ class Labelers:
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
         # Answers are wanted soon, env steps sooner: on a small machine a teacher takes what they leave.
-        os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, NICENESS)
+        # Never back towards 0, which only an administrator may do.
+        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, niceness)
         self._started[index] = time.monotonic()
 
     def _last_words(self, index: int) -> str:

@@ -202,9 +202,11 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.known.get(query)
         if known is None:
             return "no", None
+        if known.rev.get(labeler) != rev:
+            return "no", None
         if labeler in known.undone and known.undone[labeler][0] == rev:
             return "same", known.undone[labeler][1]
-        if labeler not in known.live or known.rev[labeler] != rev:
+        if labeler not in known.live:
             return "no", None
         if known.live.pop(labeler) == "extra":
             known.tokens.append(labeler)

@@ -68,6 +68,11 @@ def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_
     assert config.labels.instruction
 
 
+def test_every_run_tells_people_what_to_judge_by() -> None:
+    silent = [path.name for path in CONFIGS.glob("*.yaml") if not load(path, sets=["env.id=X"]).labels.instruction]
+    assert set(silent) == SHARED
+
+
 def test_every_task_has_a_file() -> None:
     assert set(TASK_FILES.values()) == set(TASKS)
     assert {path.name for path in CONFIGS.glob("*.yaml")} >= SHARED

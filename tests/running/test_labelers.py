@@ -36,6 +36,9 @@ def test_they_answer_under_a_name_each_and_leave_when_stopped(redis_url: str, tm
     with labelers(rundir, count=2) as started:
         pids = started.pids()
         assert len(set(pids)) == 2
+        mine = os.getpriority(os.PRIO_PROCESS, 0)
+        niceness = {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
+        assert niceness == {max(module.NICENESS, mine)}, "never back towards 0"
         until(lambda: queue.stats().answered == 20)
         started.keep()
         assert started.pids() == pids

@@ -13,6 +13,7 @@ from rlhp.labeling.page.log import AnswerLog
 from rlhp.labeling.page.messages import (
     Answered,
     Choice,
+    Given,
     LeaseOut,
     Leases,
     Outcome,
@@ -91,6 +92,7 @@ class Desk:
             fps=float(facts.get("fps", "30")),
             strength=facts.get("strength") == "yes",
             undo_depth=UNDO_DEPTH,
+            history=[Given(query=query, rev=rev) for query, rev in self.queue.history(labeler=me.name)],
             # A quick labeler's leases last half the configured time: three beats fit into that.
             heartbeat_seconds=self.place.lease_seconds / 6,
         )
@@ -109,7 +111,7 @@ class Desk:
             leases = self.queue.lease(labeler=me.name, page=_page(me, page), n=LEASES_PER_PAGE)
             stats = self.queue.stats()
         return Leases(
-            leases=[lease_out(lease.query, lease.token, lease.deadline_ms) for lease in leases],
+            leases=[lease_out(lease.query, lease.token, lease.deadline_ms, rev=lease.rev) for lease in leases],
             waiting=None if leases else nothing_for_you(stats, facts, paused=self.pauses.reason(me.name)),
             progress=progress_of(stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)),
         )
@@ -155,18 +157,17 @@ class Desk:
         if query is None or rev is None:
             history = self.queue.history(labeler=me.name)
             if not history:
-                return UndoOutcome(status="no", message=explain("no"), lease=None, choice=None, rev=None)
+                return UndoOutcome(status="no", message=explain("no"), lease=None, choice=None)
             query, rev = history[0]
         done = self.queue.undo(query=query, labeler=me.name, page=_page(me, said.page), rev=rev)
         if done.token is None:
-            return UndoOutcome(status=done.status, message=explain(done.status), lease=None, choice=None, rev=None)
+            return UndoOutcome(status=done.status, message=explain(done.status), lease=None, choice=None)
         given = self.lookup.given(query, labeler=me.name, rev=rev)
         return UndoOutcome(
             status=done.status,
             message=explain(done.status),
-            lease=lease_out(query, done.token, self.lookup.deadline_ms(query)),
+            lease=lease_out(query, done.token, self.lookup.deadline_ms(query), rev=rev + 1),
             choice=None if given is None else choice_of(given, left=self.left(me, query)),
-            rev=rev + 1,
         )
 
     def clip(self, me: Labeler, *, query: str, side: Literal["left", "right"]) -> bytes | None:
@@ -181,11 +182,12 @@ class Desk:
         return "first" if int(digest("left", self.place.run, query, me.name)[0], 16) % 2 == 0 else "second"
 
 
-def lease_out(query: str, token: int, deadline_ms: int) -> LeaseOut:
+def lease_out(query: str, token: int, deadline_ms: int, *, rev: int) -> LeaseOut:
     """A lease as the page gets it: with the addresses of its clips, and nothing of how it was chosen."""
     return LeaseOut(
         query=query,
         token=token,
+        rev=rev,
         left=f"/api/clips/{query}/left",
         right=f"/api/clips/{query}/right",
         deadline_ms=deadline_ms,

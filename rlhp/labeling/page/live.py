@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Response
@@ -16,6 +17,8 @@ from rlhp.query.labelers import Labeler
 from rlhp.rundir import RunDir
 
 MOST_ROWS = 5000
+FILMS = ("policy.webm", "policy.mp4")
+"""What a video element plays: the animated picture of `clips.codec=apng` it does not."""
 TRUE_RETURN = {
     "env_runners/episode_return_mean",
     "return_correlation",
@@ -38,30 +41,38 @@ def metrics(desk: TheDesk, me: Me, since: Annotated[int, Query(ge=0, le=10**9)] 
 
 @router.get("/policy")
 def policy(desk: TheDesk, me: Me) -> PolicyClip:
-    """The newest video of the policy, and what the reward model says about each of its frames."""
+    """The newest video of the policy, how old that policy is, and what the reward model says about each frame."""
     rundir = desk.place.rundir
-    if rundir is None or not (rundir.path / "videos" / "policy.webm").is_file():
-        return PolicyClip(video=None, predicted=None)
-    return PolicyClip(video="/api/live/policy.webm", predicted=_predicted(rundir))
+    film = None if rundir is None else _film(rundir)
+    if film is None:
+        return PolicyClip()
+    return _about(film.with_suffix(".json")).model_copy(update={"video": "/api/live/policy/video"})
 
 
-@router.get("/policy.webm", response_class=Response)
+@router.get("/policy/video", response_class=Response)
 def policy_video(desk: TheDesk, me: Me) -> Response:
     """That video."""
-    rundir = desk.place.rundir
-    if rundir is not None:
+    film = None if desk.place.rundir is None else _film(desk.place.rundir)
+    if film is not None:
         with suppress(OSError):
-            data = (rundir.path / "videos" / "policy.webm").read_bytes()
+            data = film.read_bytes()
             return Response(data, media_type=media_type(data))
     raise HTTPException(404, "there is no video of the policy yet")
 
 
+def _film(rundir: RunDir) -> Path | None:
+    """The newest one: a run that was resumed with another `clips.codec` has several."""
+    films = [path for path in (rundir.videos / name for name in FILMS) if path.is_file()]
+    return max(films, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _about(file: Path) -> PolicyClip:
+    """What was written beside a film; nothing where that cannot be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return PolicyClip.model_validate({name: found.get(name) for name in ("predicted", "env_steps", "reward_version")})
+    return PolicyClip()
+
+
 def _shown(row: dict[str, Any], me: Labeler) -> dict[str, Any]:
     return row if me.admin else {name: value for name, value in row.items() if name not in TRUE_RETURN}
-
-
-def _predicted(rundir: RunDir) -> list[float] | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((rundir.path / "videos" / "policy.json").read_text(encoding="utf-8"))
-        return [float(value) for value in (found["predicted"] if isinstance(found, dict) else found)]
-    return None

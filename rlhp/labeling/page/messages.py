@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from rlhp.query.records import RunState
 from rlhp.types import Answer
@@ -98,6 +98,13 @@ class Who(Reply):
     admin: bool
 
 
+class Given(Reply):
+    """An answer that can be undone, by name."""
+
+    query: str
+    rev: int
+
+
 class Run(Reply):
     """The run, and how its page behaves."""
 
@@ -110,6 +117,8 @@ class Run(Reply):
     fps: float
     strength: bool
     undo_depth: int
+    history: list[Given]
+    """The newest answers of this labeler that can be undone, newest first."""
     heartbeat_seconds: float
 
 
@@ -140,6 +149,8 @@ class LeaseOut(Reply):
 
     query: str
     token: int
+    rev: int
+    """To be shown with the answer, like the token: 1, unless this labeler's answer to it was undone before."""
     left: str
     right: str
     deadline_ms: int
@@ -187,7 +198,7 @@ class UndoOutcome(Reply):
     message: str
     lease: LeaseOut | None
     choice: Choice | None
-    rev: int | None
+    """What was taken back."""
 
 
 class LabelerRow(Reply):
@@ -265,5 +276,9 @@ class MetricRows(Reply):
 class PolicyClip(Reply):
     """The newest clip of the policy and what the reward model says about each of its frames."""
 
-    video: str | None
-    predicted: list[float] | None
+    video: str | None = None
+    predicted: list[FiniteFloat] | None = None
+    env_steps: int | None = None
+    """How long the policy of the clip had learned."""
+    reward_version: int | None = None
+    """Of the predictions."""

@@ -1,4 +1,4 @@
--- ARGV: labeler, page, n, lease ms. Returns a list of query, token, body, deadline ms
+-- ARGV: labeler, page, n, lease ms. Returns a list of query, token, body, deadline ms, revision to answer with
 local labeler, page, n, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local state = redis.call('HGET', p .. 'meta', 'state')
 if not state then return {} end
@@ -22,7 +22,8 @@ end
 
 local leases = {}
 local function add(query, token, deadline)
-  leases[#leases + 1] = { query, tostring(token), field(query, 'body'), string.format('%.0f', deadline) }
+  local rev = tonumber(redis.call('HGET', qkey(query), 'rev:' .. labeler) or 0) + 1
+  leases[#leases + 1] = { query, tostring(token), field(query, 'body'), string.format('%.0f', deadline), tostring(rev) }
 end
 
 for _, query in ipairs(held_by(page)) do

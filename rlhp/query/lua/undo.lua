@@ -1,8 +1,9 @@
 -- ARGV: query, labeler, page, rev, lease ms. Returns {ok | same | no, token}
 local query, labeler, page, rev, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local key = qkey(query)
+if field(query, 'rev:' .. labeler) ~= rev then return { 'no', '0' } end -- answered anew since, or never
 if redis.call('HGET', key, 'undone:' .. labeler) == rev then return { 'same', field(query, 'undo:' .. labeler) } end
-if field(query, 'live:' .. labeler) ~= '1' or field(query, 'rev:' .. labeler) ~= rev then return { 'no', '0' } end
+if field(query, 'live:' .. labeler) ~= '1' then return { 'no', '0' } end
 if field(query, 'tidied') == '1' then return { 'no', '0' } end -- what was shown is gone, so it cannot be shown again
 
 local now = now_ms()

@@ -27,6 +27,7 @@ def test_the_page_hears_which_run_it_is_and_how_to_behave(queue: QueryQueue, tab
         "fps": 40.0,
         "strength": False,
         "undo_depth": 10,
+        "history": [],
         "heartbeat_seconds": 10.0,
     }
 
@@ -106,8 +107,8 @@ def test_an_undo_brings_the_query_back_with_what_was_said(queue: QueryQueue, tab
     tab.answer(first, "left")
     tab.answer(second, "tie")
     undone = tab.post("/api/undo")
-    assert (undone["status"], undone["choice"], undone["rev"]) == ("ok", "tie", 2)
-    assert undone["lease"]["query"] == second["query"]
+    assert (undone["status"], undone["choice"]) == ("ok", "tie")
+    assert (undone["lease"]["query"], undone["lease"]["rev"]) == (second["query"], 2)
     assert undone["lease"]["deadline_ms"] > 0
     assert tab.answer(undone["lease"], "right", rev=2) == "ok"
     assert tab.answer(second, "tie", rev=1) == "same", "an old reply that was lost is no new answer"
@@ -125,6 +126,23 @@ def test_an_undo_that_names_its_answer_may_be_repeated(queue: QueryQueue, tab: T
     assert (once["status"], again["status"]) == ("ok", "same")
     assert once["lease"]["token"] == again["lease"]["token"]
     assert queue.stats().answered == 1
+    tab.answer(once["lease"], "right", rev=2)
+    assert tab.post("/api/undo", query="q1", rev=1)["status"] == "no", "the second answer is another one"
+    assert queue.stats().answered == 2
+
+
+def test_a_lease_says_which_revision_to_answer_with(queue: QueryQueue, tab: Tab) -> None:
+    ask(queue, 1)
+    (lease,) = tab.leases()
+    assert lease["rev"] == 1
+    tab.answer(lease)
+    assert tab.get("/api/run")["history"] == [{"query": "q0", "rev": 1}]
+    assert tab.post("/api/undo")["lease"]["rev"] == 2
+    assert tab.get("/api/run")["history"] == []
+    assert tab.post("/api/leases/release") == {"released": 1}
+    (again,) = tab.leases()
+    assert again["rev"] == 2
+    assert tab.answer(again, rev=again["rev"]) == "ok"
 
 
 def test_undoing_goes_back_ten_answers_and_no_further(queue: QueryQueue, tab: Tab) -> None:

@@ -53,7 +53,7 @@ def test_the_description_names_every_route(target: tuple[Any, Any, list[Operatio
         "POST /api/leases/release", "POST /api/answers", "POST /api/skips", "POST /api/undo",
         "GET /api/clips/{query}/{side}", "GET /api/admin/labelers", "GET /api/admin/preferences",
         "POST /api/admin/preferences/correct", "GET /api/admin/clips/{query}/{side}", "GET /api/live/metrics",
-        "GET /api/live/policy", "GET /api/live/policy.webm",
+        "GET /api/live/policy", "GET /api/live/policy/video",
     }  # fmt: skip
 
 
@@ -192,6 +192,6 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
         with Tab(address, token=labelers.add("ann")) as ann:
             assert ann.get("/api/live/metrics") == {"rows": [{"env_steps": 5, "labels/answered": 2}], "next": 1}
             assert ann.get("/api/live/metrics", since=1) == {"rows": [], "next": 1}
-            assert ann.get("/api/live/policy") == {"video": None, "predicted": None}
-            assert ann.http.get("/api/live/policy.webm").status_code == 404
+            assert ann.get("/api/live/policy")["video"] is None
+            assert ann.http.get("/api/live/policy/video").status_code == 404
         labelers.close()

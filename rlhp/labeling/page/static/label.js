@@ -12,6 +12,7 @@ import { Away, call, signedIn } from "./session.js";
 
 const SPEEDS = { slow: 0.5, normal: 1, fast: 2 };
 const ANSWERS = new Set(["left", "right", "tie", "incomparable"]);
+const STANDS = new Set(["ok", "late", "extra", "same"]);
 const POLL_MS = 1000;
 const UNDO_WAIT_MS = 3000;
 
@@ -22,6 +23,9 @@ class Labeling {
     this.outbox = new Outbox(`${run.run}/${run.labeler}`);
     this.deck = new Deck(panel.stages());
     this.presence = new Presence();
+    this.given = run.history.toReversed(); // what can be undone, the newest last
+    this.undoing = 0;
+    this.lastUndo = Promise.resolve();
     this.note = "";
     this.strength = "clear";
     this.#wire();
@@ -75,12 +79,12 @@ class Labeling {
   }
 
   answer(choice, strength) {
-    const lease = this.deck.first;
-    if (!lease?.shownAt) return; // nobody can have judged what was never on screen
-    const rev = lease.rev ?? 1;
+    const lease = this.#judged();
+    if (!lease) return;
+    const { query, rev } = lease;
     const body = {
       page: this.page,
-      query: lease.query,
+      query,
       token: lease.token,
       rev,
       choice,
@@ -89,15 +93,22 @@ class Labeling {
       latency_ms: Math.round(performance.now() - lease.shownAt),
       replays: this.deck.onStage?.restarts ?? 0,
     };
-    this.#settle(`${lease.query}/${rev}`, "/api/answers", body);
+    this.given = [...this.given, { query, rev }].slice(-this.run.undo_depth);
+    this.#settle(`${query}/${rev}`, "/api/answers", body);
     panel.answered(choice, body.strength);
   }
 
   skip() {
-    const lease = this.deck.first;
+    const lease = this.#judged();
     if (!lease) return;
     this.#settle(`${lease.query}/skip`, "/api/skips", { page: this.page, query: lease.query, token: lease.token });
     panel.say("Skipped: somebody else will be asked.");
+  }
+
+  /** The query a key speaks of: nobody can have judged what was never on screen, or what an undo is about to replace. */
+  #judged() {
+    if (!this.undoing) return this.deck.first?.shownAt ? this.deck.first : undefined;
+    panel.say("One moment: an answer is being taken back.");
   }
 
   #settle(id, path, body) {
@@ -108,23 +119,28 @@ class Labeling {
     this.outbox.put(id, path, body);
   }
 
-  /** Take the newest answer back and show its query again. An answer still under way is waited for. */
-  async undo() {
-    if (this.undoing) return;
-    this.undoing = true;
+  /** Take the newest answer back and show its query again. Pressed twice, it takes two, one after the other. */
+  undo() {
+    this.undoing += 1;
+    this.lastUndo = this.lastUndo.then(() => this.#undoOne()).finally(() => (this.undoing -= 1));
+  }
+
+  /** An answer still under way is waited for. The server is told which one is meant, so asking again is harmless. */
+  async #undoOne() {
     try {
       await Promise.race([this.outbox.flush(), new Promise((resolve) => setTimeout(resolve, UNDO_WAIT_MS))]);
       if (this.outbox.size) return panel.say("Undo has to wait: your last answer has not reached the server yet.");
-      const reply = await call("/api/undo", { page: this.page });
-      if (!reply.lease) return panel.say(reply.message ?? "There is no answer left to undo.");
+      const newest = this.given.at(-1);
+      if (!newest) return panel.say("There is no answer left to undo.");
+      const reply = await call("/api/undo", { page: this.page, ...newest });
+      this.given.pop();
+      if (!reply.lease) return panel.say(reply.message);
       this.#offStage();
-      this.deck.unshift({ ...reply.lease, rev: reply.rev, previous: reply.choice });
+      this.deck.unshift({ ...reply.lease, previous: reply.choice });
       this.show();
       panel.say("Taken back: answer it again.");
     } catch (error) {
       this.#failed(error);
-    } finally {
-      this.undoing = false;
     }
   }
 
@@ -139,11 +155,12 @@ class Labeling {
   /** Ask the server for queries until this page holds two: one to show, one to fetch ahead. */
   async fill({ afresh = false } = {}) {
     clearTimeout(this.poll);
-    if (this.filling) return void (this.again = true);
+    if (this.filling) return void (this.again = { afresh: afresh || this.again?.afresh });
     this.filling = true;
     try {
       const reply = await call("/api/leases", { page: this.page });
-      this.deck.merge(reply.leases, { afresh });
+      const settled = (lease) => this.outbox.has(`${lease.query}/${lease.rev}`); // by an answer that is on its way
+      this.deck.merge(reply.leases.filter((lease) => !settled(lease)), { afresh });
       this.waiting = reply.waiting;
       panel.progress(reply.progress);
       panel.waiting(reply.waiting);
@@ -154,7 +171,9 @@ class Labeling {
     } finally {
       this.filling = false;
     }
-    if (this.again) return ((this.again = false), this.fill());
+    const { again } = this;
+    this.again = undefined;
+    if (again) return this.fill(again);
     if (this.deck.leases.length < 2 && !this.presence.asleep) {
       this.poll = setTimeout(() => this.fill(), POLL_MS * (0.75 + Math.random() / 2));
     }
@@ -162,17 +181,11 @@ class Labeling {
 
   #delivered({ entry, reply, error }) {
     panel.unsent(this.outbox.size);
-    if (reply?.status === "conflict" && entry.body.rev <= this.run.undo_depth) return this.#nextRevision(entry);
+    if (!STANDS.has(reply?.status)) this.given = this.given.filter((each) => !same(each, entry.body));
     if (error) panel.say(`The server refused an answer: ${error.message}`);
     if (reply) panel.result(reply);
     if (reply?.progress) panel.progress(reply.progress);
     if (entry.body.page === this.page) this.fill();
-  }
-
-  /** An earlier tab took its answer back and closed before it answered again: this one has a later revision. */
-  #nextRevision({ path, body }) {
-    const rev = body.rev + 1;
-    this.outbox.put(`${body.query}/${rev}`, path, { ...body, rev });
   }
 
   #delayed(error) {
@@ -186,10 +199,17 @@ class Labeling {
     panel.say(error.message);
   }
 
+  /** Answers wait meanwhile; those of somebody else stay in this browser until that labeler is back. */
   async #signInAgain() {
-    this.signingIn ??= signedIn({ onAway: (error) => panel.offline(error.message, this.outbox.size) });
-    await this.signingIn;
-    this.signingIn = null;
+    if (this.outbox.held) return;
+    this.outbox.held = true;
+    function same(one, other) {
+  return one.query === other.query && one.rev === other.rev;
+}
+
+const run = await signedIn({ onAway: (error) => panel.offline(error.message, this.outbox.size) });
+    if (run.labeler !== this.run.labeler) return location.reload();
+    this.outbox.held = false;
     this.outbox.flush();
     this.fill();
   }
@@ -259,6 +279,10 @@ class Labeling {
     panel.elapsed(this.deck.onStage?.elapsed ?? 0);
     requestAnimationFrame(() => this.#tick());
   }
+}
+
+function same(one, other) {
+  return one.query === other.query && one.rev === other.rev;
 }
 
 const run = await signedIn({ onAway: (error) => panel.offline(error.message, 0) });

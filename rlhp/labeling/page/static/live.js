@@ -92,7 +92,6 @@ async function readPolicy() {
   element("policy").hidden = false;
   const facts = [
     [reply.env_steps, (steps) => `after ${short(steps)} env steps`],
-    [reply.policy_version, (version) => `policy version ${version}`],
     [reply.reward_version, (version) => `reward version ${version}`],
   ];
   element("policy-facts").textContent = facts.flatMap(([value, say]) => (value == null ? [] : [say(value)])).join(", ");

@@ -16,11 +16,17 @@ export class Outbox extends EventTarget {
     this.entries = restored(this.prefix);
     this.failures = 0;
     this.sending = null;
+    this.held = false; // while somebody signs in: who that will be is not known
     addEventListener("online", () => this.flush());
   }
 
   get size() {
     return this.entries.size;
+  }
+
+  /** Whether this is still on its way. */
+  has(id) {
+    return this.entries.has(id);
   }
 
   /** Keep this until it is delivered, and begin to send it. `id` names it: the same id is the same entry. */
@@ -31,8 +37,9 @@ export class Outbox extends EventTarget {
     this.flush();
   }
 
-  /** Send what there is, in order. Resolves when nothing is left or the server is away. */
-  flush() {
+  /** Send what there is, in order. Resolves when nothing is left, the server is away or nothing may be sent. */
+  async flush() {
+    if (this.held) return;
     clearTimeout(this.timer);
     this.sending ??= this.#sendAll().finally(() => (this.sending = null));
     return this.sending;
@@ -40,6 +47,7 @@ export class Outbox extends EventTarget {
 
   async #sendAll() {
     while (this.entries.size) {
+      if (this.held) return;
       const [id, entry] = this.entries.entries().next().value;
       try {
         const reply = await call(entry.path, entry.body);

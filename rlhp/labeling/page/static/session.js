@@ -68,6 +68,9 @@ export async function signedIn({ onAway = () => {} } = {}) {
   }
 }
 
+// The link of another token, opened where this page is open already: the browser alone would change nothing.
+addEventListener("hashchange", () => location.hash.startsWith("#token=") && location.reload());
+
 /** The token of `#token=...`, which leaves the address bar and the history at once. */
 function takeTokenFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from rlhp.labeling.video import encode
 from tests.labeling.page.browser.parts import Asking, Served, opened, playing, press, says, until
@@ -128,6 +128,41 @@ def test_answers_are_undone_one_after_the_other(run: Asking, label: Page) -> Non
     until(lambda: run.queue.stats().open == 0)
     last = {event.query: (event.answer, event.rev) for event in run.log() if event.event == "answer"}
     assert last == dict.fromkeys(asked, ("incomparable", 2))
+
+
+def test_keys_pressed_faster_than_an_undo_undo_again_and_answer_nothing(run: Asking, label: Page) -> None:
+    asked = [press(label, key) for key in ("ArrowLeft", "ArrowUp")]
+    playing(label)
+    label.evaluate(
+        "() => ['z', 'ArrowDown', 'z', 's', 'ArrowDown'].forEach((key) =>"
+        " document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))"
+    )
+    label.wait_for_function("(query) => document.body.dataset.query === query", arg=asked[0])
+    assert [press(label, "ArrowUp") for _ in asked] == asked
+    until(lambda: run.queue.stats().answered == run.queue.stats().done)
+    log = run.log()
+    assert [event.query for event in log if event.event == "retract"] == asked[::-1]
+    assert {event.event for event in log} == {"answer", "retract"}
+    assert "incomparable" not in {event.answer for event in log}
+
+
+def test_an_undo_whose_reply_got_lost_is_asked_for_again(run: Asking, label: Page) -> None:
+    asked = [press(label, "ArrowLeft"), press(label, "ArrowUp")]
+    until(lambda: run.queue.stats().open == 1)
+
+    def lose(route: Route) -> None:
+        route.fetch()  # the server does its part
+        route.abort()
+
+    label.route("**/api/undo", lose, times=1)
+    playing(label)
+    label.keyboard.press("z")
+    expect(label.get_by_role("alert")).to_contain_text("No connection")
+    label.keyboard.press("z")
+    label.wait_for_function("(query) => document.body.dataset.query === query", arg=asked[1])
+    press(label, "ArrowRight")
+    until(lambda: run.queue.stats().open == 1)
+    assert [event.query for event in run.log() if event.event == "retract"] == asked[1:], "not the one before it too"
 
 
 def test_a_query_taken_back_in_a_tab_that_closed_is_answered_in_another(

@@ -134,22 +134,27 @@ def test_the_token_of_a_link_signs_in_and_leaves_the_address(asking: Asking, ser
     expect(page.get_by_role("link", name="Admin")).to_be_visible()
 
 
-def test_a_labeler_who_is_removed_keeps_the_unsent_answer_until_somebody_signs_in(
+def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_meanwhile(
     asking: Asking, served: Served, page: Page
 ) -> None:
     labelers = Labelers(asking.url, run=asking.queue.run)
-    labelers.add("boss", admin=True)
+    boss = labelers.add("boss", admin=True)
     token = labelers.add("ann")
     asking.ask(2)
     opened(page, served.address, f"/#token={token}")
-    playing(page)
+    query = playing(page)
     labelers.remove("ann")
     page.keyboard.press("ArrowLeft")
     dialog = page.get_by_role("dialog", name="Your token, please")
     expect(dialog).to_be_visible()
-    dialog.get_by_role("textbox").fill(labelers.add("ann"))
+    dialog.get_by_role("textbox").fill(boss)
     page.keyboard.press("Enter")
+    expect(page.locator("#labeler")).to_have_text("boss")
+    assert asking.queue.stats().answered == 0
+    page.goto(f"{served.address}/#token={labelers.add('ann')}")  # only the fragment changes
+    expect(page.locator("#labeler")).to_have_text("ann")
     until(lambda: asking.queue.stats().answered == 1)
+    assert [(event.query, event.labeler) for event in asking.log() if event.event == "answer"] == [(query, "ann")]
     labelers.close()
 
 

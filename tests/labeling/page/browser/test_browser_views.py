@@ -70,9 +70,10 @@ def test_the_predicted_reward_runs_along_with_the_policy(rundir: RunDir, watched
     videos = rundir.path / "videos"
     videos.mkdir(exist_ok=True)
     (videos / "policy.webm").write_bytes(moving_dot(colour=(40, 88, 176)))
-    (videos / "policy.json").write_text(json.dumps({"predicted": [float(n) for n in range(20)]}))
+    (videos / "policy.json").write_text(json.dumps({"predicted": [float(n) for n in range(20)], "env_steps": 12_000}))
     opened(page, watched.address, "/live")
     expect(page.get_by_role("img", name="Predicted reward: newest predicted reward 19")).to_be_visible()
+    expect(page.locator("#policy-facts")).to_have_text("after 12k env steps")
     cursor = "() => Number(document.querySelector('.cursor').getAttribute('x1'))"
     page.wait_for_function("() => document.querySelector('#policy-video').currentTime > 0.1")
     before = page.evaluate(cursor)
