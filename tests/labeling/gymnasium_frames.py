@@ -20,8 +20,9 @@ def main() -> None:
     import mujoco
 
     env: Any = gymnasium.make(name, render_mode="rgb_array", width=side, height=side)
-    quality = env.unwrapped.model.vis.quality
-    quality.shadowsize = quality.offsamples = 0  # as ours: shadows are what they cost
+    from rlhp.labeling.mujoco_view import spare
+
+    spare(env.unwrapped.model.vis.quality, height=side)
     env.reset(seed=0)
     env.render()  # a free camera looks at the middle of what was there at the first picture
     env.reset(seed=3)
