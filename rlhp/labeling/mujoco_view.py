@@ -13,7 +13,6 @@ import numpy as np
 
 from rlhp.types import Array, Segment
 
-
 FEWEST_FACES, PIXELS_PER_FACE = 16, 15
 """Faces around a sphere or capsule: in a small clip more of them are not seen, and a CPU pays for each."""
 

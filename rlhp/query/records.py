@@ -176,9 +176,7 @@ def _flat(pairs: Iterable[Any]) -> dict[str, int]:
 def lease_from(row: list[bytes]) -> Lease:
     """From one row of the `lease` script."""
     query, token, body, deadline, rev = row
-    return Lease(
-        query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline), rev=int(rev)
-    )
+    return Lease(query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline), rev=int(rev))
 
 
 def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:

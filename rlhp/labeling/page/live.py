@@ -70,7 +70,9 @@ def _about(file: Path) -> PolicyClip:
     """What was written beside a film; nothing where that cannot be read."""
     with suppress(OSError, ValueError, AttributeError):
         found = json.loads(file.read_text(encoding="utf-8"))
-        return PolicyClip.model_validate({name: found.get(name) for name in ("predicted", "env_steps", "reward_version")})
+        return PolicyClip.model_validate(
+            {name: found.get(name) for name in ("predicted", "env_steps", "reward_version")}
+        )
     return PolicyClip()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,9 +45,10 @@ def serve(
 
     `add` admits a labeler with admin rights first, and what is said then holds the token. Beyond this machine nobody
     is served before somebody has one: ValueError. QueueUnavailable where Redis cannot be reached at the start; later
-    absences are waited out. `certificate` and `key` are PEM files for TLS.
+    absences are waited out. `certificate` and `key` are PEM files for TLS; ValueError for two that do not fit.
     """
     with listening:
+        _check_pair(certificate, key)
         ping(place.url)
         host = listening.getsockname()[0]
         with QueryQueue(place.url, run=place.run) as queue:
@@ -66,6 +68,20 @@ def serve(
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
             say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
             server.run(sockets=[listening])
+
+
+def _check_pair(certificate: str | None, key: str | None) -> None:
+    if certificate is None:
+        if key is not None:
+            raise ValueError(f"the key {key} is of no use without its certificate; add --certificate FILE for https")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError is one
+        raise ValueError(
+            f"no https with certificate {certificate} and key {key or 'in the same file'}: {error.strerror or error}; "
+            "both are PEM files, the certificate followed by those that signed it"
+        ) from None
 
 
 def _server(place: Place, *, certificate: str | None, key: str | None) -> _Server:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rlhp import cli
 from rlhp.labeling.page.guard import HEADERS
@@ -177,6 +184,51 @@ def test_beyond_this_machine_nobody_is_served_before_somebody_has_a_token(
         assert httpx.get(local + "/api/run").status_code == 401
         with Tab(local, token=token) as ann:
             assert ann.get("/api/run")["labeler"] == "ann"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    """Certificate and key of this machine, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "page.pem").write_bytes(certificate.public_bytes(pem))
+    (tmp_path / "page.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return str(tmp_path / "page.pem"), str(tmp_path / "page.key")
+
+
+def test_with_a_certificate_the_page_speaks_https_alone(
+    queue: QueryQueue, labelers: Labelers, pair: tuple[str, str]
+) -> None:
+    token = labelers.add("ann")
+    with serving(queue, "--port", "0", "--certificate", pair[0], "--key", pair[1]) as (_, address):
+        assert address.startswith("https://127.0.0.1:")
+        with httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=pair[0])) as browser:
+            cookie = browser.post("/api/session", json={"token": token}).headers["set-cookie"]
+            assert "Secure" in cookie.split("; ")
+            assert browser.get("/api/run").json()["labeler"] == "ann"
+        with pytest.raises(httpx.ConnectError, match="self-signed"):
+            httpx.get(address + "/api/run")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(address.replace("https", "http") + "/api/run")
+
+
+def test_a_certificate_and_a_key_that_do_not_fit_are_told_before_anything_is_served(
+    queue: QueryQueue, pair: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = pair
+    where = ["serve", "--redis", queue.url, "--run", queue.run, "--port", "0"]
+    assert cli.run([*where, "--key", key]) == 2
+    assert "is of no use without its certificate; add --certificate FILE" in capsys.readouterr().err
+    for wrong in (["--certificate", certificate], ["--certificate", key, "--key", certificate]):
+        assert cli.run([*where, *wrong]) == 2
+        assert f"no https with certificate {wrong[1]} and key" in capsys.readouterr().err
 
 
 def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.CaptureFixture[str]) -> None:
