@@ -76,7 +76,7 @@ def _judge(call: Any, lease: Mapping[str, Any], dice: random.Random, *, out: Any
     if dice.random() < 0.02:
         call("/api/skips", **said)
         return
-    rev, choice = 1, dice.choice(["left", "right", "tie", "incomparable"])
+    rev, choice = lease["rev"], dice.choice(["left", "right", "tie", "incomparable"])
     out.write(json.dumps({"sends": lease["query"], "rev": rev}) + "\n")
     status = call("/api/answers", **said, choice=choice, rev=rev)["status"]
     if dice.random() < 0.1:  # the reply was lost, so it is sent again
@@ -86,10 +86,11 @@ def _judge(call: Any, lease: Mapping[str, Any], dice: random.Random, *, out: Any
         out.write(json.dumps({"undoes": lease["query"], "rev": rev}) + "\n")
         undone = call("/api/undo", query=lease["query"], rev=rev)
         if undone["status"] == "ok":
-            again = {**said, "token": undone["lease"]["token"], "rev": undone["rev"]}
-            out.write(json.dumps({"sends": lease["query"], "rev": undone["rev"]}) + "\n")
+            rev = undone["lease"]["rev"]
+            again = {**said, "token": undone["lease"]["token"], "rev": rev}
+            out.write(json.dumps({"sends": lease["query"], "rev": rev}) + "\n")
             status = call("/api/answers", **again, choice="tie")["status"]
-            out.write(json.dumps({"told": status, "query": lease["query"], "rev": undone["rev"]}) + "\n")
+            out.write(json.dumps({"told": status, "query": lease["query"], "rev": rev}) + "\n")
 
 
 def crowd(address: str, names: list[str], folder: str, seed: int) -> None:
