@@ -5,7 +5,7 @@
 
 A labeler is a thread with connections of its own that leases, fetches both clips, thinks, answers and now and then
 undoes, skips or repeats a call, as the page does. Processes are killed with SIGKILL in the middle of whatever they do
-and new ones take their place, until every second labeler was. Each writes down what it was told before it goes on.
+and new ones take their place, as many times as there are processes. Each writes down what it was told before it goes on.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ LABELERS_EACH = 10
 THINK_SECONDS = 1.0
 LEASE_SECONDS = 5.0
 OPEN = 400
+SHARED = 10
+"""Load average that this bench does not reach by itself on two cores."""
 CLIP = b"\x1a\x45\xdf\xa3" + bytes(100_000)
 
 
@@ -128,9 +130,10 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
                 assert page.stdout is not None
                 address = page.stdout.readline().split(": ", 1)[1].strip()
                 asked, killed = _mayhem(queue, address, names, folder=folder, seconds=60 * minutes)
+                load = round(os.getloadavg()[1], 1)
             finally:
                 page.send_signal(signal.SIGTERM)
-        return {"minutes": minutes, "asked": asked, "killed": killed, **_verdict(queue, folder)}
+        return {"minutes": minutes, "asked": asked, "killed": killed, "load": load, **_verdict(queue, folder)}
 
 
 def _admit(queue: QueryQueue, names: list[str]) -> None:
@@ -147,7 +150,7 @@ def _mayhem(
 ) -> tuple[int, int]:
     """Keep the queue full and the crowd whole, killing a process now and then; queries asked, labelers killed."""
     spawn, clips, dice = multiprocessing.get_context("spawn"), Clips(queue.url, run=queue.run), random.Random(0)
-    kills = [seconds * (k + 1) / (PROCESSES + 1) for k in range(max(PROCESSES, -(-PROCESSES // 2)))]
+    kills = sorted(dice.uniform(0.1, 0.9) * seconds for _ in range(PROCESSES))
     began, asked, killed, seed = time.monotonic(), 0, 0, 0
 
     def start(group: list[str]) -> Any:
@@ -264,7 +267,8 @@ def section() -> str:
         f"{PROCESSES * LABELERS_EACH} labelers at one server for {row['minutes']:g} minutes, {row['killed']} of them "
         f"killed in the middle of a call: {row['answers']} answers in the log, each that a labeler was told of is "
         f"there once, {row['counted']} queries count one answer each ({row['late']} late, {row['extra']} extra, "
-        f"{row['expired']} leases ran out). Milliseconds per call, seen by labelers, everything on one machine:\n\n"
+        f"{row['expired']} leases ran out). Milliseconds per call, seen by labelers, everything on one machine, whose "
+        f"load average was {row['load']:.0f}{' (others used it too)' if row['load'] > SHARED else ''}:\n\n"
         f"| call | median | 95 % | 99 % |\n|---|---|---|---|\n{table}\n\n"
         f"`python -m benchmarks.labelers --minutes {row['minutes']:g}`; {row['machine']}; commit {row['commit']}.\n"
     )
