@@ -5,7 +5,8 @@
 
 A labeler is a thread with connections of its own that leases, fetches both clips, thinks, answers and now and then
 undoes, skips or repeats a call, as the page does. Processes are killed with SIGKILL in the middle of whatever they do
-and new ones take their place, as many times as there are processes. Each writes down what it was told before it goes on.
+and new ones take their place, as many times as there are processes. Each writes down what it was told before it goes
+on.
 """
 
 from __future__ import annotations
