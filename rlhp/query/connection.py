@@ -98,7 +98,8 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=min(5.0, timeout_seconds),
-            retry=Retry(backoff, retries),
+            # A server that hangs is not asked again: five timeouts would keep whoever waits for half a minute.
+            retry=Retry(backoff, retries, supported_errors=(exceptions.ConnectionError,)),
         )
     except ValueError:
         raise ValueError(
