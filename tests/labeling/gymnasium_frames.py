@@ -1,27 +1,26 @@
-"""Frames that Gymnasium itself draws while it plays: `python -m tests.labeling.gymnasium_frames ENV OUT.npz SIDE`."""
+"""Frames that Gymnasium itself draws while it plays: `python -m tests.labeling.gymnasium_frames FOLDER SIDE ENV...`.
+
+It writes FOLDER/ENV.npz for each, with the OpenGL that MUJOCO_GL names.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+import gymnasium
+import mujoco
 import numpy as np
 
-from rlhp.labeling import gl
+from rlhp.labeling.mujoco_view import spare
 
 STEPS = 4
 
 
-def main() -> None:
+def play(name: str, out: Path, *, side: int) -> None:
     """Write the states and what was seen in them."""
-    name, out, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    gl.use(gl.best())
-    import gymnasium
-    import mujoco
-
     env: Any = gymnasium.make(name, render_mode="rgb_array", width=side, height=side)
-    from rlhp.labeling.mujoco_view import spare
-
     spare(env.unwrapped.model.vis.quality, height=side)
     env.reset(seed=0)
     env.render()  # a free camera looks at the middle of what was there at the first picture
@@ -40,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[3:]:
+        play(name, Path(sys.argv[1]) / f"{name}.npz", side=int(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from rlhp.config import EnvConfig
 from rlhp.configlabeling import ClipsConfig
+from rlhp.labeling import gl
 from rlhp.labeling.painter import Clip, Painter
 from rlhp.labeling.video import first_frame
 from rlhp.types import Array
@@ -19,6 +21,7 @@ from tests.labeling.test_gl import needs_gl
 from tests.labeling.test_video import decoded
 
 SIDE = 120
+LIKE_GYMNASIUM = ["HalfCheetah-v5", "Hopper-v5", "Reacher-v5", "InvertedPendulum-v5"]
 
 
 def shown(config: EnvConfig, states: Array, *, backend: str) -> Clip:
@@ -30,12 +33,19 @@ def shown(config: EnvConfig, states: Array, *, backend: str) -> Clip:
         return painter.clip(segment)
 
 
+@pytest.fixture(scope="module")
+def gymnasium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what Gymnasium drew, in a process that may load OpenGL."""
+    folder = tmp_path_factory.mktemp("gymnasium")
+    command = [sys.executable, "-m", "tests.labeling.gymnasium_frames", str(folder), str(SIDE), *LIKE_GYMNASIUM]
+    subprocess.run(command, check=True, env={**os.environ, "MUJOCO_GL": gl.best()})
+    return folder
+
+
 @needs_gl
-@pytest.mark.parametrize("name", ["HalfCheetah-v5", "Hopper-v5", "Reacher-v5", "InvertedPendulum-v5"])
-def test_a_state_is_drawn_as_gymnasium_would(tmp_path: Path, name: str) -> None:
-    out = tmp_path / "frames.npz"
-    subprocess.run([sys.executable, "-m", "tests.labeling.gymnasium_frames", name, str(out), str(SIDE)], check=True)
-    with np.load(out) as file:
+@pytest.mark.parametrize("name", LIKE_GYMNASIUM)
+def test_a_state_is_drawn_as_gymnasium_would(gymnasium: Path, name: str) -> None:
+    with np.load(gymnasium / f"{name}.npz") as file:
         states, pictures = file["states"], file["frames"]
     clip = shown(EnvConfig(id=name), states, backend="auto")
     frames = decoded(clip.data)
