@@ -40,6 +40,8 @@ LABELERS_EACH = 10
 THINK_SECONDS = 1.0
 LEASE_SECONDS = 5.0
 OPEN = 400
+CLIPS_BYTES, ROOM_SECONDS = 128 * 2**20, 5.0
+"""As a run: those of queries finished longest ago go first."""
 SHARED = 10
 """Load average that this bench does not reach by itself on two cores."""
 CLIP = b"\x1a\x45\xdf\xa3" + bytes(100_000)
@@ -152,7 +154,7 @@ def _mayhem(
     """Keep the queue full and the crowd whole, killing a process now and then; queries asked, labelers killed."""
     spawn, clips, dice = multiprocessing.get_context("spawn"), Clips(queue.url, run=queue.run), random.Random(0)
     kills = sorted(dice.uniform(0.1, 0.9) * seconds for _ in range(PROCESSES))
-    began, asked, killed, seed = time.monotonic(), 0, 0, 0
+    began, asked, killed, seed, made_room = time.monotonic(), 0, 0, 0, 0.0
 
     def start(group: list[str]) -> Any:
         nonlocal seed
@@ -165,6 +167,9 @@ def _mayhem(
     try:
         while (now := time.monotonic() - began) < seconds:
             asked += _fill(queue, clips, start=asked)
+            if now > made_room + ROOM_SECONDS:
+                clips.room(CLIPS_BYTES)
+                made_room = now
             if kills and now > kills[0]:
                 kills.pop(0)
                 victim = dice.randrange(PROCESSES)
