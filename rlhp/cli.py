@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlhp import jobcommands
 from rlhp.labeling import commands, exchange
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ def rlhp() -> None:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Continue the run in this directory.")
 @click.option("--name", help="Name of the new run; otherwise file name and time.")
+@click.option("--or-resume", is_flag=True, help="Continue the run of that --name where there is one.")
 @click.option("--serial", is_flag=True, help="All parts in one process: slower, and the same numbers every time.")
-def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None, serial: bool) -> int:
+def train(
+    config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None, or_resume: bool, serial: bool
+) -> int:
     """Train from preferences: rlhp train CONFIG, or rlhp train --resume RUN."""
     if (config is None) == (resume is None):
         raise click.UsageError("give a config file, or --resume RUN to continue a run, not both")
@@ -64,6 +68,10 @@ def train(config: Path | None, sets: tuple[str, ...], resume: Path | None, name:
     from rlhp import configfile
     from rlhp.rundir import RunDir
 
+    if or_resume:
+        if config is None or name is None:
+            raise click.UsageError("--or-resume needs CONFIG to begin with, and the --name to look for")
+        resume = RunDir.existing(configfile.load(config, sets=sets).runs_dir, name)
     if resume is not None:
         rundir = RunDir.open(resume)
         settings = rundir.config(sets=sets)
@@ -124,6 +132,7 @@ def label(
     """Answer the queries of a run with a teacher, here or on another machine."""
     if (run_directory is None) == (redis is None):
         raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
+    from rlhp import credentials
     from rlhp.config import QueryConfig, TeacherConfig
     from rlhp.labeling.process import run_labeler
     from rlhp.rundir import RunDir
@@ -137,7 +146,9 @@ def label(
         redis = rundir.redis_url()
         if redis is None:
             raise ValueError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
-    assert redis is not None
+    else:
+        assert redis is not None
+        redis = credentials.complete(redis)
     chosen = _teacher(start, name=teacher, sets=sets, latency=latency)
     return run_labeler(
         redis,
@@ -208,6 +219,8 @@ def doctor(target: Path | None) -> int:
     return int(failed)
 
 
+rlhp.add_command(jobcommands.submit)
+rlhp.add_command(jobcommands.job)
 rlhp.add_command(commands.serve)
 rlhp.add_command(commands.labeler)
 rlhp.add_command(exchange.export)

@@ -10,12 +10,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhp.configcluster import RayConfig, RedisConfig
 from rlhp.configenv import AtariConfig, EnvConfig
 from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
 from rlhp.convolution import Network
 
-__all__ = [  # those of rlhp.configenv and rlhp.configlabeling too
+__all__ = [  # those of rlhp.configcluster, configenv and configlabeling too
     "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig",
     "PageConfig", "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig",
     "RunConfig", "Section", "TeacherConfig",
@@ -33,6 +34,14 @@ class RolloutConfig(Section):
         default="auto", description="`native` uses the environment's own vector implementation, `auto` where it exists."
     )
     num_cpus_per_env_runner: float = Field(default=1, ge=0, description="CPUs reserved per runner.")
+    min_env_runners: int | None = Field(
+        default=None,
+        ge=1,
+        description="Start with as few as this, and let the others join when the cluster has room; null: all at once.",
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Further resources reserved per runner, as `{rollout: 1}`."
+    )
     label_timeout_seconds: float = Field(
         default=60, gt=0, description="Longest wait for one reward-model replica before another is tried."
     )
@@ -122,8 +131,17 @@ class RewardConfig(Section):
     heldout_share: float = Field(
         default=0.0, ge=0, lt=0.5, description="Share of answers no member ever trains on, for held-out accuracy."
     )
-    replicas: int = Field(default=1, ge=1, description="Reward-model actors that label fragments.")
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="Reward-model actors that label fragments; null: one on every node that has env runners.",
+    )
     device: str = Field(default="cpu", description="Torch device of fitting and labelling.")
+    num_gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs reserved by the reward trainer and by each reward model; null: 0.1 on `cuda`, else none.",
+    )
 
 
 class LearnerConfig(Section):
@@ -171,37 +189,11 @@ class LearnerConfig(Section):
     )
     num_learners: int = Field(default=0, ge=0, description="Learner actors; 0 learns inside the driver.")
     num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs per learner.")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Further resources reserved per learner, as `{learner: 1}`."
+    )
     rllib: dict[str, Any] = Field(
         default_factory=dict, description="Further PPOConfig attributes by name, checked against RLlib."
-    )
-
-
-class RedisConfig(Section):
-    """Where queries and answers live."""
-
-    url: str | None = Field(
-        default=None, description="`redis://`, `rediss://` or `unix://`; null starts an embedded server in the run."
-    )
-    durable: Literal["everysec", "always"] = Field(default="everysec", description="Embedded: when AOF is synced.")
-    connect_timeout_seconds: float = Field(default=10, gt=0, description="How long a start waits for the server.")
-
-
-class RayConfig(Section):
-    """Which Ray cluster."""
-
-    address: str | None = Field(default=None, description="null starts a local Ray; `auto` or `host:port` joins one.")
-    num_cpus: int | None = Field(default=None, ge=1, description="Logical CPUs of a local Ray; null fits the run.")
-    max_restarts: int = Field(
-        default=5,
-        ge=0,
-        description="How often in a row, with no new checkpoint between, a lost learner is started again from the last "
-        "checkpoint before the run gives up.",
-    )
-    stall_seconds: float = Field(
-        default=300,
-        gt=0,
-        description="Without a new env step for that long, env runners and learners are killed and started again; "
-        "longer than the longest iteration. Waiting for answers or for a reward model does not count.",
     )
 
 
@@ -226,7 +218,9 @@ class RunConfig(Section):
     name: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Run name; null: file name and time."
     )
-    runs_dir: str = Field(default="runs", description="Where run directories are made.")
+    runs_dir: str = Field(
+        default="runs", description="Where run directories are made; a relative path begins at RLHP_HOME, or here."
+    )
     seed: int = Field(default=0, ge=0, description="Seeds environments, networks, selection and teachers.")
     env: EnvConfig
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
@@ -266,6 +260,13 @@ class RunConfig(Section):
         if self.quality.gold_rate is not None:
             return self.quality.gold_rate
         return 0.05 if self.labels.source == "human" else 0.0
+
+    @property
+    def reward_gpus(self) -> float:
+        """GPUs of the reward trainer, and of each reward model."""
+        if self.reward.num_gpus is not None:
+            return self.reward.num_gpus
+        return 0.1 if self.reward.device.startswith("cuda") else 0.0
 
     @property
     def shares_env_reward(self) -> bool:

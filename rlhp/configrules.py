@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rlhp.config import RunConfig
+    from rlhp.configcluster import RedisConfig
 
 
 def conflicts(config: RunConfig) -> list[str]:
@@ -27,6 +28,22 @@ def conflicts(config: RunConfig) -> list[str]:
             "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "
             f"reward.members={config.reward.members}; set reward.members=3 or query.selection=random"
         )
+    wanted, least = config.rollout.num_env_runners, config.rollout.min_env_runners
+    if least is not None and least > wanted:
+        problems.append(
+            f"rollout.min_env_runners={least} cannot exceed rollout.num_env_runners={wanted}: a run starts with the "
+            "former and grows to the latter"
+        )
+    for section, instead in (
+        ("rollout", "rollout.num_cpus_per_env_runner"),
+        ("learner", "learner.num_gpus_per_learner"),
+    ):
+        taken = sorted({"CPU", "GPU"} & getattr(config, section).resources.keys())
+        if taken:
+            problems.append(
+                f"{section}.resources={getattr(config, section).resources} names {taken[0]}, which has a key of its "
+                f"own; set {instead}"
+            )
     if config.reward.l2_low >= config.reward.l2_high:
         problems.append(
             f"reward.l2_low={config.reward.l2_low} must be below reward.l2_high={config.reward.l2_high}, or the "
@@ -44,11 +61,29 @@ def conflicts(config: RunConfig) -> list[str]:
             "labels.budget=0 with labels.source=human and without labels.reuse: nobody would ever be asked; give a "
             "budget, or name a run to reuse"
         )
+    problems += _address_conflicts(config.redis)
     labels = config.labels
     initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
     if config.preferences and labels.budget > 0 and initial == 0 and labels.reuse is None:
         problems.append(
             f"labels.initial_share={labels.initial_share} of labels.budget={labels.budget} is not one query, so "
             "reward version 1 could never be fitted; raise either"
+        )
+    return problems
+
+
+def _address_conflicts(redis: RedisConfig) -> list[str]:
+    """What an address of Redis and the keys beside it cannot say together."""
+    problems = []
+    tls = {name: value for name in ("ca_file", "cert_file", "key_file") if (value := getattr(redis, name)) is not None}
+    if tls and redis.url is not None and not redis.url.startswith("rediss://"):
+        problems.append(
+            f"redis.{next(iter(tls))}={next(iter(tls.values()))} is for an encrypted connection; set redis.url to an "
+            "address that starts with rediss://"
+        )
+    if (redis.cert_file is None) != (redis.key_file is None):
+        problems.append(
+            f"redis.cert_file={redis.cert_file} and redis.key_file={redis.key_file} go together: a certificate is "
+            "of no use without its key; give both or neither"
         )
     return problems

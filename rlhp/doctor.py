@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from rlhp import configfile
-from rlhp.config import RunConfig
+from rlhp import configfile, credentials
+from rlhp.config import RedisConfig, RunConfig
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
 
@@ -100,7 +100,7 @@ def redis_server() -> Iterator[Check]:
     """The external server where one is named, else a start of the embedded one."""
     from rlhp.query.queue import ping
 
-    url = os.environ.get("RLHP_REDIS_URL")
+    url = credentials.address(RedisConfig())
     if url:
         ping(url)
         yield Check(level="ok", subject="redis", finding=f"{configfile.redact(url)} answers (RLHP_REDIS_URL)")

@@ -9,8 +9,8 @@
 
 env runner      Ray actors of RLlib. Produce fragments, segments and labelled episodes. Wait for a reward model; never
                 for the query actor (while one offer is on its way, the next is dropped and counted).
-reward model    Ray actors. Produce predicted rewards stamped with their version. Wait for nobody. One gone: Ray
-                restarts it, it rereads the newest version; env runners ask another or wait and say so.
+reward model    Ray actors, one per node with env runners. Produce predicted rewards stamped with their version. Wait
+                for nobody. One gone: Ray restarts it; env runners ask another or wait and say so.
 query actor     Ray actor. Produces queries over the newest segments. Waits for label budget and fewer open queries
                 than `query.max_open`. Redis gone: keeps the newest segments and tries again.
 labeler         processes. Produce answers under a lease. Gone: the lease runs out; the driver starts another.
@@ -38,6 +38,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlhp.config import RunConfig
 from rlhp.labeling.quality import Watch
@@ -52,28 +53,31 @@ from rlhp.live import LiveTable
 from rlhp.metrics import MetricsWriter
 from rlhp.query.actor import QueryActor
 from rlhp.query.queue import QueryQueue
-from rlhp.reward.client import NAMESPACE, replica_name
+from rlhp.reward.client import NAMESPACE
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
 from rlhp.running import restarts
+from rlhp.running.edges import Services
 from rlhp.running.film import Films, codec_of, draw, take_of
 from rlhp.running.labelers import Labelers
-from rlhp.running.loop import Loop, Services
+from rlhp.running.loop import Loop
 from rlhp.running.page import page_server
 from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
 from rlhp.running.processes import (
     ClipProcess,
     Parts,
     QueryProcess,
-    RewardModelProcess,
     TrainerProcess,
     clip_renderer,
     log_to,
+    trainer_name,
 )
 from rlhp.running.ray_cluster import hush, ray_cluster
+from rlhp.running.reward_models import RewardModels
+from rlhp.running.room import local_cpus, refuse_too_small
 from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
 from rlhp.running.watchdog import Watchdog
@@ -107,7 +111,7 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
                 stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
-        make_algorithm, services = stack.enter_context(build(config, rundir, facts, queue))
+        make_algorithm, services = stack.enter_context(build(config, rundir, facts, queue, display.message))
         films = Films(config, rundir, facts, say=display.message)
         loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films)
         if resume and not loop.restore():
@@ -146,10 +150,11 @@ def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: 
 
 
 Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None]]
+Say = Callable[[str], None]
 
 
 @contextmanager
-def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
+def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
     """All parts in this process: twice the same seed and name give identical numbers."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
     with ray_cluster(config, cpus=1), ExitStack() as stack:
@@ -180,22 +185,21 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
 
 
 @contextmanager
-def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None) -> Built:
+def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
     """Every part as a process of its own."""
-    rollout = config.rollout
-    cpus = max(
-        2, int(-(-rollout.num_env_runners * rollout.num_cpus_per_env_runner // 1)) + 1 + config.learner.num_learners
-    )
-    with ray_cluster(config, cpus=cpus), ExitStack() as stack:
+    with ray_cluster(config, cpus=local_cpus(config)), ExitStack() as stack:
+        refuse_too_small(config, say=say)
         services = None
         if queue is not None:
-            services = _start_services(config, rundir, queue, stack)
+            services = _start_services(config, rundir, facts, queue, stack)
         present = stack.enter_context(ExitStack())
 
         def make() -> PreferencePPO:
             present.close()
             algorithm = _learner(config, rundir, facts)
             present.callback(_stop, algorithm)
+            if services is not None:
+                services.settle(algorithm.nodes())
             return algorithm
 
         yield make, services
@@ -217,39 +221,39 @@ def _watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> 
     return Watchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
-def _start_services(config: RunConfig, rundir: RunDir, queue: QueryQueue, stack: ExitStack) -> ClusterServices:
+def _start_services(
+    config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue, stack: ExitStack
+) -> ClusterServices:
     name, path = rundir.name, str(rundir.path)
-    forever: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE}
-    replica = ray.remote(max_task_retries=0, concurrency_groups={"label": 1, "control": 1}, **forever)(
-        RewardModelProcess
-    )
-    replicas = [
-        replica.options(name=replica_name(name, k), scheduling_strategy="SPREAD").remote(path, k)
-        for k in range(config.reward.replicas)
-    ]
-    query_actor = ray.remote(**forever)(QueryProcess).options(name=query_actor_name(name)).remote(path)
-    ray.get([query_actor.status.remote(), *(r.status.remote() for r in replicas)])
-    trainer = ray.remote(**forever)(TrainerProcess).options(name=f"{name}:reward_trainer").remote(path)
+    # Beside this process: they share its disk and, where that is embedded, its Redis. The cluster needs neither.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    beside: dict[str, Any] = {
+        "num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE, "scheduling_strategy": here
+    }  # fmt: skip
+    models = RewardModels(config, rundir, facts.spaces)
+    query_actor = ray.remote(**beside)(QueryProcess).options(name=query_actor_name(name)).remote(path)
+    ray.get(query_actor.status.remote())
+    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(TrainerProcess)
+    trainer = trainer.options(name=trainer_name(name)).remote(path)
     ray.get(trainer.status.remote())
     clips = None
     if config.draws_clips:
-        clips = ray.remote(**forever)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path)
+        clips = ray.remote(**beside)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path)
 
     def end(kind: Any, *_: Any) -> None:
         if kind is None:
             with suppress(RayError):  # being restarted: the last answers wait in Redis for a resume
                 ray.get(trainer.finish.remote(), timeout=LAST_ANSWERS_SECONDS)
-        for actor in (trainer, query_actor, *replicas, *([clips] if clips else [])):
+        for actor in (trainer, query_actor, *([clips] if clips else [])):
             ray.kill(actor)
+        models.stop()
 
     stack.push(end)
     labelers = None
     if config.labels.source == "oracle" and config.labels.labelers > 0:
         labelers = Labelers(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
-    return ClusterServices(
-        queue, query_actor, trainer, replicas, labelers, clips, stall_seconds=config.ray.stall_seconds
-    )
+    return ClusterServices(queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds)
 
 
 def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:

@@ -6,7 +6,7 @@ runs/NAME/
   code.diff         what differed from the commit, if anything did
   metrics.jsonl     one row per iteration        tensorboard/  the same numbers
   preferences/      segments and answers         checkpoints/  policy, reward model, counters
-  redis/            the embedded server          redis.url     how to reach the server, mode 0600
+  redis/            the embedded server          redis.url     where a server of yours is, without password
   videos/           the newest film of the policy, and policy.json with the predicted reward of each frame
   plots/  run.log   page.log                     page.url  where people label, if the run started a page
 """
@@ -16,16 +16,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhp import configfile, provenance
+from rlhp import configfile, credentials, places, provenance
 from rlhp.config import RunConfig
 
 State = Literal["created", "running", "finished", "interrupted", "failed"]
@@ -102,14 +100,14 @@ class RunDir:
 
         ValueError where that directory exists and is not empty.
         """
-        rundir = cls(_new_path(config, config_name))
+        rundir = cls(places.new_path(config, config_name))
         config = config.model_copy(update={"name": rundir.path.name})
         _write(rundir.config_file, configfile.dump(config))
         if config.redis.url is not None:
             rundir.write_redis_url(config.redis.url)
         commit, diff = provenance.commit()
         if diff:
-            _write(rundir.path / "code.diff", diff)
+            _write(rundir.path / "code.diff", configfile.redact(diff))
         info = RunInfo(
             name=rundir.path.name,
             state="created",
@@ -144,21 +142,27 @@ class RunDir:
         rundir.info()
         return rundir
 
+    @classmethod
+    def existing(cls, runs_dir: str, name: str) -> Path | None:
+        """Where the run of this name is; None where none is."""
+        path = places.home(runs_dir) / name
+        return path if (path / "run.json").is_file() else None
+
     @property
     def name(self) -> str:
         """The run's name: that of its directory."""
         return self.path.name
 
     def config(self, *, sets: Sequence[str] = ()) -> RunConfig:
-        """The resolved configuration, with the Redis password put back from `redis.url`."""
+        """The resolved configuration, with the Redis password put back from where it is kept."""
         config = configfile.load(self.config_file, sets=[f"name={json.dumps(self.name)}", *sets])
         if config.redis.url is None or configfile.REDACTED not in config.redis.url:
             return config
         url = self.redis_url()
-        if url is None:
+        if url is None or not credentials.has_password(url):
             raise ValueError(
-                f"redis.url: its password is kept in {self.redis_url_file}, which is gone; "
-                "give the address again with --set redis.url=..."
+                f"redis.url={config.redis.url}: its password is not kept in run directories, and not known here; say "
+                f"it in {credentials.PASSWORD}, or in a file that {credentials.PASSWORD_FILE} names"
             )
         return config.model_copy(update={"redis": config.redis.model_copy(update={"url": url})})
 
@@ -173,15 +177,26 @@ class RunDir:
         self.update(config_sha256=configfile.sha256(config))
 
     def write_redis_url(self, url: str) -> None:
-        """Remember where the queue is, password included, for this user's eyes only."""
-        _write(self.redis_url_file, url + "\n", mode=0o600)
+        """Remember where the queue is; the password is kept outside, for this user's eyes only."""
+        credentials.keep(self.path, url)
+        _write(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
 
     def redis_url(self) -> str | None:
-        """Where the queue is or was; None before it was known."""
-        for file in (self.redis_url_file, self.redis / "url"):
-            with suppress(OSError):
-                return file.read_text(encoding="utf-8").strip()
+        """Where the queue is or was, password included; None before it was known.
+
+        That of an embedded server lies in `redis/`, beside the data that it guards.
+        """
+        with suppress(OSError):
+            url = self.redis_url_file.read_text(encoding="utf-8").strip()
+            return credentials.kept(self.path) or credentials.complete(url)
+        with suppress(OSError):
+            return (self.redis / "url").read_text(encoding="utf-8").strip()
         return None
+
+    def forget_redis_url(self) -> None:
+        """The queue is on an embedded server."""
+        self.redis_url_file.unlink(missing_ok=True)
+        credentials.forget(self.path)
 
     def page_url(self) -> str | None:
         """Where the labelling page that the run started is; None where it started none."""
@@ -252,23 +267,6 @@ class RunDir:
 
     def _save(self, info: RunInfo) -> None:
         _write(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
-
-
-def _new_path(config: RunConfig, config_name: str) -> Path:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config_name).strip("-._") or "run"
-    given = config.name
-    name = given or f"{stem[:60]}-{datetime.now():%Y%m%d-%H%M%S}"
-    for attempt in range(1, 1000):
-        path = Path(config.runs_dir) / (name if attempt == 1 else f"{name}-{attempt}")
-        path.mkdir(parents=True, exist_ok=True)
-        if not any(path.iterdir()):
-            return path
-        if given is not None:
-            raise ValueError(
-                f"{path}: a new run needs an empty directory, this one has files in it; continue that run with "
-                f"rlhp train --resume {path}, or give another --name"
-            )
-    raise ValueError(f"{config.runs_dir}: a thousand runs were started this second; give a --name")
 
 
 def _write(file: Path, text: str, *, mode: int = 0o644) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -18,6 +19,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns in every actor
     "MPLBACKEND": "Agg",
+    "RLHP_SECRETS_DIR": tempfile.mkdtemp(prefix="rlhp-test-secrets-"),  # instead of this user's own
 }
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)

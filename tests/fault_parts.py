@@ -54,11 +54,14 @@ SETTINGS: dict[str, Any] = {
 class Driver:
     """`rlhp train` in a process and a session of its own; whatever it leaves behind is killed at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: dict[str, Any]) -> None:
+        """`changes` are merged into the sections of SETTINGS."""
         self.path = folder / "runs" / "run"
         self.output = folder / "output.txt"
         self._config = folder / "run.yaml"
-        self._config.write_text(yaml.dump({**SETTINGS, "runs_dir": str(folder / "runs")}))
+        settings = {**SETTINGS, "runs_dir": str(folder / "runs")}
+        settings |= {name: {**settings.get(name, {}), **change} for name, change in changes.items()}
+        self._config.write_text(yaml.dump(settings))
         self._process: subprocess.Popen[bytes] | None = None
         self._started: dict[int, int | None] = {}
 
@@ -120,8 +123,12 @@ class Driver:
 
     def said(self) -> str:
         """The end of its output and of its log."""
+        return self.output.read_text()[-3000:] + self.log()[-3000:]
+
+    def log(self) -> str:
+        """Its log, so far."""
         log = self.path / "run.log"
-        return self.output.read_text()[-3000:] + (log.read_text()[-3000:] if log.exists() else "")
+        return log.read_text() if log.exists() else ""
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,7 @@ DOORS = {
     "redis": ["rlhp/query/connection.py"],
     "yaml": ["rlhp/yamlfile.py"],
     "ray.rllib": ["rlhp/rollout/", "rlhp/learn/"],
-    "click": ["rlhp/cli.py", "rlhp/labeling/commands.py", "rlhp/labeling/exchange.py"],
+    "click": ["rlhp/cli.py", "rlhp/jobcommands.py", "rlhp/labeling/commands.py", "rlhp/labeling/exchange.py"],
     "matplotlib": ["rlhp/plotting.py"],
     "tensorboardX": ["rlhp/metrics.py"],
 }

@@ -107,7 +107,10 @@ def test_set_of_one_entry_keeps_the_others_of_a_mapping(tmp_path: Path) -> None:
 
 def test_every_mapping_of_ones_own_can_be_cleared(tmp_path: Path) -> None:
     free = [key.name for key in configkeys.all_keys() if key.type == "mapping"]
-    assert free == ["env.kwargs", "labels.teacher.kwargs", "reward.module_kwargs", "learner.rllib"]
+    assert free == [
+        "env.kwargs", "rollout.resources", "labels.teacher.kwargs", "reward.module_kwargs", "learner.resources",
+        "learner.rllib",
+    ]  # fmt: skip
     file = write(tmp_path, "env: {id: E}")
     filled = configfile.load(file, sets=[f"{name}.x=1" for name in free])
     cleared = configfile.load(file, sets=[*(f"{name}.x=1" for name in free), *(f"{name}={{}}" for name in free)])

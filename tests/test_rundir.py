@@ -135,10 +135,16 @@ def test_the_redis_password_is_kept_apart_for_this_user_alone(tmp_path: Path, mo
     assert rundir.redis_url() == url
     assert stat.S_IMODE(rundir.redis_url_file.stat().st_mode) == 0o600
     assert rundir.info().command == "rlhp train --set redis.url=redis://:***@host:7000/1"
-    assert all("secret" not in file.read_text() for file in (rundir.config_file, rundir.info_file))
-    rundir.redis_url_file.unlink()
-    with pytest.raises(ValueError, match=r"redis\.url: its password is kept in .*redis\.url, which is gone"):
+    written = [file for file in rundir.path.rglob("*") if file.is_file() and file.name != "code.diff"]  # has this line
+    assert all(b":secret@" not in file.read_bytes() for file in written)
+    assert rundir.redis_url_file.read_text() == "redis://host:7000/1\n"
+    (kept,) = [file for file in Path(os.environ["RLHP_SECRETS_DIR"]).iterdir() if file.read_text() == url + "\n"]
+    assert (stat.S_IMODE(kept.stat().st_mode), stat.S_IMODE(kept.parent.stat().st_mode)) == (0o600, 0o700)
+    kept.unlink()
+    with pytest.raises(ValueError, match=r"redis\.url=redis://:\*\*\*@host.*: its password is not kept in run dir"):
         rundir.config()
+    monkeypatch.setenv("RLHP_REDIS_PASSWORD", "se/cret")
+    assert rundir.config().redis.url == "redis://:se%2Fcret@host:7000/1"
 
 
 def test_the_address_of_an_embedded_server_is_found(tmp_path: Path) -> None:

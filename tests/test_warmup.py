@@ -16,7 +16,8 @@ from rlhp.live import LiveTable
 from rlhp.metrics import MetricsWriter, read_metrics
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
-from rlhp.running.loop import Loop, Services
+from rlhp.running.edges import Services
+from rlhp.running.loop import Loop
 from rlhp.running.preparation import check, make_dataset, opened_queue
 from tests.small_runs import small
 from tests.test_program import ENDLESS, Meanwhile
@@ -48,6 +49,7 @@ class Lagging:
         self._services = services
         self._seen: deque[dict[str, Any]] = deque([{}, {}], maxlen=2)
         self.progress = services.progress
+        self.settle = services.settle
 
     def turn(self) -> None:
         self._services.turn()
@@ -65,7 +67,7 @@ def test_it_collects_no_more_where_the_numbers_of_the_others_come_late(tmp_path:
         stack.enter_context(rundir.running())
         queue = stack.enter_context(opened_queue(config, rundir, facts, resume=False))
         make_dataset(config, rundir, facts)
-        make_algorithm, services = stack.enter_context(program._serial(config, rundir, facts, queue))
+        make_algorithm, services = stack.enter_context(program._serial(config, rundir, facts, queue, print))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=False))
         display = stack.enter_context(LiveTable(config=config, rundir=rundir))
         assert services is not None

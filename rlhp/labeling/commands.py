@@ -131,12 +131,14 @@ def pardon(name: str, run_directory: Path | None, redis: str | None, run_name: s
 def _place(run_directory: Path | None, redis: str | None, run_name: str | None) -> Place:
     if (run_directory is None) == (redis is None):
         raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
+    from rlhp import credentials
     from rlhp.labeling.page.desk import Place
     from rlhp.labeling.process import only_run
     from rlhp.rundir import RunDir
 
     if run_directory is None:
         assert redis is not None
+        redis = credentials.complete(redis)
         return Place(url=redis, run=run_name if run_name is not None else only_run(redis))
     rundir = RunDir.open(run_directory)
     url = rundir.redis_url()

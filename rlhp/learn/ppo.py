@@ -15,6 +15,7 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rlhp.learn.fleet import Fleet
 from rlhp.learn.pictures import PictureCatalog
 from rlhp.rollout.runner import ColumnarEnvRunner
 
@@ -80,11 +81,35 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
     def abandon(self) -> None:
         """Kill every actor: whoever waits for one fails or goes on at once. Safe from any thread, and twice."""
         actors = list(self.env_runner_group._worker_manager.actors().values())
+        if self._fleet is not None:
+            actors += self._fleet.coming()
         if self.learner_group.is_remote:
             actors += self.learner_group._workers
         for actor in actors:
             with suppress(Exception):  # one that is dead already
                 ray.kill(actor)
+
+    def setup(self, config: Any) -> None:
+        """As RLlib does, and remember who collects."""
+        super().setup(config)
+        group = self.env_runner_group
+        self._fleet: Fleet | None = None
+        if group.num_remote_env_runners() > 0:
+            rows = self.config.rollout_fragment_length
+            self._fleet = Fleet(group, wanted=self.config.rlhp.num_env_runners, rows=rows)
+
+    def nodes(self) -> set[str]:
+        """The Ray nodes on which env runners are."""
+        return self._fleet.nodes() if self._fleet is not None else set()
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Before each round: RLlib restores those who are back, newcomers join, all share the batch."""
+        if self._fleet is None:
+            return []
+        self._fleet.grow()
+        restored = super().restore_env_runners(env_runner_group) if self._fleet.any_back() else []
+        self._fleet.share(restored=bool(restored))
+        return list(restored)
 
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
         """Collect at least this many env steps with the untrained policy, and offer their segments.

@@ -43,6 +43,8 @@ OURS = {
     "kl_target": "learner.kl_target",
     "grad_clip": "learner.grad_clip",
     "num_learners": "learner.num_learners",
+    "custom_resources_per_env_runner": "rollout.resources",
+    "custom_resources_per_learner": "learner.resources",
     "num_gpus_per_learner": "learner.num_gpus_per_learner",
 }
 """RLlib's name -> our key for what must not be said twice."""
@@ -65,7 +67,8 @@ def algorithm_config(
     """The PPO config of this run, started again `resumed` times; ValueError for a wrong `learner.rllib`."""
     register_env(ENV_NAME, lambda _: None)  # the columnar runner makes its own environments
     learner, rollout = config.learner, config.rollout
-    runners = max(1, rollout.num_env_runners)
+    at_first = rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
+    runners = max(1, at_first)
     rows = -(-learner.train_batch_size // (runners * rollout.num_envs_per_env_runner))
     lr: Any = learner.lr
     if learner.lr_final is not None:
@@ -74,9 +77,10 @@ def algorithm_config(
     algorithm.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     algorithm.environment(ENV_NAME, observation_space=spaces.obs.flat_space(), action_space=action_space)
     algorithm.env_runners(
-        num_env_runners=rollout.num_env_runners,
+        num_env_runners=at_first,
         num_envs_per_env_runner=rollout.num_envs_per_env_runner,
         num_cpus_per_env_runner=rollout.num_cpus_per_env_runner,
+        custom_resources_per_env_runner=rollout.resources,
         rollout_fragment_length=rows,
         batch_mode="truncate_episodes",
         sample_timeout_s=600,
@@ -109,13 +113,16 @@ def algorithm_config(
             free_log_std=isinstance(action_space, gym.spaces.Box),
         )
     )
-    algorithm.learners(num_learners=learner.num_learners, num_gpus_per_learner=learner.num_gpus_per_learner)
+    algorithm.learners(
+        num_learners=learner.num_learners,
+        num_gpus_per_learner=learner.num_gpus_per_learner,
+        custom_resources_per_learner=learner.resources,
+    )
     algorithm.fault_tolerance(
         restart_failed_env_runners=True,
         max_num_env_runner_restarts=1_000_000,
         delay_between_env_runner_restarts_s=1,
-        # Paid in every iteration while a runner is starting, or waits for a machine: the others go on meanwhile.
-        env_runner_health_probe_timeout_s=1,
+        env_runner_health_probe_timeout_s=5,  # only asked when one has answered already
         env_runner_restore_timeout_s=60,
     )
     # A resumed run draws anew: with the seed it began with it would repeat its first episodes.

@@ -24,6 +24,8 @@ FIRST_COMPLAINT_SECONDS = 5.0
 NEXT_COMPLAINT_SECONDS = 30.0
 SUSPECT_SECONDS = 20.0
 """How long a replica that failed is asked last; then it gets its share again."""
+LOOK_SECONDS = 10.0
+"""How long a list of replicas is believed: nodes come and go, and one of our own node may be new."""
 
 
 class RewardSource(Protocol):
@@ -34,24 +36,31 @@ class RewardSource(Protocol):
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]: ...
 
 
-def replica_name(run: str, index: int) -> str:
-    """The Ray name of one reward-model replica, in the namespace `rlhp`."""
-    return f"{run}:reward_model:{index}"
+def replica_name(run: str, index: int, *, node: str = "") -> str:
+    """The Ray name of one reward-model replica, in the namespace `rlhp`; `node` is the id of the node it serves."""
+    return f"{run}:reward_model:{index}@{node}"
+
+
+def replica_names(run: str) -> list[str]:
+    """The Ray names of all replicas of a run, wherever they are."""
+    return sorted(name for name in ray.util.list_named_actors() if name.startswith(f"{run}:reward_model:"))
 
 
 class Replicas:
-    """Calls the first replica that answers, its own favourite first, suspects last.
+    """Calls the first replica that answers: that of its own node first, then its favourite, suspects last.
 
     Replicas are found by name, lazily: a handle would not survive the restart of whoever holds it.
     """
 
-    def __init__(self, run: str, *, count: int, favourite: int, timeout_seconds: float, who: str) -> None:
+    def __init__(self, run: str, *, favourite: int, timeout_seconds: float, who: str) -> None:
         self._run = run
-        self._order = [(favourite + k) % count for k in range(count)]
+        self._favourite = favourite
+        self._names: list[str] = []
+        self._looked = float("-inf")
         self._timeout = timeout_seconds
         self._who = who
-        self._handles: dict[int, Any] = {}
-        self._suspects: dict[int, float] = {}  # until when
+        self._handles: dict[str, Any] = {}
+        self._suspects: dict[str, float] = {}  # until when
         self._jitter = random.Random(f"{run}/{who}")
 
     def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
@@ -71,38 +80,45 @@ class Replicas:
     def _call(self, method: str, refs: tuple[Any, ...], kwargs: dict[str, Any], holding: str) -> Any:
         started = time.monotonic()
         complain_at = started + FIRST_COMPLAINT_SECONDS
-        pause = 0.05
+        pause, last = 0.05, "none is there"
         while True:
-            for index in self._by_preference():
+            for name in self._by_preference():
                 try:
-                    handle = self._handle(index)
+                    handle = self._handle(name)
                     bound = getattr(handle, method).options(concurrency_group="label")
                     answer = ray.get(bound.remote(*refs, **kwargs), timeout=self._timeout)
                 except (RayError, ValueError, TimeoutError) as error:
                     if isinstance(error, RayTaskError) and not isinstance(error, NoRewardYet):
                         raise  # our own error or a prediction that is not finite: no other replica would do better
-                    self._suspects[index] = time.monotonic() + SUSPECT_SECONDS
-                    self._handles.pop(index, None)
+                    self._suspects[name] = time.monotonic() + SUSPECT_SECONDS
+                    self._handles.pop(name, None)
                     last = "NoRewardYet" if isinstance(error, NoRewardYet) else type(error).__name__
                     continue
-                self._suspects.pop(index, None)
+                self._suspects.pop(name, None)
                 return answer
             now = time.monotonic()
+            self._looked = float("-inf")  # none answered: perhaps another has come
             if now >= complain_at:
                 log.warning(
                     "%s: no reward model has answered for %.0f s (asked %d; last: %s). Holding %s; sampling waits "
                     "here, the env reward is not used. See `rlhp status`, or raise reward.replicas.",
-                    self._who, now - started, len(self._order), last, holding,
+                    self._who, now - started, len(self._names), last, holding,
                 )  # fmt: skip
                 complain_at = now + NEXT_COMPLAINT_SECONDS
             time.sleep(pause * (0.5 + self._jitter.random()))
             pause = min(2.0, pause * 2)
 
-    def _by_preference(self) -> list[int]:
+    def _by_preference(self) -> list[str]:
         now = time.monotonic()
-        return sorted(self._order, key=lambda index: self._suspects.get(index, 0.0) > now)
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            names = replica_names(self._run)
+            start = self._favourite % len(names) if names else 0
+            home = f"@{ray.get_runtime_context().get_node_id()}"
+            self._names = sorted(names[start:] + names[:start], key=lambda name: not name.endswith(home))
+        return sorted(self._names, key=lambda name: self._suspects.get(name, 0.0) > now)
 
-    def _handle(self, index: int) -> Any:
-        if index not in self._handles:
-            self._handles[index] = ray.get_actor(replica_name(self._run, index), namespace=NAMESPACE)
-        return self._handles[index]
+    def _handle(self, name: str) -> Any:
+        if name not in self._handles:
+            self._handles[name] = ray.get_actor(name, namespace=NAMESPACE)
+        return self._handles[name]

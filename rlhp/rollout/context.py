@@ -42,7 +42,8 @@ class RunnerContext:
     """Where observations are pictures, what reads them: a name in `rlhp.convolution.POLICY`."""
     policy_head_scale: float
     label_timeout_seconds: float
-    replicas: int
+    num_env_runners: int
+    """How many are wanted; a run may start with fewer."""
     spaces: Spaces
     draws_clips: bool = False
     """Whether people will look at segments: see `rlhp.rollout.drawable`."""
@@ -68,17 +69,16 @@ class RunnerContext:
             policy_network=choose(config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"),
             policy_head_scale=config.learner.policy_head_scale,
             label_timeout_seconds=config.rollout.label_timeout_seconds,
-            replicas=config.reward.replicas,
+            num_env_runners=config.rollout.num_env_runners,
             spaces=spaces,
             draws_clips=config.draws_clips,
             resumed=resumed,
         )
 
     def reward_source(self, worker: int) -> RewardSource:
-        """The named replicas, a different favourite for each worker."""
+        """The named replicas: that of the worker's own node first, then a different favourite for each worker."""
         return Replicas(
             self.run,
-            count=self.replicas,
             favourite=worker,
             timeout_seconds=self.label_timeout_seconds,
             who=f"env runner {worker}",

@@ -36,6 +36,9 @@ from rlhp.types import Array, Segment
 EPISODES = "rlhp_episodes"
 """Metric key: one (true return, predicted return, length) per finished episode; NaN for a return nobody predicted."""
 
+NODES = "rlhp_nodes"
+"""Metric key: the Ray node of each runner that collected a fragment."""
+
 
 class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is untyped
     """`config.rlhp` is the `RunnerContext`; in a serial program the edges are set as attributes."""
@@ -71,8 +74,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._true_return = np.zeros(self.num_envs)
         self._predicted_return = np.zeros(self.num_envs)
         self._incarnation = f"{incarnation:x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
-        self._offered = 0
-        self._dropped = 0
+        self._offered, self._dropped = 0, 0
+        self._rows: int | None = None
 
     def make_env(self) -> None:
         """Our own vector environment, reset anew."""
@@ -96,6 +99,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._finish(fragment, rewards=None, version=None, learn=False)
         return {"steps": fragment.steps, "offered": self._offered - before, "metrics": self.get_metrics()}
 
+    def collect_rows(self, rows: int) -> None:
+        """Rows of a fragment from now on: this runner's share of a batch, when runners came or went."""
+        self._rows = rows
+
     def _sample(
         self,
         *,
@@ -110,6 +117,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 "this env runner collects fragments of env steps; whole episodes, random actions and forced resets "
                 "are not sampled here (evaluation has its own loop, see rlhp.learn.evaluate)"
             )
+        num_timesteps = num_timesteps if self._rows is None else self._rows * self.num_envs
         if self.config.num_env_runners == 0:
             self._moments.fold()  # a single runner merges with itself
         fragment = self._collect(num_timesteps, explore=explore)
@@ -241,6 +249,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if self._state_kind == "picture":  # of the other environments nothing was kept that could be shown
             segments = [segment for segment in segments if has_pictures(segment)]
         self._offer(segments, everything=not learn)
+        if self.worker_index:
+            self.metrics.log_value(NODES, ray.get_runtime_context().get_node_id(), reduce="item_series", window=1)
         self._increase_sampled_metrics(fragment.steps, finished)
         return episodes
 

@@ -13,18 +13,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlhp.config import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import Act, Evaluation, evaluate, policy_act
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.metrics import MetricsWriter
-from rlhp.rollout.runner import EPISODES
+from rlhp.rollout.runner import EPISODES, NODES
 from rlhp.rundir import RunDir
+from rlhp.running.edges import Display, Services
 from rlhp.running.film import Films
 from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
 from rlhp.running.watchdog import Watchdog
@@ -35,35 +36,6 @@ WAIT_SECONDS = 0.1
 COUNT_SECONDS = 5.0
 """How long collected segments may take to the query actor before more are collected."""
 RECENT_EPISODES = 100
-
-
-class Services(Protocol):
-    """Everything beside the learner: queue, query actor, reward trainer, reward models, labelers."""
-
-    def progress(
-        self,
-        *,
-        env_steps: int,
-        warmup_steps: int,
-        learning: bool,
-        lowest_return: float,
-        episodes: Sequence[tuple[float, int]],
-    ) -> None:
-        """Tell the others how far the run is, as `QueryActor.progress` has it. Never blocks."""
-
-    def turn(self) -> None:
-        """Whatever the driver owes the others once per iteration; raises when one of them failed for good."""
-
-    def status(self) -> dict[str, Any]:
-        """The last known numbers of all of them. Never blocks."""
-
-
-class Display(Protocol):
-    """Where a person watches."""
-
-    def update(self, row: dict[str, Any]) -> None: ...
-
-    def message(self, text: str) -> None: ...
 
 
 @dataclass
@@ -200,6 +172,9 @@ class Loop:
         self._recent.extend(fresh)
         self._fresh = [(float(true), int(length)) for true, _, length in fresh]
         self.progress.episodes += len(fresh)
+        nodes = runners.get(NODES)
+        if self.services is not None and isinstance(nodes, list):
+            self.services.settle(nodes)
         return runner_row(runners)
 
     def _tell(self) -> None:

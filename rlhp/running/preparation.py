@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rlhp import configfile
+from rlhp import configfile, credentials
 from rlhp.config import RunConfig
 from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
@@ -27,8 +26,6 @@ from rlhp.reward.reuse import merge_into, refuse
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
 from rlhp.running.ray_cluster import refuse_silence
-
-REDIS_URL = "RLHP_REDIS_URL"
 
 
 def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
@@ -86,7 +83,8 @@ def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: 
     Closed at the end, which sends its labelers home; answers that come later wait for a resume.
     """
     with ExitStack() as stack:
-        url = config.redis.url or os.environ.get(REDIS_URL)
+        url = credentials.address(config.redis)
+        embedded = url is None
         if url is None:
             url = stack.enter_context(EmbeddedRedis(rundir.redis, durable=config.redis.durable)).url
         queue = stack.enter_context(
@@ -114,7 +112,10 @@ def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: 
             },
             resume=resume,
         )
-        rundir.write_redis_url(url)
+        if embedded:
+            rundir.forget_redis_url()
+        else:
+            rundir.write_redis_url(url)
         try:
             yield queue
         finally:

@@ -24,7 +24,7 @@ from rlhp.labeling.quality import Watch
 from rlhp.query.actor import QueryActor
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
-from rlhp.reward.client import NAMESPACE, Replicas, replica_name
+from rlhp.reward.client import NAMESPACE, Replicas, replica_names
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.service import RewardModel
@@ -34,6 +34,7 @@ from rlhp.rollout.context import query_actor_name
 from rlhp.rundir import RunDir
 from rlhp.running.background import Background
 from rlhp.running.memory import keep_freed_memory
+from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)
@@ -96,16 +97,36 @@ def log_to(rundir: RunDir, who: str) -> Iterator[None]:
 
 
 class RewardModelProcess(RewardModel):
-    """One replica: comes up with the newest published weights."""
+    """One replica: comes up with the newest published weights.
 
-    def __init__(self, path: str, index: int) -> None:
-        parts = Parts(path)
-        start_log(parts.rundir, f"reward-model-{index}")
-        super().__init__(parts.spaces, newest=parts.store.newest, device=parts.config.reward.device)
+    It needs no file of the run, so that nodes with env runners need no disk in common with the driver.
+    """
+
+    def __init__(self, run: str, index: int, *, spaces: Spaces, device: str, path: str) -> None:
+        if Path(path).is_dir():
+            start_log(RunDir(path), f"reward-model-{index}")
+        super().__init__(spaces, newest=lambda: newest_weights(run, path), device=device)
 
     def status(self) -> dict[str, Any]:
         """As `RewardModel.status`, and the process id."""
         return {**super().status(), "pid": os.getpid()}
+
+
+def trainer_name(run: str) -> str:
+    """The Ray name of the reward trainer, in the namespace `rlhp`."""
+    return f"{run}:reward_trainer"
+
+
+def newest_weights(run: str, path: str) -> RewardWeights | None:
+    """What was published last, from the run directory or, where that is not, from the reward trainer; None: nothing."""
+    if Path(path).is_dir():
+        return RewardStore(Path(path) / "reward").newest()
+    try:
+        trainer = ray.get_actor(trainer_name(run), namespace=NAMESPACE)
+        data: bytes | None = ray.get(trainer.newest.remote(), timeout=10)
+    except (RayError, ValueError, TimeoutError):
+        return None
+    return None if data is None else RewardWeights.from_bytes(data)
 
 
 class QueryProcess:
@@ -117,7 +138,6 @@ class QueryProcess:
         stand_back()
         reward = Replicas(
             parts.rundir.name,
-            count=parts.config.reward.replicas,
             favourite=0,
             timeout_seconds=parts.config.rollout.label_timeout_seconds,
             who="query actor",
@@ -175,7 +195,6 @@ class TrainerProcess:
         start_log(parts.rundir, "reward-trainer")
         stand_back()
         self._run = parts.rundir.name
-        self._replicas = parts.config.reward.replicas
         self._store = parts.store
         self._role = RewardTrainer(
             parts.config,
@@ -200,6 +219,11 @@ class TrainerProcess:
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
         return {**self._background.status(), "pid": os.getpid()}
+
+    def newest(self) -> bytes | None:
+        """The newest published weights, for a reward model that has just come up."""
+        weights = self._store.newest()
+        return None if weights is None else weights.to_bytes()
 
     def finish(self) -> None:
         """Put the last answers on disk; nothing is fitted any more."""
@@ -229,26 +253,26 @@ class TrainerProcess:
 
     def _publish(self, weights: RewardWeights) -> None:
         reference = ray.put(weights.to_bytes())
-        for index in range(self._replicas):
-            self._call(index, "load", reference)
+        for name in replica_names(self._run):
+            self._call(name, "load", reference)
 
     def _heal(self) -> None:
         """A push that got lost is made again: versions on a replica only grow, so a repeated one is harmless."""
         newest = self._store.newest()
-        for index in range(self._replicas):
-            pending = self._call(index, "status")
+        for name in replica_names(self._run):
+            pending = self._call(name, "status")
             if newest is None or pending is None:
                 continue
             try:
                 if ray.get(pending, timeout=2)["version"] < newest.version:
-                    log.warning("reward model %d lags behind version %d: sent again", index, newest.version)
-                    self._call(index, "load", newest.to_bytes())
+                    log.warning("%s lags behind version %d: sent again", name, newest.version)
+                    self._call(name, "load", newest.to_bytes())
             except RayError:
-                continue  # restarting: it reads the newest version itself
+                continue  # restarting: it asks for the newest version itself
 
-    def _call(self, index: int, method: str, *args: Any) -> Any:
+    def _call(self, name: str, method: str, *args: Any) -> Any:
         try:
-            replica = ray.get_actor(replica_name(self._run, index), namespace=NAMESPACE)
+            replica = ray.get_actor(name, namespace=NAMESPACE)
             return getattr(replica, method).options(concurrency_group="control").remote(*args)
         except (RayError, ValueError):
             return None

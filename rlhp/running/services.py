@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
@@ -63,6 +63,9 @@ class SerialServices:
         self._env_steps, self._learning = env_steps, learning
         self._asking.progress(env_steps=env_steps, learning=learning, **facts)
 
+    def settle(self, nodes: Iterable[str]) -> None:
+        """There is one process."""
+
     def turn(self) -> None:
         """Ask, draw, answer, fit."""
         while self._ask_and_answer():
@@ -96,6 +99,15 @@ class SerialServices:
         return {**numbers, "labels/per_minute": self._rate(numbers["labels/answered"])}
 
 
+class Models(Protocol):
+    """The reward models, as `RewardModels` has them."""
+
+    @property
+    def actors(self) -> dict[str, Any]: ...
+
+    def settle(self, nodes: Iterable[str]) -> None: ...
+
+
 class ClusterServices:
     """The roles as Ray actors. Nothing here blocks: a question is answered by the last known answer."""
 
@@ -104,7 +116,7 @@ class ClusterServices:
         queue: QueryQueue,
         query_actor: Any,
         reward_trainer: Any,
-        replicas: Sequence[Any],
+        models: Models,
         labelers: Labelers | None,
         clips: Any = None,
         *,
@@ -113,7 +125,7 @@ class ClusterServices:
         """One that has said nothing for `stall_seconds` is killed, which makes Ray start it again."""
         self._queue = queue
         self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
-        self._actors.update({f"reward model {k}": replica for k, replica in enumerate(replicas)})
+        self._models = models
         if clips is not None:
             self._actors["clip renderer"] = clips
         self._labelers = labelers
@@ -137,11 +149,15 @@ class ClusterServices:
             self._actors["query actor"].progress.remote(env_steps=env_steps, learning=learning, **facts)
             self._actors["reward trainer"].progress.remote(env_steps)
 
+    def settle(self, nodes: Iterable[str]) -> None:
+        """Env runners are on these nodes: reward models go where they are."""
+        self._models.settle(nodes)
+
     def turn(self) -> None:
         """Ask everybody how they are; raise when one failed for good."""
         if self._labelers is not None:
             self._labelers.keep()
-        for name, actor in self._actors.items():
+        for name, actor in (self._actors | self._models.actors).items():
             self._poll(name, actor)
             fatal = self._known.get(name, {}).get("fatal")
             if fatal:
@@ -157,7 +173,7 @@ class ClusterServices:
 
     def waits_for(self) -> str | None:
         """What env runners rightly wait for: None where a reward model answers. Takes seconds, from any thread."""
-        replicas = [actor for name, actor in self._actors.items() if name.startswith("reward model")]
+        replicas = list(self._models.actors.values())
         pending = [replica.status.options(concurrency_group="control").remote() for replica in replicas]
         deadline = time.monotonic() + MODEL_SECONDS
         while pending:

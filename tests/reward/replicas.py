@@ -31,16 +31,16 @@ class Replica(RewardModel):
         return super().label(obs, actions, version=version)
 
 
-def start(run: str, index: int, *, restarts: int = 0, **more: Any) -> Any:
+def start(run: str, index: int, *, restarts: int = 0, node: str = "", **more: Any) -> Any:
     """A replica under the name that clients look for; it serves when this returns."""
     remote = ray.remote(
         num_cpus=0, max_restarts=restarts, namespace=NAMESPACE, concurrency_groups={"label": 1, "control": 1}
     )(Replica)
-    actor = remote.options(name=replica_name(run, index)).remote(index, **more)
+    actor = remote.options(name=replica_name(run, index, node=node)).remote(index, **more)
     ray.get(actor.status.remote())
     return actor
 
 
-def client(run: str, *, count: int, favourite: int = 0) -> Replicas:
+def client(run: str, *, favourite: int = 0) -> Replicas:
     """The edge of env runner number `favourite`."""
-    return Replicas(run, count=count, favourite=favourite, timeout_seconds=60, who=f"env runner {favourite}")
+    return Replicas(run, favourite=favourite, timeout_seconds=60, who=f"env runner {favourite}")

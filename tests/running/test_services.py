@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,17 @@ def queue(redis_url: str, tmp_path: Path) -> QueryQueue:
 
 
 def held(roles: dict[str, Any], queue: QueryQueue) -> ClusterServices:
-    return ClusterServices(queue, roles["asking"], roles["fitting"], [roles["model"]], None)
+    return ClusterServices(queue, roles["asking"], roles["fitting"], Models(roles["model"]), None)
+
+
+class Models:
+    """One reward model, wherever env runners are."""
+
+    def __init__(self, model: Any) -> None:
+        self.actors = {"reward model 0": model}
+
+    def settle(self, nodes: Iterable[str]) -> None:
+        pass
 
 
 def failure(services: ClusterServices) -> str:

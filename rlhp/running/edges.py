@@ -1,0 +1,38 @@
+"""What the training loop sees of the rest of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+
+class Services(Protocol):
+    """Everything beside the learner: queue, query actor, reward trainer, reward models, labelers."""
+
+    def progress(
+        self,
+        *,
+        env_steps: int,
+        warmup_steps: int,
+        learning: bool,
+        lowest_return: float,
+        episodes: Sequence[tuple[float, int]],
+    ) -> None:
+        """Tell the others how far the run is, as `QueryActor.progress` has it. Never blocks."""
+
+    def settle(self, nodes: Iterable[str]) -> None:
+        """Env runners are on these nodes of the cluster now."""
+
+    def turn(self) -> None:
+        """Whatever the driver owes the others once per iteration; raises when one of them failed for good."""
+
+    def status(self) -> dict[str, Any]:
+        """The last known numbers of all of them. Never blocks."""
+
+
+class Display(Protocol):
+    """Where a person watches."""
+
+    def update(self, row: dict[str, Any]) -> None: ...
+
+    def message(self, text: str) -> None: ...
