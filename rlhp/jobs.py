@@ -8,6 +8,7 @@ are refused here: they belong to the nodes, as environment or files.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -19,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ray.dashboard.modules.job.sdk import JobStatus, JobSubmissionClient
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rlhp import configfile, credentials, places
 from rlhp.config import RunConfig
@@ -31,6 +33,8 @@ EXCLUDES = ("/runs", "/.venv", "/.git", "/wandb", "__pycache__", "*.egg-info", "
 STOP_SECONDS = 120
 """How long a stopped run may take for its present iteration and a last checkpoint; Ray's own three are too few."""
 POLL_SECONDS = 1.0
+AGENT_SECONDS = 60.0
+"""A head that has just been started takes jobs a little later than questions."""
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 ENDED = (SUCCEEDED, FAILED, STOPPED)
 
@@ -113,6 +117,12 @@ class Jobs:
         """ConnectionError where no job server answers."""
         named = next((os.environ[name] for name in ADDRESS if os.environ.get(name)), DEFAULT_ADDRESS)
         self.address = address or named
+        for name in (
+            "ray.dashboard.modules.dashboard_sdk",
+            "ray.dashboard.modules.job.sdk",
+            "ray._private.runtime_env.packaging",
+        ):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each file that they pack
         with self._explained():
             self._client = JobSubmissionClient(self.address)
 
@@ -125,16 +135,22 @@ class Jobs:
                 f"follows it, rlhp job stop {order.name} ends it"
             )
         job = order.name if not before else f"{order.name}.{len(before) + 1}"
-        with self._explained():
-            return str(
-                self._client.submit_job(
-                    entrypoint=order.entrypoint,
-                    submission_id=job,
-                    runtime_env=order.runtime_env,
-                    entrypoint_resources=dict(order.reserve) or None,
-                    metadata={"rlhp_run": order.name, "rlhp_config": str(order.config)},
-                )
-            )
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                with self._explained():
+                    self._client.submit_job(
+                        entrypoint=order.entrypoint,
+                        submission_id=job,
+                        runtime_env=order.runtime_env,
+                        entrypoint_resources=dict(order.reserve) or None,
+                        metadata={"rlhp_run": order.name, "rlhp_config": str(order.config)},
+                    )
+                return job
+            except ValueError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
 
     def all(self) -> list[Any]:
         """Every job that is a run, oldest first, as Ray describes it."""
@@ -209,6 +225,11 @@ class Jobs:
             raise ConnectionError(
                 f"no job server of Ray answers at {self.address}: {str(error).splitlines()[0].rstrip('.')}; --address "
                 "takes that of the head's dashboard, as http://head:8265 (from outside: ssh -L 8265:localhost:8265)"
+            ) from error
+        except AuthenticationError as error:
+            raise ValueError(
+                f"{self.address}: the cluster wants its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a "
+                "file that holds it (where the head runs it is in ~/.ray/auth_token)"
             ) from error
         except RuntimeError as error:
             raise ValueError(f"{self.address}: {_last_line(error)}") from error

@@ -71,14 +71,15 @@ def refuse_too_small(config: RunConfig, *, say: Callable[[str], None] = log.warn
 def _ready(
     group: PlacementGroup, wait: float, wanted: Sequence[tuple[str, Bundle]], say: Callable[[str], None]
 ) -> bool:
-    started = time.monotonic()
-    pause = min(SAY_SECONDS, wait)
-    while not group.wait(max(0.1, pause)):
-        waited = time.monotonic() - started
-        if waited >= wait:
+    started = now = time.monotonic()
+    deadline, say_at = started + wait, started + SAY_SECONDS
+    while not group.wait(max(0.1, min(deadline, say_at) - now)):
+        now = time.monotonic()
+        if now >= deadline:
             return False
-        say(f"waiting for room on the Ray cluster since {waited:.0f} s: {missing(wanted)}")
-        pause = min(SAY_AGAIN_SECONDS, wait - waited)
+        if now >= say_at:
+            say(f"waiting for room on the Ray cluster since {now - started:.0f} s: {missing(wanted)}")
+            say_at = now + SAY_AGAIN_SECONDS
     return True
 
 

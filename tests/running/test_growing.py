@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,13 @@ NODE = {"num_cpus": 2, "resources": {"rollout": 2}}
 def test_a_new_node_is_used_and_a_lost_one_does_not_hurt(tmp_path: Path) -> None:
     with nodes(NODE) as cluster:
         first = cluster.list_all_nodes()[-1]
-        rollout = {"num_env_runners": 4, "min_env_runners": 2, "resources": {"rollout": 1}}
-        with Driver(tmp_path, ray={"address": cluster.address}, rollout=rollout, reward={"replicas": None}) as driver:
+        changes: dict[str, dict[str, Any]] = {
+            "ray": {"address": cluster.address},
+            "rollout": {"num_env_runners": 4, "min_env_runners": 2, "resources": {"rollout": 1}},
+            "reward": {"replicas": None},
+            "learner": {"num_learners": 0},
+        }
+        with Driver(tmp_path, **changes) as driver:
             driver.start()
             driver.until(lambda: driver.newest("reward/version") >= 1)
             assert logged(driver, "starts on node") == 1
