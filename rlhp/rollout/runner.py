@@ -292,8 +292,8 @@ def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:
     """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an evaluation."""
     if isinstance(space, gym.spaces.Box):
         scaled = space.low + (sampled + 1.0) * 0.5 * (space.high - space.low)
-        clipped: Array = np.clip(scaled, space.low, space.high).astype(space.dtype)
-        return clipped
+        clipped: Array = np.minimum(np.maximum(scaled, space.low), space.high)  # np.clip asks around first
+        return clipped.astype(space.dtype, copy=False)
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
         shifted: Array = (sampled + np.asarray(space.start)).astype(np.int64)
         return shifted
