@@ -30,13 +30,14 @@ from typing import Any
 import ray
 
 from benchmarks import rows
+from benchmarks.alone import cpu_seconds
 from benchmarks.suites import SUITES, Measurement
 from rlhp import program
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
 from rlhp.running.ray_cluster import ray_cluster
 
-DEFAULT = ("headline", "mujoco", "ablations", "teachers")
+DEFAULT = ("headline", "mujoco", "pixels", "ablations", "teachers")
 QUICK = "quick"
 CURVE_POINTS = 25
 DONE = "measured: "
@@ -47,6 +48,7 @@ PREFIX = "RLHP_BENCH_PREFIX"
 def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one and add its row; its figures."""
     serial = SUITES[measurement.suite].serial
+    began = cpu_seconds()
     with tempfile.TemporaryDirectory() as scratch:
         config = measurement.config(runs_dir=scratch)
         rundir = RunDir.create(config, measurement.name)
@@ -56,7 +58,8 @@ def measure(measurement: Measurement) -> dict[str, Any]:
         name = f"{measurement.suite}-full" if measurement.full else measurement.suite
         figures = _figures(summary, rundir)
         if measurement.suite != QUICK:
-            rows.append(name, {**measurement.key(), **figures})
+            # of this process and all it started: Redis, and Ray's own, which outlive a serial run
+            rows.append(name, {**measurement.key(), **figures, "cpu_seconds": round(cpu_seconds() - began, 1)})
         return figures
 
 

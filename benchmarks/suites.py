@@ -104,6 +104,11 @@ SUITES: dict[str, Suite] = {
         MORE,
         {CONTROL: NONE, **{str(count): (f"labels.budget={count}",) for count in (350, 700, 1400)}},
     ),
+    "pixels": Suite(
+        "Pixels",
+        {"moving_dot": Task("moving_dot.yaml", 5, 150_000)},
+        {"preferences": (), CONTROL: NONE},
+    ),
     "ablations": Suite(
         "Ablations",
         {"reacher": SMALL["reacher"], "halfcheetah": RUNNERS["halfcheetah"]},

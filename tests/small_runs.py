@@ -55,7 +55,9 @@ def priced(config: RunConfig, spaces: Spaces, *, version: int = 1, rows: int = 1
     fitter = Fitter(config.reward, spaces=spaces, seed=config.seed + version)
     rng = np.random.default_rng(version)
     fitter.observe(
-        rng.normal(size=(rows, spaces.obs.size)).astype(np.float32),
+        (100 * rng.normal(size=(rows, *spaces.obs.row_shape))).astype(np.uint8)
+        if spaces.obs.picture
+        else rng.normal(size=(rows, spaces.obs.size)).astype(np.float32),
         rng.normal(size=(rows, spaces.action.size)).astype(np.float32),
     )
     weights = fitter.publish(version)

@@ -83,4 +83,4 @@ class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is unt
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Tensor]:
         pictures = inputs[Columns.OBS].to(torch.float32, memory_format=torch.channels_last)
-        return {ENCODER_OUT: self.net(pictures.mul_(1 / 255))}
+        return {ENCODER_OUT: self.net(pictures * (1 / 255))}

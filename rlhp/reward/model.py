@@ -127,7 +127,11 @@ class Labeller:
 
         target_std * mean over members of (r - mean) / std. ValueError where a reward is not finite.
         """
-        rewards_B: Array = self._target_std * ((self.score(obs, actions) - self._mean) / self._std).mean(0)
+        return self.scaled(self.score(obs, actions), obs, actions)
+
+    def scaled(self, scores_MB: Array, obs: Array, actions: Array) -> Array:
+        """Predicted rewards [B] of the raw ones of these observations and actions; ValueError as from `label`."""
+        rewards_B: Array = self._target_std * ((scores_MB - self._mean) / self._std).mean(0)
         if not np.isfinite(rewards_B).all():
             self._refuse(rewards_B, obs, actions)
         return rewards_B

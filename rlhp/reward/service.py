@@ -9,10 +9,10 @@ Shapes: N environments, T rows, O observation as a row, M members, B rows.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from rlhp.reward.batching import Together
 from rlhp.reward.model import Labeller, RewardWeights
 from rlhp.spaces import Spaces
 from rlhp.types import Array
@@ -33,7 +33,8 @@ class RewardModel:
         self._swap = threading.Lock()
         self._calls = 0
         self._transitions = 0
-        self._seconds = 0.0
+        self._count = threading.Lock()
+        self._together = Together()
         self._fatal: str | None = None
         weights = newest()
         if weights is not None:
@@ -45,25 +46,24 @@ class RewardModel:
         One answer has one version: the newest, or `version` while it is still held. ValueError (kept for
         `status`) when a prediction is not finite, which must stop the run.
         """
-        started = time.perf_counter()
         model, used = self._model(version)
         rows = obs.shape[0] * obs.shape[1]
         flat = obs.reshape(rows, *self._spaces.obs.row_shape)
         encoded = self._spaces.action.encode(actions.reshape(rows, *actions.shape[2:]))
         try:
-            rewards = model.label(flat, encoded)
+            rewards = model.scaled(self._together(model.score, flat, encoded), flat, encoded)
         except ValueError as error:
             self._fatal = str(error)
             raise
-        self._calls += 1
-        self._transitions += rows
-        self._seconds += time.perf_counter() - started
+        with self._count:
+            self._calls += 1
+            self._transitions += rows
         return rewards.reshape(obs.shape[:2]), used
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
         """Obs [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B], reward version."""
         model, used = self._model(None)
-        return model.score(obs, encoded), used
+        return self._together(model.score, obs, encoded), used
 
     def load(self, weights: RewardWeights | bytes) -> int:
         """Serve this version from now on; an older one than is held is ignored. Returns the newest held."""
@@ -77,13 +77,15 @@ class RewardModel:
             return max(self._models)
 
     def status(self) -> dict[str, Any]:
-        """Newest version (0: none yet), calls, transitions, microseconds per transition, last fatal error."""
+        """Newest version (0: none yet), calls and how often these were priced together, transitions, microseconds per
+        transition, last fatal error."""
         held = self._models
         return {
             "version": max(held) if held else 0,
             "calls": self._calls,
+            "rounds": self._together.rounds,
             "transitions": self._transitions,
-            "us_per_transition": 1e6 * self._seconds / max(1, self._transitions),
+            "us_per_transition": 1e6 * self._together.seconds / max(1, self._transitions),
             "fatal": self._fatal,
         }
 

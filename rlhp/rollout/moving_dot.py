@@ -3,9 +3,12 @@
     rlhp train configs/moving_dot.yaml
 
 The smallest task with pixels whose best return is known, after the one with which Rahtz's reproduction of
-Christiano et al. 2017 begins (mrahtz/gym-moving-dot), at a size that two CPU cores learn in minutes. A step pays +1
-if it brings the dot closer, -1 if farther, 0 if neither. Every episode begins at a random place of the same distance
-(moves of one pixel), so `best_return` is the return of whoever goes straight there, whatever the seed.
+Christiano et al. 2017 begins (mrahtz/gym-moving-dot), at a size that two CPU cores learn in minutes. A step pays how
+close the dot is: 1 in the middle, 0 from the first distance on. Theirs pays for coming closer, which is one unknown
+number for each place and action, more than a few hundred answers can tell; this is one for each place.
+
+Every episode begins at a random place of the same distance (in moves of one pixel), so `best_return` is that of
+whoever goes straight to the middle and stays, whatever the seed.
 
 Shapes: N environments, C frames per stack, S pixels along an edge.
 """
@@ -33,9 +36,14 @@ VIEW = 7
 """Pixels of a drawn frame per pixel of an observation."""
 
 
-def best_return(size: int = SIZE) -> float:
-    """Of every episode: the distance at which it begins."""
-    return float(size // 2 - 1)
+def first_distance(size: int = SIZE) -> int:
+    """In moves, at which every episode begins: as far as the middle is from an edge."""
+    return size // 2 - 1
+
+
+def best_return(size: int = SIZE, *, steps: int = STEPS) -> float:
+    """Of every episode of this many steps, at least as many as the first distance."""
+    return steps - (first_distance(size) - 1) / 2
 
 
 class Dots:
@@ -59,7 +67,7 @@ class Dots:
     def begin(self, which: Array, rng: np.random.Generator) -> None:
         """Put the dots [N] of these environments somewhere at the first distance; their stacks show nothing else."""
         count = int(which.sum())
-        reach = int(best_return(self._size))
+        reach = first_distance(self._size)
         rows = rng.integers(-reach, reach + 1, count)
         columns = (reach - np.abs(rows)) * rng.choice((-1, 1), count)
         self.place[which] = self._middle + np.stack([rows, columns], 1)
@@ -67,12 +75,11 @@ class Dots:
 
     def move(self, actions: Array, which: Array) -> Array:
         """Move the dots of these environments, and see where they are; what it pays [N]."""
-        before = self.distance()
         moved = np.clip(self.place + MOVES[actions], 0, self._size - DOT)
         self.place = np.where(which[:, None], moved, self.place)
         seen = np.concatenate([self.frames[:, 1:], self._draw()[:, None]], 1)
         self.frames = np.where(which[:, None, None, None], seen, self.frames)
-        return (before - self.distance()).astype(np.float64)
+        return np.maximum(0.0, 1 - self.distance() / first_distance(self._size))
 
     def _draw(self) -> Array:
         frames = np.zeros((len(self.place), self._size, self._size), np.uint8)
@@ -152,7 +159,7 @@ class MovingDots(VectorEnv[Array, Array, Array]):
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """A step of those that go on, a reset of those that were done."""
-        pay = self._dots.move(np.asarray(actions), ~self._done)
+        pay = np.where(self._done, 0.0, self._dots.move(np.asarray(actions), ~self._done))
         if self._done.any():
             self._dots.begin(self._done, self.np_random)
         self._steps = np.where(self._done, 0, self._steps + 1)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 60.0
 """How long a node may have no env runner before its reward model goes: one that restarts comes back."""
 LOOK_SECONDS = 5.0
+REQUESTS_AT_ONCE = 16
+"""Threads of a reward model: the fragments of so many env runners are priced together (`rlhp.reward.batching`)."""
 
 
 class RewardModels:
@@ -41,7 +43,7 @@ class RewardModels:
             max_restarts=-1,
             max_task_retries=0,
             namespace=NAMESPACE,
-            concurrency_groups={"label": 1, "control": 1},
+            concurrency_groups={"label": REQUESTS_AT_ONCE, "control": 1},
         )(RewardModelProcess)
         self.actors: dict[str, Any] = {}
         """`reward model 0` -> its actor."""

@@ -25,15 +25,16 @@ TASK_FILES = {
     "walker2d": "Walker2d",
 }
 GAMES = ["beamrider", "breakout", "enduro", "pong", "qbert", "seaquest", "spaceinvaders"]
-OTHER_FILES = ["cartpole", "lunarlander", "pendulum"]
+OTHER_GAMES = ["pong_20m", "enduro_alongside", "enduro_human_290"]
+OTHER_FILES = ["cartpole", "lunarlander", "moving_dot", "pendulum"]
 
 
-@pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES, *GAMES])
+@pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES, *GAMES, *OTHER_GAMES])
 def test_the_file_names_an_environment_with_equally_long_episodes_that_segments_fit_in(name: str) -> None:
     if name == "lunarlander":
         for package in ("Box2D", "pygame"):
             pytest.importorskip(package, reason=f"LunarLander needs {package}, which is not installed")
-    if name in GAMES:
+    if name in GAMES + OTHER_GAMES:
         pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
     config = load(CONFIGS / f"{name}.yaml")
     facts = probe(config.env)
@@ -71,6 +72,16 @@ def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_
 def test_every_run_tells_people_what_to_judge_by() -> None:
     silent = [path.name for path in CONFIGS.glob("*.yaml") if not load(path, sets=["env.id=X"]).labels.instruction]
     assert set(silent) == SHARED
+
+
+@pytest.mark.parametrize("name", [*GAMES, "pong_20m", "enduro_alongside"])
+def test_a_game_s_networks_are_the_paper_s(name: str) -> None:
+    config = load(CONFIGS / f"{name}.yaml")
+    reward = config.reward
+    assert (reward.network, reward.hidden, reward.dropout, reward.use_action) == ("cnn", (64,), 0.5, False)
+    assert (reward.members, reward.error_rate, reward.target_std) == (3, 0.1, 0.05)
+    assert config.learner.network == "cnn"
+    assert config.rollout.num_env_runners * config.rollout.num_envs_per_env_runner == 16
 
 
 def test_every_task_has_a_file() -> None:
