@@ -106,7 +106,7 @@ SUITES: dict[str, Suite] = {
     ),
     "pixels": Suite(
         "Pixels",
-        {"moving_dot": Task("moving_dot.yaml", 5, 150_000)},
+        {"moving_dot": Task("moving_dot.yaml", 5, 75_000)},
         {"preferences": (), CONTROL: NONE},
     ),
     "ablations": Suite(
