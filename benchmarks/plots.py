@@ -28,7 +28,7 @@ def learning_curves(path: Path, suite: str = "mujoco") -> bool:
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 3.2), squeeze=False)
     for axis, (task, arms) in zip(axes[0], tasks.items(), strict=True):
         for arm, some in arms.items():
-            _band(axis, some, label=arm if arm == CONTROL else f"{arm} labels", colour=COLOURS.get(arm))
+            _band(axis, some, label=f"{arm} labels" if arm.isdigit() else arm, colour=COLOURS.get(arm))
         axis.axhline(by_chance(arms), color="#444444", linewidth=0.8, linestyle=":")
         _plain(axis, title=task.replace("_", " "), x="env steps (thousands)")
     axes[0][0].set_ylabel("true return")

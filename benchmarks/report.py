@@ -56,6 +56,13 @@ PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
         ("bench_labels.png", "F over labels, one line per task", plots.by_labels),
         ("bench_curves.png", "True return over env steps, by task and labels", plots.learning_curves),
     ),
+    "pixels": (
+        (
+            "bench_pixels.png",
+            "True return over env steps from pixels, both arms",
+            partial(plots.learning_curves, suite="pixels"),
+        ),
+    ),
     "ablations": (
         ("bench_ablations.png", "F without parts of the method", partial(plots.bars, "ablations", perfect=CONTROL)),
     ),

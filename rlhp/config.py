@@ -31,7 +31,9 @@ class RolloutConfig(Section):
     num_env_runners: int = Field(default=2, ge=0, description="Ray actors; 0 samples inside the driver.")
     num_envs_per_env_runner: int = Field(default=8, ge=1, description="Environments stepped together by one runner.")
     vectorize: Literal["auto", "sync", "native"] = Field(
-        default="auto", description="`native` uses the environment's own vector implementation, `auto` where it exists."
+        default="auto",
+        description="`native` uses the environment's own vector implementation, `auto` where it exists "
+        "and no clips are drawn from states.",
     )
     num_cpus_per_env_runner: float = Field(default=1, ge=0, description="CPUs reserved per runner.")
     min_env_runners: int | None = Field(

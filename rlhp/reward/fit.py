@@ -113,7 +113,10 @@ class Fitter:
         steps = int(self._unused // self._config.batch_size)
         self._unused -= steps * self._config.batch_size
         self._take(steps)
-        if self._report is None or self._updates - self._assessed >= ASSESS_EVERY:
+        every = ASSESS_EVERY
+        if self._architecture.picture is not None:  # a look takes a third of the time of a pass, so one per pass
+            every = max(every, self.size // self._config.batch_size)
+        if self._report is None or self._updates - self._assessed >= every:
             return self.report()
         return replace(self._report, updates=self._updates, preferences=self.size)
 
@@ -283,9 +286,8 @@ class Fitter:
 
         A user's module cannot take up a change of scale, so for it the first one stays. Pictures have theirs.
         """
-        if self._architecture.picture is not None:
+        if self._architecture.picture is not None or isinstance(self._network, PictureEnsemble):
             return
-        assert not isinstance(self._network, PictureEnsemble)
         moments = self._reservoir.moments
         if moments.count == 0:
             everything = self._examples.batch(np.arange(self.size))

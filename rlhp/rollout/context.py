@@ -54,10 +54,12 @@ class RunnerContext:
     def of(config: RunConfig, spaces: Spaces, *, resumed: int = 0) -> RunnerContext:
         """The context of this run."""
         assert config.name is not None
+        vectorize = config.rollout.vectorize
         return RunnerContext(
             run=config.name,
             env=config.env,
-            vectorize=config.rollout.vectorize,
+            # clips are drawn from states, which only environments that are stepped one by one tell
+            vectorize="sync" if config.draws_clips and vectorize == "auto" else vectorize,
             preferences=config.preferences,
             segment_length=config.query.segment_length,
             segments_per_fragment=config.rollout.segments_per_fragment,

@@ -69,10 +69,10 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
 def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
     way = check_drawable(config.env)
     Clips("redis://", run="check", store=config.clips.store)
-    if way in ("state", "mujoco", "lander") and facts.native_vector and config.rollout.vectorize != "sync":
+    if way in ("state", "mujoco", "lander") and facts.native_vector and config.rollout.vectorize == "native":
         raise ValueError(
-            f"rollout.vectorize={config.rollout.vectorize} steps {config.env.id} by its own vector implementation, "
-            "which tells no states to draw clips from; set rollout.vectorize=sync"
+            f"rollout.vectorize=native steps {config.env.id} by its own vector implementation, "
+            "which tells no states to draw clips from; set rollout.vectorize=auto"
         )
 
 

@@ -134,6 +134,17 @@ def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: 
         np.testing.assert_array_equal(alone, together[start:stop])
 
 
+@pytest.mark.optional
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that torch could use")
+def test_a_gpu_fits_and_prices_as_a_cpu_does() -> None:
+    weights = fitted(64, network="cnn", device="cuda", dropout=0.3)
+    obs, actions = (part.numpy() for part in inputs(300, size=64))
+    on_gpu = Labeller(weights, device="cuda")
+    together = on_gpu.label(obs, actions)
+    np.testing.assert_allclose(together, Labeller(weights).label(obs, actions), rtol=1e-2, atol=1e-2)
+    np.testing.assert_array_equal(on_gpu.label(obs[5:140], actions[5:140]), together[5:140])
+
+
 def test_each_member_is_scaled_over_the_reservoir() -> None:
     made = Fitter(config(network="cnn_small"), spaces=spaces(24), seed=0)
     rows = pictures(200, size=24, seed=1), np.zeros((200, ACTIONS), np.float32)
