@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from rlhp.config import EnvConfig
+from rlhp.config import EnvConfig, RunConfig
+from rlhp.rollout.context import RunnerContext
 from rlhp.rollout.envs import make_env, make_vector_env, probe
 from rlhp.rollout.moving_dot import DOT, MovingDot, MovingDots, best_return, first_distance
 from rlhp.types import Array
@@ -114,3 +115,12 @@ def test_a_state_is_all_that_drawing_needs() -> None:
     np.testing.assert_array_equal(env.render(), drawn)
     row, column = place(obs[-1])
     assert (np.asarray(drawn)[7 * row + 3, 7 * column + 3] == 255).all()
+
+
+def test_people_see_it_drawn_from_states_which_only_single_environments_tell() -> None:
+    settings = {"env": DOT_ENV.model_dump(), "name": "dot", "query": {"segment_length": 10}}
+    ways = {}
+    for source in ("oracle", "human"):
+        config = RunConfig.model_validate({**settings, "labels": {"source": source}})
+        ways[source] = RunnerContext.of(config, probe(DOT_ENV).spaces).vectorize
+    assert ways == {"oracle": "auto", "human": "sync"}
