@@ -57,8 +57,15 @@ def rlhp() -> None:
 @click.option("--name", help="Name of the new run; otherwise file name and time.")
 @click.option("--or-resume", is_flag=True, help="Continue the run of that --name where there is one.")
 @click.option("--serial", is_flag=True, help="All parts in one process: slower, and the same numbers every time.")
+@click.option("--keep", is_flag=True, help="Resume the run whenever its process is killed, as for want of memory.")
 def train(
-    config: Path | None, sets: tuple[str, ...], resume: Path | None, name: str | None, or_resume: bool, serial: bool
+    config: Path | None,
+    sets: tuple[str, ...],
+    resume: Path | None,
+    name: str | None,
+    or_resume: bool,
+    serial: bool,
+    keep: bool,
 ) -> int:
     """Train from preferences: rlhp train CONFIG, or rlhp train --resume RUN."""
     if (config is None) == (resume is None):
@@ -85,6 +92,11 @@ def train(
         check(settings)  # what is refused leaves no run directory
         rundir = RunDir.create(settings, config.stem)
         settings = rundir.config()
+    if keep:
+        from rlhp.running import keeper
+
+        options = ["--serial"] if serial else []
+        return keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
     from rlhp import program
 
     click.echo(f"run directory: {rundir.path}")
