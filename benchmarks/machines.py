@@ -127,6 +127,9 @@ class Machine:
         with suppress(ProcessLookupError):
             self._unshare.kill()
         self._unshare.wait()
+        for pipe in (self._unshare.stdin, self._unshare.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def _wait_for_namespace(pid: int) -> None:
