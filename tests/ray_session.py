@@ -24,7 +24,12 @@ def ray_session() -> Iterator[None]:
         from rlhp.reward.client import NAMESPACE
 
         ray.init(
-            num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, namespace=NAMESPACE
+            address="local",  # even where somebody runs one on this machine
+            num_cpus=3,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=NAMESPACE,
         )
     yield
     with warnings.catch_warnings():

@@ -50,7 +50,9 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         with _without_noise(), _explained(address):
-            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)
+            # With no address Ray would look for a cluster on this machine, and refuse to be given CPUs if there is one.
+            where = address or "local"
+            ray.init(address=where, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)
         yield
     finally:
         ray.shutdown()

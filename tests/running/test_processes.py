@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from rlhp.query.queue import QueryQueue
 from rlhp.reward.dataset import PreferenceDataset
@@ -79,3 +81,22 @@ def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(run: tu
     trainer.finish()
     assert PreferenceDataset.open(rundir.preferences).counts()["answers"] == 5
     assert queue.stats().backlog == 0
+
+
+def test_answers_given_while_the_reward_trainer_is_dead_wait_and_are_used(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    ask(rundir, queue, 6)
+    answer(queue, 3)
+    first = ray.remote(num_cpus=0)(TrainerProcess).remote(str(rundir.path))
+    ray.get(first.progress.remote(100))
+    until(lambda: ray.get(first.status.remote())["labels/answered"] == 3)
+    os.kill(ray.get(first.status.remote())["pid"], signal.SIGKILL)
+    answer(queue, 3)
+    assert queue.stats().backlog == 3
+
+    second = TrainerProcess(str(rundir.path))
+    second.progress(100)
+    until(lambda: second.status()["labels/answered"] == 6)
+    second.finish()
+    assert queue.stats().backlog == 0
+    assert [row.event for row in PreferenceDataset.open(rundir.preferences).events()] == 6 * ["answer"]
