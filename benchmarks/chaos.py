@@ -82,8 +82,8 @@ def sets(folder: Path, *, seed: int, steps: int) -> list[str]:
         "env.id=benchmarks.chaos:SlowPendulum", f"runs_dir={folder}", "name=run", f"seed={seed}",
         f"learner.total_env_steps={steps}", "learner.num_learners=1", "rollout.num_env_runners=2", "reward.replicas=2",
         "labels.source=human", "labels.share_env_reward=true", "quality.gold_rate=0", "quality.action=none",
-        "page.port=0", "query.lease_seconds=10", "checkpoint.every_env_steps=2000", "evaluation.episodes=50",
-        "tensorboard=false", "ray.stall_seconds=60",
+        "page.port=0", "query.lease_seconds=10", "checkpoint.every_env_steps=1000", "evaluation.episodes=50",
+        "tensorboard=false", "ray.stall_seconds=60", "ray.max_restarts=20",
     ]  # fmt: skip
 
 

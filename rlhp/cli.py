@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,16 +88,20 @@ def train(
         assert config is not None
         more = [f"name={json.dumps(name)}"] if name is not None else []
         settings = configfile.load(config, sets=[*sets, *more])
-        from rlhp.running.preparation import check
+        if not keep:  # whose process stays small, and has another one do this
+            from rlhp.running.preparation import check
 
-        check(settings)  # what is refused leaves no run directory
+            check(settings)  # what is refused leaves no run directory
         rundir = RunDir.create(settings, config.stem)
         settings = rundir.config()
     if keep:
         from rlhp.running import keeper
 
         options = ["--serial"] if serial else []
-        return keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
+        code = keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
+        if resume is None and rundir.info().started is None:
+            shutil.rmtree(rundir.path)  # refused
+        return code
     from rlhp import program
 
     click.echo(f"run directory: {rundir.path}")

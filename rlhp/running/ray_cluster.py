@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -24,6 +25,10 @@ NOISY = ("ray.rllib", "ray.tune", "ray.train", "ray._common.deprecation", "ray._
 NOISE = (b"Set ray log level from environment variable", b"gcs_client.cc")
 """What Ray's C++ side says about being told to be silent, and about a head it cannot join, which we say in a line."""
 ANSWER_SECONDS = 10.0
+STARTS = 4
+SLOW_START = "timed out during startup"
+
+log = logging.getLogger(__name__)
 
 
 def hush() -> None:
@@ -51,11 +56,22 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
     try:
         with _without_noise(), _explained(address):
             # With no address Ray would look for a cluster on this machine, and refuse to be given CPUs if there is one.
-            where = address or "local"
-            ray.init(address=where, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **local)
+            _init(address=address or "local", **local)
         yield
     finally:
         ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    """Ray allows a node half a minute to come up, which a machine that does much else may need."""
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:  # Ray raises no class of its own here
+            if SLOW_START not in str(error) or attempt == STARTS:
+                raise
+            log.warning("Ray did not come up in time, start %d of %d", attempt, STARTS)
 
 
 @contextmanager

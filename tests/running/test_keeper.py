@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def kept(
     script = folder / "python"
     script.write_text(SCRIPT.format(folder=folder, then=then.replace("METRICS", str(rundir.metrics_file))))
     script.chmod(0o755)
-    monkeypatch.setattr(keeper.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     monkeypatch.setattr(keeper, "PAUSE_SECONDS", 0.01)
     said: list[str] = []
     code = keeper.keep(rundir, most=most, say=said.append, options=["--serial"])
