@@ -1,7 +1,7 @@
 """A run over several machines that loses one, loses the cable of another for 20 s, and is given a new one.
 
-    sudo .venv/bin/python -m benchmarks.nodes        # some minutes; docs/images/nodes.png, results/nodes.jsonl
-    sudo .venv/bin/python -m benchmarks.nodes --steps 20000 --keep-nothing
+    sudo .venv/bin/python -m benchmarks.nodes                 # some minutes; results/nodes.jsonl, docs/images/nodes.png
+    sudo .venv/bin/python -m benchmarks.nodes --steps 20000 --print
 
 A head without CPUs, two workers, and a Redis that belongs to nobody's Ray: four machines in network namespaces
 (`benchmarks.machines`). Three env runners on four CPUs: once a worker is gone, one has no place until another comes.
@@ -10,6 +10,7 @@ A head without CPUs, two workers, and a Redis that belongs to nobody's Ray: four
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import shutil
@@ -22,15 +23,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks import rows
 from benchmarks.machines import Machine, Network, missing
 from rlhp.metrics import read_metrics
 from rlhp.query.server import find_server
+from rlhp.reward.dataset import PreferenceDataset
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "nodes.png"
 PASSWORD = "for-this-bench-alone"
 CUT_SECONDS = 20.0
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 RUNNER = "ray::ColumnarEnvRunner"
 EVERYWHERE = {
     "PYTHONPATH": str(ROOT),
@@ -48,6 +51,8 @@ class Site:
         self.folder = folder
         self.path = folder / "runs" / "run"
         self.events: list[dict[str, Any]] = []
+        self.curve: list[tuple[float, int, float | None]] = []
+        """Seconds since the start, env steps, true return lately."""
         self._stack = ExitStack()
         self._config, self._sets = config, sets
         self._driver: subprocess.Popen[bytes] | None = None
@@ -101,11 +106,18 @@ class Site:
         """Wait for something that happens while the run is running."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not holds():
+            self._look()
             if running and self._driver is not None and self._driver.poll() is not None:
                 raise SystemExit(f"the run ended too early:\n{self.said()}")
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited in vain:\n{self.said()}")
             time.sleep(0.2)
+
+    def _look(self) -> None:
+        found = self.rows()
+        steps = found[-1]["env_steps"] if found else 0
+        if found and (not self.curve or self.curve[-1][1] != steps):
+            self.curve.append((round(self.seconds(), 1), steps, found[-1].get("env_runners/episode_return_mean")))
 
     def goes_on(self, steps: int) -> None:
         """Wait until this many more env steps were made."""
@@ -136,8 +148,10 @@ class Site:
 
     def ended(self) -> int:
         """The exit code of the run, once it has ended by itself."""
-        assert self._driver is not None
-        return self._driver.wait(PATIENCE_SECONDS * 4)
+        driver = self._driver
+        assert driver is not None
+        self.until(lambda: driver.poll() is not None, running=False)
+        return driver.wait()
 
     def said(self) -> str:
         """What run and machines said last."""
@@ -172,25 +186,66 @@ def story(site: Site, *, pause_steps: int) -> None:
     site.events.append({"event": "worker-3 has an env runner", "at_seconds": round(site.seconds(), 1)})
 
 
+def draw(row: dict[str, Any], picture: Path) -> None:
+    """Env steps and true return over time, with what happened."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
+    seconds, steps, returns = zip(*row["curve"], strict=True)
+    above.plot(seconds, [number / 1000 for number in steps], color="#08519c")
+    above.set_ylabel("env steps (thousands)")
+    known = [(at, value) for at, value in zip(seconds, returns, strict=True) if value is not None]
+    below.plot(*zip(*known, strict=True), color="#08519c")
+    below.set_ylabel("true return")
+    below.set_xlabel("seconds since the start")
+    for number, event in enumerate(row["events"], start=1):
+        for axis in (above, below):
+            axis.axvline(event["at_seconds"], color="#cb181d", linewidth=0.8, linestyle=":")
+            axis.spines[["top", "right"]].set_visible(False)
+        above.annotate(str(number), (event["at_seconds"], above.get_ylim()[1]), color="#cb181d", ha="center")
+    told = "   ".join(f"{number}: {event['event']}" for number, event in enumerate(row["events"], start=1))
+    figure.suptitle(told, fontsize=7.5, color="#cb181d")
+    figure.tight_layout()
+    figure.savefig(picture, dpi=130)
+
+
+def measure(folder: Path, *, steps: int) -> dict[str, Any]:
+    """The whole story, once."""
+    sets = ["rollout.num_env_runners=3", f"learner.total_env_steps={steps}"]
+    with Site(folder, ROOT / "configs" / "pendulum.yaml", sets) as site:
+        site.train()
+        story(site, pause_steps=steps // 12)
+        if (code := site.ended()) != 0:
+            raise SystemExit(f"the run ended with exit code {code}:\n{site.said()}")
+        summary = json.loads((site.path / "summary.json").read_text())
+        dataset = PreferenceDataset.open(site.path / "preferences")
+        return {
+            "events": site.events, "seconds": round(site.seconds(), 1), "env_steps": summary["env_steps"],
+            "true_return": summary["true_return"], "answers": dataset.counts()["answers"],
+            "load": round(os.getloadavg()[0], 1), "curve": site.curve,
+        }  # fmt: skip
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=76_000)
-    parser.add_argument("--keep-nothing", action="store_true")
+    parser.add_argument("--print", action="store_true", help="keep neither row nor picture")
     arguments = parser.parse_args()
     if (reason := missing()) is not None:
         raise SystemExit(f"not here: {reason}")
     folder = Path(tempfile.mkdtemp(prefix="rlhp-nodes-"))
-    sets = ["rollout.num_env_runners=3", f"learner.total_env_steps={arguments.steps}", "reward.replicas=2"]
     try:
-        with Site(folder, ROOT / "configs" / "pendulum.yaml", sets) as site:
-            site.train()
-            story(site, pause_steps=arguments.steps // 12)
-            code = site.ended()
-            print(site.events, code)
-            print(site.said())
+        row = measure(folder, steps=arguments.steps)
     finally:
         shutil.rmtree(folder)
+    print(json.dumps({name: value for name, value in row.items() if name != "curve"}))
+    if not arguments.print:
+        rows.append("nodes", row)
+        draw(row, PICTURE)
 
 
 if __name__ == "__main__":
