@@ -82,7 +82,7 @@ def sets(folder: Path, *, seed: int, steps: int) -> list[str]:
         "env.id=benchmarks.chaos:SlowPendulum", f"runs_dir={folder}", "name=run", f"seed={seed}",
         f"learner.total_env_steps={steps}", "learner.num_learners=1", "rollout.num_env_runners=2", "reward.replicas=2",
         "labels.source=human", "labels.share_env_reward=true", "quality.gold_rate=0", "quality.action=none",
-        "page.port=0", "query.lease_seconds=10", "checkpoint.every_env_steps=1000", "evaluation.episodes=50",
+        "page.port=0", "query.lease_seconds=10", "checkpoint.every_env_steps=1000", "evaluation.episodes=20",
         "tensorboard=false", "ray.stall_seconds=60", "ray.max_restarts=20",
     ]  # fmt: skip
 
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calm", type=int, default=3, metavar="N", help="calm runs first")
     parser.add_argument("--minutes", type=float, default=20.0, help="how long processes are killed")
-    parser.add_argument("--steps", type=int, default=60_000)
+    parser.add_argument("--steps", type=int, default=36_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--print", action="store_true", help="keep no rows")
     arguments = parser.parse_args()
