@@ -101,7 +101,7 @@ class Run:
         """Whether it has not ended; sees to the labelers."""
         if self._keeper.poll() is not None:
             return False
-        if (self.path / "redis.url").exists():
+        if (self.path / "run.json").exists() and RunDir.open(self.path).redis_url() is not None:
             for number, labeler in enumerate(self._labelers):
                 if labeler is None or labeler.poll() not in (None, 0):
                     self._labelers[number] = self._start(
