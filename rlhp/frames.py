@@ -11,6 +11,8 @@ Shapes: N environments, T rows, C frames per stack, F frames, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,22 @@ def restack(frames: Array, first: Array, *, depth: int) -> Array:
     return frames[first[:, None] + np.arange(depth)]
 
 
+def join(parts: Sequence[Array]) -> Array:
+    """Parts [T_i, C, H, W] of one run of rows as one, frames kept once; what went before is not kept alive."""
+    depth = parts[0].shape[1]
+    frames: list[Array] = []
+    first: list[Array] = []
+    count, before = 0, None
+    for part in parts:
+        own, at = unstack(part)
+        follows = before is not None and np.array_equal(part[0, :-1], before[1:])
+        known = depth - 1 if follows else 0
+        frames.append(own[known:])
+        first.append(at + count - known)
+        count, before = count + len(own) - known, part[-1]
+    return restack(np.concatenate(frames), np.concatenate(first), depth=depth)
+
+
 def slide(frames: Array, *, depth: int) -> Array:
     """[..., F, H, W] -> [..., F - C + 1, C, H, W]: each frame with those before it, a read-only view."""
     *lead, count, height, width = frames.shape
@@ -75,6 +93,31 @@ def nbytes(array: Array) -> int:
     rows, depth = array.shape[-4:-2]
     kept: int = array.nbytes // (rows * depth) * (rows + depth - 1)
     return kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Stacks [..., T, C, H, W] on their way to another process, as frames [..., T + C - 1, H, W]."""
+
+    frames: Array
+    depth: int
+
+
+def packed(array: Array) -> Array | Frames:
+    """What to send of an array: of a view of frames, each frame once."""
+    if not slides(array) or array.shape[-3] == 1:
+        return array
+    *lead, rows, depth = array.shape[:-2]
+    shape, strides = (
+        (*lead, rows + depth - 1, *array.shape[-2:]),
+        (*array.strides[: len(lead) + 1], *array.strides[-2:]),
+    )
+    return Frames(np.ascontiguousarray(as_strided(array, shape, strides, writeable=False)), depth)
+
+
+def unpacked(sent: Array | Frames) -> Array:
+    """The inverse of `packed`."""
+    return slide(sent.frames, depth=sent.depth) if isinstance(sent, Frames) else sent
 
 
 class FrameColumn:

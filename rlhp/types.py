@@ -12,6 +12,7 @@ needs one more leaf, not one more record.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -22,9 +23,10 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from rlhp import frames
+
+Array = frames.Array
 
 
 class Answer(StrEnum):
@@ -96,6 +98,12 @@ class Segment:
         if (self.predicted_reward is None) != (self.reward_version is None):
             raise ValueError(f"segment {self.id}: predicted rewards and their reward version come together")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Within a cluster stacked pictures travel as frames, each once."""
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        leaves = {path: frames.packed(leaf) for path, leaf in self.obs.items()}
+        return _arrived, (fields | {"obs": leaves},)
+
     @property
     def length(self) -> int:
         """K, the number of steps."""
@@ -110,6 +118,14 @@ class Segment:
                 "set labels.share_env_reward = true, or use a teacher that looks at observations"
             )
         return float(np.sum(self.env_reward, dtype=np.float64))
+
+
+def _arrived(fields: dict[str, Any]) -> Segment:
+    obs = {path: frames.unpacked(leaf) for path, leaf in fields["obs"].items()}
+    for path, leaf in obs.items():
+        if frames.is_stack(leaf.dtype, leaf.shape[1:]):
+            obs[path] = frames.join([leaf])  # a copy: one view of Ray's object store would keep a whole offer there
+    return Segment(**{**fields, "obs": obs})
 
 
 def digest(*parts: object) -> str:
@@ -221,8 +237,16 @@ _SCALARS = (
 
 
 def encode(segment: Segment) -> bytes:
-    """Magic, header length, JSON header, deflated arrays. No pickle."""
-    arrays = {f"obs:{path}": leaf for path, leaf in segment.obs.items()}
+    """Magic, header length, JSON header, deflated arrays. No pickle.
+
+    Of stacked pictures it holds the frames, each once, and `first:` says with which each row's stack begins.
+    """
+    arrays: dict[str, Array] = {}
+    for path, leaf in segment.obs.items():
+        if frames.is_stack(leaf.dtype, leaf.shape[1:]):
+            arrays[f"frames:{path}"], arrays[f"first:{path}"] = frames.unstack(leaf)
+        else:
+            arrays[f"obs:{path}"] = leaf
     arrays["actions"] = segment.actions
     for name in ("env_reward", "predicted_reward", "state"):
         value = getattr(segment, name)
@@ -231,6 +255,7 @@ def encode(segment: Segment) -> bytes:
     plain = {name: np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for name, a in arrays.items()}
     header = {
         "fields": {name: getattr(segment, name) for name in _SCALARS},
+        "depth": {path: leaf.shape[1] for path, leaf in segment.obs.items() if f"frames:{path}" in arrays},
         "arrays": [[name, array.dtype.str, list(array.shape)] for name, array in plain.items()],
     }
     head = json.dumps(header).encode()
@@ -259,7 +284,9 @@ def decode(data: bytes) -> Segment:
         if offset != len(body):
             raise ValueError(f"{len(body) - offset} bytes too many")
         obs = {name[4:]: array for name, array in arrays.items() if name.startswith("obs:")}
+        for path, depth in header.get("depth", {}).items():
+            obs[path] = frames.restack(arrays[f"frames:{path}"], arrays[f"first:{path}"], depth=depth)
         rest: dict[str, Any] = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
         return Segment(obs=obs, actions=arrays["actions"], **rest, **header["fields"])
-    except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, zlib.error) as error:
         raise DecodeError(f"a damaged segment: {error}", data) from error

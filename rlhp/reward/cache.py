@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from rlhp.frames import nbytes
 from rlhp.types import Segment
 
 
@@ -37,6 +38,6 @@ class SegmentCache:
 
 
 def segment_bytes(segment: Segment) -> int:
-    """Size of its arrays."""
+    """Size of its arrays, of stacked pictures each frame once."""
     arrays = [*segment.obs.values(), segment.actions, segment.env_reward, segment.predicted_reward, segment.state]
-    return sum(array.nbytes for array in arrays if array is not None)
+    return sum(nbytes(array) for array in arrays if array is not None)

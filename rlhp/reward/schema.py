@@ -3,8 +3,9 @@
 Shapes: K steps per segment, O one observation leaf, A one action, S simulator state.
 
 Arrays are stored as raw little-endian bytes in binary columns. A row's shape is its own length plus
-what the column's field metadata says: `dtype`, `shape` (of one step) and `order` (always C). The list
-types of Parquet would take over twenty times as long for image observations.
+what the column's field metadata says: `dtype`, `shape` (of one step) and `order`, which is C but for stacked
+pictures [C, H, W]: with `frames` the bytes are, for each row, the index (int32) of the first frame of its stack, then
+the frames [F, H, W], each once. The list types of Parquet would take over twenty times as long for images.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rlhp import frames
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 
@@ -76,8 +78,9 @@ def segment_rows(table: pa.Table, *, spaces: Spaces, rows: Sequence[int]) -> Ite
 
 def _array_field(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
     little = np.dtype(dtype).newbyteorder("<").str
+    order = "frames" if frames.is_stack(dtype, shape) else "C"
     return pa.field(
-        name, pa.binary(), nullable=False, metadata={"dtype": little, "shape": json.dumps(list(shape)), "order": "C"}
+        name, pa.binary(), nullable=False, metadata={"dtype": little, "shape": json.dumps(list(shape)), "order": order}
     )
 
 
@@ -118,6 +121,9 @@ def _pack(segment: Segment, schema: pa.Schema, column: str, array: Array) -> byt
             f"segment {segment.id}: one row of {column} is {dtype.name}{list(shape)} in this dataset, "
             f"got {array.dtype.name}{list(array.shape[1:])}; make the environment return what its spaces declare"
         )
+    if frames.is_stack(dtype, shape):
+        pictures, first = frames.unstack(array)
+        return first.astype("<i4").tobytes() + pictures.tobytes()
     return np.ascontiguousarray(array, dtype).tobytes()  # like Gymnasium's vector environments, cast to the space
 
 
@@ -146,6 +152,10 @@ def _segment(row: Mapping[str, Any], spaces: Spaces, schema: pa.Schema) -> Segme
 
 def _unpack(row: Mapping[str, Any], schema: pa.Schema, column: str, steps: int) -> Array:
     dtype, shape = _layout(schema, column)
+    if frames.is_stack(dtype, shape):
+        first = np.frombuffer(row[column], "<i4", count=steps)
+        pictures = np.frombuffer(row[column], dtype, offset=first.nbytes).reshape(-1, *shape[1:])
+        return frames.restack(pictures, first, depth=shape[0])
     return np.frombuffer(row[column], dtype).reshape(steps, *shape)
 
 

@@ -8,11 +8,12 @@ An episode shorter than K becomes one short segment, counted, never padded here 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from rlhp import frames
 from rlhp.rollout.fragment import Fragment, Piece
 from rlhp.spaces import ObsSpec
 from rlhp.types import Array, Segment, segment_id
@@ -93,7 +94,7 @@ class SegmentCutter:
         columns["predicted"] = unknown if predicted is None else predicted[piece.env, rows]
         for name, rows_of_it in columns.items():
             # A copy: a view would keep the whole fragment alive for as long as the episode lasts.
-            running.columns.setdefault(name, []).append(np.array(rows_of_it))
+            running.columns.setdefault(name, []).append(_joined(name, [rows_of_it]))
         running.columns["last_obs"] = [np.array(fragment.obs[piece.env, piece.stop : piece.stop + 1])]
         running.steps += piece.stop - piece.first
 
@@ -102,10 +103,11 @@ class SegmentCutter:
     ) -> Segment:
         for name, parts in running.columns.items():
             if len(parts) > 1:
-                running.columns[name] = [np.concatenate(parts)]
+                running.columns[name] = [_joined(name, parts)]
         first = start - running.kept_from
         rows = {name: parts[0][first : first + length] for name, parts in running.columns.items()}
-        all_obs = np.concatenate([running.columns["obs"][0], running.columns["last_obs"][0]])
+        known_obs, last_obs = running.columns["obs"][0][first:], running.columns["last_obs"][0]
+        obs = _joined("obs", [known_obs[: length + 1], last_obs[: length + 1 - len(known_obs)]])
         predicted = rows["predicted"].astype(np.float32)
         known = origin.reward_version is not None and bool(np.isfinite(predicted).all())
         ends_here = piece.done and start + length == running.steps
@@ -117,7 +119,7 @@ class SegmentCutter:
             env_runner=origin.env_runner,
             episode=running.episode,
             start=start,
-            obs=self._spec.unflatten(all_obs[first : first + length + 1]),
+            obs=self._spec.unflatten(obs),
             actions=np.array(rows["actions"]),
             env_reward=rows["env_reward"].astype(np.float32) if self._share else None,
             predicted_reward=predicted if known else None,
@@ -138,5 +140,12 @@ class SegmentCutter:
             return
         for name, parts in running.columns.items():
             if name != "last_obs":
-                running.columns[name] = [np.array(np.concatenate(parts)[drop:])]
+                running.columns[name] = [_joined(name, [_joined(name, parts)[drop:]])]
         running.kept_from = keep_from
+
+
+def _joined(name: str, parts: Sequence[Array]) -> Array:
+    """One array of its own; of stacked pictures, each frame once."""
+    if name == "obs" and frames.is_stack(parts[0].dtype, parts[0].shape[1:]):
+        return frames.join([part for part in parts if len(part)])
+    return np.concatenate(parts)
