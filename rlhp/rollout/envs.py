@@ -197,6 +197,22 @@ def state_reader(env: Env) -> Callable[[], Array]:
     return {"hook": hook, "lander": lander}.get(state_kind(env), mujoco)
 
 
+def states_of(envs: VecEnv, *, draws_clips: bool) -> tuple[str, Callable[[], Array] | None]:
+    """The kind of simulator states [N, S] that these environments have, and what reads them; `none` and None for others.
+
+    Of Atari games only people want any, and theirs is the number of frames before a game's first step, else 0: with the
+    actions that is enough to play it again, see `rlhp.rollout.replay`.
+    """
+    if isinstance(envs, AtariGames):
+        games = envs
+        return ("replay", lambda: games.begun[:, None].astype(np.float64)) if draws_clips else ("none", None)
+    singles = list(getattr(envs, "envs", ()))
+    if not singles or state_kind(singles[0]) == "none":
+        return "none", None
+    readers = [state_reader(env) for env in singles]
+    return state_kind(singles[0]), lambda: np.stack([read() for read in readers])
+
+
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
     """Any supported observation as one row of numbers, Discrete ones one-hot: see `rlhp.spaces.ObsSpec`."""
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
+from rlhp.frames import packed, unpacked
 from rlhp.types import Array
 
 
@@ -25,9 +27,9 @@ class Fragment:
     """T rows of N environments, env by env, so that one env's steps are contiguous."""
 
     obs: Array
-    """[N, T+1, O] raw, flat."""
+    """[N, T+1, *O] raw, flat; of stacked pictures a view of their frames."""
     policy_obs: Array
-    """[N, T+1, O] float32, as the policy saw them."""
+    """[N, T+1, *O] as the policy saw them: float32, or the same pictures."""
     sampled: Array
     """[N, T, *A] as the policy drew them (log-probabilities belong to these)."""
     executed: Array
@@ -44,13 +46,28 @@ class Fragment:
     """[N, T] bool"""
     valid: Array
     """[N, T] bool, False on reset rows."""
-    state: Array | None
+    state: Array | None = None
     """[N, T, S] simulator state before each action."""
+    score: Array | None = None
+    """[N, T] what counts as the true return, where the environment tells that apart from its reward."""
 
     @property
     def steps(self) -> int:
         """Real environment steps."""
         return int(self.valid.sum())
+
+
+class Observations(InfiniteLookbackBuffer):  # type: ignore[misc]  # RLlib is untyped
+    """RLlib's buffer, which on its way to the learner holds each frame of stacked pictures once."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, ({**self.__dict__, "data": packed(self.data)},)
+
+
+def _arrived(state: dict[str, Any]) -> InfiniteLookbackBuffer:
+    buffer = InfiniteLookbackBuffer()
+    buffer.__dict__.update(state, data=unpacked(state["data"]))
+    return buffer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +119,7 @@ def build_episode(
     last = piece.stop - 1
     return SingleAgentEpisode(
         id_=episode_id,
-        observations=InfiniteLookbackBuffer(fragment.policy_obs[env, piece.first : piece.stop + 1]),
+        observations=Observations(fragment.policy_obs[env, piece.first : piece.stop + 1]),
         infos=InfiniteLookbackBuffer([{}] * (length + 1)),
         actions=InfiniteLookbackBuffer(fragment.sampled[env, rows]),
         rewards=InfiniteLookbackBuffer(values),

@@ -24,15 +24,18 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rlhp.frames import FrameColumn
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.context import RunnerContext, SegmentSink
 from rlhp.rollout.drawable import has_pictures
-from rlhp.rollout.envs import make_vector_env, needs_pictures, state_kind, state_reader
+from rlhp.rollout.envs import make_vector_env, needs_pictures, states_of
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.types import Array, Segment
 
+SPARE_ROWS = 16
+"""Room in a fragment of pictures for rows that are resets, before its memory is taken anew."""
 EPISODES = "rlhp_episodes"
 """Metric key: one (true return, predicted return, length) per finished episode; NaN for a return nobody predicted."""
 
@@ -88,9 +91,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
-        sub_envs = list(getattr(self.env, "envs", ())) if context.preferences else []
-        self._state_kind = state_kind(sub_envs[0]) if sub_envs else "none"
-        self._states = [] if self._state_kind == "none" else [state_reader(env) for env in sub_envs]
+        self._state_kind, self._read_states = "none", None
+        if context.preferences:
+            self._state_kind, self._read_states = states_of(self.env, draws_clips=context.draws_clips)
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
@@ -147,21 +150,26 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self._reset()
         self.module.eval()  # once, for `_act`
         rows: dict[str, list[Array]] = {}
+        pictures = None
+        if self._context.spaces.obs.picture is not None:
+            pictures = FrameColumn(self._obs, room=num_timesteps // self.num_envs + SPARE_ROWS)
         steps = 0
         while steps < num_timesteps:
             policy_obs = self._see(self._obs)
             dist_inputs, sampled = self._act(policy_obs, explore=explore)
             executed = self._execute(sampled)
-            row = {
-                "obs": self._obs, "policy_obs": policy_obs, "dist_inputs": dist_inputs,
-                "sampled": sampled, "executed": executed, "valid": ~self._was_done,
-            }  # fmt: skip
-            if self._states:
-                row["state"] = np.stack([read() for read in self._states])
-            obs, reward, terminated, truncated, _ = self.env.step(executed)
+            row = {"dist_inputs": dist_inputs, "sampled": sampled, "executed": executed, "valid": ~self._was_done}
+            if pictures is None:
+                row |= {"obs": self._obs, "policy_obs": policy_obs}
+            if self._read_states is not None:
+                row["state"] = self._read_states()
+            obs, reward, terminated, truncated, info = self.env.step(executed)
             steps += int(row["valid"].sum())
             reward = np.asarray(reward, np.float32)
             row["env_reward"] = np.where(row["valid"], reward, np.float32("nan"))
+            if "score" in info:
+                row["score"] = info["score"]
+                self._log_games(info["game_score"])
             # The row after an episode's end is its reset: whatever it reports as done belongs to no step.
             row["terminated"] = terminated & row["valid"]
             row["truncated"] = truncated & row["valid"]
@@ -169,11 +177,16 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 rows.setdefault(name, []).append(np.asarray(values))
             self._was_done = row["terminated"] | row["truncated"]
             self._obs = np.array(obs)
-        rows["obs"].append(self._obs)
-        rows["policy_obs"].append(self._see(self._obs))
+            if pictures is not None:
+                pictures.add(self._obs)
+        if pictures is None:
+            rows["obs"].append(self._obs)
+            rows["policy_obs"].append(self._see(self._obs))
         columns = {name: np.stack(values, axis=1) for name, values in rows.items()}
+        if pictures is not None:
+            columns["obs"] = columns["policy_obs"] = pictures.stacks()
         columns["logp"] = self._logp(columns["dist_inputs"], columns["sampled"], explore=explore)
-        fragment = Fragment(state=columns.pop("state", None), **columns)
+        fragment = Fragment(**columns)
         if self._context.normalize_obs:
             self._moments.observe("obs", fragment.obs[:, :-1][fragment.valid])
         return fragment
@@ -239,7 +252,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             if self._context.preferences:
                 segments += self._cutter.follow(fragment, piece, predicted=predicted, episode=name, origin=origin)
             self._episode_start[env] += piece.stop - piece.first
-            self._true_return[env] += float(fragment.env_reward[env, rows].sum(dtype=np.float64))
+            paid = fragment.env_reward if fragment.score is None else fragment.score
+            self._true_return[env] += float(paid[env, rows].sum(dtype=np.float64))
             # NaN from the warm-up on: an episode that was priced in part has no predicted return.
             priced = np.nan if predicted is None else predicted[env, rows].sum(dtype=np.float64)
             self._predicted_return[env] += float(priced)
@@ -253,6 +267,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self.metrics.log_value(NODES, ray.get_runtime_context().get_node_id(), reduce="item_series", window=1)
         self._increase_sampled_metrics(fragment.steps, finished)
         return episodes
+
+    def _log_games(self, scores: Array) -> None:
+        for score in scores[np.isfinite(scores)]:
+            self.metrics.log_value("game_score_mean", float(score), window=100)
 
     def _end_episode(self, env: int) -> None:
         length = int(self._episode_start[env])
