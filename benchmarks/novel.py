@@ -27,7 +27,8 @@ from rlhp.labeling.judges import BackflipJudge, OneLegJudge
 from rlhp.learn.checkpoint import Checkpoints, load_policy
 from rlhp.learn.evaluate import Act, policy_act, random_act
 from rlhp.metrics import read_metrics
-from rlhp.rollout.envs import make_env, make_vector_env, probe, sim_state
+from rlhp.rollout.envs import make_env, make_vector_env, probe
+from rlhp.rollout.states import sim_state
 from rlhp.rundir import RunDir
 from rlhp.types import Array
 

@@ -12,7 +12,7 @@ Shapes: N environments, T rows, C frames per stack, F frames, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,29 +95,20 @@ def nbytes(array: Array) -> int:
     return kept
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """Stacks [..., T, C, H, W] on their way to another process, as frames [..., T + C - 1, H, W]."""
+class Light:
+    """An array on its way to another process: of a view of frames each frame goes once, and a view arrives."""
 
-    frames: Array
-    depth: int
+    def __init__(self, array: Array) -> None:
+        self._array = array
 
-
-def packed(array: Array) -> Array | Frames:
-    """What to send of an array: of a view of frames, each frame once."""
-    if not slides(array) or array.shape[-3] == 1:
-        return array
-    *lead, rows, depth = array.shape[:-2]
-    shape, strides = (
-        (*lead, rows + depth - 1, *array.shape[-2:]),
-        (*array.strides[: len(lead) + 1], *array.strides[-2:]),
-    )
-    return Frames(np.ascontiguousarray(as_strided(array, shape, strides, writeable=False)), depth)
-
-
-def unpacked(sent: Array | Frames) -> Array:
-    """The inverse of `packed`."""
-    return slide(sent.frames, depth=sent.depth) if isinstance(sent, Frames) else sent
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = self._array
+        if not slides(array) or array.shape[-3] == 1:
+            return np.asarray, (array,)
+        *lead, rows, depth = array.shape[:-2]
+        shape = (*lead, rows + depth - 1, *array.shape[-2:])
+        frames = as_strided(array, shape, (*array.strides[: len(lead) + 1], *array.strides[-2:]), writeable=False)
+        return partial(slide, depth=depth), (np.ascontiguousarray(frames),)
 
 
 class FrameColumn:

@@ -31,6 +31,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "env_steps_per_second": ("steps/s", "Environment steps per second since the last row."),
     "episodes": ("count", "Episodes finished so far."),
     "env_runners/episode_return_mean": ("return", "True return: undiscounted sum of env rewards, recent episodes."),
+    "env_runners/game_score_mean": ("score", "Of recent Atari games, whose ends are hidden: what each paid in all."),
     "env_runners/episode_len_mean": ("steps", "Length of recent episodes."),
     "predicted_return_mean": ("return", "Undiscounted sum of predicted rewards, same episodes."),
     "return_correlation": (

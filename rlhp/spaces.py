@@ -111,7 +111,7 @@ class ObsSpec:
     def unflatten(self, flat: Array) -> dict[str, Array]:
         """Rows -> leaves [B, *O] in their own dtypes: the inverse of `flatten_one`, row by row."""
         if self.picture is not None:
-            return {self.leaves[0].path: np.array(np.moveaxis(flat, 1, -1) if self._channel_last else flat)}
+            return {self.leaves[0].path: np.moveaxis(flat, 1, -1) if self._channel_last else flat}
         out: dict[str, Array] = {}
         start = 0
         for leaf in self.leaves:

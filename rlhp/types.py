@@ -101,7 +101,7 @@ class Segment:
     def __reduce__(self) -> tuple[Any, ...]:
         """Within a cluster stacked pictures travel as frames, each once."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        leaves = {path: frames.packed(leaf) for path, leaf in self.obs.items()}
+        leaves = {path: frames.Light(leaf) for path, leaf in self.obs.items()}
         return _arrived, (fields | {"obs": leaves},)
 
     @property
@@ -121,7 +121,7 @@ class Segment:
 
 
 def _arrived(fields: dict[str, Any]) -> Segment:
-    obs = {path: frames.unpacked(leaf) for path, leaf in fields["obs"].items()}
+    obs = dict(fields["obs"])
     for path, leaf in obs.items():
         if frames.is_stack(leaf.dtype, leaf.shape[1:]):
             obs[path] = frames.join([leaf])  # a copy: one view of Ray's object store would keep a whole offer there

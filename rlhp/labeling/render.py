@@ -2,6 +2,7 @@
 
     its own render, from the states of segments (`rlhp_set_state`, LunarLander) or from what was observed
     MuJoCo, drawn from qpos and qvel: see `rlhp.labeling.mujoco_view`
+    an Atari game played again, in the colours and the size of the console: see `rlhp.rollout.replay`
     the observation, where that is a picture
     a small picture that the env runner kept with every step: see `rlhp.rollout.drawable`
 
@@ -19,6 +20,7 @@ Shapes: K steps, H x W pixels.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Protocol
 
@@ -30,13 +32,20 @@ from rlhp.config import EnvConfig
 from rlhp.configlabeling import ClipsConfig
 from rlhp.labeling import gl
 from rlhp.labeling.classic import WORLDS
+from rlhp.rollout.atari import blanks
 from rlhp.rollout.drawable import CannotDraw, Way, open_picture, way_to_draw
 from rlhp.rollout.envs import make_env, playback_fps
 from rlhp.rollout.lander import put_lander
+from rlhp.rollout.replay import replay
 from rlhp.types import Array, Segment
 
+ROUNDING = 2
+"""Grey levels by which a frame may differ that was shrunk by other code."""
 SPRITES = 256
 """Pixels along the longer edge, up to which a picture is one of sprites rather than drawn in detail."""
+
+
+log = logging.getLogger(__name__)
 
 
 class View(Protocol):
@@ -64,7 +73,7 @@ def check_drawable(env: EnvConfig) -> Way:
         ) from None
     finally:
         made.close()  # type: ignore[no-untyped-call]
-    if way not in ("mujoco", "image"):
+    if way not in ("mujoco", "replay", "image"):
         make_env(env, render_mode="rgb_array").close()  # type: ignore[no-untyped-call]
     return way
 
@@ -82,6 +91,8 @@ def make_view(env: EnvConfig, clips: ClipsConfig, *, backend: gl.Backend = "sche
     if way == "mujoco":
         return _mujoco(made.unwrapped, clips, backend, fps)
     made.close()  # type: ignore[no-untyped-call]
+    if way == "replay":
+        return ReplayView(env, clips, fps)
     if way in ("image", "picture"):
         return PictureView(clips, fps, way)
     return OwnView(make_env(env, render_mode="rgb_array"), clips, fps, way)
@@ -153,6 +164,32 @@ class PictureView:
         if len(pictures) != 1:
             raise CannotDraw(f"segment {segment.id} carries no picture")
         return fitted(as_rgb(pictures[0][: segment.length]), self._clips)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ReplayView:
+    """An Atari game as the console showed it, where playing it again leads to what the policy saw; else the latter."""
+
+    how = "the game, played again"
+
+    def __init__(self, env: EnvConfig, clips: ClipsConfig, fps: int) -> None:
+        self._env, self._clips, self.fps = env, clips, fps
+
+    def frames(self, segment: Segment) -> Array:
+        """As `View.frames`."""
+        seen = segment.obs[""][: segment.length, -1]
+        if segment.state is not None and segment.state_kind == "replay":
+            screens, grey = replay(self._env, segment.state)
+            for top, bottom, left, right in blanks(self._env):
+                grey[:, top:bottom, left:right] = 0
+            if np.abs(grey - seen).max() <= ROUNDING:
+                return fitted(screens, self._clips)
+            log.warning(
+                "segment %s is another game when it is played again; it is shown as the policy saw it", segment.id
+            )
+        return fitted(as_rgb(seen), self._clips)
 
     def close(self) -> None:
         """Nothing is held."""

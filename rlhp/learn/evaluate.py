@@ -15,9 +15,9 @@ import torch
 from ray.rllib.core.columns import Columns
 
 from rlhp.config import EnvConfig
+from rlhp.rollout.acting import as_seen, executed_actions
 from rlhp.rollout.envs import make_vector_env
 from rlhp.rollout.normalize import RunningMoments
-from rlhp.rollout.runner import as_seen, executed_actions
 from rlhp.types import Array
 
 Act = Callable[[Array], Array]

@@ -9,7 +9,9 @@ import numpy as np
 
 from rlhp.config import EnvConfig
 from rlhp.learn.evaluate import Act
-from rlhp.rollout.envs import make_vector_env, needs_pictures, sim_state, state_kind
+from rlhp.rollout.envs import make_vector_env, needs_pictures
+from rlhp.rollout.replay import GameLog
+from rlhp.rollout.states import states_of
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 
@@ -20,16 +22,16 @@ def play_episode(
     """The first `steps` steps (or fewer, where the episode ends) as one segment; it carries no env reward."""
     vector: Any = make_vector_env(env, num_envs=1, vectorize="sync", pictures=needs_pictures(env))
     try:
-        act, inner = make_act(vector), vector.envs[0]
-        kind = state_kind(inner)
+        act = make_act(vector)
+        kind, read = states_of(vector, draws_clips=True)
         obs, _ = vector.reset(seed=[seed])
         seen = [np.array(obs[0])]
         actions: list[Array] = []
         states: list[Array] = []
         ended = False
         while len(actions) < steps and not ended:
-            if kind != "none":
-                states.append(np.asarray(sim_state(inner)))
+            if read is not None:
+                states.append(read()[0])
             executed = act(np.asarray(obs))
             obs, _, terminated, truncated, _ = vector.step(executed)
             ended = bool(terminated[0] or truncated[0])
@@ -37,6 +39,11 @@ def play_episode(
             seen.append(np.array(obs[0]))
     finally:
         vector.close()
+    state = np.stack(states) if states else None
+    if kind == "replay" and state is not None:
+        game = GameLog()
+        game.add(state[:, 0], np.stack(actions))
+        state = game.state(0, len(actions))
     return Segment(
         id=name,
         run=name,
@@ -52,6 +59,6 @@ def play_episode(
         env_steps=0,
         terminated=ended and bool(terminated[0]),
         truncated=ended and bool(truncated[0]),
-        state=np.stack(states) if states else None,
+        state=state,
         state_kind=kind,
     )

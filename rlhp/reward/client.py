@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from rlhp.frames import Light
 from rlhp.reward.service import NoRewardYet
 from rlhp.types import Array
 
@@ -65,7 +66,7 @@ class Replicas:
 
     def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
         """As `RewardModel.label`; waits for ever rather than returning a wrong number."""
-        refs = (ray.put(obs), ray.put(actions))
+        refs = (ray.put(Light(obs)), ray.put(actions))
         holding = f"{obs.shape[0] * obs.shape[1]} unlabelled steps"
         result: tuple[Array, int] = self._call("label", refs, {"version": version}, holding)
         return result

@@ -88,8 +88,9 @@ class AtariGames(VectorEnv[Array, Array, Array]):
         game = game_of(config)
         assert game is not None
         self._games = _vector(config, game, count)
-        self._blank = blanked(game, size=atari.size) if atari.blank_score else ()
+        self._blank = blanks(config)
         self._limit = limit_of(config)
+        self.can_replay = can_replay(config)
         shape = (atari.stack, atari.size, atari.size)
         self.num_envs = count
         self.single_observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
@@ -163,7 +164,7 @@ class AtariGame(gym.Env[Array, Any]):
 
     def __init__(self, config: EnvConfig, *, render_mode: str | None = None) -> None:
         self._games = AtariGames(config, count=1)
-        self.config = config
+        self._config = config
         self.observation_space = self._games.single_observation_space
         self.action_space = self._games.single_action_space
         self.render_mode = render_mode
@@ -171,9 +172,9 @@ class AtariGame(gym.Env[Array, Any]):
         self._max_episode_steps = limit_of(config)
 
     @property
-    def begun(self) -> int:
-        """As `AtariGames.begun`."""
-        return int(self._games.begun[0])
+    def can_replay(self) -> bool:
+        """Whether chance has no part in the game, so that the same actions play it again: `rlhp.rollout.replay`."""
+        return can_replay(self._config)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """A new game."""
@@ -194,6 +195,17 @@ class AtariGame(gym.Env[Array, Any]):
 def limit_of(config: EnvConfig) -> int:
     """Steps after which an episode is truncated."""
     return config.max_episode_steps or LIMIT_FRAMES // config.atari.frame_skip
+
+
+def can_replay(config: EnvConfig) -> bool:
+    """Whether the same actions play the same game, and are numbers."""
+    return config.atari.sticky_actions == 0 and not config.kwargs.get("continuous", False)
+
+
+def blanks(config: EnvConfig) -> tuple[Region, ...]:
+    """What is blanked in the frames of this game."""
+    game = game_of(config)
+    return blanked(game, size=config.atari.size) if game is not None and config.atari.blank_score else ()
 
 
 def blanked(game: str, *, size: int) -> tuple[Region, ...]:

@@ -4,6 +4,7 @@ state      `rlhp_state()` and `rlhp_set_state(state)`, both of the environment's
 mujoco     qpos, qvel and time are enough
 lander     so are the bodies and the ground of Gymnasium's LunarLander
 observed   the observation says all that is to be seen in Gymnasium's small worlds
+replay     an Atari game is played again: see `rlhp.rollout.replay`
 image      the observation is a picture
 picture    nothing of these, but it draws itself: a small picture is kept with every step, which may cost many times
            the step; so the first environment of each runner alone is drawn, and asked about
@@ -20,7 +21,7 @@ import numpy as np
 from rlhp.rollout.lander import is_lander
 from rlhp.types import Array, Segment
 
-Way = Literal["state", "mujoco", "lander", "observed", "image", "picture"]
+Way = Literal["state", "mujoco", "lander", "observed", "replay", "image", "picture"]
 
 SMALL_WORLDS = (
     "CartPoleEnv", "PendulumEnv", "AcrobotEnv", "MountainCarEnv", "Continuous_MountainCarEnv",
@@ -52,6 +53,8 @@ def way_to_draw(env: gym.Env[Any, Any]) -> Way:
         return "lander"
     if name in SMALL_WORLDS and home.startswith(("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")):
         return "observed"
+    if getattr(inner, "can_replay", False):
+        return "replay"
     if _is_picture(env.observation_space):
         return "image"
     if draws_itself:

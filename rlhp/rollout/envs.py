@@ -11,21 +11,20 @@ here imports torch or ray, so a labeler can draw with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
 from rlhp.rollout.atari import AtariGame, AtariGames, game_of
 from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
-from rlhp.rollout.lander import is_lander, lander_state
 from rlhp.rollout.lookup import bare_env, registered
+from rlhp.rollout.states import state_kind
 from rlhp.rollout.tasks import EndlessEpisode, HiddenTermination, known_task
 from rlhp.spaces import Spaces, describe
 from rlhp.types import Array
@@ -154,63 +153,6 @@ def needs_pictures(config: EnvConfig) -> bool:
         return False
     finally:
         env.close()  # type: ignore[no-untyped-call]
-
-
-def state_kind(env: Env) -> str:
-    """`hook` where the unwrapped environment has a method `rlhp_state`, `mujoco` for MuJoCo, `lander` for Gymnasium's
-    LunarLander, `picture` where one is kept of each step, else `none`."""
-    if isinstance(env, Pictured):
-        return "picture"
-    inner = env.unwrapped
-    if callable(getattr(inner, "rlhp_state", None)):
-        return "hook"
-    if is_lander(inner):
-        return "lander"
-    data = getattr(inner, "data", None)
-    return "mujoco" if all(isinstance(getattr(data, name, None), np.ndarray) for name in ("qpos", "qvel")) else "none"
-
-
-def sim_state(env: Env) -> Array | None:
-    """[S] float64 simulator state: what `rlhp_state` returns, MuJoCo's qpos, qvel and time; None for others."""
-    return None if state_kind(env) == "none" else state_reader(env)()
-
-
-def state_reader(env: Env) -> Callable[[], Array]:
-    """Reads the simulator state of this environment, which has one, again and again."""
-    inner: Any = env.unwrapped
-
-    def hook() -> Array:
-        state = np.array(inner.rlhp_state(), dtype=np.float64)
-        if state.ndim != 1:
-            raise ValueError(f"rlhp_state() returns a one-dimensional array of numbers, got shape {state.shape}")
-        return state
-
-    def mujoco() -> Array:
-        data = inner.data
-        return np.concatenate((data.qpos, data.qvel, (data.time,)))
-
-    def lander() -> Array:
-        return np.array(lander_state(inner), dtype=np.float64)
-
-    if isinstance(env, Pictured):
-        return env.picture
-    return {"hook": hook, "lander": lander}.get(state_kind(env), mujoco)
-
-
-def states_of(envs: VecEnv, *, draws_clips: bool) -> tuple[str, Callable[[], Array] | None]:
-    """The kind of simulator states [N, S] that these environments have, and what reads them; `none` and None for others.
-
-    Of Atari games only people want any, and theirs is the number of frames before a game's first step, else 0: with the
-    actions that is enough to play it again, see `rlhp.rollout.replay`.
-    """
-    if isinstance(envs, AtariGames):
-        games = envs
-        return ("replay", lambda: games.begun[:, None].astype(np.float64)) if draws_clips else ("none", None)
-    singles = list(getattr(envs, "envs", ()))
-    if not singles or state_kind(singles[0]) == "none":
-        return "none", None
-    readers = [state_reader(env) for env in singles]
-    return state_kind(singles[0]), lambda: np.stack([read() for read in readers])
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):

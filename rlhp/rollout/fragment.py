@@ -18,7 +18,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from rlhp.frames import packed, unpacked
+from rlhp.frames import Light
 from rlhp.types import Array
 
 
@@ -61,12 +61,12 @@ class Observations(InfiniteLookbackBuffer):  # type: ignore[misc]  # RLlib is un
     """RLlib's buffer, which on its way to the learner holds each frame of stacked pictures once."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, ({**self.__dict__, "data": packed(self.data)},)
+        return _arrived, ({**self.__dict__, "data": Light(self.data)},)
 
 
 def _arrived(state: dict[str, Any]) -> InfiniteLookbackBuffer:
     buffer = InfiniteLookbackBuffer()
-    buffer.__dict__.update(state, data=unpacked(state["data"]))
+    buffer.__dict__.update(state)
     return buffer
 
 

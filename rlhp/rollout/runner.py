@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import ray
 import torch
@@ -26,12 +25,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rlhp.frames import FrameColumn
 from rlhp.reward.client import RewardSource
+from rlhp.rollout.acting import as_seen, executed_actions
 from rlhp.rollout.context import RunnerContext, SegmentSink
 from rlhp.rollout.drawable import has_pictures
-from rlhp.rollout.envs import make_vector_env, needs_pictures, states_of
+from rlhp.rollout.envs import make_vector_env, needs_pictures
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
+from rlhp.rollout.states import states_of
 from rlhp.types import Array, Segment
 
 SPARE_ROWS = 16
@@ -299,20 +300,3 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def get_metrics(self) -> Any:
         """RLlib's, without the episode objects: returns were summed while stepping."""
         return self.metrics.reduce()
-
-
-def as_seen(obs: Array) -> Array:
-    """Observations that are not normalised, as a policy takes them: float32, pictures as they are."""
-    return obs if obs.dtype == np.uint8 else obs.astype(np.float32)
-
-
-def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:
-    """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an evaluation."""
-    if isinstance(space, gym.spaces.Box):
-        scaled = space.low + (sampled + 1.0) * 0.5 * (space.high - space.low)
-        clipped: Array = np.minimum(np.maximum(scaled, space.low), space.high)  # np.clip asks around first
-        return clipped.astype(space.dtype, copy=False)
-    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        shifted: Array = (sampled + np.asarray(space.start)).astype(np.int64)
-        return shifted
-    raise TypeError(f"no such action space: {space}")

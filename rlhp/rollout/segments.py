@@ -15,6 +15,7 @@ import numpy as np
 
 from rlhp import frames
 from rlhp.rollout.fragment import Fragment, Piece
+from rlhp.rollout.replay import GameLog
 from rlhp.spaces import ObsSpec
 from rlhp.types import Array, Segment, segment_id
 
@@ -30,6 +31,8 @@ class _Running:
     kept_from: int = 0
     """Episode step of the first kept row."""
     columns: dict[str, list[Array]] = field(default_factory=dict)
+    log: GameLog = field(default_factory=GameLog)
+    """Of a game that is to be played again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class SegmentCutter:
         if running is None or running.episode != episode:
             running = _Running(episode, next_start=int(self._rng.integers(self._length)))
             self._running[piece.env] = running
-        self._extend(running, fragment, piece, predicted)
+        self._extend(running, fragment, piece, predicted, origin)
         while running.next_start + self._length <= running.steps:
             yield self._cut(running, running.next_start, self._length, piece, fragment, origin)
             running.next_start += self._length
@@ -81,14 +84,18 @@ class SegmentCutter:
         else:
             self._forget(running)
 
-    def _extend(self, running: _Running, fragment: Fragment, piece: Piece, predicted: Array | None) -> None:
+    def _extend(
+        self, running: _Running, fragment: Fragment, piece: Piece, predicted: Array | None, origin: Origin
+    ) -> None:
         rows = slice(piece.first, piece.stop)
         columns = {
             "obs": fragment.obs[piece.env, rows],
             "actions": fragment.executed[piece.env, rows],
             "env_reward": fragment.env_reward[piece.env, rows],
         }
-        if fragment.state is not None:
+        if fragment.state is not None and origin.state_kind == "replay":
+            running.log.add(fragment.state[piece.env, rows, 0], columns["actions"])
+        elif fragment.state is not None:
             columns["state"] = fragment.state[piece.env, rows]
         unknown = np.full(piece.stop - piece.first, np.nan, np.float32)
         columns["predicted"] = unknown if predicted is None else predicted[piece.env, rows]
@@ -110,6 +117,9 @@ class SegmentCutter:
         obs = _joined("obs", [known_obs[: length + 1], last_obs[: length + 1 - len(known_obs)]])
         predicted = rows["predicted"].astype(np.float32)
         known = origin.reward_version is not None and bool(np.isfinite(predicted).all())
+        state = np.array(rows["state"]) if "state" in rows else None
+        if origin.state_kind == "replay":
+            state = running.log.state(start, start + length)
         ends_here = piece.done and start + length == running.steps
         return Segment(
             id=segment_id(
@@ -128,8 +138,8 @@ class SegmentCutter:
             env_steps=origin.env_steps,
             terminated=ends_here and bool(fragment.terminated[piece.env, piece.stop - 1]),
             truncated=ends_here and bool(fragment.truncated[piece.env, piece.stop - 1]),
-            state=np.array(rows["state"]) if "state" in rows else None,
-            state_kind=origin.state_kind if "state" in rows else "none",
+            state=state,
+            state_kind="none" if state is None else origin.state_kind,
         )
 
     def _forget(self, running: _Running) -> None:

@@ -21,6 +21,7 @@ RUNNERS = {
     "predicted_std": "reward/predicted_std",
     "segments_dropped": "segments/dropped",
     "segments_short": "segments/short",
+    "game_score_mean": "env_runners/game_score_mean",
 }
 """RLlib's name, or that of our env runner -> ours."""
 HIDDEN = {"fatal", "waiting_for", "beat", "reward/fit_seconds", "labels/trainable", "labels/duplicates"}

@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from rlhp.config import EnvConfig
-from rlhp.rollout.envs import make_env, sim_state, state_kind
+from rlhp.rollout.envs import make_env
+from rlhp.rollout.states import sim_state, state_kind
 from rlhp.spaces import describe
 from rlhp.types import Array, Segment
 

@@ -14,7 +14,8 @@ from rlhp.config import EnvConfig, TeacherConfig
 from rlhp.configfile import load
 from rlhp.labeling.judges import BackflipJudge, Judge, OneLegJudge
 from rlhp.labeling.teacher import make_teacher
-from rlhp.rollout.envs import make_env, sim_state, state_kind
+from rlhp.rollout.envs import make_env
+from rlhp.rollout.states import sim_state, state_kind
 from rlhp.types import Answer, Array, Query, Segment, decode, encode
 
 pytest.importorskip("mujoco", reason="the judges look at bodies with mujoco, which is not installed")

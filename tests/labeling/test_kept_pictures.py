@@ -13,7 +13,8 @@ from rlhp.labeling.render import make_view
 from rlhp.learn.evaluate import random_act
 from rlhp.learn.play import play_episode
 from rlhp.rollout.drawable import PICTURE_BYTES, PICTURE_SIDE, CannotDraw, Pictured, open_picture, way_to_draw
-from rlhp.rollout.envs import make_env, make_vector_env, needs_pictures, probe, state_kind
+from rlhp.rollout.envs import make_env, make_vector_env, needs_pictures, probe
+from rlhp.rollout.states import state_kind
 from rlhp.types import Array
 from tests.labeling.drawn import Dot
 from tests.small_runs import env_runner, small

@@ -46,7 +46,7 @@ def test_a_dict_observation_has_one_column_per_leaf(tmp_path: Path) -> None:
     assert same(PreferenceDataset.open(dataset.path).segment(stored.id), stored)
     schema = pq.read_schema(the_part(dataset, "segments"))
     assert {"obs.camera", "obs.goal/x", "obs.gear", "act"} <= set(schema.names)
-    assert schema.field("obs.camera").metadata == {b"dtype": b"|u1", b"shape": b"[2, 4, 4]", b"order": b"C"}
+    assert schema.field("obs.camera").metadata == {b"dtype": b"|u1", b"shape": b"[2, 4, 4]", b"order": b"frames"}
 
 
 def test_the_header_says_what_the_arrays_mean(dataset: PreferenceDataset) -> None:

@@ -14,13 +14,8 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
-from rlhp.rollout.envs import (
-    make_env,
-    probe,
-    sim_state,
-    state_kind,
-    variable_length_warning,
-)
+from rlhp.rollout.envs import make_env, probe, variable_length_warning
+from rlhp.rollout.states import sim_state, state_kind
 from rlhp.spaces import describe
 
 OWN = "tests.rollout.example_envs:"

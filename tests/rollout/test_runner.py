@@ -19,8 +19,9 @@ from ray.tune.registry import register_env
 
 from rlhp.config import RunConfig
 from rlhp.learn.settings import algorithm_config
+from rlhp.rollout.acting import executed_actions
 from rlhp.rollout.envs import make_env, probe
-from rlhp.rollout.runner import EPISODES, ColumnarEnvRunner, executed_actions
+from rlhp.rollout.runner import EPISODES, ColumnarEnvRunner
 from rlhp.types import Array
 from tests.environments import LENGTH
 from tests.small_runs import action_space, env_runner, small
