@@ -16,6 +16,7 @@ from ray.rllib.core.columns import Columns
 
 from rlhp.config import EnvConfig
 from rlhp.rollout.acting import as_seen, executed_actions
+from rlhp.rollout.atari import game_of
 from rlhp.rollout.envs import make_vector_env
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.types import Array
@@ -43,8 +44,13 @@ class Evaluation:
 
 
 def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
-    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured."""
+    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured.
+
+    Of Atari an episode is one game, and its return the game's score, as they are reported everywhere.
+    """
     count = min(episodes, 10)
+    if game_of(env) is not None:
+        env = env.model_copy(update={"hide_termination": False})
     vector: Any = make_vector_env(env, num_envs=count, vectorize="sync")
     try:
         vector.action_space.seed(seed)
@@ -56,8 +62,8 @@ def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, s
         lengths: list[list[int]] = [[] for _ in range(count)]
         total, steps, was_done = np.zeros(count), np.zeros(count, int), np.zeros(count, bool)
         while any(len(returns[k]) < quota[k] for k in range(count)):
-            obs, reward, terminated, truncated, _ = vector.step(act(np.asarray(obs)))
-            total += np.where(was_done, 0.0, reward)
+            obs, reward, terminated, truncated, info = vector.step(act(np.asarray(obs)))
+            total += np.where(was_done, 0.0, info.get("score", reward))
             steps += ~was_done
             done = (terminated | truncated) & ~was_done
             for k in np.flatnonzero(done):

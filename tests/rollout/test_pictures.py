@@ -12,7 +12,9 @@ from rlhp.config import RunConfig
 from rlhp.configlabeling import ClipsConfig
 from rlhp.frames import nbytes, slides
 from rlhp.labeling.render import make_view
+from rlhp.learn.evaluate import evaluate, random_act
 from rlhp.rollout.replay import replay, steps_of
+from rlhp.rollout.runner import EPISODES
 from rlhp.types import Array, Segment, decode, encode
 from tests.small_runs import env_runner, small
 
@@ -45,23 +47,23 @@ def same(one: Segment, other: Segment) -> bool:
     )
 
 
-@pytest.mark.parametrize("hidden", [True, False])
-def test_segments_keep_each_frame_once_and_come_back_the_same(hidden: bool) -> None:
-    segments = collected(game(hidden=hidden, limit=70), steps=270, times=2)
-    assert len(segments) > 9
+@pytest.mark.parametrize(("hidden", "limit", "steps"), [(True, 70, 25), (False, 20, 20)])
+def test_segments_keep_each_frame_once_and_come_back_the_same(hidden: bool, limit: int, steps: int) -> None:
+    segments = collected(game(hidden=hidden, limit=limit), steps=150, times=2)
+    assert len(segments) > 6
     for segment in segments:
         obs = segment.obs[""]
-        assert obs.shape == (26, 4, 84, 84)
+        assert obs.shape == (steps + 1, 4, 84, 84)
         assert slides(obs)
-        assert nbytes(obs) == 29 * FRAME
+        assert nbytes(obs) == (steps + 4) * FRAME
         sent = cloudpickle.dumps(segment)
-        assert len(sent) < 30 * FRAME
+        assert len(sent) < (steps + 5) * FRAME
         arrived = cloudpickle.loads(sent)
-        assert nbytes(arrived.obs[""]) == 29 * FRAME
+        assert nbytes(arrived.obs[""]) == nbytes(obs)
         assert same(arrived, segment)
         assert same(decode(encode(segment)), segment)
     starts = [segment.obs[""][0] for segment in segments if segment.start == 0]
-    assert starts, "the first windows begin at a random offset, so some begin with the episode"
+    assert bool(starts) == (limit < 25), "the windows of longer episodes begin at a random offset"
     assert all((stack == stack[0]).all() for stack in starts)
 
 
@@ -81,18 +83,20 @@ def test_what_is_learned_from_and_priced_are_the_same_stacks_each_frame_once() -
 
 
 def test_a_return_is_the_game_s_score_and_not_the_clipped_reward() -> None:
-    config = game("Qbert", limit=100)
-    runner, _, basket = env_runner(config)
-    returns = []
-    for _ in range(3):
-        runner.warm_up(120)
-        metrics = runner.get_metrics()
-        returns += [episode[0] for episode in metrics["rlhp_episodes"].peek()]
+    runner, _, basket = env_runner(game("Qbert", limit=100))
+    runner.sample(num_timesteps=330, explore=True)
+    returns = [true for true, *_ in runner.metrics.peek(EPISODES)]
     runner.stop()
     assert max(returns) >= 25
     paid = [segment.env_reward for segment in basket.segments if segment.env_reward is not None]
     assert paid
     assert max(reward.max() for reward in paid) <= 1
+
+
+def test_an_evaluation_plays_whole_games_and_reports_their_scores() -> None:
+    found = evaluate(lambda envs: random_act(envs), game("Qbert", limit=400).env, episodes=2, seed=0)
+    assert all(length < 400 for length in found.lengths)
+    assert all(score >= 25 and score % 25 == 0 for score in found.returns)
 
 
 def test_a_segment_is_drawn_as_the_console_showed_it_by_playing_its_game_again() -> None:
