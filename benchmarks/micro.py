@@ -34,12 +34,12 @@ from rlhp import configfile
 from rlhp.config import RewardConfig, RunConfig
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.settings import algorithm_config
+from rlhp.memory import keep_freed_memory
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
 from rlhp.rollout.envs import make_env, probe
-from rlhp.running.memory import keep_freed_memory
 from rlhp.running.ray_cluster import ray_cluster
 from rlhp.types import Preference
 

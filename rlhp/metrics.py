@@ -78,6 +78,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "learner/entropy": ("nats", "Entropy of the policy."),
     "learner/kl": ("nats", "KL divergence from the policy that sampled."),
     "learner/explained_variance": ("share", "Variance of returns explained by the value function."),
+    "memory/learner_mb": ("MB", "Of the process that runs the learner, without what it shares, as all of these."),
+    "memory/env_runner_mb": ("MB", "Of the env runner that takes most."),
+    "memory/reward_model_mb": ("MB", "Of the reward model that takes most."),
+    "memory/query_actor_mb": ("MB", "Of the query actor, which holds the candidates."),
+    "memory/reward_trainer_mb": ("MB", "Of the reward trainer, which holds what was asked about."),
+    "memory/clip_renderer_mb": ("MB", "Of the clip renderer, without the process that draws."),
     "time/sample_seconds": ("s", "Sampling, per iteration."),
     "time/learn_seconds": ("s", "Learner updates, per iteration."),
 }

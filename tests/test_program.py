@@ -36,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 ON_THE_CLOCK = {
     "wall_seconds", "env_steps_per_second", "labels/per_minute", "queue/oldest_age_seconds",
     "reward/label_wait_ms", "reward/label_us_per_step", "time/sample_seconds", "time/learn_seconds",
+    "memory/learner_mb", "memory/env_runner_mb",
 }  # fmt: skip
 ENDLESS = {"total_env_steps": 10**7}
 

@@ -24,6 +24,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rlhp.frames import FrameColumn
+from rlhp.memory import resident_mb
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.acting import as_seen, executed_actions
 from rlhp.rollout.context import RunnerContext, SegmentSink
@@ -39,7 +40,6 @@ SPARE_ROWS = 16
 """Room in a fragment of pictures for rows that are resets, before its memory is taken anew."""
 EPISODES = "rlhp_episodes"
 """Metric key: one (true return, predicted return, length) per finished episode; NaN for a return nobody predicted."""
-
 NODES = "rlhp_nodes"
 """Metric key: the Ray node of each runner that collected a fragment."""
 
@@ -92,9 +92,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
-        self._state_kind, self._read_states = "none", None
-        if context.preferences:
-            self._state_kind, self._read_states = states_of(self.env, draws_clips=context.draws_clips)
+        self._state_kind, self._read_states = states_of(self.env, draws_clips=context.draws_clips)
+        if not context.preferences:
+            self._state_kind, self._read_states = "none", None
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
@@ -125,6 +125,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if self.config.num_env_runners == 0:
             self._moments.fold()  # a single runner merges with itself
         fragment = self._collect(num_timesteps, explore=explore)
+        self.metrics.log_value("memory_mb", resident_mb(), reduce="max", window=1)
         if not self._context.preferences:
             return self._finish(fragment, rewards=self._control_reward(fragment), version=None, learn=True)
         assert self.reward_source is not None, "a preference run needs a reward model before it samples"

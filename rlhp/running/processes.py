@@ -21,6 +21,7 @@ from rlhp.config import RunConfig
 from rlhp.labeling.clips import ClipRenderer
 from rlhp.labeling.painter import Painter
 from rlhp.labeling.quality import Watch
+from rlhp.memory import keep_freed_memory, resident_mb
 from rlhp.query.actor import QueryActor
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
@@ -33,7 +34,6 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rundir import RunDir
 from rlhp.running.background import Background
-from rlhp.running.memory import keep_freed_memory
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 
@@ -109,7 +109,7 @@ class RewardModelProcess(RewardModel):
 
     def status(self) -> dict[str, Any]:
         """As `RewardModel.status`, and the process id."""
-        return {**super().status(), "pid": os.getpid()}
+        return {**super().status(), "pid": os.getpid(), "memory_mb": resident_mb()}
 
 
 def trainer_name(run: str) -> str:
@@ -159,7 +159,7 @@ class QueryProcess:
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), **self._role.status(), "pid": os.getpid()}
+        return {**self._background.status(), **self._role.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
 
 
 class ClipProcess:
@@ -174,7 +174,7 @@ class ClipProcess:
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), "pid": os.getpid()}
+        return {**self._background.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
 
 
 def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
@@ -218,7 +218,7 @@ class TrainerProcess:
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), "pid": os.getpid()}
+        return {**self._background.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
 
     def newest(self) -> bytes | None:
         """The newest published weights, for a reward model that has just come up."""

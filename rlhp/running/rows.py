@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhp.memory import resident_mb
+
 LEARNER = {
     "policy_loss": "learner/policy_loss",
     "vf_loss": "learner/vf_loss",
@@ -22,6 +24,7 @@ RUNNERS = {
     "segments_dropped": "segments/dropped",
     "segments_short": "segments/short",
     "game_score_mean": "env_runners/game_score_mean",
+    "memory_mb": "memory/env_runner_mb",
 }
 """RLlib's name, or that of our env runner -> ours."""
 HIDDEN = {"fatal", "waiting_for", "beat", "reward/fit_seconds", "labels/trainable", "labels/duplicates"}
@@ -40,6 +43,7 @@ def learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, Any]:
         del row["learner/kl"]
     row["time/sample_seconds"] = number(timers.get("env_runner_sampling_timer"))
     row["time/learn_seconds"] = number(timers.get("learner_update_timer"))
+    row["memory/learner_mb"] = number(resident_mb())
     return row
 
 
@@ -57,6 +61,17 @@ def status_row(status: Mapping[str, Any], *, env_steps: int) -> dict[str, Any]:
         # A run that goes on from a checkpoint may be behind its reward: then that is not stale at all.
         row["reward/staleness_steps"] = max(0, env_steps - published)
     return row
+
+
+def memory_numbers(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Memory by role, of several replicas the most, from what each process says of itself."""
+    most: dict[str, float] = {}
+    for name, status in statuses.items():
+        role = name.rstrip("0123456789 ").replace(" ", "_")
+        megabytes = number(status.get("memory_mb"))
+        if megabytes is not None:
+            most[f"memory/{role}_mb"] = max(megabytes, most.get(f"memory/{role}_mb", 0.0))
+    return most
 
 
 def returns_row(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rlhp.query.actor import QueryActor
 from rlhp.query.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.running.labelers import Labelers
+from rlhp.running.rows import memory_numbers
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +219,13 @@ class ClusterServices:
         """The last known numbers of every role, by metric name."""
         roles = ("clip renderer", "query actor", "reward trainer")
         numbers = {name: value for role in roles for name, value in self._known.get(role, {}).items()} | self._numbers
-        numbers.pop("pid", None)
-        return {**numbers, "labels/per_minute": self._rate(numbers.get("labels/answered", 0))}
+        for name in ("pid", "memory_mb"):
+            numbers.pop(name, None)
+        return {
+            **numbers,
+            **memory_numbers(self._known),
+            "labels/per_minute": self._rate(numbers.get("labels/answered", 0)),
+        }
 
     def pids(self) -> dict[str, Any]:
         """Process ids by role, for `rlhp status`."""

@@ -25,7 +25,7 @@ FRAME = 84 * 84
 
 def game(name: str = "Breakout", *, hidden: bool = True, limit: int = 150, **changes: Any) -> RunConfig:
     env = {"id": f"ALE/{name}-v5", "hide_termination": hidden, "max_episode_steps": limit}
-    query = {"segment_length": 25, "pool": 100}
+    query = {"segment_length": min(25, limit), "pool": 100}
     learner = {"network": "cnn_small", "train_batch_size": 90, "minibatch_size": 45}
     reward = {"network": "cnn_small"}
     return small(env=env, query=query, learner=learner, reward=reward, clips={"enabled": True}, **changes)

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process that will want it again.
+"""How much memory this process takes, and that freed memory stays with the process that will want it again.
 
 A gradient step of the reward ensemble takes and frees some thirty arrays of a few megabytes. The C library gives such
 arrays back to the kernel at once and gets them anew, page by page: thousands of page faults per step, a fifth of its
@@ -8,6 +8,9 @@ time. Within these limits it keeps them.
 from __future__ import annotations
 
 import ctypes
+import math
+import os
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Their numbers in glibc's malloc.h."""
@@ -22,3 +25,15 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT_BYTES)) and bool(mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def resident_mb() -> float:
+    """Megabytes of memory that are this process's own; NaN where the system does not tell.
+
+    What it shares with others, as pages of Ray's object store that it has looked at, is not counted.
+    """
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    except (OSError, ValueError):
+        return math.nan
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -13,7 +13,7 @@ import resource
 import sys
 import threading
 import numpy as np
-from rlhp.running.memory import keep_freed_memory
+from rlhp.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
