@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     cost,
+    games,
     labelers,
     micro,
     novel,
@@ -44,6 +45,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("reward_alone", reward_alone.section),
     ("cost", cost.section),
     ("sampling", sampling.section),
+    ("games", games.section),
     ("micro", micro.section),
     ("novel", novel.section),
     ("rendering", rendering.section),

@@ -92,9 +92,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
-        self._state_kind, self._read_states = states_of(self.env, draws_clips=context.draws_clips)
-        if not context.preferences:
-            self._state_kind, self._read_states = "none", None
+        found = states_of(self.env, draws_clips=context.draws_clips) if context.preferences else ("none", None)
+        self._state_kind, self._read_states = found
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
@@ -132,11 +131,11 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         started = time.perf_counter()
         rewards, version = self.reward_source.label(fragment.obs[:, :-1], fragment.executed)
         waited = time.perf_counter() - started
-        self.metrics.log_value("label_wait_ms", 1e3 * waited, window=20)
-        self.metrics.log_value("label_us_per_step", 1e6 * waited / fragment.steps, window=20)
         priced = rewards[fragment.valid]
-        self.metrics.log_value("predicted_mean", float(priced.mean()), window=20)
-        self.metrics.log_value("predicted_std", float(priced.std()), window=20)
+        said = {"label_wait_ms": 1e3 * waited, "label_us_per_step": 1e6 * waited / fragment.steps}
+        said |= {"predicted_mean": float(priced.mean()), "predicted_std": float(priced.std())}
+        for name, value in said.items():
+            self.metrics.log_value(name, value, window=20)
         self.metrics.log_value("reward_version", float(version), reduce="min", window=1)
         return self._finish(fragment, rewards=rewards, version=version, learn=True)
 
@@ -171,7 +170,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             row["env_reward"] = np.where(row["valid"], reward, np.float32("nan"))
             if "score" in info:
                 row["score"] = info["score"]
-                self._log_games(info["game_score"])
+                for score in info["game_score"][np.isfinite(info["game_score"])]:
+                    self.metrics.log_value("game_score_mean", float(score), window=100)
             # The row after an episode's end is its reset: whatever it reports as done belongs to no step.
             row["terminated"] = terminated & row["valid"]
             row["truncated"] = truncated & row["valid"]
@@ -269,10 +269,6 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self.metrics.log_value(NODES, ray.get_runtime_context().get_node_id(), reduce="item_series", window=1)
         self._increase_sampled_metrics(fragment.steps, finished)
         return episodes
-
-    def _log_games(self, scores: Array) -> None:
-        for score in scores[np.isfinite(scores)]:
-            self.metrics.log_value("game_score_mean", float(score), window=100)
 
     def _end_episode(self, env: int) -> None:
         length = int(self._episode_start[env])
