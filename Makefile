@@ -50,7 +50,9 @@ check: setup ## lint, format, types, import direction, generated pages; seconds,
 bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: hours, alone
 	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
 	$(BIN)/python -m benchmarks.rendering
+	$(BIN)/python -m benchmarks.key_press
 	$(BIN)/python -m benchmarks.labelers
+	$(BIN)/python -m benchmarks.by_page
 	$(BIN)/python -m benchmarks.novel_clip
 	$(BIN)/python -m benchmarks.report
 

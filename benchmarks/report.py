@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    by_page,
     cost,
     games,
+    key_press,
     labelers,
     micro,
     novel,
@@ -49,6 +51,8 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("micro", micro.section),
     ("novel", novel.section),
     ("rendering", rendering.section),
+    ("by_page", by_page.section),
+    ("key_press", key_press.section),
     ("labelers", labelers.section),
 )
 """Name of the rows, and what draws them; one without rows is left out."""
