@@ -67,6 +67,8 @@ def serve(
         address = address_of(listening, tls=certificate is not None)
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
             say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
+            if not place.loopback and certificate is None:
+                say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
             server.run(sockets=[listening])
 
 

@@ -179,7 +179,9 @@ def test_beyond_this_machine_nobody_is_served_before_somebody_has_a_token(
     assert "can be reached from other machines, and run" in capsys.readouterr().err
     assert cli.run(["labeler", "add", "ann", *where]) == 0
     token = capsys.readouterr().out.splitlines()[0].partition("#token=")[2]
-    with serving(queue, "--host", "0.0.0.0", "--port", "0") as (_, address):
+    with serving(queue, "--host", "0.0.0.0", "--port", "0") as (process, address):
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("without https tokens can be read on their way")
         local = f"http://127.0.0.1:{address.rpartition(':')[2].rstrip('/')}"
         assert httpx.get(local + "/api/run").status_code == 401
         with Tab(local, token=token) as ann:
