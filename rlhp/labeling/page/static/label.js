@@ -23,7 +23,9 @@ class Labeling {
     this.outbox = new Outbox(`${run.run}/${run.labeler}`);
     this.deck = new Deck(panel.stages());
     this.presence = new Presence();
-    this.given = run.history.toReversed(); // what can be undone, the newest last
+    // What can be undone, the newest last: what the server knows, and what an earlier visit left unsent.
+    const known = [...run.history.toReversed(), ...this.outbox.bodies.filter(({ rev }) => rev)];
+    this.given = known.map(({ query, rev }) => ({ query, rev }));
     this.undoing = 0;
     this.lastUndo = Promise.resolve();
     this.note = "";
@@ -134,6 +136,7 @@ class Labeling {
       if (!newest) return panel.say("There is no answer left to undo.");
       const reply = await call("/api/undo", { page: this.page, ...newest });
       this.given.pop();
+      panel.online();
       if (!reply.lease) return panel.say(reply.message);
       this.#offStage();
       this.deck.unshift({ ...reply.lease, previous: reply.choice });
@@ -203,11 +206,7 @@ class Labeling {
   async #signInAgain() {
     if (this.outbox.held) return;
     this.outbox.held = true;
-    function same(one, other) {
-  return one.query === other.query && one.rev === other.rev;
-}
-
-const run = await signedIn({ onAway: (error) => panel.offline(error.message, this.outbox.size) });
+    const run = await signedIn({ onAway: (error) => panel.offline(error.message, this.outbox.size) });
     if (run.labeler !== this.run.labeler) return location.reload();
     this.outbox.held = false;
     this.outbox.flush();
@@ -232,6 +231,7 @@ const run = await signedIn({ onAway: (error) => panel.offline(error.message, thi
     if (!this.presence.here || !this.deck.leases.length) return;
     try {
       const { extended } = await call("/api/leases/extend", { page: this.page });
+      panel.online();
       if (extended < Math.min(2, this.deck.leases.length)) this.fill();
     } catch (error) {
       this.#failed(error);

@@ -24,6 +24,11 @@ export class Outbox extends EventTarget {
     return this.entries.size;
   }
 
+  /** What is on its way, oldest first. */
+  get bodies() {
+    return [...this.entries.values()].map(({ body }) => body);
+  }
+
   /** Whether this is still on its way. */
   has(id) {
     return this.entries.has(id);
