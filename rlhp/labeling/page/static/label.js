@@ -24,8 +24,8 @@ class Labeling {
     this.deck = new Deck(panel.stages());
     this.presence = new Presence();
     // What can be undone, the newest last: what the server knows, and what an earlier visit left unsent.
-    const known = [...run.history.toReversed(), ...this.outbox.bodies.filter(({ rev }) => rev)];
-    this.given = known.map(({ query, rev }) => ({ query, rev }));
+    const unsent = this.outbox.bodies.filter((one) => one.rev && !run.history.some((other) => same(one, other)));
+    this.given = [...run.history.toReversed(), ...unsent.map(({ query, rev }) => ({ query, rev }))];
     this.undoing = 0;
     this.lastUndo = Promise.resolve();
     this.note = "";
