@@ -78,7 +78,10 @@ class LabelsConfig(Section):
         description="Labelers asked about each query. The majority counts, a tie where there is none; the budget "
         "counts the query once.",
     )
-    instruction: str = Field(default="", description="What labelers are told to judge by; shown above the clips.")
+    instruction: str = Field(
+        default="",
+        description="What labelers are told to judge by, above the clips; its first sentence is the headline.",
+    )
 
 
 class ClipsConfig(Section):

@@ -20,8 +20,9 @@ Revision = Annotated[int, Field(ge=1, le=10_000)]
 Choice = Literal["left", "right", "tie", "incomparable"]
 Strength = Literal["slight", "clear"]
 Reason = Literal[
-    "missing", "closed", "draining", "teachers", "clips", "others", "collecting", "spent", "answered", "empty", "paused"
-]
+    "missing", "starting", "closed", "draining", "teachers", "clips", "others", "collecting", "spent", "answered",
+    "empty", "paused",
+]  # fmt: skip
 
 
 class Message(BaseModel):

@@ -49,6 +49,8 @@ def _nothing_open(stats: QueueStats, facts: Mapping[str, str]) -> Waiting:
         return Waiting(reason="spent", detail=f"all {budget} questions of the run are answered; thank you")
     if stats.state == "draining":
         return Waiting(reason="draining", detail="the run is ending: nothing new is asked")
+    if "phase" not in facts and not stats.admitted:
+        return Waiting(reason="starting", detail="its processes are being started")
     allowed = number(facts, "allowed")
     if facts.get("phase") != "learning":
         pool, target = number(facts, "segments"), number(facts, "segments_wanted")

@@ -42,8 +42,10 @@ def stats(**counts: Any) -> QueueStats:
             "all 40 questions so far are answered; more come while the policy learns",
         ),
         ({"asked": 30}, LEARNING, "empty", "the next questions are being chosen"),
-        ({}, {}, "empty", "the next questions are being chosen"),
-        ({}, {"segments": "many", "segments_wanted": "500"}, "empty", "the next questions are being chosen"),
+        ({}, {}, "starting", "its processes are being started"),
+        ({}, HUMAN, "starting", "its processes are being started"),
+        ({"admitted": 3}, HUMAN, "empty", "the next questions are being chosen"),
+        ({}, {**WARM, "segments": "many"}, "empty", "the next questions are being chosen"),
     ],
 )  # fmt: skip
 def test_why_there_is_nothing_to_answer(

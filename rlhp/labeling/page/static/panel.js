@@ -8,6 +8,7 @@ const WORTH_SAYING = new Set(["extra", "conflict", "denied", "gone"]);
 const OVER = new Set(["closed", "spent", "teachers"]);
 const REASONS = {
   missing: "This run has not begun",
+  starting: "This run is starting",
   closed: "This run is over",
   draining: "This run is ending",
   teachers: "Teachers answer this run",
@@ -25,16 +26,22 @@ export function stages() {
   return [...document.querySelectorAll(".stage")];
 }
 
-/** Who is asked what. */
+/** Who is asked what: the first sentence is the question, the rest decides where that is not enough. */
 export function introduce(run) {
   document.title = `${run.run} · label`;
   element("run").textContent = run.run;
   element("env").textContent = run.env ?? "";
   element("labeler").textContent = run.labeler;
-  element("instruction").textContent = run.instruction || QUESTION;
+  const [, question, criteria] = run.instruction.match(/^(.+?[.?!])\s+(.+)$/s) ?? [null, run.instruction || QUESTION, ""];
+  element("instruction").textContent = question;
+  element("criteria").textContent = criteria;
+  element("criteria").hidden = !criteria;
   element("strength").hidden = !run.strength;
   for (const link of document.querySelectorAll("[data-admin]")) link.hidden = !run.admin;
 }
+
+// In a hand it is cut after two lines until it is touched.
+element("criteria").addEventListener("click", ({ target }) => target.classList.toggle("whole"));
 
 /** One line for everybody, read aloud by screen readers. */
 export function say(text) {
@@ -62,8 +69,10 @@ export function seen(lease) {
 export function waiting(what) {
   if (!what) return;
   const [, done, all] = what.detail.match(/(\d+)\/(\d+)/) ?? [];
-  set("reason", REASONS[what.reason] ?? what.reason);
-  set("detail", all ? `${done} of ${all}` : sentence(what.detail));
+  const reason = REASONS[what.reason] ?? what.reason;
+  const detail = all ? `${done} of ${all}` : sentence(what.detail);
+  set("reason", reason);
+  set("detail", detail === reason ? "" : detail);
   element("gathered").hidden = !all;
   if (all) Object.assign(element("gathered"), { max: all, value: done });
   element("stay").hidden = OVER.has(what.reason);

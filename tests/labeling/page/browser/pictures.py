@@ -24,7 +24,7 @@ from rlhp.labeling.video import encode
 from rlhp.query.labelers import Labelers
 from rlhp.query.server import EmbeddedRedis
 from rlhp.rundir import RunDir
-from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, Asking, Served, opened, playing, press
+from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, ROOT, Asking, Served, opened, playing, press
 
 DESK = ViewportSize(width=1280, height=832)
 HAND = ViewportSize(width=390, height=844)
@@ -119,7 +119,7 @@ def main(folder: Path, like: Path) -> None:
             redis.url,
             name="cheetah",
             strength="yes",
-            instruction="Make the cheetah run to the right",
+            instruction=configfile.load(ROOT / "configs" / "halfcheetah.yaml").labels.instruction,
             budget="80",
             segments="120",
             segments_wanted="500",

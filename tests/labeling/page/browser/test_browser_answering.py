@@ -14,10 +14,12 @@ from tests.labeling.page.browser.parts import Asking, Served, opened, playing, p
 
 pytestmark = pytest.mark.browser
 
+INSTRUCTION = "Which runner moves further to the right? Speed alone counts. Nearly the same distance is a tie."
+
 
 @pytest.fixture(scope="module")
 def run(redis_url: str) -> Iterator[Asking]:
-    run = Asking(redis_url, lease_seconds=20.0, strength="yes", instruction="Make the cheetah run to the right")
+    run = Asking(redis_url, lease_seconds=20.0, strength="yes", instruction=INSTRUCTION)
     yield run
     run.close()
 
@@ -72,7 +74,8 @@ def test_each_arrow_is_an_answer(run: Asking, label: Page, key: str, choice: str
 
 def test_the_task_is_on_top(label: Page) -> None:
     playing(label)
-    expect(label.get_by_role("heading", level=1)).to_have_text("Make the cheetah run to the right")
+    expect(label.get_by_role("heading", level=1)).to_have_text("Which runner moves further to the right?")
+    expect(label.locator("#criteria")).to_have_text("Speed alone counts. Nearly the same distance is a tie.")
 
 
 def test_a_button_answers_like_its_key(run: Asking, label: Page) -> None:
