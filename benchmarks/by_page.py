@@ -99,6 +99,7 @@ class Person:
                 timeout=2000,
             )
         except Error:
+            self.page.mouse.move(*np.random.default_rng().integers(1, 99, 2).tolist())  # a page nobody touches sleeps
             return
         query, began = str(shown.json_value()), time.monotonic()
         key = judged(self.clips.pop(f"{query}/left"), self.clips.pop(f"{query}/right"))

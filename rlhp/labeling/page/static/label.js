@@ -4,6 +4,7 @@
  */
 
 import { Deck } from "./deck.js";
+import { Given } from "./given.js";
 import { describe, listen } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import * as panel from "./panel.js";
@@ -14,6 +15,8 @@ const SPEEDS = { slow: 0.5, normal: 1, fast: 2 };
 const ANSWERS = new Set(["left", "right", "tie", "incomparable"]);
 const STANDS = new Set(["ok", "late", "extra", "same"]);
 const POLL_MS = 1000;
+const DOZE_MS = 5000;
+const READY = { reason: "ready", detail: "press any key, or tap, to see them" };
 const UNDO_WAIT_MS = 3000;
 
 class Labeling {
@@ -23,9 +26,7 @@ class Labeling {
     this.outbox = new Outbox(`${run.run}/${run.labeler}`);
     this.deck = new Deck(panel.stages());
     this.presence = new Presence();
-    // What can be undone, the newest last: what the server knows, and what an earlier visit left unsent.
-    const unsent = this.outbox.bodies.filter((one) => one.rev && !run.history.some((other) => same(one, other)));
-    this.given = [...run.history.toReversed(), ...unsent.map(({ query, rev }) => ({ query, rev }))];
+    this.given = new Given({ history: run.history, unsent: this.outbox.bodies, depth: run.undo_depth });
     this.undoing = 0;
     this.lastUndo = Promise.resolve();
     this.note = "";
@@ -95,7 +96,7 @@ class Labeling {
       latency_ms: Math.round(performance.now() - lease.shownAt),
       replays: this.deck.onStage?.restarts ?? 0,
     };
-    this.given = [...this.given, { query, rev }].slice(-this.run.undo_depth);
+    this.given.add(lease);
     this.#settle(`${query}/${rev}`, "/api/answers", body);
     panel.answered(choice, body.strength);
   }
@@ -132,10 +133,10 @@ class Labeling {
     try {
       await Promise.race([this.outbox.flush(), new Promise((resolve) => setTimeout(resolve, UNDO_WAIT_MS))]);
       if (this.outbox.size) return panel.say("Undo has to wait: your last answer has not reached the server yet.");
-      const newest = this.given.at(-1);
+      const { newest } = this.given;
       if (!newest) return panel.say("There is no answer left to undo.");
       const reply = await call("/api/undo", { page: this.page, ...newest });
-      this.given.pop();
+      this.given.remove(newest);
       panel.online();
       if (!reply.lease) return panel.say(reply.message);
       this.#offStage();
@@ -184,7 +185,7 @@ class Labeling {
 
   #delivered({ entry, reply, error }) {
     panel.unsent(this.outbox.size);
-    if (!STANDS.has(reply?.status)) this.given = this.given.filter((each) => !same(each, entry.body));
+    if (!STANDS.has(reply?.status)) this.given.remove(entry.body);
     if (error) panel.say(`The server refused an answer: ${error.message}`);
     if (reply) panel.result(reply);
     if (reply?.progress) panel.progress(reply.progress);
@@ -241,6 +242,22 @@ class Labeling {
   #sleep() {
     this.deck.onStage?.pause();
     panel.asleep(true);
+    this.#doze();
+  }
+
+  /** Nobody is there and nothing on stage: say when that is worth a key, without taking queries from others. */
+  async #doze() {
+    while (this.presence.asleep && !this.deck.first) {
+      try {
+        const facts = await call("/api/progress");
+        panel.progress(facts);
+        if (this.presence.asleep) panel.waiting(facts.waiting ?? READY);
+        panel.online();
+      } catch (error) {
+        this.#failed(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, DOZE_MS));
+    }
   }
 
   #wake() {
@@ -279,10 +296,6 @@ class Labeling {
     panel.elapsed(this.deck.onStage?.elapsed ?? 0);
     requestAnimationFrame(() => this.#tick());
   }
-}
-
-function same(one, other) {
-  return one.query === other.query && one.rev === other.rev;
 }
 
 const run = await signedIn({ onAway: (error) => panel.offline(error.message, 0) });

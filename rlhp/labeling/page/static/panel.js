@@ -13,6 +13,7 @@ const REASONS = {
   draining: "This run is ending",
   teachers: "Teachers answer this run",
   clips: "Clips are being drawn",
+  ready: "Clips are ready",
   others: "Others are at work",
   collecting: "Collecting segments",
   spent: "All questions are asked",

@@ -171,3 +171,19 @@ def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Serve
     assert playing(page) == query
     press(page, "ArrowLeft")
     until(lambda: asking.queue.stats().answered == 1)
+
+
+def test_a_page_that_waited_too_long_says_that_clips_are_ready_and_leaves_them_to_others_meanwhile(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    page.clock.install()
+    opened(page, served.address)
+    expect(page.locator("#reason")).to_have_text("This run is starting")
+    page.clock.fast_forward("02:05")
+    says(page, "nobody was here")
+    asking.ask(2)
+    page.clock.fast_forward("00:06")
+    expect(page.locator("#reason")).to_have_text("Clips are ready")
+    assert asking.queue.stats().leased == 0
+    page.mouse.move(50, 50)
+    playing(page)
