@@ -14,10 +14,8 @@ import { Away, call, signedIn } from "./session.js";
 const SPEEDS = { slow: 0.5, normal: 1, fast: 2 };
 const ANSWERS = new Set(["left", "right", "tie", "incomparable"]);
 const STANDS = new Set(["ok", "late", "extra", "same"]);
-const POLL_MS = 1000;
-const DOZE_MS = 5000;
+const [POLL_MS, DOZE_MS, UNDO_WAIT_MS] = [1000, 5000, 3000];
 const READY = { reason: "ready", detail: "press any key, or tap, to see them" };
-const UNDO_WAIT_MS = 3000;
 
 class Labeling {
   constructor(run) {
@@ -163,8 +161,8 @@ class Labeling {
     this.filling = true;
     try {
       const reply = await call("/api/leases", { page: this.page });
-      const settled = (lease) => this.outbox.has(`${lease.query}/${lease.rev}`); // by an answer that is on its way
-      this.deck.merge(reply.leases.filter((lease) => !settled(lease)), { afresh });
+      const open = ({ query, rev }) => !this.outbox.has(`${query}/${rev}`); // by no answer that is on its way
+      this.deck.merge(reply.leases.filter(open), { afresh });
       this.waiting = reply.waiting;
       panel.progress(reply.progress);
       panel.waiting(reply.waiting);
