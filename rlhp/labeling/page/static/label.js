@@ -37,7 +37,7 @@ class Labeling {
 
   #wire() {
     this.outbox.addEventListener("delivered", ({ detail }) => this.#delivered(detail));
-    this.outbox.addEventListener("delayed", ({ detail }) => this.#delayed(detail.error));
+    this.outbox.addEventListener("delayed", ({ detail }) => this.#failed(detail.error));
     this.deck.addEventListener("ready", () => this.show());
     this.deck.addEventListener("stopped", () => panel.paused(true));
     this.deck.addEventListener("unplayable", ({ detail }) => this.#unplayable(detail));
@@ -190,12 +190,8 @@ class Labeling {
     if (entry.body.page === this.page) this.fill();
   }
 
-  #delayed(error) {
-    panel.unsent(this.outbox.size);
-    this.#failed(error);
-  }
-
   #failed(error) {
+    panel.unsent(this.outbox.size);
     if (error instanceof Away) return panel.offline(error.message, this.outbox.size);
     if (error.status === 401) return this.#signInAgain();
     panel.say(error.message);
