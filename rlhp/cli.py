@@ -238,6 +238,7 @@ def doctor(target: Path | None) -> int:
 
 rlhp.add_command(jobcommands.submit)
 rlhp.add_command(jobcommands.job)
+rlhp.add_command(jobcommands.tune)
 rlhp.add_command(commands.serve)
 rlhp.add_command(commands.labeler)
 rlhp.add_command(exchange.export)

@@ -50,6 +50,18 @@ def load(path: str | Path, *, sets: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(error.problems) from None
 
 
+def load_data(path: str | Path, *, without: str) -> tuple[dict[str, Any], Any]:
+    """The plain data in `path` and what it extends, without one top-level key, and that key's own value.
+
+    ConfigError where a file cannot be read; nothing is checked yet.
+    """
+    try:
+        data, _ = _read(Path(path), above=())
+    except yamlfile.YamlError as error:
+        raise ConfigError(error.problems) from None
+    return data, data.pop(without, None)
+
+
 def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[str, str] | None = None) -> RunConfig:
     """The configuration in plain data; `places` says where each dotted key was written."""
     merged: dict[str, Any] = copy.deepcopy(dict(data))

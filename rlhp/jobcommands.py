@@ -1,4 +1,4 @@
-"""The commands for clusters elsewhere: `rlhp submit` and `rlhp job`."""
+"""The commands for clusters: `rlhp submit`, `rlhp job`, `rlhp tune`."""
 
 from __future__ import annotations
 
@@ -124,6 +124,30 @@ def stop(run: str, address: str | None) -> int:
     state = cluster.stop(newest)
     click.echo(f"job {newest}: {state}")
     return 0 if state in jobs.ENDED else 1
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--num-samples", type=click.IntRange(min=1), default=1, show_default=True, help="Draws; a grid each.")
+@click.option("--at-once", type=click.IntRange(min=1), help="Most trials at a time; otherwise as many as fit.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of every trial.")
+@click.option("--name", help="Name of the sweep; otherwise file name and time.")
+def tune(config: Path, num_samples: int, at_once: int | None, sets: tuple[str, ...], name: str | None) -> int:
+    """Train with values drawn from the `search:` of a config, and rank the runs."""
+    from rlhp import places, tuning
+
+    settings, search = tuning.load(config, sets=sets)
+    name = name or places.timed(config.stem)
+    trials = tuning.sweep(settings, search, name=name, samples=num_samples, at_once=at_once, say=click.echo)
+    for trial in trials:
+        values = ", ".join(f"{key}={_short(value)}" for key, value in trial.values.items())
+        end = f"failed: {trial.error}" if trial.error else f"true return {trial.true_return:.1f}"
+        click.echo(f"{end:<24} {values}  {trial.run}")
+    return int(any(trial.error for trial in trials))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _follow(cluster: object, name: str, run: str) -> int:

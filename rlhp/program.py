@@ -88,8 +88,18 @@ LAST_ANSWERS_SECONDS = 20.0
 """How long the end of a run waits for the reward trainer to put the last answers on disk."""
 
 
-def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bool = False) -> Summary:
-    """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached."""
+def train(
+    config: RunConfig,
+    *,
+    rundir: RunDir,
+    resume: bool = False,
+    serial: bool = False,
+    watch: Callable[[dict[str, Any]], None] | None = None,
+) -> Summary:
+    """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached.
+
+    `watch` is handed every row of metrics.
+    """
     config = config.model_copy(update={"name": rundir.name})
     facts = check(config, resume=resume)
     torch.set_num_threads(1)
@@ -116,6 +126,7 @@ def train(config: RunConfig, *, rundir: RunDir, resume: bool = False, serial: bo
         loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
+        loop.watch = watch
         loop.watchdog = stack.enter_context(_watchdog(config, services, serial=serial))
         restarts.run(loop, make_algorithm)
         if stop.is_set():

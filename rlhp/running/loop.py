@@ -69,6 +69,8 @@ class Loop:
     display: Display
     stop: threading.Event
     films: Films | None = None
+    watch: Callable[[dict[str, Any]], None] | None = None
+    """Whoever wants every row too, as a sweep does."""
     progress: Progress = field(default_factory=Progress)
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
 
@@ -212,6 +214,8 @@ class Loop:
         self._last_row = (now, progress.env_steps)
         self.metrics.write(row)
         self.display.update(row)
+        if self.watch is not None:
+            self.watch(row)
 
     def evaluate(self, *, seed: int) -> Evaluation:
         """The present policy's true return."""

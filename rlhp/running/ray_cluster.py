@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +56,7 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
     # Ray puts every worker behind everything else; env runners are as urgent as the learner that waits for them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
-        with _without_noise(), _explained(address):
+        with _without_noise(), _explained(address), _own_signals():
             # With no address Ray would look for a cluster on this machine, and refuse to be given CPUs if there is one.
             _init(address=address or "local", **local)
         yield
@@ -72,6 +74,20 @@ def _init(**options: Any) -> None:
             if SLOW_START not in str(error) or attempt == STARTS:
                 raise
             log.warning("Ray did not come up in time, start %d of %d", attempt, STARTS)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray makes SIGTERM an exit at once, without a checkpoint: what was to be done about it is put back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
