@@ -15,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from rlhp import cli, configfile
+from rlhp import cli, configfile, tuning
 from rlhp.config import RunConfig
 from rlhp.running.room import bundles
 
@@ -246,4 +246,7 @@ def test_every_command_in_these_files_can_be_parsed(where: str, arguments: list[
         configfile.parse({"env": {"id": "E"}}, sets=[text])
     config = parsed.params.get("config")
     if isinstance(config, Path) and "/" in str(config) and "NAME" not in str(config):
-        configfile.load(ROOT / config)
+        if command.name == "tune":
+            tuning.load(ROOT / config, sets=parsed.params["sets"])
+        else:
+            configfile.load(ROOT / config)
