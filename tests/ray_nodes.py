@@ -16,7 +16,6 @@ QUIET = {"include_dashboard": False}
 def nodes(*workers: dict[str, Any], head: dict[str, Any] | None = None) -> Iterator[Any]:
     """A `ray.cluster_utils.Cluster` whose head has no CPU; each worker is the arguments of `add_node`."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine starts one in more than Ray's 30 s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray's own imports and of the sockets that it leaves open
         from ray.cluster_utils import Cluster

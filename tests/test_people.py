@@ -16,10 +16,16 @@ import yaml
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.store import RewardStore
 from rlhp.rundir import RunDir
+from tests.fault_parts import descendants
 from tests.labeling.page.parts import ROOT, Tab
 from tests.small_runs import SMALL
+from tests.sockets import beyond_loopback, listening
 
 LABELS: dict[str, Any] = {"source": "human", "budget": 8, "initial_share": 0.5, "instruction": "Prefer large numbers."}
+
+
+OURS = re.compile(r"(redis|valkey)-server |rlhp serve ")
+"""Of a run's processes those that listen, Ray's own apart: docs/cluster.md says where those listen."""
 
 
 @pytest.mark.slow
@@ -35,6 +41,10 @@ def test_a_run_starts_its_page_and_learns_from_the_answers_given_there(tmp_path:
             line = driver.stdout.readline()
             assert line, said
             said += line
+        ours = [pid for pid, command in descendants(driver.pid).items() if OURS.search(command)]
+        sockets = listening(ours)
+        assert len(sockets) >= 2, "the page and the embedded Redis"
+        assert beyond_loopback(sockets) == []
         answered = _label(found[1], driver)
         said += driver.stdout.read()
         assert driver.wait() == 0, said
