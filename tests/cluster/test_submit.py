@@ -151,10 +151,11 @@ def test_a_run_is_submitted_followed_stopped_and_goes_on_under_its_name(tmp_path
     first = rlhp("submit", "tiny.yaml", "--name", "far", "--no-wait")
     assert first.returncode == 0, first.stderr
     assert "follow it with rlhp job logs far" in first.stdout
+    metrics = tmp_path / "home/runs/far/metrics.jsonl"
     deadline = time.monotonic() + 200
-    while "learning starts" not in rlhp("job", "logs", "far", "--no-wait").stdout:
+    while not (metrics.exists() and '"phase": "learning"' in metrics.read_text()):
         assert time.monotonic() < deadline, rlhp("job", "logs", "far", "--no-wait").stdout
-        time.sleep(1)
+        time.sleep(0.2)
     again = rlhp("submit", "tiny.yaml", "--name", "far", "--no-wait")
     assert (again.returncode, "run far is under way already as job far" in again.stderr) == (2, True)
 
