@@ -30,7 +30,8 @@ NAME = "faults"
 PATIENCE_SECONDS = 300.0
 GROWING = ("env_steps", "labels/answered", "reward/version")
 MORE = [
-    "labels.budget=2000", "labels.initial_share=0.01", "learner.train_batch_size=256", "reward.publish_every_steps=1000", "labels.schedule=constant",
+    "labels.budget=2000", "labels.initial_share=0.01",
+    "learner.train_batch_size=256", "reward.publish_every_steps=1000", "labels.schedule=constant",
 ]  # fmt: skip
 """A row every second or so, and always something to ask."""
 

@@ -54,7 +54,8 @@ class _Keeper:
     def run(self, command: Sequence[str]) -> int:
         before = {number: signal.signal(number, self._hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._child = subprocess.Popen(command)
+            # A session of its own: a signal to our whole group would reach it twice, and Ray's handler takes one.
+            self._child = subprocess.Popen(command, start_new_session=True)
             return self._child.wait()
         finally:
             for number, handler in before.items():
@@ -62,5 +63,5 @@ class _Keeper:
 
     def _hand_on(self, number: int, frame: Any) -> None:
         self.stopping.set()
-        if number == signal.SIGTERM and self._child is not None:  # a terminal sends Ctrl-C to the child too
+        if self._child is not None:
             self._child.send_signal(number)

@@ -66,6 +66,14 @@ def ray_cluster(config: RunConfig, *, cpus: int) -> Iterator[None]:
 
 def _init(**options: Any) -> None:
     """Ray allows a node half a minute to come up, which a machine that does much else may need."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _start(options)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray's own end the process at once
+            signal.signal(number, handler)
+
+
+def _start(options: dict[str, Any]) -> None:
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
