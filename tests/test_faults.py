@@ -59,9 +59,9 @@ def test_the_run_goes_on_when_processes_are_there_and_say_nothing(driver: Driver
     assert "going on from the checkpoint at" in driver.output.read_text()
 
 
-def test_ctrl_c_ends_it_with_a_checkpoint_and_every_answer_on_disk(driver: Driver) -> None:
+def test_sigterm_ends_it_with_a_checkpoint_and_every_answer_on_disk(driver: Driver) -> None:
     driver.until(lambda: driver.newest("reward/version") >= 2)
-    driver.interrupt()
+    driver.process.terminate()  # as a job that is stopped
     assert driver.wait() == 130
     said = driver.output.read_text()
     assert "stopping after this iteration, with a checkpoint; Ctrl-C again stops at once" in said
