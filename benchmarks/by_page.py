@@ -147,7 +147,7 @@ def measure(seed: int, browser: Browser) -> dict[str, Any]:
 def section() -> str:
     """The table for docs/benchmarks.md."""
     found = [row for row in rows.read(NAME) if row["task"] == TASK]
-    arms = tables.found("headline")[TASK]
+    arms = {arm: tables.older("headline", TASK, arm) for arm in ("preferences", CONTROL)}
     chance, control = tables.by_chance(arms), tables.returns(arms[CONTROL])
     oracle = recovered(tables.returns(arms["preferences"]), control, chance)
     page = recovered(tables.returns(found), control, chance)

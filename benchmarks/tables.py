@@ -36,7 +36,7 @@ def _rows(suite: str, task: str, arm: str, *, config_sha256: str | None = None) 
     return [row for _, row in sorted(newest.items())]
 
 
-def _older(suite: str, task: str, arm: str) -> list[Row]:
+def older(suite: str, task: str, arm: str) -> list[Row]:
     """The rows of the config before, where the present one was not measured yet."""
     hashes = [row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)]
     return _rows(suite, task, arm, config_sha256=hashes[-1]) if hashes else []
@@ -64,7 +64,7 @@ def headline() -> str:
     tasks = found("headline")
     older = [task for task in SUITES["headline"].tasks if set(tasks.get(task, {})) != set(SUITES["headline"].arms)]
     for task in older:
-        tasks[task] = {arm: some for arm in SUITES["headline"].arms if (some := _older("headline", task, arm))}
+        tasks[task] = {arm: some for arm in SUITES["headline"].arms if (some := older("headline", task, arm))}
     lines = [
         "## Learning from preferences, distributed", "", "    python -m benchmarks.learning --suite headline", "",
         "`rlhp train CONFIG` as a user runs it: Ray actors, Redis, a teacher process. True return of the final policy, "
