@@ -23,7 +23,7 @@ def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers() -> None:
             "atari": {"size": 42, "stack": 3},
         },
         rollout={"num_envs_per_env_runner": 2},
-        labels={"budget": 6, "teacher": {"name": "oracle"}},
+        labels={"budget": 16, "initial_share": 0.75, "teacher": {"name": "oracle"}},
         query={"segment_length": 10},
         reward={"network": "cnn_small", "pretrain_epochs": 1},
         learner={"network": "cnn_small", "total_env_steps": 300},
@@ -36,7 +36,7 @@ def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers() -> None:
     assert max(row.get("reward/version", 0) for row in rows) >= 1
     assert any(np.isfinite(row.get("predicted_return_mean", np.nan)) for row in rows)
     dataset = PreferenceDataset.open(rundir.path)
-    assert len(dataset.preferences()) >= 3
+    assert len(dataset.preferences()) >= 12
     for preference in dataset.preferences():
         for segment in (preference.first, preference.second):
             assert segment.obs[""].shape == (11, 3, 42, 42)
