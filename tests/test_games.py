@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
 
 
-def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers() -> None:
+def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers(tmp_path: Path) -> None:
     config = small(
+        runs_dir=str(tmp_path),
         env={
             "id": "ALE/Breakout-v5", "hide_termination": True, "termination_penalty": 1.0, "max_episode_steps": 40,
             "atari": {"size": 42, "stack": 3},
