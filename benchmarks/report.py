@@ -18,6 +18,7 @@ from benchmarks import (
     pixels,
     plots,
     rendering,
+    resume_trials,
     reward_alone,
     rows,
     sampling,
@@ -54,6 +55,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("by_page", by_page.section),
     ("key_press", key_press.section),
     ("labelers", labelers.section),
+    ("resume", resume_trials.section),
 )
 """Name of the rows, and what draws them; one without rows is left out."""
 

@@ -179,9 +179,17 @@ def label(
 
 
 @rlhp.command()
-@_run
-def status(run: Path) -> None:
-    """Say what a run is doing, and why nothing is happening."""
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--address", metavar="HOST:PORT", help="Ask a Ray cluster: RUN is then a name, and may be left out.")
+def status(run: Path | None, address: str | None) -> None:
+    """Say what a run is doing, who is at work for it where, and why nothing is happening."""
+    if address is not None:
+        from rlhp.running import remote
+
+        click.echo(remote.report(address, run=None if run is None else run.name))
+        return
+    if run is None:
+        raise click.UsageError("give a run directory, or the address of a Ray cluster with --address HOST:PORT")
     from rlhp import status as status_
     from rlhp.rundir import RunDir
 
@@ -194,7 +202,8 @@ def status(run: Path) -> None:
 @click.option("--explore/--no-explore", default=None, help="Sample actions; otherwise evaluation.explore of the run.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the evaluation episodes.")
 @click.option("--video", type=click.Path(path_type=Path), help="Draw an episode: a .webm, .mp4 or .png, and a .json.")
-def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None) -> None:
+@click.option("--best", is_flag=True, help="The checkpoint of the highest true return instead of the newest.")
+def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None, best: bool) -> None:
     """Measure the true return of a run's newest policy."""
     rundir, settings = _opened(run)
     from rlhp import program
@@ -205,6 +214,7 @@ def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, v
         explore=settings.evaluation.explore if explore is None else explore,
         seed=seed,
         video=video,
+        best=best,
     )
     for name, value in result.items():
         click.echo(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")

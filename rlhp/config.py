@@ -12,14 +12,15 @@ from pydantic import Field, model_validator
 
 from rlhp.configcluster import RayConfig, RedisConfig
 from rlhp.configenv import AtariConfig, EnvConfig
+from rlhp.configkeeping import CheckpointConfig, EvaluationConfig, WatchConfig
 from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
 from rlhp.convolution import Network
 
-__all__ = [  # those of rlhp.configcluster, configenv and configlabeling too
+__all__ = [  # those of rlhp.configcluster, configenv, configkeeping and configlabeling too
     "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig",
     "PageConfig", "QualityConfig", "QueryConfig", "RayConfig", "RedisConfig", "RewardConfig", "RolloutConfig",
-    "RunConfig", "Section", "TeacherConfig",
+    "RunConfig", "Section", "TeacherConfig", "WatchConfig",
 ]  # fmt: skip
 
 Positive = Field(gt=0)
@@ -199,21 +200,6 @@ class LearnerConfig(Section):
     )
 
 
-class EvaluationConfig(Section):
-    """How the policy's true return is measured."""
-
-    episodes: int = Field(default=10, ge=1, description="Episodes per evaluation.")
-    every_env_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: end only.")
-    explore: bool = Field(default=False, description="Sample actions instead of taking the most likely one.")
-
-
-class CheckpointConfig(Section):
-    """What survives a crash."""
-
-    every_env_steps: int | None = Field(default=50_000, ge=1, description="Steps between checkpoints; null: end only.")
-    keep: int = Field(default=2, ge=1, description="Newest checkpoints kept.")
-
-
 class RunConfig(Section):
     """One run."""
 
@@ -237,6 +223,7 @@ class RunConfig(Section):
     ray: RayConfig = Field(default_factory=RayConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    watch: WatchConfig = Field(default_factory=WatchConfig)
     tensorboard: bool = Field(default=True, description="Write TensorBoard events beside metrics.jsonl.")
 
     @model_validator(mode="after")
@@ -276,6 +263,11 @@ class RunConfig(Section):
         if self.labels.share_env_reward is not None:
             return self.labels.share_env_reward
         return self.labels.source == "oracle"
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint of the highest true return is kept."""
+        return self.labels.source != "human" if self.checkpoint.keep_best is None else self.checkpoint.keep_best
 
     @property
     def draws_clips(self) -> bool:

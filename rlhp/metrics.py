@@ -68,6 +68,11 @@ METRICS: dict[str, tuple[str, str]] = {
     "reward/l2": ("weight", "Weight of the L2 penalty, mean over members."),
     "reward/train_accuracy": ("share", "Training preferences ranked right, ties excluded."),
     "reward/heldout_accuracy": ("share", "Preferences ranked right by members not trained on them, ties excluded."),
+    "reward/segment_correlation": (
+        "-1 to 1",
+        "Pearson correlation of env and predicted rewards, summed over segments of the pool under one reward version; "
+        "only where env rewards are shared with teachers.",
+    ),
     "reward/calibration_error": ("share", "Mean gap between predicted and observed P(first preferred), held out."),
     "reward/predicted_mean": ("reward", "Mean predicted reward per step, recently."),
     "reward/predicted_std": ("reward", "Standard deviation of predicted rewards, recently."),
@@ -90,6 +95,19 @@ METRICS: dict[str, tuple[str, str]] = {
 """Name -> unit, meaning."""
 
 
+GAUGES = {
+    "rlhp_quiet_seconds": "Seconds since an env step, an answer or a reward version.",
+    "rlhp_actor_up": "1 where the actor can be spoken to, 0 while it is away.",
+    "rlhp_actor_restarts": "How often Ray started the actor again.",
+}
+"""What is exported to Prometheus beside the metrics; those of actors by actor and node."""
+
+
+def prometheus_name(name: str) -> str:
+    """`env_runners/episode_return_mean` as a name that Prometheus takes; Ray puts another `ray_` in front."""
+    return "rlhp_" + name.replace("/", "_")
+
+
 class MetricsWriter:
     """Appends rows to a run's `metrics.jsonl` and to TensorBoard.
 
@@ -98,14 +116,43 @@ class MetricsWriter:
     """
 
     def __init__(self, rundir: RunDir, *, tensorboard: bool) -> None:
+        self._rundir, self._tensorboard = rundir, tensorboard
         _end_on_a_whole_row(rundir.metrics_file)
-        self._file = rundir.metrics_file.open("a", encoding="utf-8")
-        self._events: SummaryWriter | None = None
         self._unknown: set[str] = set()
-        if tensorboard:
+        self._open(after=None)
+
+    def _open(self, *, after: int | None) -> None:
+        self._file = self._rundir.metrics_file.open("a", encoding="utf-8")
+        self._events: SummaryWriter | None = None
+        if self._tensorboard:
             from tensorboardX import SummaryWriter  # half a second of imports that a plain run can do without
 
-            self._events = SummaryWriter(str(rundir.tensorboard))
+            purge = None if after is None else after + 1  # TensorBoard hides what was logged from there on
+            self._events = SummaryWriter(str(self._rundir.tensorboard), purge_step=purge)
+
+    def size(self) -> int:
+        """Bytes written so far: where a resume cuts back to."""
+        self._file.flush()
+        return self._rundir.metrics_file.stat().st_size
+
+    def rewind(self, size: int | None, *, env_steps: int) -> int:
+        """Cut off the rows after the first `size` bytes (None: those of later env steps), of which no policy is left.
+
+        They go to `metrics.undone.jsonl`, and TensorBoard is told to hide them. How many there were.
+        """
+        self.close()
+        file = self._rundir.metrics_file
+        data = file.read_bytes()
+        keep = size if size is not None and data[:size].endswith(b"\n") else _until(data, env_steps)
+        undone = data[keep:]
+        if undone:
+            with self._rundir.undone_metrics_file.open("ab") as stream:
+                stream.write(undone)
+            with file.open("rb+") as stream:
+                stream.truncate(keep)
+                os.fsync(stream.fileno())
+        self._open(after=env_steps)
+        return undone.count(b"\n")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row of numbers (those of numpy too), texts and None, which readers of the file see at once.
@@ -168,6 +215,16 @@ def without_rewinds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             kept = [earlier for earlier in kept if (earlier.get("env_steps") or 0) < steps]
         kept.append(row)
     return kept
+
+
+def _until(data: bytes, env_steps: int) -> int:
+    """Where the first row of later env steps begins."""
+    at = 0
+    for line in data.splitlines(keepends=True):
+        if (json.loads(line).get("env_steps") or 0) > env_steps:
+            break
+        at += len(line)
+    return at
 
 
 def _plain(value: Any) -> Value:

@@ -30,6 +30,7 @@ way round. `serial` runs the same parts in this one process, seeded: the debugge
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -59,8 +60,10 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
+from rlhp.runlog import log_to
 from rlhp.running import restarts
 from rlhp.running.edges import Services
+from rlhp.running.exact import TEACHER, ExactState, Recalled, impossible, said_before, take_back
 from rlhp.running.film import Films, codec_of, draw, take_of
 from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop
@@ -72,7 +75,6 @@ from rlhp.running.processes import (
     QueryProcess,
     TrainerProcess,
     clip_renderer,
-    log_to,
     trainer_name,
 )
 from rlhp.running.ray_cluster import hush, ray_cluster
@@ -80,7 +82,7 @@ from rlhp.running.reward_models import RewardModels
 from rlhp.running.room import local_cpus, refuse_too_small
 from rlhp.running.services import ClusterServices, SerialServices
 from rlhp.running.summary import Summary, finish
-from rlhp.running.watchdog import Watchdog
+from rlhp.running.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +103,13 @@ def train(
     `watch` is handed every row of metrics.
     """
     config = config.model_copy(update={"name": rundir.name})
+    if serial:  # else the last bit of a matrix product depends on where in memory its factors lie
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     facts = check(config, resume=resume)
     torch.set_num_threads(1)
     with ExitStack() as stack:
         stack.enter_context(rundir.running())
-        stack.enter_context(log_to(rundir, "driver"))
+        stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         display = LiveTable(config=config, rundir=rundir)
         stack.callback(display.close)
         if config.preferences and (warning := variable_length_warning(facts)):
@@ -121,26 +125,32 @@ def train(
                 stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
-        make_algorithm, services = stack.enter_context(build(config, rundir, facts, queue, display.message))
+        make_algorithm, services, exact = stack.enter_context(build(config, rundir, facts, queue, display.message))
         films = Films(config, rundir, facts, say=display.message)
-        loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films)
+        notes = services.notes if isinstance(services, ClusterServices) else dict
+        quiet = config.watch.quiet_seconds
+        watching = Watching(rundir, say=display.message, quiet_seconds=quiet, notes=notes, also=watch)
+        stack.enter_context(watching)
+        loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films, watching.look, exact)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
-        loop.watch = watch
-        loop.watchdog = stack.enter_context(_watchdog(config, services, serial=serial))
+        loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
         restarts.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")
         return finish(loop, interrupted=stop.is_set())
 
 
-def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: Path | None = None) -> dict[str, Any]:
-    """The true return of a run's newest saved policy, and a film of it; ValueError where there is none to play."""
+def evaluate(
+    rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: Path | None = None, best: bool = False
+) -> dict[str, Any]:
+    """The true return of a run's newest saved policy (or its best), and a film; ValueError where there is none."""
     hush()
     config = rundir.config()
     if video is not None:
         codec_of(config.clips, video)
-    newest = Checkpoints(rundir.checkpoints, keep=config.checkpoint.keep).newest()
+    checkpoints = Checkpoints.of(config, rundir)
+    newest = checkpoints.best() if best else checkpoints.newest()
     if newest is None:
         raise ValueError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
     facts = probe(config.env)
@@ -160,17 +170,21 @@ def evaluate(rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: 
     }
 
 
-Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None]]
+Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None, ExactState | None]]
 Say = Callable[[str], None]
 
 
 @contextmanager
 def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
-    """All parts in this process: twice the same seed and name give identical numbers."""
+    """All parts in this process: twice the same seed and name give identical numbers, and so does a resume."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
     with ray_cluster(config, cpus=1), ExitStack() as stack:
-        algorithm = _learner(config, rundir, facts)
-        services = None
+        newest, repeatable = Checkpoints.of(config, rundir).fetch(), impossible(config) is None
+        # One that was killed before it did anything is as good as new.
+        begun = rundir.info().resumed if newest is not None or rundir.has_rows else 0
+        algorithm = _learner(config, facts, begun=begun)
+        point = take_back(config, rundir, newest, algorithm.env_runner, queue) if repeatable else None
+        services, asking, fitting = None, None, None
         if queue is not None:
             parts, rewards = Parts(rundir.path), Parts(rundir.path)  # a role has a dataset of its own
             model = RewardModel(parts.spaces, newest=parts.store.newest, device=config.reward.device)
@@ -182,15 +196,21 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
             )  # fmt: skip
             worker = None
             if config.labels.source == "oracle":
-                teacher = make_teacher(config.labels.teacher, seed=config.seed)
-                worker = LabelerWorker(queue, teacher, name="teacher-0")
+                teacher = Recalled(make_teacher(config.labels.teacher, seed=config.seed), said_before(rundir))
+                worker = LabelerWorker(queue, teacher, name=TEACHER)
             clips = clip_renderer(config, queue) if config.draws_clips else None
             services = SerialServices(queue, asking, fitting, worker, clips)
             if clips is not None:
                 stack.callback(clips.close)
             algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
+        exact = ExactState(
+            config, rundir, algorithm.env_runner, queue=queue, asking=asking, fitting=fitting, point=point
+        )
         try:
-            yield lambda: algorithm, services
+            yield lambda: algorithm, services, exact if repeatable else None
+            with suppress(ConnectionError):  # what people said while the run came to its end
+                while fitting is not None and fitting.drain():
+                    pass
         finally:
             algorithm.stop()
 
@@ -207,13 +227,14 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
 
         def make() -> PreferencePPO:
             present.close()
-            algorithm = _learner(config, rundir, facts)
+            info = rundir.info()
+            algorithm = _learner(config, facts, begun=info.resumed + info.restarts)
             present.callback(_stop, algorithm)
             if services is not None:
                 services.settle(algorithm.nodes())
             return algorithm
 
-        yield make, services
+        yield make, services, None
 
 
 def _stop(algorithm: PreferencePPO) -> None:
@@ -221,15 +242,6 @@ def _stop(algorithm: PreferencePPO) -> None:
         algorithm.stop()
     except Exception:  # of one that lost its actors; nothing of it is needed any more
         log.warning("the learner did not stop cleanly", exc_info=True)
-
-
-def _watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> Watchdog:
-    """Nobody needs to be watched who shares this process."""
-    if serial or config.rollout.num_env_runners + config.learner.num_learners == 0:
-        return Watchdog(None)
-    if not isinstance(services, ClusterServices):
-        return Watchdog(config.ray.stall_seconds)
-    return Watchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
 def _start_services(
@@ -267,10 +279,9 @@ def _start_services(
     return ClusterServices(queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds)
 
 
-def _learner(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferencePPO:
-    space, info = _action_space(config), rundir.info()
-    begun = info.resumed + info.restarts
-    algorithm: PreferencePPO = algorithm_config(config, facts.spaces, action_space=space, resumed=begun).build_algo()
+def _learner(config: RunConfig, facts: EnvFacts, *, begun: int) -> PreferencePPO:
+    settings = algorithm_config(config, facts.spaces, action_space=_action_space(config), resumed=begun)
+    algorithm: PreferencePPO = settings.build_algo()
     return algorithm
 
 

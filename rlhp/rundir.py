@@ -5,9 +5,11 @@ runs/NAME/
   run.json          who ran what, when, in which state it is
   code.diff         what differed from the commit, if anything did
   metrics.jsonl     one row per iteration        tensorboard/  the same numbers
+  metrics.undone.jsonl  rows that a resume cut off, since the policy went back to a checkpoint before them
   preferences/      segments and answers         checkpoints/  policy, reward model, counters
   redis/            the embedded server          redis.url     where a server of yours is, without password
   videos/           the newest film of the policy, and policy.json with the predicted reward of each frame
+  actors.json       every Ray actor as last seen
   plots/  run.log   page.log                     page.url  where people label, if the run started a page
 """
 
@@ -83,6 +85,8 @@ class RunDir:
         self.config_file = self.path / "config.yaml"
         self.info_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.actors_file = self.path / "actors.json"
+        self.undone_metrics_file = self.path / "metrics.undone.jsonl"
         self.log_file = self.path / "run.log"
         self.redis_url_file = self.path / "redis.url"
         self.page_url_file = self.path / "page.url"
@@ -203,6 +207,11 @@ class RunDir:
         with suppress(OSError):
             return self.page_url_file.read_text(encoding="utf-8").strip()
         return None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether anything was ever measured."""
+        return self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
 
     def info(self) -> RunInfo:
         """The facts in `run.json`; ValueError where it is damaged or from another version."""

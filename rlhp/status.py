@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhp import actors
+from rlhp.actors import ActorFacts
 from rlhp.config import RunConfig
 from rlhp.labeling.quality import LabelerReport, table
 from rlhp.labeling.quality import report as judged
@@ -47,6 +49,8 @@ class Facts:
     queue: QueueStats | None
     queue_problem: str | None
     """Why the queue could not be asked; None where it was, or need not be."""
+    actors: Sequence[ActorFacts] = ()
+    """Every Ray actor as last seen, where the run goes on."""
     labelers: Sequence[LabelerReport] = ()
     """By all answers that are on disk."""
 
@@ -74,6 +78,7 @@ def gather(rundir: RunDir) -> Facts:
         row_age_seconds=now.timestamp() - rundir.metrics_file.stat().st_mtime if row else None,
         queue=queue,
         queue_problem=problem,
+        actors=actors.read(rundir.actors_file)[0] if info.state == "running" else (),
         labelers=_labelers(rundir, config, asked=queue is not None),
     )
 
@@ -82,9 +87,13 @@ def report(facts: Facts) -> str:
     """The sentences, then a small table."""
     rows = list(_table(facts))
     width = max((len(name) for name, _ in rows), default=0)
-    lines = [*explain(facts), "", *(f"{name:<{width}}  {value}" for name, value in rows)]
-    people = [each for each in facts.labelers if each.kind != "teacher"]
-    return "\n".join([*lines, "", *table(people)]).rstrip()
+    blocks = [
+        explain(facts),
+        [f"{name:<{width}}  {value}" for name, value in rows],
+        actors.table(facts.actors) if facts.alive or facts.elsewhere else [],
+        table([each for each in facts.labelers if each.kind != "teacher"]),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def explain(facts: Facts) -> list[str]:
@@ -92,6 +101,7 @@ def explain(facts: Facts) -> list[str]:
     sentences = [_process(facts)]
     if facts.info.state == "running" and (facts.alive or facts.elsewhere):
         sentences += _progress(facts)
+        sentences += actors.troubles(facts.actors)
         if not facts.config.preferences:
             sentences.append("This is the control arm: it trains on the env reward and asks nobody.")
         else:

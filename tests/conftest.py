@@ -16,6 +16,7 @@ __all__ = ["ray_session"]
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # read when torch is imported, and handed on to Ray's actors
     "MKL_NUM_THREADS": "1",
+    "MKL_CBWR": "AUTO,STRICT",  # as a serial run sets it: the same bits wherever in memory an array lies
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns in every actor
     "MPLBACKEND": "Agg",

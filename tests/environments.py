@@ -106,6 +106,13 @@ class ByObservation:
         return Answer.FIRST if first < second else Answer.SECOND
 
 
+class Contrary(ByObservation):
+    """The other way round."""
+
+    def answer(self, query: Query) -> Answer | None:
+        return Answer.SECOND if super().answer(query) is Answer.FIRST else Answer.FIRST
+
+
 class ByQueryId:
     """Answers by a hash of the query's id, all four answers now and then."""
 

@@ -1,19 +1,25 @@
-"""Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest few kept.
+"""Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest few and the best kept.
 
-    algorithm/   RLlib's own: policy, optimisers, KL coefficient, observation statistics, metrics
-    rlhp.json    our counters
-    policy.pt    weights and observation statistics alone, for `rlhp eval` (read without pickle)
+    algorithm.pt   RLlib's state and what it forgets: policy, optimisers, KL coefficient, observation statistics
+    policy.pt      weights and observation statistics alone, for `rlhp eval`
+    exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.running.exact`)
+    rlhp.json      our counters, and the size and digest of each file; written last
 
-The reward model, its optimiser and version, the preferences and the open queries are not in here: they are
-saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older. Nor are
-random generators: a resumed run draws anew (see `rlhp.learn.settings`).
+Nothing in here is unpickled: files hold numbers, texts and arrays (`rlhp.learn.states`). A checkpoint whose files are
+not what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
 
-RLlib's part is a pickle: resume only from run directories you trust.
+The preferences, and in a distributed run the reward model with its optimiser and version, are not in here: they are
+saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
+
+The best is the one with the highest true return, kept for whoever looks at the run. Nothing else reads it: a run goes
+on from the newest, and `rlhp eval` plays the newest unless told otherwise.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -26,56 +32,151 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rlhp.config import RunConfig
+from rlhp.learn.mirror import Mirror
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.learn.settings import algorithm_config
+from rlhp.learn.states import load_state, save_state
 from rlhp.rollout.normalize import RunningMoments
+from rlhp.rundir import RunDir
 from rlhp.spaces import Spaces
 
-SCHEMA = 1
+SCHEMA = 2
+FACTS = "rlhp.json"
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints in one directory."""
+    """The checkpoints in one directory, and their copies elsewhere where there are any."""
 
-    def __init__(self, directory: Path, *, keep: int) -> None:
+    def __init__(self, directory: Path, *, keep: int, keep_best: bool = False, mirror: Mirror | None = None) -> None:
         self._directory = directory
         self._keep = keep
+        self._keep_best = keep_best
+        self._mirror = mirror
+        self._refused: set[Path] = set()
 
-    def save(self, algorithm: PreferencePPO, *, env_steps: int, counters: dict[str, Any]) -> Path:
-        """Write a new checkpoint and drop the oldest beyond `keep`."""
+    @classmethod
+    def of(cls, config: RunConfig, rundir: RunDir) -> Checkpoints:
+        """Those of a run, kept as its config wants."""
+        store = config.checkpoint.store
+        mirror = None if store is None else Mirror(store, rundir.name)
+        return cls(rundir.checkpoints, keep=config.checkpoint.keep, keep_best=config.keeps_best, mirror=mirror)
+
+    def save(
+        self,
+        algorithm: PreferencePPO,
+        *,
+        env_steps: int,
+        counters: dict[str, Any],
+        true_return: float | None = None,
+        exact: dict[str, Any] | None = None,
+    ) -> Path:
+        """Write a new checkpoint and drop those that are neither among the newest `keep` nor the best."""
         self._directory.mkdir(parents=True, exist_ok=True)
         final = self._directory / f"step-{env_steps:09d}"
         temporary = self._directory / f".step-{env_steps:09d}.tmp"
         for left_over in self._directory.glob(".step-*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir()
-        algorithm.save_to_path(str(temporary / "algorithm"))
+        save_state(temporary / "algorithm.pt", algorithm.get_state())
         save_policy(temporary / "policy.pt", algorithm)
-        text = json.dumps({"schema": SCHEMA, "env_steps": env_steps, **counters}, indent=2)
-        (temporary / "rlhp.json").write_text(text + "\n", encoding="utf-8")
+        if exact is not None:
+            save_state(temporary / "exact.pt", exact)
+        files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
+        facts = {"schema": SCHEMA, "env_steps": env_steps, "true_return": true_return, **counters, "files": files}
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         _sync_tree(temporary)
         shutil.rmtree(final, ignore_errors=True)  # of the same step, as when a run ends where it has just saved
         os.replace(temporary, final)
-        for old in self.all()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        _sync(self._directory)
+        self._drop_old()
+        if self._mirror is not None:
+            self._mirror.follow(self.all())
         return final
 
     def all(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return sorted(path for path in self._directory.glob("step-*") if (path / "rlhp.json").is_file())
+        """Finished checkpoints, oldest first; whether they are still whole, `newest` says."""
+        return sorted(path for path in self._directory.glob("step-*") if (path / FACTS).is_file())
 
     def newest(self) -> Path | None:
-        """The newest whole one, or None."""
-        found = self.all()
-        return found[-1] if found else None
+        """The newest whole one, or None. Each one that is newer and damaged is named once in the log."""
+        for path in reversed(self.all()):
+            trouble = damage(path)
+            if trouble is None:
+                return path
+            if path not in self._refused:
+                self._refused.add(path)
+                log.warning("checkpoint %s is not used, the one before is: %s", path, trouble)
+        return None
+
+    def best(self) -> Path | None:
+        """The one with the highest true return; None where none is known."""
+        known = {path: self.counters(path).get("true_return") for path in self.all() if damage(path) is None}
+        rated = {path: float(value) for path, value in known.items() if value is not None}
+        return max(rated, key=lambda path: rated[path], default=None)
+
+    def fetch(self) -> Path | None:
+        """As `newest`, after the copies elsewhere were asked for a newer one."""
+        if self._mirror is not None:
+            newest = self.newest()
+            self._mirror.fetch(self._directory, newer_than="" if newest is None else newest.name)
+        return self.newest()
+
+    def close(self) -> None:
+        """Wait until the copies elsewhere are up to date, as far as they can be."""
+        if self._mirror is not None:
+            self._mirror.close()
 
     @staticmethod
     def counters(path: Path) -> dict[str, Any]:
         """The content of `rlhp.json`; ValueError where it is of another schema."""
-        data: dict[str, Any] = json.loads((path / "rlhp.json").read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if data.get("schema") != SCHEMA:
             raise ValueError(f"{path}: checkpoint schema {data.get('schema')}, this rlhp reads {SCHEMA}")
         return data
+
+    @staticmethod
+    def restore(path: Path, algorithm: PreferencePPO) -> None:
+        """Set a fresh algorithm, of any number of env runners and learners, to what was saved."""
+        algorithm.restore(load_state(path / "algorithm.pt"))
+
+    @staticmethod
+    def exact(path: Path) -> dict[str, Any] | None:
+        """What a serial run saved beside the algorithm; None in a checkpoint of any other."""
+        state: dict[str, Any] | None = load_state(path / "exact.pt") if (path / "exact.pt").exists() else None
+        return state
+
+    def _drop_old(self) -> None:
+        finished = self.all()
+        kept = set(finished[-self._keep :])
+        if self._keep_best and (best := self.best()) is not None:
+            kept.add(best)
+        for old in finished:
+            if old not in kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def damage(path: Path) -> str | None:
+    """Why this checkpoint cannot be used; None where it is whole. ValueError for one of another schema."""
+    try:
+        facts = Checkpoints.counters(path)
+    except (OSError, json.JSONDecodeError) as error:
+        return f"{FACTS} cannot be read: {error}"
+    for name, (size, digest) in facts["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if _fingerprint(file)[1] != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def _fingerprint(path: Path) -> list[Any]:
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def save_policy(path: Path, algorithm: PreferencePPO) -> None:
@@ -111,8 +212,12 @@ def load_policy(
 
 def _sync_tree(directory: Path) -> None:
     for path in [*directory.rglob("*"), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -111,6 +111,20 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         self._fleet.share(restored=bool(restored))
         return list(restored)
 
+    def restore(self, state: dict[str, Any]) -> None:
+        """Set a fresh algorithm to what `get_state` said, whatever the number of env runners and learners was then.
+
+        RLlib's own `set_state` tells env runners the version of the weights first, and then they refuse the weights.
+        """
+        self.metrics.set_state(state["metrics_logger"])
+        self.learner_group.set_state(state["learner_group"])
+        self.env_runner.set_state(state["env_runner"])
+        group = self.env_runner_group
+        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime, from_worker=self.env_runner)
+        self._iteration = state["training_iteration"]
+
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
         """Collect at least this many env steps with the untrained policy, and offer their segments.
 

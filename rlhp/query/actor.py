@@ -11,23 +11,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from rlhp.config import RunConfig
+from rlhp.query.agreement import Agreement
 from rlhp.query.body import body_of
 from rlhp.query.budget import LabelBudget
+from rlhp.query.candidates import random_pairs
+from rlhp.query.edges import Queue, SegmentStore
 from rlhp.query.gold import Checks
 from rlhp.query.selection import make_selection
 from rlhp.reward.client import RewardSource
-from rlhp.reward.events import EventRow
 from rlhp.reward.live import live
 from rlhp.reward.service import NoRewardYet
 from rlhp.reward.votes import answered, settle
 from rlhp.spaces import Spaces
-from rlhp.types import Array, Query, Segment, TeacherContext, encode, pair_id, query_id
+from rlhp.types import Array, Query, Segment, TeacherContext, decode, encode, pair_id, query_id
 
 log = logging.getLogger(__name__)
 
@@ -36,40 +38,6 @@ MOST_AT_ONCE = 32
 
 ROWS_AT_ONCE = 2048
 """Pictures scored in one call: stacks of Atari are 28 kB each. Between two calls a new version may come."""
-
-
-class SegmentStore(Protocol):
-    """Where segments are made durable before anyone is asked about them."""
-
-    def add_segments(self, segments: Sequence[Segment]) -> Any: ...
-
-    def asked_pairs(self) -> set[str]: ...
-
-    def refresh(self) -> None: ...
-
-    def events(self) -> list[EventRow]: ...
-
-    def segments(self, ids: Iterable[str]) -> list[Segment]: ...
-
-
-class Queue(Protocol):
-    """The side of the query queue that asks."""
-
-    def put(
-        self,
-        *,
-        query: str,
-        first: str,
-        second: str,
-        body: Any,
-        payloads: Any,
-        want: int,
-        only: str | None,
-        hidden: Any,
-        ready: bool,
-    ) -> str: ...
-
-    def stats(self) -> Any: ...
 
 
 class QueryActor:
@@ -97,6 +65,7 @@ class QueryActor:
         self._answered_before = answered(settle(live(store.events())))
         self._forgotten: int | None = None
         self._duplicates = 0
+        self._agreement = Agreement()
         self._checks = Checks(config, store=store, put=self._put, returns=lambda pairs: self._returns(pairs)[0])
 
     @property
@@ -142,6 +111,8 @@ class QueryActor:
             pool = list(self._pool)
             policy_steps = self._env_steps - self._warmup_steps if self._learning else 0
             ready = self._learning or len(pool) >= self.warmup_target
+        if self._learning and self._config.shares_env_reward:
+            self._agreement.look(pool, returns=lambda pairs: self._returns(pairs))
         stats = self._queue.stats()
         if self._forgotten is None:  # an emptied Redis forgot what was asked: answers on disk count
             self._forgotten = max(0, self._answered_before - int(stats.asked))
@@ -173,15 +144,15 @@ class QueryActor:
 
     def _ask(self, query: Query, hidden: Mapping[str, Any]) -> int:
         pair = (query.first.id, query.second.id)
-        status = self._put(query, None, hidden)
-        if status in ("ok", "same", "dup"):  # full or spent: not asked, so it may be later
+        if (status := self._put(query, None, hidden)) in ("ok", "same", "dup"):  # not full or spent: asked for good
             self._asked_pairs.add(pair_id(pair))
         self._duplicates += status == "dup"
         return int(status == "ok")
 
     def _choose(self, pool: list[Segment], count: int) -> list[tuple[Query, dict[str, float]]]:
         """The best pairs, and what the members predict about each before anybody answers."""
-        pairs = self._candidates(pool, count * self._config.query.candidate_factor)
+        wanted = count * self._config.query.candidate_factor
+        pairs = random_pairs(pool, wanted, asked=self._asked_pairs, rng=self._rng)
         if not pairs:
             return []
         returns, version = self._returns(pairs)
@@ -211,28 +182,6 @@ class QueryActor:
         margin_MC = np.clip(returns[..., 0] - returns[..., 1], -50, 50)  # beyond, exp overflows and P stays as it is
         p_first_C = (1 / (1 + np.exp(-margin_MC))).mean(0)
         return [(query, {"predicted_first": float(p_first_C[k])}) for query, k in zip(queries, best, strict=True)]
-
-    def _candidates(self, pool: list[Segment], count: int) -> list[tuple[Segment, Segment]]:
-        """Random pairs of equal length that were never asked; a segment of odd length finds no partner."""
-        by_length: dict[int, list[Segment]] = {}
-        for segment in pool:
-            by_length.setdefault(segment.length, []).append(segment)
-        pairs: list[tuple[Segment, Segment]] = []
-        taken: set[str] = set()
-        for _ in range(4 * count):  # a small pool may hold fewer new pairs than are wanted
-            group = by_length[pool[int(self._rng.integers(len(pool)))].length]
-            if len(group) < 2:
-                continue
-            first, second = (int(k) for k in self._rng.choice(len(group), size=2, replace=False))
-            pair = (group[first], group[second])
-            key = pair_id((pair[0].id, pair[1].id))
-            if pair[0].id == pair[1].id or key in taken or key in self._asked_pairs:
-                continue
-            taken.add(key)
-            pairs.append(pair)
-            if len(pairs) == count:
-                break
-        return pairs
 
     def _returns(self, pairs: list[tuple[Segment, Segment]]) -> tuple[Array | None, int | None]:
         """Raw member sums [M, C, 2] and the version they come from; None before the first version."""
@@ -287,14 +236,39 @@ class QueryActor:
             episode_length=float(np.mean([length for _, length in episodes])),
         )
 
+    def state(self) -> dict[str, Any]:
+        """All that is not on disk or at the queue, as plain data."""
+        with self._lock:
+            return {
+                "rng": self._rng.bit_generator.state,
+                "pool": [encode(segment) for segment in self._pool],
+                "episodes": list(self._episodes),
+                "offered": self._offered,
+                "duplicates": self._duplicates,
+                "agreement": self._agreement.state(),
+            }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        with self._lock:
+            self._rng.bit_generator.state = state["rng"]
+            self._pool.clear()
+            self._pool.extend(decode(segment) for segment in state["pool"])
+            self._episodes.clear()
+            self._episodes.extend((float(true), int(length)) for true, length in state["episodes"])
+            self._offered, self._duplicates = state["offered"], state["duplicates"]
+            self._agreement.set_state(state["agreement"])
+
     def status(self) -> dict[str, Any]:
         """Numbers for metrics and `rlhp status`."""
         steps = self._env_steps - self._warmup_steps if self._learning else 0
         return {
+            "env_steps": self._env_steps,
             "segments/pool": len(self._pool),
             "segments/offered": self._offered,
             "segments/warmup_target": self.warmup_target,
             "labels/allowed": self.budget.allowed(steps),
             "labels/budget": self._config.labels.budget,
             "labels/duplicates": self._duplicates,
+            "reward/segment_correlation": self._agreement.correlation,
         }

@@ -146,7 +146,7 @@ class PreferenceDataset:
                 self._places.setdefault(segment, place)
             self._segments.seen.add(name)
         for name in self._events.unseen():
-            for row in _read_events(self._events.directory / name):
+            for row in read_events(self._events.directory / name):
                 self._rows.setdefault(row.key, row)
             self._events.seen.add(name)
 
@@ -274,7 +274,8 @@ def _places(path: Path, schema: pa.Schema) -> Iterator[tuple[str, Place]]:
         yield segment, Place(path.name, group, row, length)
 
 
-def _read_events(path: Path) -> list[EventRow]:
+def read_events(path: Path) -> list[EventRow]:
+    """The events of one part; ValueError where it is damaged."""
     parts.row_group_sizes(path, schema=EVENT_SCHEMA)
     table = parts.read(path, schema=EVENT_SCHEMA)
     try:

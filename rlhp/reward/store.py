@@ -27,6 +27,17 @@ class RewardStore:
         for old in self._versions()[: -self._keep]:
             old.unlink(missing_ok=True)
 
+    def rewind(self, weights: RewardWeights | None, *, trainer_state: bytes) -> None:
+        """Make this the newest version again (None: the time before the first), and forget those after it."""
+        newest = 0 if weights is None else weights.version
+        for path in self._versions():
+            if int(path.stem.rpartition("-")[2]) > newest:
+                path.unlink()
+        if weights is None:
+            (self._directory / "trainer.state").unlink(missing_ok=True)
+        else:
+            self.save(weights, trainer_state=trainer_state)
+
     def newest(self) -> RewardWeights | None:
         """The newest version, or None before the first."""
         versions = self._versions()

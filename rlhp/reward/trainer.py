@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -109,7 +110,8 @@ class RewardTrainer:
             self._fitter.load_state_dict(state["fitter"])
             self._version = max(int(state["version"]), newest.version)
             self._uses, self._first_steps = state["uses"], state["first_steps"]
-            self._published_steps = state["published_steps"]
+            self._published_steps, self._updates_since = state["published_steps"], state.get("updates_since", 0)
+            self._report = FitReport(**state["report"]) if state.get("report") else None
             log.info("reward trainer goes on from version %d", self._version)
         self._take_in()
         if newest is not None:
@@ -176,6 +178,11 @@ class RewardTrainer:
         self._updates_since = 0
         weights = self._newest = self._fitter.publish(self._version, before=self._newest)
         self._report = self._fitter.report()
+        self._store.save(weights, trainer_state=self.state())
+        self._publish(weights)
+
+    def state(self) -> bytes:
+        """All but preferences and published versions: what `trainer.state` holds, and `_restore` reads."""
         buffer = io.BytesIO()
         state = {
             "fitter": self._fitter.state_dict(),
@@ -183,10 +190,16 @@ class RewardTrainer:
             "uses": self._uses,
             "first_steps": self._first_steps,
             "published_steps": self._published_steps,
+            "updates_since": self._updates_since,
+            "report": None if self._report is None else asdict(self._report),
         }
         torch.save(state, buffer)
-        self._store.save(weights, trainer_state=buffer.getvalue())
-        self._publish(weights)
+        return buffer.getvalue()
+
+    @property
+    def newest(self) -> RewardWeights | None:
+        """The newest published version; None before the first."""
+        return self._newest
 
     def _drain_when_due(self) -> bool:
         if time.monotonic() - self._drained_at < self._drain_every_seconds:

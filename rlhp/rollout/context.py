@@ -7,11 +7,13 @@ builds its edges itself, from names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from rlhp.config import EnvConfig, RunConfig
 from rlhp.convolution import POLICY, choose
 from rlhp.reward.client import NAMESPACE, Replicas, RewardSource
+from rlhp.runlog import start_log
 from rlhp.spaces import Spaces
 from rlhp.types import Segment
 
@@ -47,6 +49,8 @@ class RunnerContext:
     spaces: Spaces
     draws_clips: bool = False
     """Whether people will look at segments: see `rlhp.rollout.drawable`."""
+    log_file: Path | None = None
+    """Where a runner in a process of its own logs; None: nowhere of ours."""
     resumed: int = 0
     """How often the run was started again: no episode of one start is named like one of another."""
 
@@ -74,8 +78,14 @@ class RunnerContext:
             num_env_runners=config.rollout.num_env_runners,
             spaces=spaces,
             draws_clips=config.draws_clips,
+            log_file=Path(config.runs_dir).absolute() / config.name / "run.log",
             resumed=resumed,
         )
+
+    def start_log(self, worker: int) -> None:
+        """Send what this process logs to the run's log, where that can be reached from here; 0 is the driver."""
+        if worker and self.log_file is not None and self.log_file.parent.is_dir():
+            start_log(self.log_file, run=self.run, who=f"env-runner-{worker}")
 
     def reward_source(self, worker: int) -> RewardSource:
         """The named replicas: that of the worker's own node first, then a different favourite for each worker."""

@@ -34,6 +34,7 @@ from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.rollout.states import states_of
+from rlhp.rollout.tape import Tape
 from rlhp.types import Array, Segment
 
 SPARE_ROWS = 16
@@ -58,6 +59,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if self._context.preferences and self.env is not None and config.num_env_runners > 0:
             self.reward_source = self._context.reward_source(self.worker_index)
             self.segment_sink = self._context.segment_sink()
+        self._context.start_log(self.worker_index or 0)
         incarnation = time.time_ns()
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
         if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
@@ -92,6 +94,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
+        self._tape = Tape(self.env, on=self.config.num_env_runners == 0)
         found = states_of(self.env, draws_clips=context.draws_clips) if context.preferences else ("none", None)
         self._state_kind, self._read_states = found
 
@@ -158,7 +161,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         while steps < num_timesteps:
             policy_obs = self._see(self._obs)
             dist_inputs, sampled = self._act(policy_obs, explore=explore)
-            executed = self._execute(sampled)
+            executed = executed_actions(sampled, self.env.single_action_space)
             row = {"dist_inputs": dist_inputs, "sampled": sampled, "executed": executed, "valid": ~self._was_done}
             if pictures is None:
                 row |= {"obs": self._obs, "policy_obs": policy_obs}
@@ -178,6 +181,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             for name, values in row.items():
                 rows.setdefault(name, []).append(np.asarray(values))
             self._was_done = row["terminated"] | row["truncated"]
+            self._tape.record(executed, self._was_done)
             self._obs = np.array(obs)
             if pictures is not None:
                 pictures.add(self._obs)
@@ -196,6 +200,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def _reset(self) -> None:
         seeds = [int(s) for s in self._rng.integers(2**31 - 1, size=self.num_envs)]
         self._obs = np.array(self.env.reset(seed=seeds)[0])
+        self._tape.begin(seeds)
         self._was_done = np.zeros(self.num_envs, bool)
         self._needs_initial_reset = False
 
@@ -223,10 +228,6 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         dist = dist_class.from_logits(torch.from_numpy(dist_inputs).flatten(0, 1))
         logp: Array = dist.logp(torch.from_numpy(sampled).flatten(0, 1)).numpy().reshape(rows)
         return logp
-
-    def _execute(self, sampled: Array) -> Array:
-        """What the world gets: a Box action is scaled from [-1, 1] and clipped, a discrete one shifted to its start."""
-        return executed_actions(sampled, self.env.single_action_space)
 
     def _finish(
         self, fragment: Fragment, *, rewards: Array | None, version: int | None, learn: bool

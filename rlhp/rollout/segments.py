@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,17 @@ class SegmentCutter:
             del self._running[piece.env]
         else:
             self._forget(running)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data, for a runner whose episodes go on; not of games that are to be played again."""
+        plain = ("episode", "steps", "next_start", "kept_from", "columns")
+        running = {env: {name: getattr(each, name) for name in plain} for env, each in self._running.items()}
+        return {"short": self.short, "running": running}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.short = state["short"]
+        self._running = {env: _Running(**running) for env, running in state["running"].items()}
 
     def _extend(
         self, running: _Running, fragment: Fragment, piece: Piece, predicted: Array | None, origin: Origin

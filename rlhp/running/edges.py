@@ -1,4 +1,4 @@
-"""What the training loop sees of the rest of the run."""
+"""What the training loop holds of everything else: the others of a run, a display, and the way to go on exactly."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ class Services(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The last known numbers of all of them. Never blocks."""
+
+
+class Exact(Protocol):
+    """What a serial run needs to go on bit for bit, as `rlhp.running.exact` has it."""
+
+    def save(self, *, loop: dict[str, Any]) -> dict[str, Any] | None: ...
+
+    def restore(self) -> dict[str, Any] | None: ...
 
 
 class Display(Protocol):

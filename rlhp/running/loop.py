@@ -25,7 +25,7 @@ from rlhp.learn.ppo import PreferencePPO
 from rlhp.metrics import MetricsWriter
 from rlhp.rollout.runner import EPISODES, NODES
 from rlhp.rundir import RunDir
-from rlhp.running.edges import Display, Services
+from rlhp.running.edges import Display, Exact, Services
 from rlhp.running.film import Films
 from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
 from rlhp.running.watchdog import Watchdog
@@ -70,19 +70,21 @@ class Loop:
     stop: threading.Event
     films: Films | None = None
     watch: Callable[[dict[str, Any]], None] | None = None
-    """Whoever wants every row too, as a sweep does."""
+    """Whoever wants every row too."""
+    exact: Exact | None = None
     progress: Progress = field(default_factory=Progress)
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
 
     def __post_init__(self) -> None:
         self._recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._fresh: list[tuple[float, int]] = []
-        self._checkpoints = Checkpoints(self.rundir.checkpoints, keep=self.config.checkpoint.keep)
+        self._checkpoints = Checkpoints.of(self.config, self.rundir)
         self._saved_at = self.progress.env_steps
         self._evaluated_at = self.progress.env_steps
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
         self._lifetime = 0
+        self._true_return: float | None = None  # of the newest row that knows one; an evaluation's where there is one
         self._waits_since: float | None = None
         self._expected = 0
         self._collected = time.monotonic()
@@ -92,6 +94,8 @@ class Loop:
         total = self.config.learner.total_env_steps
         if self.services is None:
             self.progress.learning = True
+        if self.exact is not None and self.progress.env_steps == 0 and not self._checkpoints.all():
+            self.save()  # so that a kill at any moment leaves something to go on from bit for bit
         while self.progress.env_steps < total and not self.stop.is_set():
             row = self._learn() if self.progress.learning else self._warm_up()
             if self.services is not None:
@@ -100,6 +104,7 @@ class Loop:
                 self._write(row)
                 self._checkpoint_when_due()
         self.save()
+        self._checkpoints.close()
 
     def _warm_up(self) -> dict[str, Any] | None:
         """Collect until the query actor has enough, then wait: the first version needs answers, not steps."""
@@ -212,6 +217,8 @@ class Loop:
             played = self.evaluate(seed=self.config.seed + progress.iteration)
             row.update({"eval/episode_return_mean": played.mean, "eval/episode_return_std": played.std})
         self._last_row = (now, progress.env_steps)
+        recent = row.get("env_runners/episode_return_mean", self._true_return)
+        self._true_return = row.get("eval/episode_return_mean", recent)
         self.metrics.write(row)
         self.display.update(row)
         if self.watch is not None:
@@ -242,8 +249,18 @@ class Loop:
     def save(self) -> None:
         """A checkpoint of this moment."""
         self._saved_at = self.progress.env_steps
+        exact = None
+        if self.exact is not None:
+            mine = {"recent": list(self._recent), "evaluated_at": self._evaluated_at, "expected": self._expected}
+            exact = self.exact.save(loop=mine)
         with self.watchdog.watching(self.algorithm.abandon):
-            self._checkpoints.save(self.algorithm, env_steps=self.progress.env_steps, counters=self.progress.counters())
+            self._checkpoints.save(
+                self.algorithm,
+                env_steps=self.progress.env_steps,
+                counters={**self.progress.counters(), "metrics_bytes": self.metrics.size()},
+                true_return=self._true_return,
+                exact=exact,
+            )
 
     def saved_steps(self) -> int:
         """Env steps of the newest checkpoint; -1 where there is none."""
@@ -255,20 +272,26 @@ class Loop:
         self.algorithm = algorithm
         self.progress, self._lifetime = Progress(), 0
         self._saved_at = self._evaluated_at = 0
-        self._waits_since, self._expected = None, 0
+        self._waits_since, self._expected, self._true_return = None, 0, None
         self._last_row = (time.monotonic(), 0)
         self.restore()
 
     def restore(self) -> bool:
-        """Go on from the newest checkpoint; False where there is none."""
-        newest = self._checkpoints.newest()
+        """Go on from the newest checkpoint; False where there is none, and the rows of before are cut off."""
+        newest = self._checkpoints.fetch()
         if newest is None:
+            self.metrics.rewind(0, env_steps=0)
             return False
         counters = self._checkpoints.counters(newest)
-        self.algorithm.restore_from_path(str(newest / "algorithm"))
+        self._checkpoints.restore(newest, self.algorithm)
         for name in self.progress.counters():
             setattr(self.progress, name, counters[name])
+        self.metrics.rewind(counters["metrics_bytes"], env_steps=self.progress.env_steps)
         self._saved_at = self._evaluated_at = self.progress.env_steps
+        self._true_return = counters["true_return"]
+        if self.exact is not None and (mine := self.exact.restore()) is not None:
+            self._recent.extend((true, predicted, length) for true, predicted, length in mine["recent"])
+            self._evaluated_at, self._expected = mine["evaluated_at"], mine["expected"]
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
         lifetime = self.algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from rlhp.reward.store import RewardStore
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rundir import RunDir
+from rlhp.runlog import start_log
 from rlhp.running.background import Background
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
@@ -74,26 +74,9 @@ def stand_back() -> None:
     os.nice(BACKGROUND_NICENESS)
 
 
-def start_log(rundir: RunDir, who: str) -> logging.Handler:
-    """Send this process's log lines to `run.log`, named."""
-    handler = logging.FileHandler(rundir.log_file)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {who}[{os.getpid()}] %(levelname)s %(message)s"))
-    root = logging.getLogger("rlhp")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    log.info("%s starts", who)
-    return handler
-
-
-@contextmanager
-def log_to(rundir: RunDir, who: str) -> Iterator[None]:
-    """The same for the length of a block."""
-    handler = start_log(rundir, who)
-    try:
-        yield
-    finally:
-        logging.getLogger("rlhp").removeHandler(handler)
-        handler.close()
+def log_of(rundir: RunDir, who: str) -> None:
+    """Send this process's log lines to the run's log, named."""
+    start_log(rundir.log_file, run=rundir.name, who=who)
 
 
 class RewardModelProcess(RewardModel):
@@ -104,7 +87,7 @@ class RewardModelProcess(RewardModel):
 
     def __init__(self, run: str, index: int, *, spaces: Spaces, device: str, path: str) -> None:
         if Path(path).is_dir():
-            start_log(RunDir(path), f"reward-model-{index}")
+            log_of(RunDir(path), f"reward-model-{index}")
         super().__init__(spaces, newest=lambda: newest_weights(run, path), device=device)
 
     def status(self) -> dict[str, Any]:
@@ -134,8 +117,9 @@ class QueryProcess:
 
     def __init__(self, path: str) -> None:
         parts = Parts(path)
-        start_log(parts.rundir, "query-actor")
+        log_of(parts.rundir, "query-actor")
         stand_back()
+        self._path = str(parts.rundir.path)
         reward = Replicas(
             parts.rundir.name,
             favourite=0,
@@ -159,7 +143,8 @@ class QueryProcess:
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), **self._role.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
+        facts = {"pid": os.getpid(), "memory_mb": resident_mb(), "path": self._path}
+        return {**self._background.status(), **self._role.status(), **facts}
 
 
 class ClipProcess:
@@ -167,7 +152,7 @@ class ClipProcess:
 
     def __init__(self, path: str) -> None:
         parts = Parts(path)
-        start_log(parts.rundir, "clip-renderer")
+        log_of(parts.rundir, "clip-renderer")
         stand_back()
         self._role = clip_renderer(parts.config, parts.queue())
         self._background = Background(self._role, self._role.step, name="clip renderer", pause_seconds=0.05)
@@ -192,7 +177,7 @@ class TrainerProcess:
         torch.set_num_threads(1)
         keep_freed_memory()
         parts = Parts(path)
-        start_log(parts.rundir, "reward-trainer")
+        log_of(parts.rundir, "reward-trainer")
         stand_back()
         self._run = parts.rundir.name
         self._store = parts.store

@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from ray.exceptions import RayError, RayTaskError
 
+from rlhp.config import RunConfig
 from rlhp.learn.ppo import PreferencePPO
+from rlhp.running.edges import Services
 from rlhp.running.loop import Loop
-from rlhp.running.services import RoleFailed
-from rlhp.running.watchdog import Stalled
+from rlhp.running.services import ClusterServices, RoleFailed
+from rlhp.running.watchdog import Stalled, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,15 @@ def run(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
         whence = f"the checkpoint at {saved} env steps" if saved >= 0 else "the start, with all answers given so far"
         loop.display.message(f"the learner was lost ({why}); going on from {whence} (restart {in_a_row} of {most})")
         loop.stop.wait(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1)))
+
+
+def watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> Watchdog:
+    """Nobody needs to be watched who shares this process."""
+    if serial or config.rollout.num_env_runners + config.learner.num_learners == 0:
+        return Watchdog(None)
+    if not isinstance(services, ClusterServices):
+        return Watchdog(config.ray.stall_seconds)
+    return Watchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
 def _begin_again(loop: Loop, build: Callable[[], PreferencePPO]) -> None:

@@ -27,7 +27,16 @@ RUNNERS = {
     "memory_mb": "memory/env_runner_mb",
 }
 """RLlib's name, or that of our env runner -> ours."""
-HIDDEN = {"fatal", "waiting_for", "beat", "reward/fit_seconds", "labels/trainable", "labels/duplicates"}
+HIDDEN = {
+    "env_steps",
+    "path",
+    "fatal",
+    "waiting_for",
+    "beat",
+    "reward/fit_seconds",
+    "labels/trainable",
+    "labels/duplicates",
+}
 """Status entries for `rlhp status`, not for the curves."""
 
 Episode = tuple[float, float, int]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
+from rlhp.actors import note
 from rlhp.labeling.clips import ClipRenderer
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.query.actor import QueryActor
@@ -228,9 +229,13 @@ class ClusterServices:
         }
 
     def pids(self) -> dict[str, Any]:
-        """Process ids by role, for `rlhp status`."""
+        """Process ids by role."""
         known = {name: status["pid"] for name, status in self._known.items() if "pid" in status}
         return {**known, "labelers": self._labelers.pids() if self._labelers else []}
+
+    def notes(self) -> dict[str, str]:
+        """What every role was at when it last said something."""
+        return {name: note(status) for name, status in self._known.items()}
 
 
 class Housekeeping:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rlhp.config import RunConfig
 from rlhp.learn.checkpoint import Checkpoints, load_policy
 from rlhp.learn.evaluate import policy_act
+from rlhp.learn.mirror import Mirror
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.learn.settings import algorithm_config
 from rlhp.rollout.envs import make_vector_env, probe
+from tests.labeling.bucket import bucket
 from tests.small_runs import Basket, action_space, priced, small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -77,7 +80,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 def test_a_restored_learner_goes_on_from_where_the_saved_one_was(trained: PreferencePPO, saved: Path) -> None:
     again = algorithm(resumed=1)
-    again.restore_from_path(str(saved / "algorithm"))
+    Checkpoints.restore(saved, again)
     for part in ("rl_module", "optimizer"):
         assert_equal(learner(again).get_state(components=part)[part], learner(trained).get_state(components=part)[part])
     kl = learner(again).curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
@@ -134,14 +137,49 @@ def test_the_policy_file_is_read_without_pickle(saved: Path) -> None:
     assert set(data) == {"module", "moments"}
 
 
+def test_no_file_of_a_checkpoint_can_run_code(saved: Path) -> None:
+    for file in saved.glob("*.pt"):
+        torch.load(file, weights_only=True)
+    assert {file.suffix for file in saved.iterdir()} == {".pt", ".json"}
+
+
 def test_counters_come_back(saved: Path) -> None:
-    assert Checkpoints.counters(saved) == {"schema": 1, "env_steps": 180, "iteration": 2, "learning": True}
+    counters = Checkpoints.counters(saved)
+    assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
+    assert counters == {"schema": 2, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
 
 
 def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "rlhp.json").write_text('{"schema": 99}')
-    with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 1$"):
+    with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 2$"):
         Checkpoints.counters(tmp_path)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file is missing": (lambda path: (path / "policy.pt").unlink(), "policy.pt is missing"),
+    "a file was cut short": (lambda path: os.truncate(path / "algorithm.pt", 1000), "algorithm.pt has 1000 bytes"),
+    "a bit fell over": (lambda path: flip(path / "algorithm.pt"), "algorithm.pt is not what was written"),
+    "its facts were cut short": (lambda path: os.truncate(path / "rlhp.json", 90), "rlhp.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    what: str, saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil, said = DAMAGE[what]
+    shutil.copytree(saved, tmp_path / "step-000000120")
+    spoil(shutil.copytree(saved, tmp_path / "step-000000180"))
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.newest() == tmp_path / "step-000000120"
+    assert said in caplog.text
+    assert "step-000000180 is not used" in caplog.text
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
 
 
 def test_only_whole_checkpoints_count(saved: Path, tmp_path: Path) -> None:
@@ -149,13 +187,65 @@ def test_only_whole_checkpoints_count(saved: Path, tmp_path: Path) -> None:
     assert checkpoints.newest() is None
     shutil.copytree(saved, tmp_path / "step-000000180")
     shutil.copytree(saved, tmp_path / ".step-000000400.tmp")
-    (tmp_path / "step-000000300" / "algorithm").mkdir(parents=True)
+    (tmp_path / "step-000000300").mkdir(parents=True)
     assert checkpoints.newest() == tmp_path / "step-000000180"
+
+
+def test_the_best_is_kept_beside_the_newest(trained: PreferencePPO, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_best=True)
+    for steps, true_return in ((100, -3.0), (200, 5.0), (300, None), (400, 1.0)):
+        checkpoints.save(trained, env_steps=steps, counters={}, true_return=true_return)
+    assert [path.name for path in checkpoints.all()] == ["step-000000200", "step-000000400"]
+    assert checkpoints.best() == tmp_path / "step-000000200"
+    assert checkpoints.newest() == tmp_path / "step-000000400", "a run goes on from the newest"
+
+
+def test_copies_in_a_bucket_are_those_of_the_directory_and_come_back(
+    trained: PreferencePPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with bucket() as server:
+        url = server.url("models/rlhp")
+        there = Checkpoints(tmp_path / "here", keep=2, mirror=Mirror(url, "run"))
+        for steps in (100, 200, 300):
+            there.save(trained, env_steps=steps, counters={"turn": steps})
+        there.close()
+        prefix = "models/rlhp/run"
+        finished = sorted(key for key in server.objects if key.endswith("/rlhp.json"))
+        assert finished == [f"{prefix}/step-000000{steps}/rlhp.json" for steps in (200, 300)]
+        server.objects[f"{prefix}/step-000000400/algorithm.pt"] = b"cut short"
+
+        elsewhere = Checkpoints(tmp_path / "elsewhere", keep=2, mirror=Mirror(url, "run"))
+        path = elsewhere.fetch()
+        assert path == tmp_path / "elsewhere" / "step-000000300"
+        assert Checkpoints.counters(path)["turn"] == 300
+        again = algorithm(resumed=1)
+        Checkpoints.restore(path, again)
+        assert_equal(learner(again).get_state(components="rl_module"), learner(trained).get_state("rl_module"))
+        again.stop()
+
+
+def test_a_store_that_is_away_holds_nobody_up(
+    trained: PreferencePPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    checkpoints = Checkpoints(tmp_path / "here", keep=2, mirror=Mirror(f"file://{tmp_path}/file", "run"))
+    checkpoints.save(trained, env_steps=100, counters={})
+    checkpoints.close()
+    assert f"checkpoints are not copied to file://{tmp_path}/file/run" in caplog.text
+    assert checkpoints.newest() is not None
+
+
+@pytest.mark.parametrize(("url", "said"), [("/tmp/x", "is file:///directory"), ("s3://id:key@b/x", "no credentials")])
+def test_what_is_no_place_for_checkpoints_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Mirror(url, "run")
 
 
 def test_the_newest_few_are_kept_and_what_a_crash_left_is_cleared(trained: PreferencePPO, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
-    (tmp_path / ".step-000000050.tmp" / "algorithm").mkdir(parents=True)
+    (tmp_path / ".step-000000050.tmp").mkdir(parents=True)
     for steps in (100, 1000, 20_000):
         checkpoints.save(trained, env_steps=steps, counters={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001000", "step-000020000"]
@@ -187,3 +277,21 @@ def test_env_runners_elsewhere_learn_weights_and_statistics_with_the_driver(tmp_
     assert moments is not None
     assert moments.known["obs"].count == built.env_runner._moments.known["obs"].count > 0
     built.stop()
+
+
+def test_a_run_goes_on_with_another_number_of_env_runners(trained: PreferencePPO, saved: Path) -> None:
+    config = small(rollout={"num_env_runners": 2})
+    spaces = probe(config.env).spaces
+    wider: PreferencePPO = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
+    Checkpoints.restore(saved, wider)
+    policy = learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True)
+    facts = wider.env_runner_group.foreach_env_runner(
+        lambda runner: (runner.module.get_state(), runner._moments.get_state()["known"], runner._weights_seq_no),
+        local_env_runner=False,
+    )
+    assert len(facts) == 2
+    for weights, known, version in facts:
+        assert_equal(weights, policy)
+        assert_equal(known, trained.env_runner._moments.get_state()["known"])
+        assert version == trained.env_runner._weights_seq_no
+    wider.stop()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhp.config import RunConfig
-from rlhp.query.actor import QueryActor, Queue
+from rlhp.query.actor import QueryActor
+from rlhp.query.edges import Queue
 from rlhp.query.queue import Lease, QueryQueue
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.types import Segment
