@@ -73,7 +73,7 @@ class Trial:
         command = [sys.executable, "-m", "rlhp", "train", *what, *self._flags]
         began = time.monotonic()
         with self._output.open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output)
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
             try:
                 process.wait(kill_after)
             except subprocess.TimeoutExpired:

@@ -47,7 +47,7 @@ def train(folder: Path, *, kill_when: Any = None, settings: dict[str, Any] = RUN
     what = ["--resume", str(path)] if (path / "run.json").exists() else [str(folder / "small.yaml")]
     command = [sys.executable, "-m", "rlhp", "train", *what, "--serial"]
     with (folder / "output.txt").open("ab") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
         try:
             while process.poll() is None:
                 if kill_when is not None and path.exists() and kill_when(path):
