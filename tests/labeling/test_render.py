@@ -75,7 +75,8 @@ def test_what_cannot_be_drawn_is_said_before_the_start(name: str, words: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "way"), [("Hopper-v5", "mujoco"), ("CartPole-v1", "observed"), (DOT.id, "state"), ("ALE/Pong-v5", "replay")]
+    ("name", "way"),
+    [("Hopper-v5", "mujoco"), ("CartPole-v1", "observed"), (DOT.id, "state"), ("ALE/Pong-v5", "replay")],
 )
 def test_what_can_be_drawn_says_how(name: str, way: str) -> None:
     assert check_drawable(EnvConfig(id=name, max_episode_steps=9)) == way
