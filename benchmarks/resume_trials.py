@@ -37,8 +37,8 @@ from rlhp.rundir import RunDir
 from rlhp.types import pair_id
 
 NAME = "resume"
-ON_THE_CLOCK = ("seconds", "per_second", "per_minute", "_ms", "_us_", "age")
-"""In the name of every metric that reads a clock."""
+ON_THE_CLOCK = ("seconds", "per_second", "per_minute", "_ms", "_us_", "age", "memory")
+"""In the name of every metric that reads a clock, or how much memory there is."""
 SETTINGS: dict[str, Any] = {
     "name": "trial",
     "env": {"id": "Pendulum-v1"},
