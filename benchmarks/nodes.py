@@ -195,7 +195,7 @@ def draw(row: dict[str, Any], picture: Path) -> None:
 
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
     seconds, steps, returns = zip(*row["curve"], strict=True)
-    above.plot(seconds, [number / 1000 for number in steps], color="#08519c")
+    above.step(seconds, [number / 1000 for number in steps], where="post", color="#08519c")
     above.set_ylabel("env steps (thousands)")
     known = [(at, value) for at, value in zip(seconds, returns, strict=True) if value is not None]
     below.plot(*zip(*known, strict=True), color="#08519c")
