@@ -94,9 +94,10 @@ def test_a_vector_implementation_that_tells_no_states_is_refused(monkeypatch: py
     spec = EnvSpec("DotAtOnce-v0", entry_point=DOT.id, vector_entry_point=f"{here}:dots_at_once", max_episode_steps=20)
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     people = small(labels={"source": "human"}, env={"id": spec.id, "max_episode_steps": 20})
-    with pytest.raises(ValueError, match="tells no states to draw clips from; set rollout"):
-        check(people)
-    check(people.model_copy(update={"rollout": people.rollout.model_copy(update={"vectorize": "sync"})}))
+    native = people.model_copy(update={"rollout": people.rollout.model_copy(update={"vectorize": "native"})})
+    with pytest.raises(ValueError, match="tells no states to draw clips from; set rollout.vectorize=auto"):
+        check(native)
+    check(people)  # `auto` steps one by one where people are to see clips
     check(small(labels={"source": "none"}, env={"id": spec.id, "max_episode_steps": 20}))
 
 
