@@ -4,9 +4,10 @@
 
 Each is `rlhp train` as a person would start it. The person is a script at a real Chromium: it sees the two clips that
 the page fetched and nothing else of the run, finds the pole in their pixels, sums up how far from upright it was and
-how fast it turned, and presses an arrow. People take some 3.5 seconds per answer; the script takes a tenth of that,
-since the policy of this small task is learned ten times as fast as a person could follow. The oracle's rows are those
-of `benchmarks.learning --suite headline`: same task, seeds and budget, with a teacher that is told the env reward.
+how fast it turned, and presses an arrow. Time is compressed by ten: people take some 3.5 seconds per answer, the script
+a tenth of that, and the pendulum some two milliseconds per step, or 76,000 steps would be over before 200 answers.
+The oracle's rows are those of `benchmarks.learning --suite headline`: same task, seeds and budget, with a teacher that
+is told the env reward.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ TASK = "pendulum"
 SEEDS = 5
 ANSWER_SECONDS = 0.35
 """A tenth of a person's."""
+SLOW_SECONDS = 0.0018
+"""Of the wall that an env step takes at least."""
 STEP_SECONDS = 0.05
 """Of Pendulum-v1, a frame each."""
 CLEAR = 0.02
@@ -111,8 +114,12 @@ class Person:
 @contextmanager
 def run(seed: int) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """A run that waits for people: the process, the address of its page, and its output so far."""
-    settings = ("labels.source=human", "page.port=0", f"seed={seed}", f"evaluation.episodes={EPISODES}")
-    sets = [word for setting in (*settings, "clips.policy_seconds=0") for word in ("--set", setting)]
+    settings = (
+        "labels.source=human", "page.port=0", f"seed={seed}", f"evaluation.episodes={EPISODES}",
+        "clips.policy_seconds=0", "env.id=benchmarks.chaos:SlowPendulum",
+        f"env.kwargs={{step_seconds: {SLOW_SECONDS}}}",
+    )  # fmt: skip
+    sets = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "benchmarks.one_run", str(CONFIGS / f"{TASK}.yaml"), *sets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
@@ -156,8 +163,9 @@ def section() -> str:
         "## Answered at the page", "", "    python -m benchmarks.by_page", "",
         f"`rlhp train configs/{TASK}.yaml --set labels.source=human`, answered in a Chromium by a script that judges "
         f"the pixels of the two clips and presses a key {ANSWER_SECONDS:g} s after it first saw them: a tenth of a "
-        "person's 3.5 s, beside a policy that learns as fast as ever. The oracle is told the env reward; its rows, and "
-        "those of the env reward's arm that F is measured by, are those of `--suite headline`.", "",
+        f"person's 3.5 s, beside a pendulum that takes {1000 * SLOW_SECONDS:g} ms for a step. The oracle is told the "
+        "env reward and answers beside a pendulum that takes none; its rows, and those of the env reward's arm that F "
+        "is measured by, are those of `--suite headline`.", "",
         "| who answers | seeds | answers | true return of each seed | F (95 %) |",
         "|---|---|---|---|---|",
         _line("a script at the page", found, told(page)),

@@ -51,7 +51,7 @@ def test_a_correction_is_a_retract_and_a_new_revision_and_may_be_repeated(queue:
     ]  # fmt: skip
     assert log[-1].meta == {"kind": "human", "corrected_by": "local"}
     undone = tab.post("/api/undo")
-    assert (undone["status"], undone["rev"]) == ("ok", 3), "the labeler's undo takes back what stands"
+    assert (undone["status"], undone["lease"]["rev"]) == ("ok", 3), "the labeler's undo takes back what stands"
     assert queue.stats().answered == 0
 
 
