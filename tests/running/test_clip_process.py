@@ -95,7 +95,7 @@ def test_a_vector_implementation_that_tells_no_states_is_refused(monkeypatch: py
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     people = small(labels={"source": "human"}, env={"id": spec.id, "max_episode_steps": 20})
     native = people.model_copy(update={"rollout": people.rollout.model_copy(update={"vectorize": "native"})})
-    with pytest.raises(ValueError, match="tells no states to draw clips from; set rollout.vectorize=auto"):
+    with pytest.raises(ValueError, match=r"tells no states to draw clips from; set rollout\.vectorize=auto"):
         check(native)
     check(people)  # `auto` steps one by one where people are to see clips
     check(small(labels={"source": "none"}, env={"id": spec.id, "max_episode_steps": 20}))
