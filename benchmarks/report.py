@@ -34,7 +34,7 @@ HEAD = """# Benchmarks
 
 Every figure here was measured by the command above its table; the rows it is drawn from are in
 `benchmarks/results/*.jsonl`, with seed, config hash, commit and machine. `make bench` runs what is missing
-and writes this page anew; `make bench-quick` runs a small part of every bench, in under ten minutes.
+and writes this page anew; `make bench-quick` runs a small part of every bench.
 """
 
 SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
