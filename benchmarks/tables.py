@@ -62,8 +62,8 @@ def made(some: Sequence[Row]) -> str:
 def headline() -> str:
     """The distributed program beside its control arm."""
     tasks = found("headline")
-    older = [task for task in SUITES["headline"].tasks if set(tasks.get(task, {})) != set(SUITES["headline"].arms)]
-    for task in older:
+    aged = [task for task in SUITES["headline"].tasks if set(tasks.get(task, {})) != set(SUITES["headline"].arms)]
+    for task in aged:
         tasks[task] = {arm: some for arm in SUITES["headline"].arms if (some := older("headline", task, arm))}
     lines = [
         "## Learning from preferences, distributed", "", "    python -m benchmarks.learning --suite headline", "",
@@ -81,8 +81,8 @@ def headline() -> str:
             chance = by_chance(arms)
             share = intervals.recovered(returns(arms["preferences"]), returns(arms[CONTROL]), chance)
             verdicts.append(f"- {task}: F = {told(share)}; random policy {chance:.1f}")
-    if older:
-        verdicts.append(f"\n{', '.join(older)}: rows of an earlier config file; the present one is to be measured.")
+    if aged:
+        verdicts.append(f"\n{', '.join(aged)}: rows of an earlier config file; the present one is to be measured.")
     shown = [row for arms in tasks.values() for some in arms.values() for row in some]
     return "\n".join([*lines, "", *verdicts, "", made(shown)])
 
