@@ -57,7 +57,7 @@ bench: setup ## measure what is missing in benchmarks/results, then write docs/b
 	$(BIN)/python -m benchmarks.novel_clip
 	$(BIN)/python -m benchmarks.report
 
-bench-quick: setup ## a small part of every bench, printed and not kept: minutes
+bench-quick: setup ## a small part of every bench, printed and not kept
 	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench --quick || exit 1; done
 
 format: setup ## rewrite the sources as make check wants them

@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,6 +31,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import register_env
 
 from benchmarks import alone, rows, tables
+from benchmarks.turns import Sink, Turn, sampled, timed
 from rlhp import configfile
 from rlhp.config import RunConfig
 from rlhp.learn.settings import algorithm_config
@@ -42,19 +41,14 @@ from rlhp.rollout.atari import game_of
 from rlhp.rollout.envs import make_env, probe
 from rlhp.rollout.runner import ColumnarEnvRunner
 from rlhp.running.ray_cluster import hush
-from rlhp.types import Segment
 
 ARMS = ("games", "forward", "control", "preferences", "stock")
 ENVS = 8
 STEPS, QUICK_STEPS = 512, 128
 """Env steps per turn, a multiple of ENVS."""
-TURNS = 4
 REPEATS = 5
 TARGETS = {"control": 0.8, "stock": 3.0}
 """Steps per second of `control` over those of `games` and `forward` together, and over `stock`'s."""
-
-Turn = Callable[[int], int]
-"""Takes at least this many env steps; says how many."""
 
 
 def config_of(arm: str) -> RunConfig:
@@ -98,13 +92,8 @@ def env_runner(arm: str) -> ColumnarEnvRunner:
         fitter.observe(pictures, draws.normal(size=(100, spaces.action.size)))
         weights = fitter.publish(1)
         runner.reward_source = RewardModel(spaces, newest=lambda: weights)
-        runner.segment_sink = _Sink()
+        runner.segment_sink = Sink()
     return runner
-
-
-def sampled(runner: Any) -> Turn:
-    """Fragments of an env runner, ours or RLlib's."""
-    return lambda steps: sum(len(episode) for episode in runner.sample(num_timesteps=steps, explore=True))
 
 
 def forward(runner: ColumnarEnvRunner) -> Turn:
@@ -135,11 +124,6 @@ def stock() -> Turn:
     return sampled(SingleAgentEnvRunner(config=config, worker_index=0))
 
 
-class _Sink:
-    def offer(self, segments: list[Segment]) -> int:
-        return len(segments)
-
-
 def measure(repeat: int, *, steps: int) -> list[dict[str, Any]]:
     """One repeat of all arms in this process."""
     hush()
@@ -149,28 +133,7 @@ def measure(repeat: int, *, steps: int) -> list[dict[str, Any]]:
     turns["preferences"] = sampled(env_runner("preferences"))
     if find_spec("cv2") is not None:
         turns["stock"] = stock()
-    arms = list(turns)
-    taken = dict.fromkeys(arms, 0)
-    wall, cpu = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, 0.0)
-    for turn in range(TURNS + 1):
-        for place in range(len(arms)):
-            arm = arms[(place + turn + repeat) % len(arms)]
-            began, began_cpu = time.perf_counter(), time.process_time()
-            count = turns[arm](steps)
-            if turn:  # the first of each arm resets environments and warms caches
-                wall[arm] += time.perf_counter() - began
-                cpu[arm] += time.process_time() - began_cpu
-                taken[arm] += count
-    return [
-        {
-            "arm": arm,
-            "repeat": repeat,
-            "env_steps": taken[arm],
-            "us_per_step": 1e6 * wall[arm] / taken[arm],
-            "cpu_us_per_step": 1e6 * cpu[arm] / taken[arm],
-        }
-        for arm in arms
-    ]
+    return timed(turns, repeat=repeat, steps=steps)
 
 
 def section() -> str:

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +26,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from benchmarks import alone, rows, tables
 from benchmarks.stock import stock_config
+from benchmarks.turns import Sink, Turn, sampled, timed
 from rlhp import configfile
 from rlhp.config import RunConfig
 from rlhp.learn.settings import algorithm_config
@@ -36,19 +35,14 @@ from rlhp.reward.service import RewardModel
 from rlhp.rollout.envs import make_vector_env, probe
 from rlhp.rollout.runner import ColumnarEnvRunner
 from rlhp.running.ray_cluster import hush
-from rlhp.types import Segment
 
 ARMS = ("raw", "control", "preferences", "stock")
 ENVS = 16
 STEPS, QUICK_STEPS = 2048, 512
 """Env steps per turn, a multiple of ENVS."""
-TURNS = 4
 REPEATS = 7
 TARGET = 1.4
 """Of `control` over `raw`."""
-
-Turn = Callable[[int], int]
-"""Takes at least this many env steps; says how many."""
 
 
 def config_of(arm: str) -> RunConfig:
@@ -91,19 +85,14 @@ def ours(arm: str) -> Turn:
         fitter.observe(draws.normal(size=(100, spaces.obs.size)), draws.normal(size=(100, spaces.action.size)))
         weights = fitter.publish(1)
         runner.reward_source = RewardModel(spaces, newest=lambda: weights)
-        runner.segment_sink = _Sink()
-    return lambda steps: sum(len(episode) for episode in runner.sample(num_timesteps=steps, explore=True))
+        runner.segment_sink = Sink()
+    return sampled(runner)
 
 
 def stock() -> Turn:
     """RLlib's env runner."""
     runner = SingleAgentEnvRunner(config=stock_config(config_of("stock")), worker_index=0)
-    return lambda steps: sum(len(episode) for episode in runner.sample(num_timesteps=steps, explore=True))
-
-
-class _Sink:
-    def offer(self, segments: list[Segment]) -> int:
-        return len(segments)
+    return sampled(runner)
 
 
 def measure(repeat: int, *, steps: int) -> list[dict[str, Any]]:
@@ -111,27 +100,7 @@ def measure(repeat: int, *, steps: int) -> list[dict[str, Any]]:
     hush()
     torch.set_num_threads(1)
     turns = {"control": ours("control"), "preferences": ours("preferences"), "stock": stock(), "raw": raw()}
-    taken = dict.fromkeys(ARMS, 0)
-    wall, cpu = dict.fromkeys(ARMS, 0.0), dict.fromkeys(ARMS, 0.0)
-    for turn in range(TURNS + 1):
-        for place in range(len(ARMS)):
-            arm = ARMS[(place + turn + repeat) % len(ARMS)]
-            began, began_cpu = time.perf_counter(), time.process_time()
-            count = turns[arm](steps)
-            if turn:  # the first of each arm resets environments and warms caches
-                wall[arm] += time.perf_counter() - began
-                cpu[arm] += time.process_time() - began_cpu
-                taken[arm] += count
-    return [
-        {
-            "arm": arm,
-            "repeat": repeat,
-            "env_steps": taken[arm],
-            "us_per_step": 1e6 * wall[arm] / taken[arm],
-            "cpu_us_per_step": 1e6 * cpu[arm] / taken[arm],
-        }
-        for arm in ARMS
-    ]
+    return timed({arm: turns[arm] for arm in ARMS}, repeat=repeat, steps=steps)
 
 
 def section() -> str:
