@@ -38,13 +38,6 @@ UPDATES_PER_TURN = 50
 """Gradient steps before the stream is looked at again."""
 
 
-class StreamEvent(Protocol):
-    """One entry of the answer stream, as `rlhp.query.queue.Event` has it."""
-
-    @property
-    def stream_id(self) -> str: ...
-
-
 class AnswerSource(Protocol):
     """The answer stream: read through a consumer group, acknowledged when durable."""
 

@@ -59,11 +59,6 @@ class EnvFacts:
     reward_threshold: float | None
     """Return at which Gymnasium calls it solved; None where hidden termination changes the env reward."""
 
-    @property
-    def supports_state(self) -> bool:
-        """Whether `sim_state` has something to say."""
-        return self.state_kind != "none"
-
 
 def make_env(config: EnvConfig, *, render_mode: str | None = None) -> Env:
     """One environment with its end hidden (if asked for) and its time limit outermost; observations as they are.

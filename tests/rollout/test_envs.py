@@ -128,10 +128,10 @@ def test_the_facts_of_an_environment() -> None:
     facts = probe(config("CartPole-v1"))
     assert facts.spaces == describe(gym.make("CartPole-v1").observation_space, gym.spaces.Discrete(2))
     assert (facts.episode_limit, facts.known_task, facts.native_vector) == (500, False, True)
-    assert (facts.state_kind, facts.supports_state, facts.fps, facts.reward_threshold) == ("none", False, 50, 475)
+    assert (facts.state_kind, facts.fps, facts.reward_threshold) == ("none", 50, 475)
     hidden = probe(config("CartPole-v1", hide_termination=True))
     assert (hidden.native_vector, hidden.reward_threshold) == (False, None)
-    assert probe(config("HalfCheetah-v5")).supports_state
+    assert probe(config("HalfCheetah-v5")).state_kind == "mujoco"
 
 
 def test_episodes_that_may_end_early_are_warned_about_with_the_key_that_helps() -> None:
