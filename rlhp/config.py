@@ -120,6 +120,12 @@ class RewardConfig(Section):
         default=0.1, ge=0, description="Preferences fed to each member per env step, after pretraining."
     )
     publish_every_steps: int = Field(default=10_000, ge=1, description="Env steps between reward versions.")
+    max_lag_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="The learner waits for fits that are owed, and for teachers that are programs, once they are this "
+        "many env steps behind; for people it never waits. null: for nobody.",
+    )
     target_std: float = Field(
         default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari)."
     )

@@ -62,6 +62,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "segments/warmup_target": ("segments", "Candidates that the warm-up collects before it only waits for answers."),
     "reward/version": ("count", "Newest published reward version; 0 before the first."),
     "reward/staleness_steps": ("steps", "Environment steps since the reward version in use was published."),
+    "reward/wait_seconds": ("s", "The learner's wait for the reward (`reward.max_lag_steps`), per iteration."),
     "reward/updates": ("count", "Gradient steps of the ensemble so far."),
     "reward/train_loss": ("nats", "Loss on training preferences, without the penalty."),
     "reward/val_loss": ("nats", "Loss on preferences the member was not trained on."),

@@ -67,6 +67,7 @@ from rlhp.running.exact import TEACHER, ExactState, Recalled, impossible, said_b
 from rlhp.running.film import Films, codec_of, draw, take_of
 from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop
+from rlhp.running.pace import Pace
 from rlhp.running.page import page_server
 from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
 from rlhp.running.processes import (
@@ -135,6 +136,8 @@ def train(
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
         loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
+        if services is not None:
+            loop.pace = Pace(config, services, stop)
         restarts.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")

@@ -158,6 +158,13 @@ class RewardTrainer:
         self._updates_since += updates
         return True
 
+    def _fitted_steps(self) -> float | None:
+        """Env steps of the run that have been paid for in fits; None where none are owed."""
+        per_step = self._config.reward.label_uses_per_step
+        if self._version == 0 or not per_step or not self._fitter.trainable:
+            return None
+        return self._first_steps + self._uses / per_step
+
     def _observe(self) -> bool:
         recent = self._recent(self._config.reward.reservoir)
         if recent is not None:
@@ -235,6 +242,7 @@ class RewardTrainer:
         return {
             "reward/version": self._version,
             "reward/published_steps": self._published_steps,
+            "reward/fitted_steps": self._fitted_steps(),
             "reward/fit_seconds": self._fit_seconds,
             "labels/answered": self._answered,
             "labels/ties": counts["ties"],

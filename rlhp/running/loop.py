@@ -27,6 +27,7 @@ from rlhp.rollout.runner import EPISODES, NODES
 from rlhp.rundir import RunDir
 from rlhp.running.edges import Display, Exact, Services
 from rlhp.running.film import Films
+from rlhp.running.pace import Pace
 from rlhp.running.rows import Episode, learner_row, returns_row, runner_row, status_row
 from rlhp.running.watchdog import Watchdog
 
@@ -74,19 +75,18 @@ class Loop:
     exact: Exact | None = None
     progress: Progress = field(default_factory=Progress)
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
+    pace: Pace | None = None
 
     def __post_init__(self) -> None:
         self._recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._fresh: list[tuple[float, int]] = []
         self._checkpoints = Checkpoints.of(self.config, self.rundir)
-        self._saved_at = self.progress.env_steps
-        self._evaluated_at = self.progress.env_steps
+        self._saved_at = self._evaluated_at = self.progress.env_steps
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
-        self._lifetime = 0
+        self._lifetime = self._expected = 0
         self._true_return: float | None = None  # of the newest row that knows one; an evaluation's where there is one
         self._waits_since: float | None = None
-        self._expected = 0
         self._collected = time.monotonic()
 
     def run(self) -> None:
@@ -155,10 +155,11 @@ class Loop:
         runners = self.algorithm.config
         envs = max(1, runners.num_env_runners) * runners.num_envs_per_env_runner
         windows = -(-missing // envs)
-        steps: int = windows * envs * self.config.query.segment_length
-        return min(self.config.learner.train_batch_size, steps)
+        return min(self.config.learner.train_batch_size, int(windows * envs * self.config.query.segment_length))
 
     def _learn(self) -> dict[str, Any]:
+        done = self.progress
+        held = self.pace.wait(done.env_steps, done.warmup_steps, self._tell) if self.pace is not None else {}
         with self.watchdog.watching(self.algorithm.abandon):
             result = self.algorithm.train()
         runners = result.get("env_runners", {})
@@ -171,7 +172,7 @@ class Loop:
         row = learner_row(result, kl=self.config.learner.kl_coeff > 0)
         row.update(self._runner_row(runners))
         self._tell()
-        return {**row, "phase": "learning"}
+        return {**row, **held, "phase": "learning"}
 
     def _runner_row(self, runners: dict[str, Any]) -> dict[str, Any]:
         episodes = runners.get(EPISODES)

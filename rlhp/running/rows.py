@@ -34,6 +34,7 @@ HIDDEN = {
     "waiting_for",
     "beat",
     "reward/fit_seconds",
+    "reward/fitted_steps",
     "labels/trainable",
     "labels/duplicates",
 }
