@@ -15,6 +15,7 @@ from benchmarks.tables import Found, Row, by_chance, found, returns
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 COLOURS = {CONTROL: "#444444", "0": "#c7c7c7", "350": "#9ecae1", "700": "#4292c6", "1400": "#08519c"}
 GRID = 40
@@ -30,10 +31,10 @@ def learning_curves(path: Path, suite: str = "mujoco") -> bool:
         for arm, some in arms.items():
             _band(axis, some, label=f"{arm} labels" if arm.isdigit() else arm, colour=COLOURS.get(arm))
         axis.axhline(by_chance(arms), color="#444444", linewidth=0.8, linestyle=":")
-        _plain(axis, title=task.replace("_", " "), x="env steps (thousands)")
+        plain(axis, title=task.replace("_", " "), x="env steps (thousands)")
     axes[0][0].set_ylabel("true return")
     axes[0][-1].legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -56,9 +57,9 @@ def by_labels(path: Path) -> bool:
     axis.set_xticks(range(len(counts)), counts)
     axis.set_ylim(bottom=max(-1.0, axis.get_ylim()[0]))
     axis.set_ylabel("F")
-    _plain(axis, title="share of the control arm's gain", x="labels")
+    plain(axis, title="share of the control arm's gain", x="labels")
     axis.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -80,8 +81,8 @@ def bars(suite: str, path: Path, *, perfect: str) -> bool:
     axis.set_xticks(np.arange(len(names)) + width * (len(tasks) - 1) / 2, names, rotation=25, ha="right", fontsize=8)
     axis.axhline(1.0, color="#444444", linewidth=0.8, linestyle=":")
     axis.legend(frameon=False, fontsize=8)
-    _plain(axis, title=f"{SUITES[suite].title.lower()}: share of `{perfect}`", x="")
-    _save(figure, path)
+    plain(axis, title=f"{SUITES[suite].title.lower()}: share of `{perfect}`", x="")
+    save(figure, path)
     return True
 
 
@@ -95,13 +96,15 @@ def _band(axis: Axes, some: Sequence[Row], *, label: str, colour: str | None) ->
     axis.fill_between(steps / 1e3, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
 
 
-def _plain(axis: Axes, *, title: str, x: str) -> None:
+def plain(axis: Axes, *, title: str, x: str) -> None:
+    """Title, name of the horizontal axis, no frame."""
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(x)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write and close."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

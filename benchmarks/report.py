@@ -17,6 +17,7 @@ from benchmarks import (
     pixel_speed,
     pixels,
     plots,
+    pong,
     rendering,
     resume_trials,
     reward_alone,
@@ -42,6 +43,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("side_by_side", side_by_side.section),
     ("mujoco", tables.mujoco),
     ("pixels", pixels.section),
+    ("pong", pong.section),
     ("pixel_speed", pixel_speed.section),
     ("ablations", tables.ablations),
     ("teachers", tables.teachers),
@@ -71,6 +73,7 @@ PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
             partial(plots.learning_curves, suite="pixels"),
         ),
     ),
+    "pong": (("bench_pong.png", "Scores of both arms, true and predicted return, memory over time", pong.plot),),
     "ablations": (
         ("bench_ablations.png", "F without parts of the method", partial(plots.bars, "ablations", perfect=CONTROL)),
     ),

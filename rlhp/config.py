@@ -197,6 +197,9 @@ class LearnerConfig(Section):
         default=True, description="Divide env rewards by their running std in the control arm (`source: none`)."
     )
     num_learners: int = Field(default=0, ge=0, description="Learner actors; 0 learns inside the driver.")
+    threads: int = Field(
+        default=1, ge=1, description="Of torch, in the driver: convolutions gain from two, small dense layers do not."
+    )
     num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs per learner.")
     resources: dict[str, float] = Field(
         default_factory=dict, description="Further resources reserved per learner, as `{learner: 1}`."

@@ -107,7 +107,7 @@ def train(
     if serial:  # else the last bit of a matrix product depends on where in memory its factors lie
         os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     facts = check(config, resume=resume)
-    torch.set_num_threads(1)
+    torch.set_num_threads(config.learner.threads)
     with ExitStack() as stack:
         stack.enter_context(rundir.running())
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))

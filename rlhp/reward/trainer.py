@@ -114,9 +114,11 @@ class RewardTrainer:
         """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
         drained = self._drain_when_due()
         if self._version == 0:
+            if drained:
+                return True  # so that everybody hears of the answers before a long fit begins
             # Without transitions there is no scale: a query actor that was just restarted knows none yet.
             if not self._ready_for_first() or not self._observe():
-                return drained
+                return False
             started = time.perf_counter()
             reward = self._config.reward
             if self._fitter.trainable:

@@ -25,7 +25,7 @@ TASK_FILES = {
     "walker2d": "Walker2d",
 }
 GAMES = ["beamrider", "breakout", "enduro", "pong", "qbert", "seaquest", "spaceinvaders"]
-OTHER_GAMES = ["pong_20m", "enduro_alongside", "enduro_human_290"]
+OTHER_GAMES = ["pong_20m", "pong_hour", "enduro_alongside", "enduro_human_290"]
 OTHER_FILES = ["cartpole", "lunarlander", "moving_dot", "pendulum"]
 
 

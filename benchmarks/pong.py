@@ -1,0 +1,196 @@
+"""Pong from preferences in an hour on two cores, beside the same learner on the env reward for as many steps.
+
+    python -m benchmarks.pong                     # both arms one after the other: about two hours
+    python -m benchmarks.pong --arm preferences
+    python -m benchmarks.pong --quick             # two minutes, printed and not kept
+
+`rlhp train configs/pong_hour.yaml` as a user runs it, seed 0. Kept are the curves of true and predicted return, which
+are to rise together, and the memory of every role. The run directories stay under `runs/`: a bench that was stopped
+goes on from the last checkpoint of its arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from benchmarks import rows, tables
+from benchmarks.plots import plain, save
+from benchmarks.suites import CONFIGS, CONTROL, NONE, config_hash
+from rlhp import configfile, program
+from rlhp.metrics import read_metrics
+from rlhp.rundir import RunDir
+
+NAME = "pong"
+CONFIG = CONFIGS / "pong_hour.yaml"
+ARMS = {"preferences": (), CONTROL: NONE}
+GAMES = 10
+POINTS = 120
+WARM_SHARE = 0.25
+"""Of a run, after which memory is to be flat: until then buffers fill."""
+QUICK = ("learner.total_env_steps=40000", "labels.budget=40", "evaluation.episodes=1")
+CURVE = {
+    "env_steps": "env_steps",
+    "seconds": "wall_seconds",
+    "true": "env_runners/episode_return_mean",
+    "score": "env_runners/game_score_mean",
+    "predicted": "predicted_return_mean",
+    "correlation": "return_correlation",
+}
+"""Name in a row -> metric."""
+
+Row = dict[str, Any]
+
+
+def measure(arm: str, *, seed: int = 0, quick: bool = False) -> Row:
+    """One arm to its end, or on from where it was stopped; its figures."""
+    with tempfile.TemporaryDirectory() as scratch:
+        name = f"pong-hour-{arm}-{seed}"
+        sets = [f"seed={seed}", f"name={name}", f"evaluation.episodes={GAMES}", "tensorboard=false", *ARMS[arm]]
+        config = configfile.load(CONFIG, sets=[*sets, *(QUICK if quick else ()), *([f"runs_dir={scratch}"] * quick)])
+        there = RunDir.existing(config.runs_dir, name)
+        rundir = RunDir.create(config, name) if there is None else RunDir.open(there)
+        summary = program.train(rundir.config(), rundir=rundir, resume=there is not None)
+        if summary.interrupted:
+            raise SystemExit(130)
+        found = list(read_metrics(rundir.metrics_file))
+        return {
+            "arm": arm,
+            "seed": seed,
+            "config_sha256": config_hash(config),
+            "env_steps": summary.env_steps,
+            "labels": summary.labels_answered,
+            "seconds": summary.wall_seconds,
+            "random_return": summary.random_return,
+            "true_return": summary.true_return,
+            "resumed": there is not None,
+            "heldout_accuracy": found[-1].get("reward/heldout_accuracy"),
+            "curve": curve(found),
+            "memory": memory(found),
+        }
+
+
+def thin(found: Sequence[Any]) -> list[Any]:
+    """Evenly chosen, the last one among them."""
+    return [found[int(i)] for i in np.unique(np.linspace(0, len(found) - 1, POINTS).round())] if found else []
+
+
+def curve(found: Sequence[Row]) -> dict[str, list[float | None]]:
+    """By name in `CURVE`, of rows from the first ended episode on."""
+    some = thin([row for row in found if row.get("env_runners/episode_return_mean") is not None])
+    return {name: [row.get(metric) for row in some] for name, metric in CURVE.items()}
+
+
+def memory(found: Sequence[Row]) -> dict[str, list[list[float]]]:
+    """By role: [seconds, MB] over the run."""
+    names = sorted({name for row in found for name in row if name.startswith("memory/")})
+    series = {}
+    for name in names:
+        some = thin([[row["wall_seconds"], row[name]] for row in found if row.get(name) is not None])
+        series[name.removeprefix("memory/").removesuffix("_mb").replace("_", " ")] = some
+    return series
+
+
+def agreement(row: Row) -> float:
+    """Pearson correlation of the two curves, true and predicted return, over the run."""
+    lines = [row["curve"][name] for name in ("true", "predicted")]
+    both = np.array([pair for pair in zip(*lines, strict=True) if None not in pair], np.float64)
+    return float(np.corrcoef(both[:, 0], both[:, 1])[0, 1])
+
+
+def growth(series: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """After the first quarter of the run: median MB, and the slope of a robust line in MB per hour."""
+    both = np.array(series, np.float64)
+    both = both[both[:, 0] >= WARM_SHARE * both[-1, 0]]
+    first, second = np.triu_indices(len(both), 1)  # Theil-Sen: no single reading moves it
+    slopes = (both[second, 1] - both[first, 1]) / np.maximum(1e-9, both[second, 0] - both[first, 0])
+    return float(np.median(both[:, 1])), 3600 * float(np.median(slopes))
+
+
+def section() -> str:
+    """The tables for docs/benchmarks.md."""
+    found = {row["arm"]: row for row in rows.read(NAME)}
+    lines = [
+        "## Pong in an hour", "", "    python -m benchmarks.pong", "",
+        f"`configs/{CONFIG.name}`, distributed, one seed. True return per episode of 4,500 steps, in which one game "
+        f"follows another; score per game, from -21 to 21. The final policy plays {GAMES} single games with its most "
+        "likely actions.", "",
+        "| arm | env steps | labels | minutes | score per game while learning, first and last | score of the final "
+        "policy | random policy | held-out accuracy | correlation of the true and the predicted curve |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_line(found[arm]) for arm in ARMS if arm in found), "",
+    ]  # fmt: skip
+    if (row := found.get("preferences")) is not None:
+        lines += [
+            f"Memory of each role of the preference arm, without what processes share, after the first "
+            f"{WARM_SHARE:.0%} of the run: median, and growth by a Theil-Sen line.", "",
+            "| role | MB | MB per hour |", "|---|---|---|",
+        ]  # fmt: skip
+        for role, series in row["memory"].items():
+            middle, slope = growth(series)
+            lines.append(f"| {role} | {middle:,.0f} | {slope:+,.0f} |")
+        lines.append("")
+    return "\n".join([*lines, tables.made(list(found.values()))])
+
+
+def _line(row: Row) -> str:
+    scores = [score for score in row["curve"]["score"] if score is not None]
+    last = ["-", "-"]
+    if row["arm"] != CONTROL:
+        last = [f"{row['heldout_accuracy']:.2f}", f"{agreement(row):.2f}"]
+    return (
+        f"| {row['arm']} | {row['env_steps']:,} | {row['labels'] or '-'} | {row['seconds'] / 60:.0f} | "
+        f"{scores[0]:.1f}, {scores[-1]:.1f} | {row['true_return']:.1f} | {row['random_return']:.1f} | "
+        f"{' | '.join(last)} |"
+    )
+
+
+def plot(path: Path) -> bool:
+    """Scores of both arms, true beside predicted return, memory by role."""
+    found = {row["arm"]: row for row in rows.read(NAME)}
+    if "preferences" not in found:
+        return False
+    figure, (scores, returns, sizes) = plt.subplots(1, 3, figsize=(11, 3.2))
+    for arm, row in found.items():
+        steps = [each / 1e6 for each in row["curve"]["env_steps"]]
+        scores.plot(steps, row["curve"]["score"], label=arm, color="#444444" if arm == CONTROL else None)
+    plain(scores, title="score per game", x="env steps (millions)")
+    scores.legend(frameon=False, fontsize=8)
+    row = found["preferences"]
+    steps = [each / 1e6 for each in row["curve"]["env_steps"]]
+    returns.plot(steps, row["curve"]["true"], label="true")
+    beside = returns.twinx()
+    beside.plot(steps, row["curve"]["predicted"], color="C1", label="predicted")
+    beside.spines[["top"]].set_visible(False)
+    plain(returns, title="return: true (blue, left), predicted", x="env steps (millions)")
+    for role, series in row["memory"].items():
+        sizes.plot([second / 60 for second, _ in series], [size / 1000 for _, size in series], label=role)
+    plain(sizes, title="memory, GB", x="minutes")
+    sizes.set_ylim(bottom=0)
+    sizes.legend(frameon=False, fontsize=7)
+    save(figure, path)
+    return True
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arm", choices=ARMS)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    for arm in [arguments.arm] if arguments.arm else ARMS:
+        if arguments.quick:
+            print({name: value for name, value in measure(arm, quick=True).items() if name not in ("curve", "memory")})
+        elif not rows.done(NAME, {"arm": arm, "seed": 0}):
+            rows.append(NAME, measure(arm))
+    print(section() if rows.read(NAME) else "no rows yet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What is read off an hour of Pong: how the two curves agree, whether memory grows."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import pong
+
+
+def rows(count: int) -> list[pong.Row]:
+    return [
+        {
+            "env_steps": 100 * i, "wall_seconds": 10.0 * i, "env_runners/episode_return_mean": float(i),
+            "predicted_return_mean": 2.0 * i if i > 5 else None, "memory/query_actor_mb": 500.0 + i / 100,
+        }
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def test_curves_are_thinned_to_points_that_keep_the_first_and_the_last() -> None:
+    made = pong.curve(rows(1000))
+    assert {len(values) for values in made.values()} == {pong.POINTS}
+    assert (made["env_steps"][0], made["env_steps"][-1]) == (0, 99_900)
+    assert pong.agreement({"curve": made}) == pytest.approx(1.0), "where nothing was predicted yet, nothing is compared"
+    assert pong.thin([]) == []
+
+
+def test_growth_is_that_after_the_first_quarter_whatever_single_readings_say() -> None:
+    series = pong.memory(rows(1000))["query actor"]
+    middle, slope = pong.growth(series)
+    assert slope == pytest.approx(3.6)  # 0.01 MB in 10 s
+    assert 502 < middle < 510
+    filling = [[0.0, 10.0], [100.0, 200.0], *([1000.0 + i, 400.0] for i in range(50))]
+    filling[30][1] = 9000.0
+    assert pong.growth(filling) == (400.0, 0.0)
