@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "RLHP_BENCH_LOCK"
@@ -28,19 +29,44 @@ def run(module: str, *arguments: str) -> None:
 
 def cpu_seconds() -> float:
     """User and system seconds so far of this process and every descendant, those that have ended included."""
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            # After the name in brackets, which may hold blanks: state, parent, ..., four times from the twelfth on.
-            fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended: its parent has its times
-        parents[int(entry.name)] = int(fields[1])
-        ticks[int(entry.name)] = sum(map(int, fields[11:15]))
+    return sum(process.seconds for process in _family())
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """The same of one process and those of its children that have ended; 0 where it is gone."""
+    process = _process(Path("/proc") / str(pid))
+    return process.seconds if process is not None else 0.0
+
+
+def children_called(name: str) -> list[int]:
+    """Process ids of the descendants that run a program of this name (its first 15 letters)."""
+    return [process.pid for process in _family() if process.name == name[:15]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    pid: int
+    name: str
+    parent: int
+    seconds: float
+
+
+def _process(entry: Path) -> _Process | None:
+    try:
+        # After the name in brackets, which may hold blanks: state, parent, ..., four times from the twelfth on.
+        front, _, back = (entry / "stat").read_text(encoding="utf-8").rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has just ended: its parent has its times
+    fields = back.split()
+    seconds = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return _Process(int(entry.name), front.partition("(")[2], int(fields[1]), seconds)
+
+
+def _family() -> list[_Process]:
+    """This process and every descendant."""
+    found = [_process(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    running = [process for process in found if process is not None]
     ours = {os.getpid()}
-    while grown := {pid for pid, parent in parents.items() if parent in ours} - ours:
+    while grown := {process.pid for process in running if process.parent in ours} - ours:
         ours |= grown
-    return sum(ticks.get(pid, 0) for pid in ours) / os.sysconf("SC_CLK_TCK")
+    return [process for process in running if process.pid in ours]

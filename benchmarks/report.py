@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     by_page,
+    control_plane_tables,
     cost,
     games,
     key_press,
@@ -52,6 +53,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("sampling", sampling.section),
     ("games", games.section),
     ("micro", micro.section),
+    ("control_plane", control_plane_tables.section),
     ("novel", novel.section),
     ("rendering", rendering.section),
     ("by_page", by_page.section),

@@ -27,13 +27,13 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT_BYTES)) and bool(mallopt(TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def resident_mb() -> float:
-    """Megabytes of memory that are this process's own; NaN where the system does not tell.
+def resident_mb(process: int | str = "self") -> float:
+    """Megabytes of memory that are this process's own, or another's of that id; NaN where the system does not tell.
 
-    What it shares with others, as pages of Ray's object store that it has looked at, is not counted.
+    What it shares with others, as pages of Ray's object store that were looked at, is not counted.
     """
     try:
-        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
     except (OSError, ValueError):
         return math.nan
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 1e6
