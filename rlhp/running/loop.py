@@ -169,8 +169,7 @@ class Loop:
         self.progress.env_steps += sampled - self._lifetime
         self._lifetime = sampled
         self.progress.iteration += 1
-        row = learner_row(result, kl=self.config.learner.kl_coeff > 0)
-        row.update(self._runner_row(runners))
+        row = {**learner_row(result, kl=self.config.learner.kl_coeff > 0), **self._runner_row(runners)}
         self._tell()
         return {**row, **held, "phase": "learning"}
 
