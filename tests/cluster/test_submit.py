@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from rlhp import cli, credentials, jobs
+from rlhp.metrics import read_metrics
 from rlhp.query.server import EmbeddedRedis
+from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
 from tests.cluster.job_server import job_server
 from tests.fault_parts import SETTINGS
@@ -138,10 +140,15 @@ def upload(tmp_path: Path) -> Path:
     return folder
 
 
+def learned(metrics: Path) -> int:
+    """Env steps of the newest row that is no warm-up; 0 where there is none."""
+    return max((row["env_steps"] for row in read_metrics(metrics) if row["phase"] == "learning"), default=0)
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_run_is_submitted_once_and_stopped_with_a_checkpoint_and_no_secret_is_written(
+def test_a_run_is_submitted_once_stopped_and_resumed_and_no_secret_is_written(
     tmp_path: Path, client: dict[str, str]
 ) -> None:
     folder = upload(tmp_path)
@@ -154,10 +161,14 @@ def test_a_run_is_submitted_once_and_stopped_with_a_checkpoint_and_no_secret_is_
     assert first.returncode == 0, first.stderr
     assert "follow it with rlhp job logs far" in first.stdout
     metrics = tmp_path / "home/runs/far/metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while not (metrics.exists() and '"phase": "learning"' in metrics.read_text()):
-        assert time.monotonic() < deadline, rlhp("job", "logs", "far", "--no-wait").stdout
-        time.sleep(0.2)
+
+    def until_it_learned(*, more_than: int) -> None:
+        deadline = time.monotonic() + 200
+        while not (metrics.exists() and learned(metrics) > more_than):
+            assert time.monotonic() < deadline, rlhp("job", "logs", "far", "--no-wait").stdout
+            time.sleep(0.2)
+
+    until_it_learned(more_than=0)
     again = rlhp("submit", "tiny.yaml", "--name", "far", "--no-wait")
     assert (again.returncode, "run far is under way already as job far" in again.stderr) == (2, True)
 
@@ -167,8 +178,18 @@ def test_a_run_is_submitted_once_and_stopped_with_a_checkpoint_and_no_secret_is_
     assert "stopping after this iteration, with a checkpoint" in said
     assert rundir.info().state == "interrupted", said
     assert list(rundir.checkpoints.glob("step-*")), "its only one is that of the stop"
+    stopped_at, answers = learned(metrics), {row.query_id for row in PreferenceDataset.open(rundir.path).events()}
 
-    assert [line.split()[:2] for line in rlhp("job", "list").stdout.splitlines()] == [["far", "STOPPED"]]
+    assert "job far.2 at" in rlhp("submit", "tiny.yaml", "--name", "far", "--no-wait").stdout
+    until_it_learned(more_than=stopped_at)
+    assert rlhp("job", "stop", "far").stdout == "job far.2: STOPPED\n"
+    events = [row.query_id for row in PreferenceDataset.open(rundir.path).events()]
+    assert answers <= set(events), "an answer was lost"
+    assert len(set(events)) == len(events), "a query was asked twice"
+
+    assert [line.split()[:2] for line in rlhp("job", "list").stdout.splitlines()] == [
+        ["far", "STOPPED"], ["far.2", "STOPPED"]
+    ]  # fmt: skip
     assert "command: python -m rlhp train tiny.yaml --name far --or-resume" in rlhp("job", "status", "far").stdout
 
     session = Path(client["RAY_SESSION"])
