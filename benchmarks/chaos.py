@@ -8,7 +8,7 @@ The task is Pendulum at the pace of a slow simulator, so that a run takes a whil
 run is one of `labels.source=human`: it has a clip renderer and a page; teachers answer in the place of people, as
 processes from elsewhere that this program starts again. What is counted at the end: answers that Redis took and the
 disk has not (lost), that the disk has twice (duplicated), queries asked twice; and whether the true return is where
-those of the calm runs are. Rows go to `results/chaos.jsonl`.
+those of the calm runs are. Rows go to `results/chaos.jsonl`; a run that is there is not made again.
 """
 
 from __future__ import annotations
@@ -248,6 +248,9 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = [("calm", 100 + number) for number in range(arguments.calm)] + [("chaos", arguments.seed)]
     for arm, seed in plan:
+        there = [row for row in rows.read(NAME) if (row["arm"], row["seed"]) == (arm, seed)]
+        if not arguments.print and any(row["env_steps"] >= arguments.steps for row in there):
+            continue
         row = measure(arm=arm, seed=seed, steps=arguments.steps, minutes=arguments.minutes)
         print(json.dumps(row), flush=True)
         if not arguments.print:

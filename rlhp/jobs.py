@@ -148,8 +148,14 @@ class Jobs:
                     )
                 return job
             except ValueError as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                if "No available agent" not in str(error):
                     raise
+                if time.monotonic() > deadline:
+                    raise ConnectionError(
+                        f"the head at {self.address} has had no job agent for {AGENT_SECONDS:g} s. Another Ray on that "
+                        "machine may hold its port, 52365: start the head with --dashboard-agent-listen-port=PORT "
+                        "(dashboard_agent.log in Ray's session directory says so)"
+                    ) from error
                 time.sleep(POLL_SECONDS)
 
     def all(self) -> list[Any]:
