@@ -74,6 +74,7 @@ def train(
     if resume is not None and name is not None:
         raise click.UsageError("--name is for a new run; a resumed one keeps its name")
     from rlhp import configfile
+    from rlhp.loopback import on_loopback
     from rlhp.rundir import RunDir
 
     if or_resume:
@@ -82,12 +83,12 @@ def train(
         resume = RunDir.existing(configfile.load(config, sets=sets).runs_dir, name)
     if resume is not None:
         rundir = RunDir.open(resume)
-        settings = rundir.config(sets=sets)
+        settings = on_loopback(rundir.config(sets=sets))
         rundir.rewrite_config(settings)
     else:
         assert config is not None
         more = [f"name={json.dumps(name)}"] if name is not None else []
-        settings = configfile.load(config, sets=[*sets, *more])
+        settings = on_loopback(configfile.load(config, sets=[*sets, *more]))
         if not keep:  # whose process stays small, and has another one do this
             from rlhp.running.preparation import check
 
@@ -97,8 +98,7 @@ def train(
     if keep:
         from rlhp.running import keeper
 
-        options = ["--serial"] if serial else []
-        code = keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
+        code = keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=["--serial"] * serial)
         if resume is None and rundir.info().started is None:
             shutil.rmtree(rundir.path)  # refused
         return code
@@ -116,9 +116,12 @@ def train(
 def compare(config: Path, sets: tuple[str, ...]) -> int:
     """Train on preferences and, for comparison, on the env reward; say how much was recovered."""
     from rlhp import configfile
+    from rlhp.loopback import on_loopback
+
+    settings = on_loopback(configfile.load(config, sets=sets))
     from rlhp.compare import compare as both
 
-    comparison = both(configfile.load(config, sets=sets), config_name=config.stem, say=click.echo)
+    comparison = both(settings, config_name=config.stem, say=click.echo)
     if comparison is None:
         return INTERRUPTED
     click.echo(f"\n{comparison}")

@@ -35,6 +35,11 @@ class Architecture:
         """O: one observation as the networks get it."""
         return self.picture or (self.obs_size,)
 
+    @property
+    def rows_apart(self) -> bool:
+        """Whether these are pictures of which each teaches by itself: no batch normalisation, no user's module."""
+        return self.module is None and self.network is not None and not REWARD[self.network].normalize
+
     @staticmethod
     def of(config: RewardConfig, *, spaces: Spaces) -> Architecture:
         """The networks that this config asks for in these spaces; ValueError where it asks for what cannot be."""

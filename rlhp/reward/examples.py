@@ -152,6 +152,20 @@ class Examples:
             weight=weight,
         )
 
+    def minibatch(self, rows: list[Array], draws: np.random.Generator) -> tuple[Array, Tensor]:
+        """Rows [M, B] drawn from each member's own, with replacement, and [M] whether it has any."""
+        index_MB = np.zeros((len(rows), self._config.batch_size), np.int64)
+        for member, own in enumerate(rows):
+            if len(own):
+                index_MB[member] = own[draws.integers(0, len(own), index_MB.shape[1])]
+        return index_MB, torch.tensor([len(own) > 0 for own in rows], device=self.bags.device)
+
+    def pieces(self, index_MB: Array, *, most: int) -> list[Array]:
+        """A minibatch in equal parts of at most so many, whose mean losses average to its own."""
+        size = index_MB.shape[1]
+        whole = size % most > 0 or self._weight is not None  # parts would not weigh the same
+        return [index_MB] if whole else np.split(index_MB, size // most, axis=1)
+
     @property
     def target(self) -> Tensor:
         """[N] P(first preferred)."""

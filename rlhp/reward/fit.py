@@ -36,13 +36,13 @@ from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference
 
-__all__ = ["FitReport", "Fitter"]
-
 VALIDATE_EVERY = 10
 """Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
 PREFERENCES_PER_PASS = 128
 PICTURE_PREFERENCES_PER_PASS = 16
 """When all preferences are looked at."""
+PICTURE_PREFERENCES_PER_PIECE = 2
+"""Of a gradient step: few pictures at a time stay in the cache."""
 ASSESS_EVERY = 50
 """Gradient steps between two looks at all preferences, which cost as much as several steps."""
 
@@ -55,6 +55,7 @@ class Fitter:
         self._device = usable_device(config.device)
         self._architecture = Architecture.of(config, spaces=spaces)
         self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(self._device)
+        self._per_piece = PICTURE_PREFERENCES_PER_PIECE if self._architecture.rows_apart else config.batch_size
         self._dropout = torch.Generator(self._device).manual_seed(seed)
         self._draws = np.random.default_rng(seed)
         self._optimizer = optimizer_for(config, list(self._network.parameters()))
@@ -63,11 +64,11 @@ class Fitter:
         self._examples = self._no_examples()
         self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)
         self._updates = 0
+        self._assessed = 0  # updates before the last report
         self._unused = 0.0  # label uses that fill no minibatch yet
         self._scaled = False  # whether the inputs have been given a scale
         self._correlation: float | None = None
         self._report: FitReport | None = None
-        self._assessed = 0  # updates before the last report
 
     @property
     def size(self) -> int:
@@ -158,11 +159,11 @@ class Fitter:
             member_std=np.ones(members, np.float32),
             target_std=self._config.target_std,
         )
-        scores_MB = Labeller(weights, device=self._config.device).score(*self._reservoir.rows())
+        device, centre = self._config.device, 0.0
+        scores_MB = Labeller(weights, device=device).score(*self._reservoir.rows())
         self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
-        centre = 0.0
         if before is not None and self._config.center == "carried":
-            centre = float(Labeller(before, device=self._config.device).label(*self._reservoir.rows()).mean())
+            centre = float(Labeller(before, device=device).label(*self._reservoir.rows()).mean())
         return weights.scaled_to(scores_MB, centre=centre)
 
     def report(self) -> FitReport:
@@ -226,37 +227,36 @@ class Fitter:
     def _step(self) -> None:
         """One gradient step of every member on a minibatch of its own."""
         self._network.train()
-        losses_M, active_M = self._loss(self._examples.train_rows)
-        total_M = losses_M
+        self._optimizer.zero_grad(set_to_none=True)
+        drawn, active_M = self._examples.minibatch(self._examples.train_rows, self._draws)
+        *pieces, last = self._examples.pieces(drawn, most=self._per_piece)
+        losses_M = torch.zeros_like(active_M, dtype=torch.float32)
+        # a member with an empty bag takes no step, rather than one on answers it should be judged by
+        for piece in pieces:
+            part_M = self._loss(piece) / (len(pieces) + 1)
+            torch.autograd.backward(torch.where(active_M, part_M, 0.0).sum())
+            losses_M += part_M.detach()
+        total_M = losses_M = losses_M + self._loss(last) / (len(pieces) + 1)
         if penalized := self._network.penalized():
             weights_M = torch.from_numpy(self._penalty.weights).to(losses_M)
             total_M = losses_M + weights_M * loss.l2_penalty(penalized)
-        self._optimizer.zero_grad(set_to_none=True)
-        # a member with an empty bag takes no step, rather than one on answers it should be judged by
         torch.autograd.backward(torch.where(active_M, total_M, 0.0).sum())
         self._optimizer.step()
         self._updates += 1
         self._penalty.saw_training(numbers(losses_M, active_M))
         if self._penalty.adaptive and self._updates % VALIDATE_EVERY == 0:
             self._network.eval()
+            drawn, active_M = self._examples.minibatch(self._examples.validation_rows, self._draws)
             with torch.no_grad():
-                validation = numbers(*self._loss(self._examples.validation_rows))
-            self._penalty.saw_validation(validation, steps=VALIDATE_EVERY)
+                self._penalty.saw_validation(numbers(self._loss(drawn), active_M), steps=VALIDATE_EVERY)
 
-    def _loss(self, rows: list[Array]) -> tuple[Tensor, Tensor]:
-        """The loss [M] on one minibatch out of each member's rows, and [M] whether it has any."""
-        size = self._config.batch_size
-        index_MB = np.zeros((len(rows), size), np.int64)
-        for member, own in enumerate(rows):
-            if len(own):
-                index_MB[member] = own[self._draws.integers(0, len(own), size)]
-        batch = self._examples.batch(index_MB)
-        first_MB, second_MB = self._predict(batch)
-        active_M = torch.tensor([len(own) > 0 for own in rows], device=self._device)
+    def _loss(self, index_MB: Array) -> Tensor:
+        """The loss [M], without the penalty, on these rows of each member."""
+        first_MB, second_MB = self._predict(batch := self._examples.batch(index_MB))
         if self._config.loss == "regression":
-            return loss.regression_loss(first_MB, second_MB, batch.returns), active_M
-        rate, weights = self._config.error_rate, batch.weight
-        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=rate, weights=weights), active_M
+            return loss.regression_loss(first_MB, second_MB, batch.returns)
+        rate = self._config.error_rate
+        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=rate, weights=batch.weight)
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted returns [M, B] of first and second. One forward for both, so both see the same network."""
@@ -278,8 +278,8 @@ class Fitter:
 
     def _validation_loss(self) -> float | None:
         first_MN, second_MN = self._predict_all()
-        examples = self._examples
-        return mean_known(losses(first_MN, second_MN, examples, config=self._config, weights=examples.validation))
+        weights = self._examples.validation
+        return mean_known(losses(first_MN, second_MN, self._examples, config=self._config, weights=weights))
 
     def _scale_inputs(self) -> None:
         """Standardise inputs by all that was observed, or by the preferences where nothing was yet.

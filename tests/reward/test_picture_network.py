@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rlhp.convolution import REWARD
+from rlhp.reward import fit as module
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.fit import Fitter
 from rlhp.reward.model import Labeller, RewardWeights
@@ -162,6 +163,21 @@ def test_a_bright_side_is_learned_from_preferences() -> None:
     report = made.pretrain(25)
     assert report.heldout_accuracy is not None
     assert report.heldout_accuracy > 0.8
+
+
+def test_a_step_in_pieces_is_the_step_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def states(per_piece: int) -> dict[str, Tensor]:
+        monkeypatch.setattr(module, "PICTURE_PREFERENCES_PER_PIECE", per_piece)
+        made = Fitter(config(members=3, hidden=(8,), batch_size=8, use_action=False), spaces=spaces(24), seed=0)
+        made.add(preferences(12, size=24))
+        made.train(8 * 5)
+        network: dict[str, Tensor] = made.state_dict()["network"]
+        return network
+
+    whole, pieces = states(8), states(2)
+    del whole["batches"]  # what batch normalisation counts, which this network has not
+    for name, value in whole.items():
+        torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_frames_are_kept_once_and_every_stack_comes_back() -> None:
