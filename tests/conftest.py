@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rlhp.loopback import CLUSTERS
 from tests.ray_session import ray_session
 
 __all__ = ["ray_session"]
@@ -28,6 +29,14 @@ for _name, _value in SETTINGS.items():
 # The same examples on every machine, and no verdict from a wall clock.
 settings.register_profile("rlhp", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rlhp")
+
+
+@pytest.fixture(autouse=True)
+def _clusters_are_allowed() -> Iterator[None]:
+    """A command that runs in this process tells its own Ray to stay on loopback, and the next test may want nodes."""
+    os.environ.pop(CLUSTERS, None)
+    yield
+    os.environ.pop(CLUSTERS, None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlhp.metrics import without_rewinds
@@ -35,6 +36,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     with Driver(tmp_path_factory.mktemp("faults")) as driver:
         driver.start("--keep")
         yield driver
+
+
+def test_nobody_of_a_run_listens_beyond_loopback(driver: Driver) -> None:
+    driver.until(lambda: driver.newest("reward/version") >= 1)
+    everybody = driver.processes()
+    listening = [each for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.pid in everybody]
+    assert {command_line(each.pid).split()[0].rpartition("/")[2] for each in listening} >= {"gcs_server", "raylet"}
+    beyond = {everybody[each.pid] for each in listening if "127.0.0.1" not in each.laddr.ip}
+    assert all(VICTIMS["learner"] in one for one in beyond), "torch's meeting point of learners that are actors"
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
