@@ -50,6 +50,7 @@ check: setup ## lint, format, types, import direction, generated pages; seconds,
 bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: hours, alone
 	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
 	$(BIN)/python -m benchmarks.pong
+	$(BIN)/python -m benchmarks.atari_memory
 	$(BIN)/python -m benchmarks.rendering
 	$(BIN)/python -m benchmarks.key_press
 	$(BIN)/python -m benchmarks.labelers

@@ -5,7 +5,7 @@
     python -m benchmarks.pong --quick             # two minutes, printed and not kept
 
 `rlhp train configs/pong_hour.yaml` as a user runs it, seed 0. Kept are the curves of true and predicted return, which
-are to rise together, and the memory of every role. The run directories stay under `runs/`: a bench that was stopped
+are to rise together. The run directories stay under `runs/`: a bench that was stopped
 goes on from the last checkpoint of its arm.
 """
 
@@ -32,8 +32,6 @@ CONFIG = CONFIGS / "pong_hour.yaml"
 ARMS = {"preferences": (), CONTROL: NONE}
 GAMES = 10
 POINTS = 120
-WARM_SHARE = 0.25
-"""Of a run, after which memory is to be flat: until then buffers fill."""
 QUICK = ("learner.total_env_steps=40000", "labels.budget=40", "evaluation.episodes=1")
 CURVE = {
     "env_steps": "env_steps",
@@ -72,7 +70,6 @@ def measure(arm: str, *, seed: int = 0, quick: bool = False) -> Row:
             "resumed": there is not None,
             "heldout_accuracy": found[-1].get("reward/heldout_accuracy"),
             "curve": curve(found),
-            "memory": memory(found),
         }
 
 
@@ -87,30 +84,11 @@ def curve(found: Sequence[Row]) -> dict[str, list[float | None]]:
     return {name: [row.get(metric) for row in some] for name, metric in CURVE.items()}
 
 
-def memory(found: Sequence[Row]) -> dict[str, list[list[float]]]:
-    """By role: [seconds, MB] over the run."""
-    names = sorted({name for row in found for name in row if name.startswith("memory/")})
-    series = {}
-    for name in names:
-        some = thin([[row["wall_seconds"], row[name]] for row in found if row.get(name) is not None])
-        series[name.removeprefix("memory/").removesuffix("_mb").replace("_", " ")] = some
-    return series
-
-
 def agreement(row: Row) -> float:
     """Pearson correlation of the two curves, true and predicted return, over the run."""
     lines = [row["curve"][name] for name in ("true", "predicted")]
     both = np.array([pair for pair in zip(*lines, strict=True) if None not in pair], np.float64)
     return float(np.corrcoef(both[:, 0], both[:, 1])[0, 1])
-
-
-def growth(series: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """After the first quarter of the run: median MB, and the slope of a robust line in MB per hour."""
-    both = np.array(series, np.float64)
-    both = both[both[:, 0] >= WARM_SHARE * both[-1, 0]]
-    first, second = np.triu_indices(len(both), 1)  # Theil-Sen: no single reading moves it
-    slopes = (both[second, 1] - both[first, 1]) / np.maximum(1e-9, both[second, 0] - both[first, 0])
-    return float(np.median(both[:, 1])), 3600 * float(np.median(slopes))
 
 
 def section() -> str:
@@ -126,16 +104,6 @@ def section() -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_line(found[arm]) for arm in ARMS if arm in found), "",
     ]  # fmt: skip
-    if (row := found.get("preferences")) is not None:
-        lines += [
-            f"Memory of each role of the preference arm, without what processes share, after the first "
-            f"{WARM_SHARE:.0%} of the run: median, and growth by a Theil-Sen line.", "",
-            "| role | MB | MB per hour |", "|---|---|---|",
-        ]  # fmt: skip
-        for role, series in row["memory"].items():
-            middle, slope = growth(series)
-            lines.append(f"| {role} | {middle:,.0f} | {slope:+,.0f} |")
-        lines.append("")
     return "\n".join([*lines, tables.made(list(found.values()))])
 
 
@@ -152,11 +120,11 @@ def _line(row: Row) -> str:
 
 
 def plot(path: Path) -> bool:
-    """Scores of both arms, true beside predicted return, memory by role."""
+    """Scores of both arms, and true beside predicted return."""
     found = {row["arm"]: row for row in rows.read(NAME)}
     if "preferences" not in found:
         return False
-    figure, (scores, returns, sizes) = plt.subplots(1, 3, figsize=(11, 3.2))
+    figure, (scores, returns) = plt.subplots(1, 2, figsize=(9, 3.2))
     for arm, row in found.items():
         steps = [each / 1e6 for each in row["curve"]["env_steps"]]
         scores.plot(steps, row["curve"]["score"], label=arm, color="#444444" if arm == CONTROL else None)
@@ -169,11 +137,6 @@ def plot(path: Path) -> bool:
     beside.plot(steps, row["curve"]["predicted"], color="C1", label="predicted")
     beside.spines[["top"]].set_visible(False)
     plain(returns, title="return: true (blue, left), predicted", x="env steps (millions)")
-    for role, series in row["memory"].items():
-        sizes.plot([second / 60 for second, _ in series], [size / 1000 for _, size in series], label=role)
-    plain(sizes, title="memory, GB", x="minutes")
-    sizes.set_ylim(bottom=0)
-    sizes.legend(frameon=False, fontsize=7)
     save(figure, path)
     return True
 
@@ -186,7 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for arm in [arguments.arm] if arguments.arm else ARMS:
         if arguments.quick:
-            print({name: value for name, value in measure(arm, quick=True).items() if name not in ("curve", "memory")})
+            print({name: value for name, value in measure(arm, quick=True).items() if name != "curve"})
         elif not rows.done(NAME, {"arm": arm, "seed": 0}):
             rows.append(NAME, measure(arm))
     print(section() if rows.read(NAME) else "no rows yet")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    atari_memory,
     by_page,
     control_plane_tables,
     cost,
@@ -45,6 +46,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("mujoco", tables.mujoco),
     ("pixels", pixels.section),
     ("pong", pong.section),
+    ("atari_memory", atari_memory.section),
     ("pixel_speed", pixel_speed.section),
     ("ablations", tables.ablations),
     ("teachers", tables.teachers),
@@ -75,7 +77,8 @@ PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
             partial(plots.learning_curves, suite="pixels"),
         ),
     ),
-    "pong": (("bench_pong.png", "Scores of both arms, true and predicted return, memory over time", pong.plot),),
+    "pong": (("bench_pong.png", "Scores of both arms, true and predicted return", pong.plot),),
+    "atari_memory": (("bench_memory.png", "Memory of each role over an hour of Atari", atari_memory.plot),),
     "ablations": (
         ("bench_ablations.png", "F without parts of the method", partial(plots.bars, "ablations", perfect=CONTROL)),
     ),
