@@ -34,8 +34,8 @@ from rlhp.types import Answer, Array
 log = logging.getLogger(__name__)
 
 CONSUMER = "reward-trainer"
-UPDATES_PER_TURN = 50
-"""Gradient steps before the stream is looked at again."""
+UPDATES_PER_TURN, PICTURE_UPDATES_PER_TURN = 50, 4
+"""Gradient steps before the stream is looked at again, and before others hear of them: a second or so."""
 
 
 class AnswerSource(Protocol):
@@ -77,6 +77,7 @@ class RewardTrainer:
         self._recent = recent
         self._publish = publish
         self._fitter = Fitter(config.reward, spaces=spaces, seed=config.seed)
+        self._updates_per_turn = UPDATES_PER_TURN if spaces.obs.picture is None else PICTURE_UPDATES_PER_TURN
         self._reused = reused
         self._drain_every_seconds = drain_every_seconds
         self._judge = judge
@@ -150,7 +151,7 @@ class RewardTrainer:
     def _fit(self, env_steps: int) -> bool:
         earned = self._config.reward.label_uses_per_step * max(0, env_steps - self._first_steps) - self._uses
         batch = self._config.reward.batch_size
-        updates = min(UPDATES_PER_TURN, int(earned // batch))
+        updates = min(self._updates_per_turn, int(earned // batch))
         if updates <= 0 or not self._fitter.trainable:
             return False
         started = time.perf_counter()
