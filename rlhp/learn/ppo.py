@@ -90,8 +90,15 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 ray.kill(actor)
 
     def setup(self, config: Any) -> None:
-        """As RLlib does, and remember who collects."""
-        super().setup(config)
+        """As RLlib does, and remember who collects; TimeoutError where no env runner comes up."""
+        try:
+            super().setup(config)
+        except IndexError as error:  # RLlib takes the first of no answers
+            if self.env_runner_group is None or self.env_runner_group.num_healthy_remote_workers():
+                raise
+            raise TimeoutError(
+                "no env runner came up; Ray's session directory (logs/worker-*.err, logs/raylet.out) says why not"
+            ) from error
         group = self.env_runner_group
         self._fleet: Fleet | None = None
         if group.num_remote_env_runners() > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlhp.learn.ppo import PreferencePPO
@@ -13,6 +14,25 @@ from tests.small_runs import Basket, action_space, priced, small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 LIFETIME = ("env_runners", "num_env_steps_sampled_lifetime")
+
+
+class Nobody:
+    """Env runners of which none came up."""
+
+    def num_healthy_remote_workers(self) -> int:
+        return 0
+
+
+def test_a_machine_that_starts_no_env_runner_is_a_loss_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def setup(self: PreferencePPO, config: object) -> None:
+        self.env_runner_group = Nobody()
+        [][0]
+
+    monkeypatch.setattr(PPO, "setup", setup)
+    config = small(rollout={"num_env_runners": 1})
+    settings = algorithm_config(config, probe(config.env).spaces, action_space=action_space(config))
+    with pytest.raises(TimeoutError, match="no env runner came up; Ray's session directory"):
+        settings.build_algo()
 
 
 @pytest.mark.parametrize("runners", [0, 2])
