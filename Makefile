@@ -56,6 +56,7 @@ bench: setup ## measure what is missing in benchmarks/results, then write docs/b
 	$(BIN)/python -m benchmarks.labelers
 	$(BIN)/python -m benchmarks.by_page
 	$(BIN)/python -m benchmarks.resume_trials
+	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.novel_clip
 	$(BIN)/python -m benchmarks.report
 

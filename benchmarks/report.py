@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import (
     atari_memory,
     by_page,
+    chaos,
     control_plane_tables,
     cost,
     games,
@@ -62,6 +63,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("key_press", key_press.section),
     ("labelers", labelers.section),
     ("resume", resume_trials.section),
+    ("chaos", chaos.section),
 )
 """Name of the rows, and what draws them; one without rows is left out."""
 
