@@ -5,8 +5,8 @@
 
 A serial trial is consistent when metrics, policy, reward and answers are, number by number, those of the run that was
 never killed. A distributed one when it reaches its end with no answer lost, none counted twice, no pair asked twice,
-and reward versions that only grow. Each trial is killed once to three times, at moments drawn from its seed over the
-time that the calm run took. A finished trial is not run again.
+and reward versions that only grow. Each trial is killed once to three times: while it starts, after a number of env
+steps, or while it ends, as drawn from its seed. A finished trial is not run again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,28 @@ SETTINGS: dict[str, Any] = {
     "checkpoint": {"every_env_steps": 3000},
     "tensorboard": False,
 }  # fmt: skip
+POLL_SECONDS = 0.05
+START_SECONDS, STEP_SECONDS = 10.0, 1.0
+"""The most by which a kill follows the start, and the env steps that it waited for."""
 STEPS = {"serial": 24_000, "distributed": 60_000}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """So long after so many env steps."""
+
+    env_steps: int
+    seconds: float
+
+
+def moments(dice: random.Random, kind: str) -> list[Moment]:
+    """When a trial is killed: one to three times, each while it starts, while it goes on, or while it ends."""
+    drawn = []
+    for _ in range(dice.randint(1, 3)):
+        share = dice.uniform(-0.15, 1.1)
+        steps = round(min(1.0, max(0.0, share)) * STEPS[kind])
+        drawn.append(Moment(steps, dice.uniform(0.0, START_SECONDS if share < 0 else STEP_SECONDS)))
+    return sorted(drawn, key=lambda moment: moment.env_steps)
 
 
 class Trial:
@@ -67,28 +88,30 @@ class Trial:
         self._config.write_text(yaml.dump({**SETTINGS, "learner": learner, "runs_dir": str(folder / "runs")}))
         self._flags = ["--serial"] if kind == "serial" else []
 
-    def run(self, *, kill_after: float | None = None) -> float:
-        """Start it, or go on with it, until its end or its death; seconds it took."""
+    def run(self, moment: Moment | None = None) -> bool:
+        """Start it, or go on with it, until its end or, at `moment`, its death; whether it was killed."""
         what = ["--resume", str(self.path)] if (self.path / "run.json").exists() else [str(self._config)]
         command = [sys.executable, "-m", "rlhp", "train", *what, *self._flags]
-        began = time.monotonic()
         with self._output.open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+            while moment is not None and process.poll() is None and self.steps() < moment.env_steps:
+                time.sleep(POLL_SECONDS)
             try:
-                process.wait(kill_after)
+                process.wait(None if moment is None else moment.seconds)
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-                return time.monotonic() - began
+                return True
         if process.returncode != 0:
             raise RuntimeError(
                 f"{' '.join(command)} ended with {process.returncode}:\n{self._output.read_text()[-2000:]}"
             )
-        return time.monotonic() - began
+        return False
 
     def steps(self) -> int:
         """Env steps of the last row on disk."""
-        found = read_metrics(self.path / "metrics.jsonl")
+        file = self.path / "metrics.jsonl"
+        found = read_metrics(file) if file.exists() else []
         return int(found[-1]["env_steps"]) if found else 0
 
 
@@ -131,24 +154,21 @@ def troubles(path: Path) -> list[str]:
     return [name for name, holds in found.items() if holds]
 
 
-def measure(kind: str, seed: int, *, seconds: float, calm: dict[str, Any] | None) -> dict[str, Any]:
+def measure(kind: str, seed: int, *, calm: dict[str, Any] | None) -> dict[str, Any]:
     """One trial, killed at moments drawn from its seed."""
-    dice = random.Random(f"{kind} {seed}")
     with tempfile.TemporaryDirectory(prefix="rlhp-resume-") as folder:
         trial, killed_at = Trial(Path(folder), kind), []
-        for _ in range(dice.randint(1, 3)):
-            trial.run(kill_after=dice.uniform(0.0, 1.0) * seconds)
-            killed_at.append(trial.steps())
-            if RunDir.open(trial.path).info().state == "finished" if (trial.path / "run.json").exists() else False:
-                break
+        for moment in moments(random.Random(f"{kind} {seed}"), kind):
+            if trial.run(moment):
+                killed_at.append(trial.steps())
         trial.run()
         found = troubles(trial.path)
         if calm is not None:
             mine = numbers(trial.path)
             found += [f"other {name} than the calm run" for name in calm if mine[name] != calm[name]]
-        resumed = RunDir.open(trial.path).info().resumed
+        info = RunDir.open(trial.path).info()
     return {
-        "kind": kind, "seed": seed, "killed_at_env_steps": killed_at, "resumed": resumed,
+        "kind": kind, "seed": seed, "killed_at_env_steps": killed_at, "resumed": info.resumed,
         "consistent": not found, "troubles": found,
     }  # fmt: skip
 
@@ -188,14 +208,15 @@ def main() -> int:
         seeds = [seed for seed in range(given.trials) if not rows.done(NAME, {"kind": kind, "seed": seed})]
         if not seeds:
             continue
-        folder = Path(tempfile.mkdtemp(prefix="rlhp-resume-calm-"))
-        calm = Trial(folder, kind)
-        seconds = calm.run()
-        expected = numbers(calm.path) if kind == "serial" else None
-        shutil.rmtree(folder)
+        calm = None
+        if kind == "serial":
+            with tempfile.TemporaryDirectory(prefix="rlhp-resume-calm-") as folder:
+                undisturbed = Trial(Path(folder), kind)
+                undisturbed.run()
+                calm = numbers(undisturbed.path)
         for seed in seeds:
-            row = measure(kind, seed, seconds=seconds, calm=expected)
-            rows.append(NAME, {**row, "calm_seconds": round(seconds, 1)})
+            row = measure(kind, seed, calm=calm)
+            rows.append(NAME, row)
             good = good and row["consistent"]
             print(json.dumps(row), flush=True)
     return 0 if good else 1
