@@ -104,7 +104,8 @@ def section() -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_line(found[arm]) for arm in ARMS if arm in found), "",
     ]  # fmt: skip
-    return "\n".join([*lines, tables.made(list(found.values()))])
+    missing = [f"Not run to its end yet: {arm}." for arm in ARMS if arm not in found]
+    return "\n".join([*lines, *missing, *[""] * len(missing), tables.made(list(found.values()))])
 
 
 def _line(row: Row) -> str:
