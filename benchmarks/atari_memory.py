@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from scipy import stats
 
 from benchmarks import rows, tables
 from benchmarks.plots import plain, save
@@ -86,9 +87,8 @@ def growth(series: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """After the first quarter: median MB, most MB, and the slope of a robust line in MB per hour."""
     both = np.array(series, np.float64)
     both = both[both[:, 0] >= WARM_SHARE * both[-1, 0]]
-    first, second = np.triu_indices(len(both), 1)  # Theil-Sen: no single reading moves it
-    slopes = (both[second, 1] - both[first, 1]) / np.maximum(1e-9, both[second, 0] - both[first, 0])
-    return float(np.median(both[:, 1])), float(both[:, 1].max()), 3600 * float(np.median(slopes))
+    slope = stats.theilslopes(both[:, 1], both[:, 0]).slope  # no single reading moves it
+    return float(np.median(both[:, 1])), float(both[:, 1].max()), 3600 * float(slope)
 
 
 def section() -> str:

@@ -1,6 +1,6 @@
 """Pong from preferences in an hour on two cores, beside the same learner on the env reward for as many steps.
 
-    python -m benchmarks.pong                     # both arms one after the other: about two hours
+    python -m benchmarks.pong                     # both arms one after the other; the control arm took half an hour
     python -m benchmarks.pong --arm preferences
     python -m benchmarks.pong --quick             # two minutes, printed and not kept
 

@@ -136,7 +136,7 @@ def train(
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
         loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
-        if services is not None:
+        if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
             loop.pace = Pace(config, services, stop)
         restarts.run(loop, make_algorithm)
         if stop.is_set():

@@ -35,7 +35,7 @@ class Sides:
         return np.zeros(obs.shape[:2], np.float32), 1
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
-        raise NotImplementedError
+        raise AssertionError("an env runner wants rewards, not what each member says")
 
     def offer(self, segments: list[Segment]) -> int:
         self.segments += segments
