@@ -81,22 +81,18 @@ def measure(network: Network, *, device: str, times: int, count: int = 1024) -> 
 def _policy(network: Network, draws: np.random.Generator, *, device: str, times: int) -> tuple[float, float]:
     hidden = (512,) if network == "cnn" else LearnerConfig().hidden
     encoder = PictureEncoder(PictureEncoderConfig(input_dims=(STACK, SIZE, SIZE), network=network, hidden=hidden))
-    policy = torch.nn.Sequential(encoder.net, torch.nn.Linear(hidden[-1], ACTIONS + 1)).to(device)
+    policy = torch.nn.Sequential(encoder.pixels, encoder.net, torch.nn.Linear(hidden[-1], ACTIONS + 1)).to(device)
     optimizer = torch.optim.Adam(policy.parameters())
     few, many = _pictures(draws, GAMES), _pictures(draws, 256)
 
-    def scaled(pictures: Array) -> torch.Tensor:
-        on_device = torch.from_numpy(pictures).to(device)
-        return on_device.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
-
     @torch.inference_mode()
     def act() -> Array:
-        actions: Array = policy(scaled(few)).cpu().numpy()
+        actions: Array = policy(torch.from_numpy(few).to(device)).cpu().numpy()
         return actions
 
     def update() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(policy(scaled(many)).square().mean())
+        torch.autograd.backward(policy(torch.from_numpy(many).to(device)).square().mean())
         optimizer.step()
 
     return _median(act, device=device, times=4 * times), _median(update, device=device, times=times)

@@ -73,8 +73,13 @@ class RewardConfig(Section):
     members: int = Field(default=3, ge=1, description="M, size of the ensemble.")
     network: Network = Field(
         default="auto",
-        description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_small` two layers for CPUs and for "
-        "small pictures, `mlp` dense layers alone; `auto` goes by what the environment shows.",
+        description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_coarse` two layers for CPUs, "
+        "`cnn_small` two for small pictures, `mlp` dense layers alone; `auto` goes by what the environment shows.",
+    )
+    pixels: Literal["scaled", "standardized"] = Field(
+        default="scaled",
+        description="What the networks see of pictures: bytes as 0 to 1, or each pixel less its mean, over its "
+        "standard deviation, as they were when fitting began.",
     )
     hidden: tuple[int, ...] = Field(
         default=(64, 64), description="Units per hidden layer; after the convolutions where there are some."
@@ -175,8 +180,11 @@ class LearnerConfig(Section):
     grad_clip: float | None = Field(default=0.5, gt=0, description="Global norm of gradients; null: none.")
     network: Network = Field(
         default="auto",
-        description="`cnn` is that of Mnih et al. 2015, `cnn_small` two layers for CPUs and for small pictures, `mlp` "
-        "dense layers alone; `auto` goes by what the environment shows.",
+        description="`cnn` is that of Mnih et al. 2015, `cnn_coarse` two layers for CPUs, `cnn_small` two for small "
+        "pictures, `mlp` dense layers alone; `auto` goes by what the environment shows.",
+    )
+    pixels: Literal["scaled", "standardized"] = Field(
+        default="scaled", description="What they see of pictures, as `reward.pixels`; pixels are as in the first batch."
     )
     hidden: tuple[int, ...] = Field(
         default=(64, 64),

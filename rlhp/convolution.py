@@ -1,10 +1,11 @@
 """Convolutional networks by name, for policies and for rewards: how many layers, and for which pictures.
 
-network   policy                                   reward
-cnn       Mnih et al. 2015                         Christiano et al. 2017, A.2
-cnn_small two small layers, for CPUs and for small pictures
-mlp       none: pixels as a row of numbers
-auto      cnn for pictures of 64 pixels and more, cnn_small for smaller ones, mlp for all other observations
+network    policy                                   reward
+cnn        Mnih et al. 2015                         Christiano et al. 2017, A.2
+cnn_coarse two layers, of which the first goes in large steps: the fastest on a CPU
+cnn_small  two layers, for small pictures
+mlp        none: pixels as a row of numbers
+auto       cnn for pictures of 64 pixels and more, cnn_small for smaller ones, mlp for all other observations
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-Network = Literal["auto", "mlp", "cnn", "cnn_small"]
+Network = Literal["auto", "mlp", "cnn", "cnn_coarse", "cnn_small"]
 Picture = tuple[int, int, int]
 """C, H, W."""
 
@@ -50,17 +51,13 @@ class Convolution:
         return prod(self.shapes(picture)[-1] if self.layers else picture)
 
 
-SMALL = ((16, 4, 2), (16, 3, 2))
-POLICY = {
+_BOTH = {
     "mlp": Convolution(layers=()),
-    "cnn": Convolution(layers=((32, 8, 4), (64, 4, 2), (64, 3, 1))),
-    "cnn_small": Convolution(layers=SMALL, halve_large=True),
+    "cnn_coarse": Convolution(layers=((16, 8, 4), (16, 3, 2)), halve_large=True),
+    "cnn_small": Convolution(layers=((16, 4, 2), (16, 3, 2)), halve_large=True),
 }
-REWARD = {
-    "mlp": Convolution(layers=()),
-    "cnn": Convolution(layers=((16, 7, 3), (16, 5, 2), (16, 3, 1), (16, 3, 1)), normalize=True),
-    "cnn_small": Convolution(layers=SMALL, halve_large=True),
-}
+POLICY = {**_BOTH, "cnn": Convolution(layers=((32, 8, 4), (64, 4, 2), (64, 3, 1)))}
+REWARD = {**_BOTH, "cnn": Convolution(layers=((16, 7, 3), (16, 5, 2), (16, 3, 1), (16, 3, 1)), normalize=True)}
 
 
 def choose(network: Network, picture: Picture | None, *, of: dict[str, Convolution], key: str) -> str | None:
@@ -75,7 +72,7 @@ def choose(network: Network, picture: Picture | None, *, of: dict[str, Convoluti
     if network == "auto":
         network = "cnn" if min(picture[1:]) >= LARGE else "cnn_small"
     if any(min(shape) < 1 for shape in of[network].shapes(picture)):
-        other = "cnn_small" if network == "cnn" else "mlp"
+        other = "mlp" if network == "cnn_small" else "cnn_small"
         raise ValueError(
             f"{key}={network} is too deep for pictures of {picture[1]} x {picture[2]} pixels; set {key}={other}"
         )

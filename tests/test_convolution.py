@@ -12,7 +12,9 @@ ATARI, DOT, COLOURS = (4, 84, 84), (2, 24, 24), (3, 210, 160)
 
 
 @pytest.mark.parametrize("picture", [ATARI, DOT, COLOURS])
-@pytest.mark.parametrize("convolution", [POLICY["cnn_small"], REWARD["cnn_small"], REWARD["cnn"], POLICY["mlp"]])
+@pytest.mark.parametrize(
+    "convolution", [POLICY["cnn_small"], REWARD["cnn_small"], REWARD["cnn_coarse"], REWARD["cnn"], POLICY["mlp"]]
+)
 def test_features_are_counted_as_torch_counts_them(convolution: Convolution, picture: tuple[int, int, int]) -> None:
     if convolution is REWARD["cnn"] and picture is DOT:
         return

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.base import ENCODER_OUT, Encoder
@@ -20,18 +19,24 @@ from ray.rllib.core.models.torch.base import TorchModel
 from torch import Tensor, nn
 
 from rlhp.convolution import POLICY
+from rlhp.reward.pixels import Pixels
 
 
 class PictureCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib is untyped
-    """RLlib's heads and distributions on our encoder. `conv_filters` of the model config is a name in `POLICY`."""
+    """RLlib's heads and distributions on our encoder.
+
+    `conv_filters` of the model config is a name in `POLICY`, and what of pixels it sees: `learner.pixels`.
+    """
 
     @classmethod
     def _get_encoder_config(
         cls, observation_space: Any, model_config_dict: dict[str, Any], action_space: Any = None
     ) -> PictureEncoderConfig:
+        network, pixels = model_config_dict["conv_filters"]
         return PictureEncoderConfig(
             input_dims=observation_space.shape,
-            network=model_config_dict["conv_filters"],
+            network=network,
+            standardize=pixels == "standardized",
             hidden=tuple(model_config_dict["fcnet_hiddens"]),
             activation=model_config_dict["fcnet_activation"],
         )
@@ -42,6 +47,7 @@ class PictureEncoderConfig(ModelConfig):  # type: ignore[misc]  # RLlib is untyp
     """What RLlib builds encoders from."""
 
     network: str = "cnn"
+    standardize: bool = False
     hidden: tuple[int, ...] = ()
     activation: str = "relu"
 
@@ -56,7 +62,7 @@ class PictureEncoderConfig(ModelConfig):  # type: ignore[misc]  # RLlib is untyp
 
 
 class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is untyped
-    """uint8 pictures [B, C, H, W] -> [B, E]: scaled to 0..1, convolutions with ReLU, then dense layers.
+    """uint8 pictures [B, C, H, W] -> [B, E]: pixels to scale, convolutions with ReLU, then dense layers.
 
     Weights begin orthogonal, as is usual for PPO on pictures.
     """
@@ -66,7 +72,8 @@ class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is unt
         Encoder.__init__(self, config)
         convolution = POLICY[config.network]
         factor = convolution.factor(config.input_dims)
-        layers: list[nn.Module] = [nn.AvgPool2d(factor)] if factor > 1 else []
+        self.pixels = Pixels(config.input_dims, factor=factor, standardize=config.standardize)
+        layers: list[nn.Module] = []
         channels = config.input_dims[0]
         for filters, kernel, stride in convolution.layers:
             layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
@@ -82,5 +89,4 @@ class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is unt
                 nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Tensor]:
-        pictures = inputs[Columns.OBS].to(torch.float32, memory_format=torch.channels_last)
-        return {ENCODER_OUT: self.net(pictures * (1 / 255))}
+        return {ENCODER_OUT: self.net(self.pixels(inputs[Columns.OBS]))}

@@ -1,4 +1,4 @@
-"""PPO on predicted rewards: RLlib's own algorithm and loss, with our env runner and two things RLlib forgets.
+"""PPO on predicted rewards: RLlib's own algorithm, with our env runner and our loop over minibatches.
 
 Nothing here knows where rewards come from: the episodes that reach the learner already hold them.
 """
@@ -11,15 +11,13 @@ from typing import Any
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rlhp.learn.fleet import Fleet
+from rlhp.learn.learner import PPOLearner
 from rlhp.learn.pictures import PictureCatalog
 from rlhp.rollout.runner import ColumnarEnvRunner
-
-KL_STATE = "rlhp_kl_coefficients"
 
 
 class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
@@ -38,36 +36,8 @@ class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
         return spec
 
     def get_default_learner_class(self) -> Any:
-        """RLlib's PPO learner, with the KL coefficient in its state."""
-        return ResumablePPOLearner
-
-
-class ResumablePPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
-    """RLlib leaves the adapted KL coefficient out of a learner's state: a resumed run would start it anew."""
-
-    def build(self) -> None:
-        """Build as RLlib does, then start exploration where the config wants it."""
-        super().build()
-        for module in self.module._rl_modules.values():
-            for name, parameter in module.named_parameters():
-                if name.endswith("log_std"):
-                    parameter.data.fill_(self.config.rlhp.log_std_init)
-                elif name.startswith("pi."):
-                    parameter.data.mul_(self.config.rlhp.policy_head_scale)
-
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state; a whole one also holds the KL coefficients."""
-        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
-        if components is None:  # a weight sync asks for one component, and must stay small
-            coefficients = self.curr_kl_coeffs_per_module.items()
-            state[KL_STATE] = {module: float(value) for module, value in coefficients}
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore RLlib's state and the KL coefficients."""
-        super().set_state(state)
-        for module, value in state.get(KL_STATE, {}).items():
-            self.curr_kl_coeffs_per_module[module].data.fill_(value)
+        """RLlib's PPO learner with a loop of ours."""
+        return PPOLearner
 
 
 class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped

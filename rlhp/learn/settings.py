@@ -57,6 +57,21 @@ FORBIDDEN = {
     "clip_rewards": "predicted rewards are normalised by the reward version",
     "enable_rl_module_and_learner": "only the new API stack is supported",
     "enable_env_runner_and_connector_v2": "only the new API stack is supported",
+    **dict.fromkeys(
+        (
+            "use_critic",
+            "use_gae",
+            "shuffle_batch_per_epoch",
+            "grad_clip_by",
+            "log_gradients",
+            "torch_skip_nan_gradients",
+            "torch_compile_learner",
+            "_torch_grad_scaler_class",
+            "_torch_lr_scheduler_classes",
+            "_learner_class",
+        ),
+        "the loop over minibatches is rlhp's own, and does without",
+    ),
 }
 """RLlib's name -> why it cannot be changed."""
 
@@ -106,7 +121,7 @@ def algorithm_config(
     context = RunnerContext.of(config, spaces, resumed=resumed)
     algorithm.rl_module(
         model_config=DefaultModelConfig(
-            conv_filters=context.policy_network,
+            conv_filters=None if context.policy_network is None else [context.policy_network, learner.pixels],
             fcnet_hiddens=list(learner.hidden),
             fcnet_activation=learner.activation,
             vf_share_layers=context.policy_network is not None,

@@ -29,6 +29,8 @@ class Architecture:
     """(C, H, W) where observations are pictures."""
     network: str | None = None
     """What reads them: a name in `rlhp.convolution.REWARD`."""
+    standardize: bool = False
+    """Whether it sees each pixel less its mean, over its standard deviation; else bytes as 0 to 1."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -55,6 +57,7 @@ class Architecture:
             module_kwargs=config.module_kwargs,
             picture=picture,
             network=choose(config.network, picture, of=REWARD, key="reward.network"),
+            standardize=picture is not None and config.pixels == "standardized",
         )
 
     def to_json(self) -> dict[str, Any]:

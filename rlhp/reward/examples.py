@@ -60,6 +60,17 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Part:
+    """What is known of some preferences [N] beside their segments: what they are judged by, and who trains on them."""
+
+    target: Tensor  # [N] P(first preferred)
+    returns: Tensor  # [N, 2] standardised true returns
+    bags: Tensor  # [M, N] how often each member trains on each
+    validation: Tensor  # [M, N] those that steer a member's penalty
+    held_out: Tensor  # [N] those that nobody trains on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Room:
     """Memory for preferences, of which the first N are taken."""
 
@@ -171,10 +182,16 @@ class Examples:
         """[N] P(first preferred)."""
         return self._room.target[: len(self)]
 
-    @property
-    def returns(self) -> Tensor:
-        """[N, 2] standardised true returns."""
-        return self._room.returns[: len(self)]
+    def part(self, index: Array) -> Part:
+        """The preferences in rows [B]."""
+        at = torch.from_numpy(index).to(self._room.target.device)
+        return Part(
+            target=self._room.target[at],
+            returns=self._room.returns[at],
+            bags=self.bags[:, at],
+            validation=self.validation[:, at],
+            held_out=self.held_out[at],
+        )
 
     def _rows(self, segment: Segment) -> tuple[Array, Array]:
         """What the networks get of a segment: observations [K, *O] and actions [K, A]."""

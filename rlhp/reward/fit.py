@@ -25,13 +25,13 @@ from torch import Tensor
 from rlhp.config import RewardConfig
 from rlhp.reward import loss
 from rlhp.reward.architecture import Architecture
-from rlhp.reward.examples import Batch, Examples
+from rlhp.reward.examples import Batch, Examples, Part
+from rlhp.reward.input_scale import scale_inputs
 from rlhp.reward.model import Labeller, RewardWeights
 from rlhp.reward.network import build, usable_device
-from rlhp.reward.normalizer import Moments, Reservoir
-from rlhp.reward.optimizer import optimizer_for, rescale_memory
+from rlhp.reward.normalizer import Reservoir
+from rlhp.reward.optimizer import optimizer_for
 from rlhp.reward.penalty import AdaptivePenalty
-from rlhp.reward.picture_network import PictureEnsemble
 from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference
@@ -40,11 +40,13 @@ VALIDATE_EVERY = 10
 """Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
 PREFERENCES_PER_PASS = 128
 PICTURE_PREFERENCES_PER_PASS = 16
-"""When all preferences are looked at."""
+"""When preferences are looked at."""
+MOST_PICTURE_PREFERENCES = 256
+"""Looked at: more would take longer than the fit that is to be judged."""
 PICTURE_PREFERENCES_PER_PIECE = 2
 """Of a gradient step: few pictures at a time stay in the cache."""
 ASSESS_EVERY = 50
-"""Gradient steps between two looks at all preferences, which cost as much as several steps."""
+"""Gradient steps between two looks at the preferences, which cost as much as several steps."""
 
 
 class Fitter:
@@ -114,10 +116,7 @@ class Fitter:
         steps = int(self._unused // self._config.batch_size)
         self._unused -= steps * self._config.batch_size
         self._take(steps)
-        every = ASSESS_EVERY
-        if self._architecture.picture is not None:  # a look takes a third of the time of a pass, so one per pass
-            every = max(every, self.size // self._config.batch_size)
-        if self._report is None or self._updates - self._assessed >= every:
+        if self._report is None or self._updates - self._assessed >= ASSESS_EVERY:
             return self.report()
         return replace(self._report, updates=self._updates, preferences=self.size)
 
@@ -167,15 +166,16 @@ class Fitter:
         return weights.scaled_to(scores_MB, centre=centre)
 
     def report(self) -> FitReport:
-        """What the ensemble knows now, by a look at every preference."""
-        first_MN, second_MN = self._predict_all()
+        """What the ensemble knows now, by a look at the preferences."""
+        first_MN, second_MN, part = self._look()
         self._assessed = self._updates
         self._report = assess(
             first_MN,
             second_MN,
-            self._examples,
+            part,
             config=self._config,
             updates=self._updates,
+            preferences=self.size,
             l2=float(self._penalty.weights.mean()),
             member_correlation=self._correlation,
         )
@@ -266,35 +266,25 @@ class Fitter:
         returns_MB2 = loss.segment_returns(rewards, batch.mask)
         return returns_MB2[..., 0], returns_MB2[..., 1]
 
-    def _predict_all(self) -> tuple[Tensor, Tensor]:
-        """Predicted returns [M, N] of first and second over all preferences, dropout off."""
+    def _look(self) -> tuple[Tensor, Tensor, Part]:
+        """Predicted returns [M, N] of first and second, dropout off, over all preferences; with pictures, over some."""
         self._network.eval()
-        size = PREFERENCES_PER_PASS if self._architecture.picture is None else PICTURE_PREFERENCES_PER_PASS
-        passes = [np.arange(start, min(start + size, self.size)) for start in range(0, self.size, size)]
+        size, seen = PREFERENCES_PER_PASS, np.arange(self.size)
+        if self._architecture.picture is not None:
+            size = PICTURE_PREFERENCES_PER_PASS
+            if self.size > MOST_PICTURE_PREFERENCES:  # old ones and new
+                seen = np.linspace(0, self.size - 1, MOST_PICTURE_PREFERENCES).round().astype(np.int64)
+        passes = [seen[start : start + size] for start in range(0, len(seen), size)]
         empty = torch.zeros(self._config.members, 0, device=self._device)
         with torch.no_grad():
             both = [(empty, empty), *(self._predict(self._examples.batch(index)) for index in passes)]
-        return torch.cat([first for first, _ in both], 1), torch.cat([second for _, second in both], 1)
+        first_MN, second_MN = (torch.cat(sides, 1) for sides in zip(*both, strict=True))
+        return first_MN, second_MN, self._examples.part(seen)
 
     def _validation_loss(self) -> float | None:
-        first_MN, second_MN = self._predict_all()
-        weights = self._examples.validation
-        return mean_known(losses(first_MN, second_MN, self._examples, config=self._config, weights=weights))
+        first_MN, second_MN, part = self._look()
+        return mean_known(losses(first_MN, second_MN, part, config=self._config, weights=part.validation))
 
     def _scale_inputs(self) -> None:
-        """Standardise inputs by all that was observed, or by the preferences where nothing was yet.
-
-        A user's module cannot take up a change of scale, so for it the first one stays. Pictures have theirs.
-        """
-        if self._architecture.picture is not None or isinstance(self._network, PictureEnsemble):
-            return
-        moments = self._reservoir.moments
-        if moments.count == 0:
-            everything = self._examples.batch(np.arange(self.size))
-            moments = Moments(self._architecture.obs_size)
-            moments.add(everything.obs[everything.mask].cpu().numpy())
-        if not self._scaled:
-            self._network.inputs.set(moments.mean, moments.std)
-            self._scaled = True
-        elif (scale := self._network.rescale_inputs(moments.mean, moments.std)) is not None:
-            rescale_memory(self._optimizer, self._network.penalized()[0], scale=scale)
+        scale_inputs(self._network, self._reservoir, self._examples, optimizer=self._optimizer, again=self._scaled)
+        self._scaled = True

@@ -58,7 +58,7 @@ class Ensemble(nn.Module):
         return list(self.weights)
 
     @torch.no_grad()
-    def rescale_inputs(self, mean_O: Array, std_O: Array) -> Tensor | None:
+    def rescale_inputs(self, mean_O: Array, std_O: Array) -> Tensor:
         """Standardise by these from now on; the first layer takes up the change, so rewards stay what they were.
 
         Exact but for rounding and for inputs that were clipped. Returns the factor [F] by which the columns of the
@@ -122,9 +122,6 @@ class CustomEnsemble(nn.Module):
         """What the L2 penalty acts on, each [M, ...]."""
         matrices = ([p for p in member.parameters() if p.ndim > 1] for member in self.members)
         return [torch.stack(same) for same in zip(*matrices, strict=True)]
-
-    def rescale_inputs(self, mean_O: Array, std_O: Array) -> None:
-        """Nothing: no one knows which parameters would have to take up the change, so the first scale stays."""
 
 
 Network = Ensemble | PictureEnsemble | CustomEnsemble

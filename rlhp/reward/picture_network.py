@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from rlhp.convolution import REWARD
 from rlhp.reward.architecture import Architecture
-from rlhp.types import Array
+from rlhp.reward.pixels import Pixels
 
 LEAK = 0.01
 BATCH_NORM_DECAY = 0.99
@@ -40,7 +40,8 @@ class PictureEnsemble(nn.Module):
         assert architecture.network is not None
         self._members, self._dropout = architecture.members, architecture.dropout
         self._convolution = REWARD[architecture.network]
-        self._factor = self._convolution.factor(architecture.picture)
+        factor = self._convolution.factor(architecture.picture)
+        self.pixels = Pixels(architecture.picture, factor=factor, standardize=architecture.standardize)
         self.kernels, self.shifts, self.scales = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         channels = architecture.picture[0]
         for layer, (filters, kernel, _) in enumerate(self._convolution.layers):
@@ -66,9 +67,7 @@ class PictureEnsemble(nn.Module):
         """uint8 [B, C, H, W] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
         own = obs.ndim == 5
         seen = obs.transpose(0, 1).flatten(1, 2) if own else obs
-        hidden = seen.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
-        if self._factor > 1:
-            hidden = functional.avg_pool2d(hidden, self._factor)
+        hidden = self.pixels(seen, copies=self._members if own else 1)
         if self.training:
             self.batches += 1
         for layer, kernel in enumerate(self.kernels):
@@ -89,9 +88,6 @@ class PictureEnsemble(nn.Module):
     def penalized(self) -> list[Tensor]:
         """What the L2 penalty acts on, each [M, ...]: weights, no biases and nothing of batch normalisation."""
         return [*(kernel.view(self._members, -1) for kernel in self.kernels), *self.weights]
-
-    def rescale_inputs(self, mean_O: Array, std_O: Array) -> None:
-        """Nothing: the scale of a pixel is known."""
 
     def _convolve(self, hidden: Tensor, layer: int, kernel: Tensor, *, groups: int) -> Tensor:
         stride = self._convolution.layers[layer][2]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlhp.config import RewardConfig
 from rlhp.reward import loss
-from rlhp.reward.examples import Examples
+from rlhp.reward.examples import Part
 from rlhp.types import Array
 
 
@@ -43,38 +43,38 @@ class FitReport:
     """Mean pairwise correlation of the members' rewards over the recent transitions of the last publication."""
 
 
-def losses(first_MN: Tensor, second_MN: Tensor, examples: Examples, *, config: RewardConfig, weights: Tensor) -> Tensor:
-    """The loss of every member over all preferences, by weight [M, N]: [M], NaN for a member without any."""
+def losses(first_MN: Tensor, second_MN: Tensor, part: Part, *, config: RewardConfig, weights: Tensor) -> Tensor:
+    """The loss of every member over these preferences, by weight [M, N]: [M], NaN for a member without any."""
     if config.loss == "regression":
-        return loss.regression_loss(first_MN, second_MN, examples.returns, weights=weights)
-    return loss.preference_loss(first_MN, second_MN, examples.target, error_rate=config.error_rate, weights=weights)
+        return loss.regression_loss(first_MN, second_MN, part.returns, weights=weights)
+    return loss.preference_loss(first_MN, second_MN, part.target, error_rate=config.error_rate, weights=weights)
 
 
 def assess(
     first_MN: Tensor,
     second_MN: Tensor,
-    examples: Examples,
+    part: Part,
     *,
     config: RewardConfig,
     updates: int,
+    preferences: int,
     l2: float,
     member_correlation: float | None,
 ) -> FitReport:
-    """The report on predicted returns of every preference."""
-    target_N = examples.target
-    bags_MN, validation_MN = examples.bags, examples.validation
+    """The report on predicted returns of these preferences, of so many."""
+    target_N, bags_MN, validation_MN = part.target, part.bags, part.validation
     p_first_MN = loss.first_preferred(first_MN, second_MN, error_rate=config.error_rate)
     ties_M = (bags_MN * (target_N == loss.TIE)).sum(1) / bags_MN.sum(1)
     floors = torch.tensor([loss.loss_floor(share, error_rate=config.error_rate) for share in ties_M.tolist()])
-    if bool(examples.held_out.any()):
-        judged, weights = p_first_MN.mean(0, keepdim=True), examples.held_out[None]
+    if bool(part.held_out.any()):
+        judged, weights = p_first_MN.mean(0, keepdim=True), part.held_out[None]
     else:
         judged, weights = p_first_MN, validation_MN
     return FitReport(
         updates=updates,
-        preferences=len(examples),
-        train_loss=mean_known(losses(first_MN, second_MN, examples, config=config, weights=bags_MN)),
-        val_loss=mean_known(losses(first_MN, second_MN, examples, config=config, weights=validation_MN)),
+        preferences=preferences,
+        train_loss=mean_known(losses(first_MN, second_MN, part, config=config, weights=bags_MN)),
+        val_loss=mean_known(losses(first_MN, second_MN, part, config=config, weights=validation_MN)),
         loss_floor=0.0 if config.loss == "regression" else mean_known(floors),
         l2=l2,
         train_accuracy=mean_known(loss.accuracy(p_first_MN, target_N, weights=bags_MN)),

@@ -71,15 +71,17 @@ def test_several_learners_share_one_batch() -> None:
 
 
 def test_a_further_setting_reaches_rllib() -> None:
-    settings = built(small(learner={"rllib": {"shuffle_batch_per_epoch": True, "use_critic": False}}))
-    assert settings.shuffle_batch_per_epoch is True
-    assert settings.use_critic is False
+    settings = built(small(learner={"rllib": {"sample_timeout_s": 7, "episode_lookback_horizon": 3}}))
+    assert settings.sample_timeout_s == 7
+    assert settings.episode_lookback_horizon == 3
 
 
 REFUSED = {
-    "shuffle_batch_per_epoc": (
-        "learner.rllib.shuffle_batch_per_epoc: PPOConfig of RLlib has no such setting; did you mean "
-        "shuffle_batch_per_epoch?"
+    "sample_timeout": (
+        "learner.rllib.sample_timeout: PPOConfig of RLlib has no such setting; did you mean sample_timeout_s?"
+    ),
+    "use_critic": (
+        "learner.rllib.use_critic: cannot be changed, the loop over minibatches is rlhp's own, and does without"
     ),
     "qqqqqqqqqqq": "learner.rllib.qqqqqqqqqqq: PPOConfig of RLlib has no such setting",
     "clip_param": "learner.rllib.clip_param: say it as learner.clip, not twice",
@@ -99,7 +101,7 @@ def test_a_setting_that_cannot_be_passed_on_is_refused(name: str) -> None:
 
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"learner\.rllib\.") as caught:
-        check_passthrough({"gamma": 0.9, "rlhp": None, "no_such_thing": 1, "use_gae": True})
+        check_passthrough({"gamma": 0.9, "rlhp": None, "no_such_thing": 1, "explore": True})
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "learner.rllib.gamma",

@@ -38,12 +38,15 @@ def inputs(rows: int, *, size: int = 24, seed: int = 0) -> tuple[Tensor, Tensor]
     return torch.from_numpy(pictures(rows, size=size, seed=seed)), torch.from_numpy(actions)
 
 
-def slow_forward(made: PictureEnsemble, obs: Tensor, actions: Tensor, member: int) -> Tensor:
+def slow_forward(
+    made: PictureEnsemble, obs: Tensor, actions: Tensor, member: int, *, standardized: bool = False
+) -> Tensor:
     """One member alone, layer by layer, as torch has them."""
     convolution = made._convolution
-    hidden = obs.float() / 255
+    hidden = obs.float()
     if convolution.factor(tuple(obs.shape[1:])) > 1:  # type: ignore[arg-type]
         hidden = functional.avg_pool2d(hidden, 2)
+    hidden = (hidden * made.pixels.rate + made.pixels.shift).clamp(-5, 5) if standardized else hidden / 255
     for layer, (filters, _, stride) in enumerate(convolution.layers):
         own = slice(member * filters, (member + 1) * filters)
         kernel, shift = made.kernels[layer][own], made.shifts[layer][own]
@@ -65,7 +68,9 @@ def slow_forward(made: PictureEnsemble, obs: Tensor, actions: Tensor, member: in
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("network", "size"), [("cnn_small", 24), ("cnn_small", 70), ("cnn", 64), ("mlp", 12)])
+@pytest.mark.parametrize(
+    ("network", "size"), [("cnn_small", 24), ("cnn_small", 70), ("cnn_coarse", 70), ("cnn", 64), ("mlp", 12)]
+)
 def test_one_forward_is_that_of_every_member(network: str, size: int, training: bool) -> None:
     made = ensemble(size, network=network).train(training)
     obs, actions = inputs(5, size=size)
@@ -82,6 +87,42 @@ def test_members_may_each_have_rows_of_their_own() -> None:
         slow = [slow_forward(made, *rows[member], member) for member in range(MEMBERS)]
         own = made(torch.stack([obs for obs, _ in rows]), torch.stack([actions for _, actions in rows]))
         torch.testing.assert_close(own, torch.stack(slow), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "size"), [("cnn_small", 24), ("cnn_coarse", 64), ("mlp", 12)])
+def test_each_pixel_is_seen_as_it_differs_from_what_it_was(network: str, size: int) -> None:
+    made = ensemble(size, network=network, pixels="standardized")
+    known, other = inputs(50, size=size)[0], inputs(6, size=size, seed=1)
+    before = made(*other)
+    made.pixels.meet(known)
+    assert not torch.allclose(made(*other), before)
+    for member in range(MEMBERS):
+        slow = slow_forward(made, *other, member, standardized=True)
+        torch.testing.assert_close(made(*other)[member], slow, rtol=1e-4, atol=1e-5)
+    own = made(*(torch.stack([part] * MEMBERS) for part in other))
+    torch.testing.assert_close(own, made(*other), rtol=1e-4, atol=1e-5)
+    exact = known.double() if size < 64 else functional.avg_pool2d(known.double(), 2)
+    rate = 1 / (exact.std(0, correction=0) + 2.5)
+    torch.testing.assert_close(made.pixels.rate[0], rate.float())
+    torch.testing.assert_close(made.pixels.shift[0], (-exact.mean(0) * rate).float())
+
+
+def test_the_scale_of_pixels_is_set_when_fitting_begins_and_stays() -> None:
+    made = Fitter(config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0)
+    made.add(preferences(8, size=24))
+    made.observe(seen := pictures(100, size=24, seed=3), np.zeros((100, ACTIONS), np.float32))
+    made.train(4)
+    first = made.publish(1)
+    rate = 1 / (seen.std(0) + 2.5)
+    np.testing.assert_allclose(first.state["pixels.shift"][0], -seen.mean(0) * rate, rtol=1e-4)
+    made.observe(pictures(100, size=24, seed=4) // 2, np.zeros((100, ACTIONS), np.float32))
+    made.train(4)
+    np.testing.assert_array_equal(made.publish(2).state["pixels.rate"], first.state["pixels.rate"])
+    again = Fitter(config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0)
+    again.load_state_dict(made.state_dict())
+    again.add(preferences(8, size=24))
+    again.train(4)
+    np.testing.assert_array_equal(again.publish(3).state["pixels.rate"], first.state["pixels.rate"])
 
 
 def test_running_statistics_are_the_mean_of_all_batches_at_first() -> None:
@@ -122,10 +163,13 @@ def fitted(size: int, **changes: Any) -> RewardWeights:
     return made.publish(1)
 
 
-@pytest.mark.parametrize(("network", "size"), [("cnn", 64), ("cnn_small", 24)])
-def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("network", "size", "pixels"),
+    [("cnn", 64, "scaled"), ("cnn_small", 24, "scaled"), ("cnn_small", 24, "standardized")],
+)
+def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: str, size: int, pixels: str) -> None:
     """In whatever batch, and after a trip through bytes; batch normalisation is frozen with the version."""
-    weights = fitted(size, network=network, dropout=0.3)
+    weights = fitted(size, network=network, dropout=0.3, pixels=pixels)
     obs, actions = (part.numpy() for part in inputs(300, size=size))
     labeller = Labeller(RewardWeights.from_bytes(weights.to_bytes()))
     together = labeller.label(obs, actions)
