@@ -202,7 +202,9 @@ class LearnerConfig(Section):
         default=True, description="Running mean and std of what the policy sees; pictures are scaled to 0..1 instead."
     )
     normalize_control_reward: bool = Field(
-        default=True, description="Divide env rewards by their running std in the control arm (`source: none`)."
+        default=True,
+        description="In the control arm (`source: none`) divide env rewards by their running std; with "
+        "`env.hide_termination` also take away their first mean. Predicted rewards are scaled and centred alike.",
     )
     num_learners: int = Field(default=0, ge=0, description="Learner actors; 0 learns inside the driver.")
     threads: int = Field(

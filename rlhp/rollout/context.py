@@ -38,6 +38,8 @@ class RunnerContext:
     normalize_obs: bool
     """Never for pictures, which the network scales."""
     normalize_control_reward: bool
+    center_control_reward: bool
+    """Where no episode ends early: a shift of all rewards then changes nothing but what has to be learned."""
     target_std: float
     log_std_init: float
     policy_network: str | None
@@ -70,6 +72,7 @@ class RunnerContext:
             share_env_reward=config.shares_env_reward,
             normalize_obs=config.learner.normalize_obs and spaces.obs.picture is None,
             normalize_control_reward=config.learner.normalize_control_reward,
+            center_control_reward=config.env.hide_termination,
             target_std=config.reward.target_std,
             log_std_init=config.learner.log_std_init,
             policy_network=choose(config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"),

@@ -17,6 +17,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from rlhp.types import Array
 
+FIRST_REWARD = "reward at first"
 CLIP = 10.0
 """Normalised observations are clipped to this many standard deviations."""
 
@@ -93,10 +94,16 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         seen: Array = (obs - mean) / std
         return np.minimum(np.maximum(seen, -CLIP, out=seen), CLIP, out=seen).astype(np.float32)
 
-    def reward_scale(self) -> float:
-        """1 / running std of the control arm's env reward. No mean is taken: a constant shift would pay for dying."""
-        known = self.known.get("reward")
-        return 1.0 if known is None else float(1.0 / known.std()[0])
+    def standardize(self, reward: Array, *, center: bool) -> Array:
+        """The control arm's env reward over its running std; with `center`, first less the mean of the first merge.
+
+        The mean stays what it was: each later shift of all rewards is a hundred times as large in the returns. Where
+        episodes can end early there must be none, since it would pay for dying, or for staying.
+        """
+        scale = self.known.get("reward") or self.fresh["reward"]  # a first batch is scaled by itself
+        centre = self.known.get(FIRST_REWARD) or scale
+        scaled: Array = (reward - (centre.mean[0] if center else 0.0)) / scale.std()[0]
+        return scaled
 
     def fold(self) -> None:
         """Take what was collected into use: the merge of a single, local runner."""
@@ -122,6 +129,8 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         for state in states:
             for name, fresh in state["fresh"].items():
                 merged.setdefault(name, Moments(len(fresh["mean"]))).merge(Moments.from_state(fresh))
+        if "reward" in merged:
+            merged.setdefault(FIRST_REWARD, merged["reward"])
         return {"known": {name: moments.to_state() for name, moments in merged.items()}, "fresh": {}}
 
     def reset_state(self) -> None:

@@ -146,7 +146,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if not self._context.normalize_control_reward:
             return fragment.env_reward
         self._moments.observe("reward", fragment.env_reward[fragment.valid][:, None])
-        return (fragment.env_reward * self._context.target_std * self._moments.reward_scale()).astype(np.float32)
+        standard = self._moments.standardize(fragment.env_reward, center=self._context.center_control_reward)
+        return (standard * self._context.target_std).astype(np.float32)
 
     def _collect(self, num_timesteps: int, *, explore: bool) -> Fragment:
         """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""

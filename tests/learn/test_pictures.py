@@ -74,3 +74,22 @@ def test_pictures_stay_bytes_up_to_the_learner() -> None:
         assert segment.obs[""].dtype == np.uint8
         assert segment.obs[""].shape[1:] == (2, 12, 12)
     runner.stop()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_first_batch_sets_the_scale_of_pixels_for_whoever_acts() -> None:
+    config = small(env=DOT.env.model_dump(), labels={"source": "none"}, learner={"pixels": "standardized"})
+    spaces = probe(config.env).spaces
+    built = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
+    scales = []
+    for _ in range(2):
+        built.train()
+        learner = built.learner_group._learner.module[DEFAULT_MODULE_ID].encoder.encoder.pixels
+        acting = built.env_runner.module.encoder.encoder.pixels
+        assert learner.known
+        assert torch.equal(acting.rate, learner.rate)
+        assert torch.equal(acting.shift, learner.shift)
+        scales.append(learner.rate.clone())
+    assert scales[0].std() > 0
+    assert torch.equal(*scales)
+    built.stop()

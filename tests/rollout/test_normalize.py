@@ -52,7 +52,6 @@ def test_before_the_first_merge_the_policy_sees_observations_as_they_are() -> No
     moments.observe("obs", obs)
     np.testing.assert_array_equal(moments.normalize(obs), obs.astype(np.float32))
     assert moments.normalize(obs).dtype == np.float32
-    assert moments.reward_scale() == 1.0
 
 
 def test_constants_stay_frozen_until_the_next_merge() -> None:
@@ -107,12 +106,22 @@ def test_normalised_observations_are_clipped() -> None:
     assert far.max() == CLIP
 
 
-def test_the_control_reward_is_divided_by_its_std_and_keeps_its_mean() -> None:
+@pytest.mark.parametrize("center", [False, True])
+def test_the_control_reward_is_divided_by_its_std_and_loses_at_most_its_first_mean(center: bool) -> None:
     moments = RunningMoments()
-    env_rewards = np.random.default_rng(0).normal(3.0, 20.0, (1000, 1))
-    moments.observe("reward", env_rewards)
-    moments.fold()
-    assert moments.reward_scale() == pytest.approx(1 / env_rewards.std())
+    paid = np.random.default_rng(0).normal(3.0, 20.0, (3000, 1))
+    asked = np.array([1.0, -5.0])
+    for first in range(0, 3000, 1000):
+        moments.observe("reward", paid[first : first + 1000])
+        mean = paid[:1000].mean() if center else 0.0
+        # a first batch is scaled by itself, later ones by all before them
+        std = paid[: max(1000, first)].std()
+        np.testing.assert_allclose(moments.standardize(asked, center=center), (asked - mean) / std, rtol=1e-9)
+        moments.fold()
+    again = RunningMoments()
+    again.set_state(moments.get_state())
+    again.observe("reward", paid[:10])
+    np.testing.assert_array_equal(again.standardize(asked, center=center), moments.standardize(asked, center=center))
 
 
 def test_no_rows_are_no_observation() -> None:

@@ -308,12 +308,22 @@ def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> 
     first = runner.sample(num_timesteps=60, explore=True)
     second = runner.sample(num_timesteps=60, explore=True)
     paid = -np.linalg.norm(first[0].get_observations(slice(1, None))[:, :2], axis=1)
-    np.testing.assert_allclose(first[0].get_rewards(), paid, rtol=1e-5)
+    own = first[0].get_rewards() / paid
+    assert own == pytest.approx(own[0], rel=1e-4), "by its own, the first time"
     scale = second[0].get_rewards() / -np.linalg.norm(second[0].get_observations(slice(1, None))[:, :2], axis=1)
     assert scale == pytest.approx(scale[0], rel=1e-4)
-    assert scale[0] == pytest.approx(runner._moments.reward_scale(), rel=1e-4)
+    assert scale[0] == pytest.approx(1 / runner._moments.known["reward"].std()[0], rel=1e-4)
     assert source.obs == []
     assert basket.segments == []
+
+
+def test_the_control_reward_is_centred_where_no_episode_can_end_early() -> None:
+    for hide, mean in ((False, -1.0), (True, 0.0)):
+        config = small(env={**DRIFT, "hide_termination": hide}, labels={"source": "none"}, learner=RAW)
+        runner, _, _ = env_runner(config)
+        rewards = np.concatenate([each.get_rewards() for each in runner.sample(num_timesteps=60, explore=True)])
+        assert rewards.std() == pytest.approx(1, rel=1e-4)
+        assert rewards.mean() < mean if mean else rewards.mean() == pytest.approx(0, abs=1e-5)
 
 
 def test_without_leave_no_segment_carries_the_env_reward() -> None:
