@@ -34,8 +34,8 @@ RUN = Path("runs/atari-memory")
 CONFIG = CONFIGS / "pong.yaml"
 SETS = (
     "labels.budget=1000", "labels.initial_share=0.06", "labels.schedule_c=100000", "reward.pretrain_epochs=4",
-    "reward.network=cnn_small", "reward.label_uses_per_step=0.05", "reward.publish_every_steps=10000",
-    "learner.network=cnn_small", "checkpoint.every_env_steps=50000", "evaluation.episodes=1",
+    "reward.network=cnn_coarse", "reward.label_uses_per_step=0.05", "reward.publish_every_steps=10000",
+    "learner.network=cnn_coarse", "checkpoint.every_env_steps=50000", "evaluation.episodes=1",
 )  # fmt: skip
 """Answers, fits, versions and checkpoints often, so that what they leave behind would show."""
 WARM_SHARE = 0.25

@@ -183,7 +183,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 rows.setdefault(name, []).append(np.asarray(values))
             self._was_done = row["terminated"] | row["truncated"]
             self._tape.record(executed, self._was_done)
-            self._obs = np.array(obs)
+            self._obs = np.array(obs, order="C")  # some give columns, and a product of matrices rounds by layout
             if pictures is not None:
                 pictures.add(self._obs)
         if pictures is None:
@@ -200,7 +200,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     def _reset(self) -> None:
         seeds = [int(s) for s in self._rng.integers(2**31 - 1, size=self.num_envs)]
-        self._obs = np.array(self.env.reset(seed=seeds)[0])
+        self._obs = np.array(self.env.reset(seed=seeds)[0], order="C")
         self._tape.begin(seeds)
         self._was_done = np.zeros(self.num_envs, bool)
         self._needs_initial_reset = False
@@ -220,8 +220,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     @torch.inference_mode()
     def _logp(self, dist_inputs: Array, sampled: Array, *, explore: bool) -> Array:
-        """Log-probabilities [N, T] of the draws, all at once: row by row they would take as long as the environments'
-        wrappers. Zero for most likely actions."""
+        """Log-probabilities [N, T] of the draws, all at once: row by row is slow. Zero for most likely actions."""
         rows = dist_inputs.shape[:2]
         if not explore:
             return np.zeros(rows, np.float32)

@@ -73,7 +73,8 @@ def test_an_update_on_all_rows_at_once_is_that_of_rllib(env: str, learner: dict[
             assert said == pytest.approx(expected, rel=1e-3, abs=1e-5), name
     for name, value in weights(stock).items():
         assert not torch.equal(value, before[name])
-        torch.testing.assert_close(weights(ours)[name], value, rtol=1e-3, atol=1e-5)
+        # A hundredth of one step: where a gradient is almost zero, Adam divides rounding errors by each other.
+        torch.testing.assert_close(weights(ours)[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_every_epoch_goes_through_all_rows_in_another_order() -> None:
