@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := .venv/.setup-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-BENCHES := micro control_plane sampling games cost side_by_side reward_alone learning novel
+BENCHES := micro control_plane sampling games pixel_speed cost side_by_side reward_alone learning novel
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test check bench bench-quick format docs-config constraints clean

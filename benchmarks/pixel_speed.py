@@ -9,7 +9,7 @@ fit      a gradient step of three members on 16 pairs of 25 steps each
 act      a forward pass of the policy for eight games
 update   a PPO-sized gradient step of the policy: 256 stacks, forward and backward
 
-Each for `cnn`, the networks of the papers, and `cnn_small`.
+Each for `cnn`, the networks of the papers, and for the two smaller ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rlhp.types import Answer, Array, Preference, Segment
 
 REPEATS = 5
 GAMES, STACK, SIZE, ACTIONS, STEPS = 8, 4, 84, 6, 25
-NETWORKS: tuple[Network, ...] = ("cnn", "cnn_small")
+NETWORKS: tuple[Network, ...] = ("cnn", "cnn_small", "cnn_coarse")
 
 
 def main() -> None:
