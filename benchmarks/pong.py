@@ -32,12 +32,13 @@ CONFIG = CONFIGS / "pong_hour.yaml"
 ARMS = {"preferences": (), CONTROL: NONE}
 GAMES = 10
 POINTS = 120
+SCORE_POINTS = 40
+SCORE = "env_runners/game_score_mean"
 QUICK = ("learner.total_env_steps=40000", "labels.budget=40", "evaluation.episodes=1")
 CURVE = {
     "env_steps": "env_steps",
     "seconds": "wall_seconds",
     "true": "env_runners/episode_return_mean",
-    "score": "env_runners/game_score_mean",
     "predicted": "predicted_return_mean",
     "correlation": "return_correlation",
 }
@@ -79,9 +80,15 @@ def thin(found: Sequence[Any]) -> list[Any]:
 
 
 def curve(found: Sequence[Row]) -> dict[str, list[float | None]]:
-    """By name in `CURVE`, of rows from the first ended episode on."""
+    """By name in `CURVE`, of rows from the first ended episode on; and scores of games that ended at about a time."""
     some = thin([row for row in found if row.get("env_runners/episode_return_mean") is not None])
-    return {name: [row.get(metric) for row in some] for name, metric in CURVE.items()}
+    games = [(row["env_steps"], row[SCORE]) for row in found if row.get(SCORE) is not None]
+    parts = [part for part in np.array_split(np.array(games).reshape(-1, 2), SCORE_POINTS) if len(part)]
+    return {
+        **{name: [row.get(metric) for row in some] for name, metric in CURVE.items()},
+        "score_steps": [float(part[:, 0].mean()) for part in parts],
+        "score": [float(part[:, 1].mean()) for part in parts],
+    }
 
 
 def agreement(row: Row) -> float:
@@ -109,7 +116,7 @@ def section() -> str:
 
 
 def _line(row: Row) -> str:
-    scores = [score for score in row["curve"]["score"] if score is not None]
+    scores = row["curve"]["score"]
     last = ["-", "-"]
     if row["arm"] != CONTROL:
         last = [f"{row['heldout_accuracy']:.2f}", f"{agreement(row):.2f}"]
@@ -127,7 +134,7 @@ def plot(path: Path) -> bool:
         return False
     figure, (scores, returns) = plt.subplots(1, 2, figsize=(9, 3.2))
     for arm, row in found.items():
-        steps = [each / 1e6 for each in row["curve"]["env_steps"]]
+        steps = [each / 1e6 for each in row["curve"]["score_steps"]]
         scores.plot(steps, row["curve"]["score"], label=arm, color="#444444" if arm == CONTROL else None)
     plain(scores, title="score per game", x="env steps (millions)")
     scores.legend(frameon=False, fontsize=8)
