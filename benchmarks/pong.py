@@ -79,7 +79,7 @@ def thin(found: Sequence[Any]) -> list[Any]:
     return [found[int(i)] for i in np.unique(np.linspace(0, len(found) - 1, POINTS).round())] if found else []
 
 
-def curve(found: Sequence[Row]) -> dict[str, list[float | None]]:
+def curve(found: Sequence[Row]) -> dict[str, list[Any]]:
     """By name in `CURVE`, of rows from the first ended episode on; and scores of games that ended at about a time."""
     some = thin([row for row in found if row.get("env_runners/episode_return_mean") is not None])
     games = [(row["env_steps"], row[SCORE]) for row in found if row.get(SCORE) is not None]
