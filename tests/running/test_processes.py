@@ -24,6 +24,14 @@ from tests.running.parts import answer, ask, run_in
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
+@pytest.fixture(autouse=True)
+def niceness(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the roles asked of the system; here they are in pytest's own process, which would stay slow for good."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append)
+    return asked
+
+
 @pytest.fixture
 def run(redis_url: str, tmp_path: Path) -> Iterator[tuple[RunDir, QueryQueue]]:
     root = logging.getLogger("rlhp")
@@ -47,9 +55,10 @@ def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(run: 
     assert f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
 
 
-def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue]) -> None:
+def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue], niceness: list[int]) -> None:
     rundir, queue = run
     actor = QueryProcess(str(rundir.path))
+    assert niceness == [10], "it gives way to env runners and the learner"
     actor.offer([segment(number) for number in range(10)])
     until(lambda: queue.stats().asked == 4)
     status = actor.status()
