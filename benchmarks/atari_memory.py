@@ -99,7 +99,7 @@ def section() -> str:
         f"Pong from preferences, 84 x 84 frames, {row['minutes']:.0f} minutes, {row['env_steps']:,} env steps, "
         f"{row['labels']:.0f} answers, {row['reward_version']:.0f} reward versions; the machine was shared. "
         f"Memory that is a process's own, after the first {WARM_SHARE:.0%} of the time; growth by a Theil-Sen line. "
-        "The reward trainer holds every answer that it fits, 0.4 MB of frames each, and more while it lays them out anew.",
+        "The reward trainer holds every answer that it fits, 0.4 MB of frames each, and more as it lays them out.",
         "",
         "| role | median, MB | most, MB | growth, MB per hour |", "|---|---|---|---|",
     ]  # fmt: skip
