@@ -42,8 +42,8 @@ SEEDS = 5
 ANSWER_SECONDS = 0.35
 """A tenth of a person's."""
 LARGE_STEPS = (
-    "learner.train_batch_size=2048", "learner.minibatch_size=256", "learner.lr=1.5e-3",
-    "reward.label_uses_per_step=0.5",
+    "learner.train_batch_size=2048", "learner.minibatch_size=256", "learner.num_epochs=10", "learner.lr=1.5e-3",
+    "reward.label_uses_per_step=0.5", "reward.max_lag_steps=null",
 )  # fmt: skip
 """Few and large steps of the optimiser, which leave a core to the browser."""
 SLOW_SECONDS = 0.0018

@@ -129,7 +129,7 @@ SUITES: dict[str, Suite] = {
     ),
     "teachers": Suite(
         "Teachers",
-        {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000)},
+        {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000, IN_STEP)},
         {
             "oracle": (),
             **{name: (f"labels.teacher.name={name}",) for name in ("mistake", "noisy", "skip", "myopic", "equal")},
