@@ -44,7 +44,7 @@ TASKS = ("halfcheetah", "pendulum", "cartpole")
 ARMS = ("stock", "control", "preferences")
 ORDERS = tuple(itertools.permutations(ARMS))
 REPEATS = 6
-SECONDS, QUICK_SECONDS = 10.0, 2.0
+SECONDS, QUICK_SECONDS = 6.0, 2.0
 """How long a run learns under the clock: half of the shortest task's steps."""
 LIMIT_SECONDS = 240.0
 """A run that takes longer as a whole is given up; alone on two cores it takes half a minute."""

@@ -56,6 +56,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._context: RunnerContext = config.rlhp
         super().__init__(config=config, **kwargs)
+        torch.distributions.Distribution.set_default_validate_args(False)  # a fragment is asked as a whole
         if self._context.preferences and self.env is not None and config.num_env_runners > 0:
             self.reward_source = self._context.reward_source(self.worker_index)
             self.segment_sink = self._context.segment_sink()
@@ -284,11 +285,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if not segments or self.segment_sink is None:
             return
         limit = len(segments) if everything else self._context.segments_per_fragment
+        offered = segments
         if len(segments) > limit:
             chosen = np.sort(self._rng.choice(len(segments), size=limit, replace=False))
             offered = [segments[k] for k in chosen]
-        else:
-            offered = segments
         taken = self.segment_sink.offer(offered)
         self._offered += taken
         self._dropped += len(segments) - taken
