@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rows
+from benchmarks import rows, tables
 from benchmarks.suites import config_hash
 from rlhp import configfile, program
 from rlhp.config import EnvConfig, RunConfig
@@ -163,7 +163,8 @@ def section() -> str:
         "No env reward describes these, and none was sent to anybody: a scripted judge answers 900 queries from the "
         f"simulator states of the two segments. Means over {EPISODES} episodes with the most likely actions, each "
         "seed. Flips are whole turns of what an episode turned backward, in sum, while nothing but the foot touched "
-        "the floor; whether it came down on its foot, upright, is the column beside it.", "",
+        "the floor; whether it came down on its foot, upright, is the column beside it. Films of the best episodes: "
+        "[backflip](images/backflip.webm), [one leg](images/one_leg.webm) (`python -m benchmarks.novel_clip`).", "",
     ]  # fmt: skip
     for task, what in TASKS.items():
         newest = {(row["arm"], row["seed"]): row for row in found if row["task"] == task}
@@ -177,7 +178,7 @@ def section() -> str:
             if own:
                 lines.append(_line(arm, own, what.columns))
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, tables.made(found)])
 
 
 def _line(arm: str, own: list[dict[str, Any]], columns: Mapping[str, str]) -> str:

@@ -19,8 +19,8 @@ from rlhp.labeling.painter import Painter
 from rlhp.types import Array, Segment
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-FILM_STEPS = 400
-"""Most steps in the film: ten seconds of playback for the hopper."""
+FILM_STEPS = 300
+"""Most steps in the film: seven and a half seconds of playback for the hopper."""
 SHEET = 8
 """Frames on the sheet."""
 SHEET_STEPS = {"backflip": 10, "one_leg": 2}

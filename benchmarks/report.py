@@ -85,6 +85,10 @@ PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
     "ablations": (
         ("bench_ablations.png", "F without parts of the method", partial(plots.bars, "ablations", perfect=CONTROL)),
     ),
+    "novel": (
+        ("backflip.png", "Best backflip episode, every tenth step", Path.exists),
+        ("one_leg.png", "Best one-legged episode, every second step", Path.exists),
+    ),
     "reward_alone": (("bench_reward_alone.png", "Held-out accuracy over pairs", reward_alone.plot),),
     "teachers": (
         ("bench_teachers.png", "Share of the oracle's gain", partial(plots.bars, "teachers", perfect="oracle")),
