@@ -35,7 +35,6 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
     def build(self) -> None:
         """Build as RLlib does, then start exploration where the config wants it."""
         super().build()
-        torch.distributions.Distribution.set_default_validate_args(False)  # the norm of each gradient tells
         for module in self.module._rl_modules.values():
             for name, parameter in module.named_parameters():
                 if name.endswith("log_std"):

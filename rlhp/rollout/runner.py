@@ -56,7 +56,6 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._context: RunnerContext = config.rlhp
         super().__init__(config=config, **kwargs)
-        torch.distributions.Distribution.set_default_validate_args(False)  # a fragment is asked as a whole
         if self._context.preferences and self.env is not None and config.num_env_runners > 0:
             self.reward_source = self._context.reward_source(self.worker_index)
             self.segment_sink = self._context.segment_sink()

@@ -99,7 +99,7 @@ class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
         env_reward = self.task.env_reward(self._sim, info)
         # MuJoCo resets a state that is not finite by itself; its clock then lags behind by whole steps.
         lag = due - data.time
-        # A sum of squares is finite where all its parts are, and a fifth of the time of asking each.
+        # A sum of squares is finite where all its parts are, and takes a quarter of the time of asking each.
         if lag > 0.5 * self._timestep or not math.isfinite(obs.dot(obs) + env_reward):
             return self._last_obs, 0.0, False, True, {"simulator_faults": self._count_fault()}
         self._last_obs = obs
