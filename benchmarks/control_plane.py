@@ -53,7 +53,7 @@ from rlhp.running.reward_models import RewardModels
 
 SECONDS, QUICK_SECONDS = 20.0, 3.0
 SETTLE_SECONDS, QUICK_SETTLE_SECONDS = 6.0, 1.0
-"""Uncounted, once everybody is at work: the query actor fills the queue, `query.max_open` at 64 a second."""
+"""Uncounted, once everybody is at work: the query actor fills the queue, `query.max_open` at 160 a second."""
 START_SECONDS = 240.0
 THINK_SECONDS = 0.16
 """A runner's 1024 steps of HalfCheetah with the policy's forward passes: sampling of the control arm in the rows of

@@ -40,10 +40,10 @@ from rlhp.types import Array, Segment
 log = logging.getLogger(__name__)
 
 HEAL_EVERY_SECONDS = 10.0
-ASK_EVERY_SECONDS = 0.5
+ASK_EVERY_SECONDS = 0.2
 """Queries become durable in batches too; a person does not notice."""
 BACKGROUND_NICENESS = 10
-DRAIN_EVERY_SECONDS = 0.4
+DRAIN_EVERY_SECONDS = 0.2
 """Answers become durable in batches: each batch is a file to sync, and examples to lay out anew."""
 
 

@@ -95,7 +95,7 @@ def test_costs_are_told_apart_and_the_estimate_follows_from_them(
     )
     assert "| Redis | 0.50 ms per query" in page
     assert "2,000 queries/s: 6,900 people" in page
-    assert "at 64 a second: the answers of 220 people" in page
+    assert "at 160 a second: the answers of 560 people" in page
     assert "A second reward model at 64 runners, unthrottled: 1.00 times" in page
 
 
