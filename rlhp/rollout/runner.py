@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -32,6 +31,7 @@ from rlhp.rollout.drawable import has_pictures
 from rlhp.rollout.envs import make_vector_env, needs_pictures
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalize import RunningMoments
+from rlhp.rollout.policy import drawing
 from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.rollout.states import states_of
 from rlhp.rollout.tape import Tape
@@ -153,7 +153,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""
         if self._needs_initial_reset:
             self._reset()
-        self.module.eval()  # once, for `_act`
+        self.module.eval()
+        draw = drawing(self.module, count=self.num_envs, explore=explore)
         rows: dict[str, list[Array]] = {}
         pictures = None
         if self._context.spaces.obs.picture is not None:
@@ -161,7 +162,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         steps = 0
         while steps < num_timesteps:
             policy_obs = self._see(self._obs)
-            dist_inputs, sampled = self._act(policy_obs, explore=explore)
+            dist_inputs, sampled = (drawn.numpy() for drawn in draw(torch.from_numpy(policy_obs)))
             executed = executed_actions(sampled, self.env.single_action_space)
             row = {"dist_inputs": dist_inputs, "sampled": sampled, "executed": executed, "valid": ~self._was_done}
             if pictures is None:
@@ -207,16 +208,6 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     def _see(self, obs: Array) -> Array:
         return self._moments.normalize(obs) if self._context.normalize_obs else as_seen(obs)
-
-    @torch.inference_mode()
-    def _act(self, policy_obs: Array, *, explore: bool) -> tuple[Array, Array]:
-        """[N, O] -> distribution inputs [N, D] and drawn actions [N, *A]."""
-        batch = {Columns.OBS: torch.from_numpy(policy_obs)}
-        # Not the public methods: they switch every layer to evaluation and back, which costs more than the forward.
-        out = self.module._forward_exploration(batch) if explore else self.module._forward_inference(batch)
-        dist = self.module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-        sampled = (dist if explore else dist.to_deterministic()).sample()
-        return out[Columns.ACTION_DIST_INPUTS].numpy(), sampled.numpy()
 
     @torch.inference_mode()
     def _logp(self, dist_inputs: Array, sampled: Array, *, explore: bool) -> Array:
