@@ -135,6 +135,7 @@ SUITES: dict[str, Suite] = {
             **{name: (f"labels.teacher.name={name}",) for name in ("mistake", "noisy", "skip", "myopic", "equal")},
             "20 % mistakes": ("labels.teacher.mistake=0.2",),
             "30 % mistakes": ("labels.teacher.mistake=0.3",),
+            "30 % mistakes, early stop": ("labels.teacher.mistake=0.3", "reward.early_stop_epochs=20"),
             "single, oracle": ("reward.members=1", "query.selection=random", "reward.error_rate=0"),
             "single, 30 % mistakes": (
                 "reward.members=1", "query.selection=random", "reward.error_rate=0", "labels.teacher.mistake=0.3",
