@@ -8,6 +8,7 @@
 200 times through the pairs: rlhp's `pretrain_epochs`, and imitation's default before the policy learns. All else is
 each system's own default, but imitation is told our error rate. Seconds are those of the processor, on one thread
 each, from the first look at the pairs to a fitted reward, so they hardly depend on what else the machine does.
+`rlhp, stopped early` ends its passes ten after the best loss on held-out answers (`reward.early_stop_epochs=10`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,11 +40,19 @@ COUNTS = (50, 200, 700, 1400)
 FLIPPED = (0.0, 0.1, 0.3)
 EPOCHS = 200
 QUICK_EPOCHS = 2
-SYSTEMS = ("rlhp", "ensemble", "basic")
-NAMES = {"rlhp": "rlhp", "ensemble": "imitation ensemble", "basic": "imitation basic"}
+OURS = {"rlhp": 0, "stopped": 10}
+"""System -> `reward.early_stop_epochs`."""
+THEIRS = ("ensemble", "basic")
+SYSTEMS = (*OURS, *THEIRS)
+NAMES = {
+    "rlhp": "rlhp",
+    "stopped": "rlhp, stopped early",
+    "ensemble": "imitation ensemble",
+    "basic": "imitation basic",
+}
 FASTER = 10.0
 """imitation's ensemble's fitting seconds over rlhp's: the aim."""
-STYLES = {"rlhp": "o-#0072B2", "ensemble": "s--#D55E00", "basic": "^:#009E73"}
+STYLES = {"rlhp": "o-#0072B2", "stopped": "D-#56B4E9", "ensemble": "s--#D55E00", "basic": "^:#009E73"}
 
 Row = dict[str, Any]
 Cell = tuple[str, int, float]
@@ -56,20 +66,22 @@ def key(task: str, seed: int, cell: Cell, *, epochs: int = EPOCHS) -> Row:
     """What makes a row the same measurement."""
     system, count, flipped = cell
     reward = SOURCES[task].load().reward.model_dump(mode="json")
-    settings = reward if system == "rlhp" else {name: reward[name] for name in ("members", "error_rate")}
+    settings = {name: reward[name] for name in ("members", "error_rate")}
+    if system in OURS:
+        settings = {**reward, "early_stop_epochs": OURS[system]}
     named = {"task": task, "system": system, "seed": seed, "pairs": count, "flipped": flipped, "epochs": epochs}
     return {**named, "config_sha256": _digest(settings)}
 
 
-def missing(task: str, seed: int, count: int) -> list[Cell]:
+def missing(task: str, seed: int, count: int, *, systems: Sequence[str] = SYSTEMS) -> list[Cell]:
     """The cells of this many pairs that have no row yet."""
-    cells = [(system, count, flipped) for flipped in FLIPPED for system in SYSTEMS]
+    cells = [(system, count, flipped) for flipped in FLIPPED for system in systems]
     return [cell for cell in cells if not rows.done(NAME, key(task, seed, cell))]
 
 
-def run(task: str, seed: int, count: int) -> None:
+def run(task: str, seed: int, count: int, *, systems: Sequence[str] = SYSTEMS) -> None:
     """Measure what is missing of this many pairs, one share of wrong answers at a time."""
-    cells = missing(task, seed, count)
+    cells = missing(task, seed, count, systems=systems)
     for flipped in FLIPPED:
         if some := [cell for cell in cells if cell[2] == flipped]:
             for row in measure(task, seed, some):
@@ -81,16 +93,17 @@ def measure(task: str, seed: int, cells: Sequence[Cell], *, epochs: int = EPOCHS
     data = pairs(task, seed=seed)
     found = []
     fit(task, data, pairs=2, flipped=0, seed=seed, epochs=1)  # what torch does once is in nobody's time
-    for cell in (cell for cell in cells if cell[0] == "rlhp"):
-        predicted, seconds = fit(task, data, pairs=cell[1], flipped=cell[2], seed=seed, epochs=epochs)
-        found.append((cell, predicted, seconds))
-    if theirs := [cell for cell in cells if cell[0] != "rlhp"]:
+    for cell in (cell for cell in cells if cell[0] in OURS):
+        system, count, flipped = cell
+        stop = OURS[system]
+        found.append((cell, *fit(task, data, pairs=count, flipped=flipped, seed=seed, epochs=epochs, early_stop=stop)))
+    if theirs := [cell for cell in cells if cell[0] in THEIRS]:
         found += _peer(task, data, theirs, seed=seed, epochs=epochs)
     return [{**key(task, seed, cell, epochs=epochs), **judge(data, seen), **took} for cell, seen, took in found]
 
 
 def fit(
-    task: str, data: dict[str, Array], *, pairs: int, flipped: float, seed: int, epochs: int
+    task: str, data: dict[str, Array], *, pairs: int, flipped: float, seed: int, epochs: int, early_stop: int = 0
 ) -> tuple[Array, dict[str, float]]:
     """rlhp: predicted rewards [H, 2, K] of the held-out pairs, and the seconds that fitting took."""
     config, spaces = SOURCES[task].load(), probe(SOURCES[task].load().env).spaces
@@ -102,7 +115,7 @@ def fit(
     fitter = Fitter(config.reward, spaces=spaces, seed=seed)
     fitter.observe(obs, spaces.action.encode(actions))
     fitter.add(preferences)
-    fitter.pretrain(epochs)
+    fitter.pretrain(epochs, early_stop=early_stop)
     weights = fitter.publish(1)
     seconds = {"fit_seconds": time.monotonic() - clock, "fit_cpu_seconds": time.process_time() - processor}
     held_out = data["heldout_actions"]
@@ -188,9 +201,10 @@ def section(found: Sequence[Row] | None = None) -> str:
         "## The reward model alone", "", "    python -m benchmarks.reward_alone", "",
         "The same stored pairs of segments (half of the episodes by a random policy, half by a half-trained one; "
         "HalfCheetah with episodes of 300 steps) given to our fitter and to imitation 1.0.1's reward trainers. "
-        f"Equal passes over the pairs ({passes}), 3 members in both ensembles, one net in *basic*; else each "
-        "system's defaults, with our error rate for imitation too. Accuracy on 1,000 held-out pairs from other "
-        "episodes, ties left out; correlation of predicted with true rewards, per step and per segment. Seconds are "
+        f"Equal passes over the pairs ({passes}; *stopped early*: ten after the best held-out loss), 3 members in "
+        "every ensemble, one net in *basic*; else each system's defaults, with our error rate for imitation too. "
+        "Accuracy on 1,000 held-out pairs from other episodes, ties left out; correlation of predicted with true "
+        "rewards, per step and per segment. Seconds are "
         "the processor's, one thread each.", "",
         "| task | pairs | wrong answers | system | seeds | accuracy | correlation, steps | segments | fit |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -211,24 +225,24 @@ def _line(place: Place, seeds: list[Row]) -> str:
 
 
 def _verdicts(cells: Cells) -> list[str]:
-    """Ours beside each of theirs, over all cells that both have."""
+    """Each of ours beside each of theirs, over all cells that both have."""
     out = []
-    for system in SYSTEMS[1:]:
+    for system, peer in product(OURS, THEIRS):
         both = [
             (ours, theirs)
             for (task, name, count, flipped), ours in cells.items()
-            if name == "rlhp" and (theirs := cells.get((task, system, count, flipped)))
+            if name == system and (theirs := cells.get((task, peer, count, flipped)))
         ]
         if not both:
             continue
         gains = [_mean(ours, "accuracy") - _mean(theirs, "accuracy") for ours, theirs in both]
         times = [_mean(theirs, "fit_cpu_seconds") / _mean(ours, "fit_cpu_seconds") for ours, theirs in both]
         line = (
-            f"- rlhp beside {NAMES[system]}, {len(both)} cells: accuracy {np.mean(gains):+.3f} on average, "
+            f"- {NAMES[system]} beside {NAMES[peer]}, {len(both)} cells: accuracy {np.mean(gains):+.3f} on average, "
             f"{min(gains):+.3f} to {max(gains):+.3f} (aim: not lower, {_met(np.mean(gains) >= 0)}); "
             f"fitted {median(times):.0f} times as fast, {min(times):.0f} to {max(times):.0f}"
         )
-        out.append(line + (f" (aim: {FASTER:g}, {_met(min(times) >= FASTER)})" if system == "ensemble" else ""))
+        out.append(line + (f" (aim: {FASTER:g}, {_met(min(times) >= FASTER)})" if peer == "ensemble" else ""))
     return out
 
 
@@ -279,6 +293,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(SOURCES), action="append", help="default: both")
+    parser.add_argument("--system", choices=SYSTEMS, action="append", help="default: all")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0..N-1 of pairs and networks")
     parser.add_argument("--most", type=int, default=max(COUNTS), help="leave out larger numbers of pairs")
     parser.add_argument("--quick", action="store_true", help="50 pairs, two passes, no rows kept")
@@ -291,7 +306,7 @@ def main() -> None:
     for count in (count for count in COUNTS if count <= arguments.most):  # the cheap ones of every task first
         for task in tasks:
             for seed in range(arguments.seeds):
-                run(task, seed, count)
+                run(task, seed, count, systems=arguments.system or SYSTEMS)
     print(section())
 
 

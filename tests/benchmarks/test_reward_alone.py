@@ -87,14 +87,21 @@ def test_imitation_learns_from_the_same_pairs(stored: Array) -> None:
 
 
 def test_only_missing_cells_are_measured(stored: Array) -> None:
-    everything = [(system, 50, flipped) for flipped in (0.0, 0.1, 0.3) for system in ("rlhp", "ensemble", "basic")]
+    everything = [(system, 50, flipped) for flipped in (0.0, 0.1, 0.3) for system in reward_alone.SYSTEMS]
     for cell in everything:
         if cell != ("rlhp", 50, 0.3):
             rows.append("reward_alone", reward_alone.key("reacher", 0, cell))
     assert reward_alone.missing("reacher", 0, 50) == [("rlhp", 50, 0.3)]
+    assert reward_alone.missing("reacher", 0, 50, systems=["stopped"]) == []
     reward_alone.run("reacher", 0, 50)
     assert rows.read("reward_alone")[-1]["fit_seconds"] > 0
     assert reward_alone.missing("reacher", 0, 50) == []
+
+
+def test_passes_may_stop_early(stored: Array) -> None:
+    all_passes, stopped = reward_alone.measure("reacher", 0, [("rlhp", 20, 0.3), ("stopped", 20, 0.3)], epochs=200)
+    assert stopped["reward_correlation"] != all_passes["reward_correlation"]
+    assert stopped["config_sha256"] != all_passes["config_sha256"]
 
 
 def test_the_section_compares_cell_by_cell() -> None:
