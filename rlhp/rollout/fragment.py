@@ -51,6 +51,14 @@ class Fragment:
     score: Array | None = None
     """[N, T] what counts as the true return, where the environment tells that apart from its reward."""
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.dist_inputs).all():
+            shown = "observations that are not finite" if not np.isfinite(self.obs).all() else "finite observations"
+            raise ValueError(
+                f"the policy's outputs have to be finite and are not, after {shown}; let the environment check "
+                "what it shows, or lower learner.lr"
+            )
+
     @property
     def steps(self) -> int:
         """Real environment steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,12 @@ def test_steps_without_a_reward_are_never_learned_from() -> None:
     rewards = np.array([[1.0, np.nan]], np.float32)
     with pytest.raises(AssertionError, match="unlabelled steps in episode e: rewards must be finite before learning"):
         build_episode(whole, next(pieces(whole)), rewards=rewards, episode_id="e", t_started=0)
+
+
+def test_a_policy_that_is_not_finite_is_told_from_observations_that_are_not() -> None:
+    good = fragment([[0, 0]])
+    broken = np.full_like(good.dist_inputs, np.nan)
+    with pytest.raises(ValueError, match="are not, after finite observations"):
+        replace(good, dist_inputs=broken)
+    with pytest.raises(ValueError, match="are not, after observations that are not finite"):
+        replace(good, dist_inputs=broken, obs=np.full_like(good.obs, np.inf))
