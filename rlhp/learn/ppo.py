@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -91,15 +92,22 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
     def restore(self, state: dict[str, Any]) -> None:
         """Set a fresh algorithm to what `get_state` said, whatever the number of env runners and learners was then.
 
-        RLlib's own `set_state` tells env runners the version of the weights first, and then they refuse the weights.
+        RLlib's own `set_state` tells env runners the version of the weights first, and then they refuse the weights;
+        and its syncs drop what they would send while an env runner still works at the one before, so here we wait.
         """
         self.metrics.set_state(state["metrics_logger"])
         self.learner_group.set_state(state["learner_group"])
         self.env_runner.set_state(state["env_runner"])
-        group = self.env_runner_group
-        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        of_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+        weights = self.learner_group.get_state(components=of_module, inference_only=True)[COMPONENT_LEARNER]
+        self.env_runner.set_state(weights)
         lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime, from_worker=self.env_runner)
+        everything = ray.put({**self.env_runner.get_state(), NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime})
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.set_state(ray.get(everything)),
+            local_env_runner=False,
+            timeout_seconds=self.config.env_runner_restore_timeout_s,
+        )
         self._iteration = state["training_iteration"]
 
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
