@@ -14,8 +14,8 @@ from rlhp.metrics import read_metrics
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.store import RewardStore
 from rlhp.rundir import RunDir
+from tests.program_parts import ON_THE_CLOCK
 from tests.small_runs import small
-from tests.test_program import ON_THE_CLOCK
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

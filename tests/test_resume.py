@@ -26,8 +26,8 @@ from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
 from rlhp.types import pair_id
 from tests.environments import Contrary
+from tests.program_parts import repeatable, run
 from tests.small_runs import SMALL, small
-from tests.test_program import repeatable, run
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -19,8 +19,8 @@ from rlhp.rundir import RunDir
 from rlhp.running.edges import Services
 from rlhp.running.loop import Loop
 from rlhp.running.preparation import check, make_dataset, opened_queue
+from tests.program_parts import ENDLESS, Meanwhile
 from tests.small_runs import small
-from tests.test_program import ENDLESS, Meanwhile
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import reward_alone, rows, trajectories
+from benchmarks import reward_alone, reward_alone_tables, rows, trajectories
 from benchmarks.imitation_peer import venv
 from rlhp.types import Array
 
@@ -87,7 +87,7 @@ def test_imitation_learns_from_the_same_pairs(stored: Array) -> None:
 
 
 def test_only_missing_cells_are_measured(stored: Array) -> None:
-    everything = [(system, 50, flipped) for flipped in (0.0, 0.1, 0.3) for system in reward_alone.SYSTEMS]
+    everything = [(system, 50, flipped) for flipped in (0.0, 0.1, 0.3) for system in reward_alone_tables.SYSTEMS]
     for cell in everything:
         if cell != ("rlhp", 50, 0.3):
             rows.append("reward_alone", reward_alone.key("reacher", 0, cell))
@@ -105,11 +105,11 @@ def test_passes_may_stop_early(stored: Array) -> None:
 
 
 def test_the_section_compares_cell_by_cell() -> None:
-    assert reward_alone.section() == ""
+    assert reward_alone_tables.section() == ""
     for flipped, gain in ((0.0, 0.02), (0.3, -0.01)):
         rows.append("reward_alone", measured("rlhp", 200, flipped, accuracy=0.9 + gain, fit_cpu_seconds=0.5))
         rows.append("reward_alone", measured("ensemble", 200, flipped, fit_cpu_seconds=20.0))
-    page = reward_alone.section()
+    page = reward_alone_tables.section()
     assert "| reacher | 200 | 30% | imitation ensemble | 1 | 0.900 | 0.50 | 0.80 | 20.00 s |" in page
     assert "2 cells: accuracy +0.005 on average, -0.010 to +0.020 (aim: not lower, reached)" in page
     assert "fitted 40 times as fast, 40 to 40 (aim: 10, reached)" in page
@@ -117,10 +117,10 @@ def test_the_section_compares_cell_by_cell() -> None:
 
 
 def test_the_plot_is_drawn_from_rows(tmp_path: Path) -> None:
-    assert not reward_alone.plot(tmp_path / "none.png")
+    assert not reward_alone_tables.plot(tmp_path / "none.png")
     for pairs in (50, 200):
         rows.append("reward_alone", measured("rlhp", pairs, 0.1))
-    assert reward_alone.plot(tmp_path / "images" / "accuracy.png")
+    assert reward_alone_tables.plot(tmp_path / "images" / "accuracy.png")
     assert (tmp_path / "images" / "accuracy.png").stat().st_size > 10_000
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlhp.labeling.worker import LabelerWorker
 from rlhp.query.body import body_of
-from rlhp.query.queue import QueryQueue
+from rlhp.query.queue import Event, QueryQueue
 from rlhp.types import Answer, Query, Segment, TeacherContext, encode
 
 CONTEXT = TeacherContext(mean_episode_return=10.0, lowest_warmup_return=-1.0, episode_length=20.0)
@@ -87,6 +88,16 @@ class Scripted:
     def answer(self, query: Query) -> Answer | None:
         self.asked.append(query.id)
         return self.rule(query)  # type: ignore[return-value]  # some rules are wrong on purpose
+
+
+def worker(queue: QueryQueue, teacher: object, *, name: str = "ann", latency_seconds: float = 0.0) -> LabelerWorker:
+    """A worker that looks for queries often."""
+    return LabelerWorker(queue, teacher, name=name, latency_seconds=latency_seconds, poll_seconds=0.02)  # type: ignore[arg-type]
+
+
+def log(queue: QueryQueue) -> list[Event]:
+    """What the answer log holds."""
+    return list(queue.events(consumer="test"))
 
 
 def until(holds: Callable[[], bool], *, seconds: float = 30.0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
@@ -21,8 +20,9 @@ from hypothesis.stateful import (
 
 from rlhp.query.queue import QueryQueue
 from tests.query.parts import Meddler, ask, events, opened
+from tests.query.queue_model import MAX_SKIPS, Known, Model
 
-CAP, MAX_SKIPS = 3, 2
+CAP = 3
 QUERIES = st.sampled_from(["q0", "q1", "q2", "q3"])
 RECENT = st.sampled_from([0, 0, 0, 1, 2, 3])  # which lease: the newest, the one before it, ...
 ANOTHER = st.sampled_from([False, False, False, True])  # whether somebody else shows its token
@@ -30,37 +30,7 @@ LABELERS = st.sampled_from(["ann", "bob"])
 ANSWERS = st.sampled_from(["first", "tie"])
 
 
-@dataclass
-class Known:
-    """What the rules say about one query."""
-
-    number: int
-    priority: float
-    want: int
-    state: str = "pending"
-    got: int = 0
-    tokens: list[str] = field(default_factory=list)  # labeler of token 1, 2, ...
-    holder: int = 0  # token of the present lease, 0 without one
-    given: dict[tuple[str, int], str] = field(default_factory=dict)
-    rev: dict[str, int] = field(default_factory=dict)
-    live: dict[str, str] = field(default_factory=dict)  # labeler -> how
-    undone: dict[str, tuple[int, int]] = field(default_factory=dict)  # labeler -> rev, token
-    skipped: set[str] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
-
-    def lend(self, labeler: str) -> int:
-        self.tokens.append(labeler)
-        self.state, self.holder = "leased", len(self.tokens)
-        return self.holder
-
-    def back(self) -> None:
-        self.state, self.holder = "pending", 0
-
-    def held_by(self, labeler: str) -> bool:
-        return self.holder > 0 and self.tokens[self.holder - 1] == labeler
-
-
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(Model, RuleBasedStateMachine):
     """Every labeler has one page; time passes only where a rule says so."""
 
     url = ""
@@ -120,12 +90,6 @@ class QueueMachine(RuleBasedStateMachine):
         for known in held:
             known.back()
 
-    def leased(self, recent: int, another: bool) -> tuple[str, int, str]:
-        """A query, one of the tokens ever issued, and who shows it."""
-        query, token = self.issued[-1 - recent % len(self.issued)]
-        labeler = self.known[query].tokens[token - 1]
-        return query, token, labeler if not another else "bob" if labeler == "ann" else "ann"
-
     @precondition(lambda self: self.issued)
     @rule(recent=RECENT, another=ANOTHER, answer=ANSWERS, rev=st.sampled_from([0, 0, 0, 0, 1, -1]))
     def answer(self, recent: int, another: bool, answer: str, rev: int) -> None:
@@ -136,58 +100,12 @@ class QueueMachine(RuleBasedStateMachine):
         status = self.queue.answer(query=query, labeler=labeler, page=labeler, token=token, answer=answer, rev=revision)
         assert status == expected
 
-    def _answered(self, query: str, labeler: str, *, token: int, answer: str, rev: int) -> str:
-        known = self.known.get(query)
-        if known is None:
-            return "gone"
-        if known.tokens[token - 1 : token] != [labeler]:
-            return "denied"
-        if (labeler, rev) in known.given:
-            return "same" if known.given[labeler, rev] == answer else "conflict"
-        if labeler in known.live or rev != known.rev.get(labeler, 0) + 1:
-            return "conflict"
-        over = known.state in ("done", "dropped")
-        how = "extra" if over else "ok" if known.holder == token else "late"
-        known.given[labeler, rev], known.rev[labeler], known.live[labeler] = answer, rev, how
-        known.seen.add(labeler)
-        self.present.add(labeler)
-        self.log.append(("answer", query, labeler))
-        if how != "extra":
-            known.got += 1
-            if known.got >= known.want:
-                known.state, known.holder = "done", 0
-            elif known.held_by(labeler):
-                known.back()
-        return how
-
     @precondition(lambda self: self.issued)
     @rule(recent=RECENT, another=ANOTHER)
     def skip(self, recent: int, another: bool) -> None:
         query, token, labeler = self.leased(recent, another)
         expected = self._skipped(query, labeler, token)
         assert self.queue.skip(query=query, labeler=labeler, page=labeler, token=token) == expected
-
-    def _skipped(self, query: str, labeler: str, token: int) -> str:
-        known = self.known.get(query)
-        if known is None:
-            return "gone"
-        if known.tokens[token - 1 : token] != [labeler]:
-            return "denied"
-        if labeler in known.skipped:
-            return "same"
-        if labeler in known.live:
-            return "denied"
-        if known.state in ("done", "dropped"):
-            return "gone"
-        known.skipped.add(labeler)
-        known.seen.add(labeler)
-        self.present.add(labeler)
-        self.log.append(("skip", query, labeler))
-        if known.held_by(labeler):
-            known.back()
-        if len(known.skipped) >= min(MAX_SKIPS, len(self.present)) and known.state == "pending":
-            self._dropped(query)
-        return "ok"
 
     @precondition(lambda self: self.issued)
     @rule(recent=RECENT, another=ANOTHER, back=st.sampled_from([0, 0, 0, 1]))
@@ -198,28 +116,6 @@ class QueueMachine(RuleBasedStateMachine):
         undone = self.queue.undo(query=query, labeler=labeler, page=labeler, rev=rev)
         assert (undone.status, undone.token) == self._undone(query, labeler, rev)
 
-    def _undone(self, query: str, labeler: str, rev: int) -> tuple[str, int | None]:
-        known = self.known.get(query)
-        if known is None:
-            return "no", None
-        if known.rev.get(labeler) != rev:
-            return "no", None
-        if labeler in known.undone and known.undone[labeler][0] == rev:
-            return "same", known.undone[labeler][1]
-        if labeler not in known.live:
-            return "no", None
-        if known.live.pop(labeler) == "extra":
-            known.tokens.append(labeler)
-        else:
-            known.got -= 1
-            known.lend(labeler)
-        known.undone[labeler] = rev, len(known.tokens)
-        self.issued.append((query, len(known.tokens)))
-        known.seen.discard(labeler)
-        self.present.add(labeler)
-        self.log.append(("retract", query, labeler))
-        return "ok", len(known.tokens)
-
     @rule(query=QUERIES)
     def drop(self, query: str) -> None:
         known = self.known.get(query)
@@ -228,16 +124,6 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.drop(query=query) == expected
         if expected == "ok":
             self._dropped(query)
-
-    def _dropped(self, query: str) -> None:
-        known = self.known[query]
-        known.holder = 0
-        if known.got:
-            known.state = "done"
-            return
-        known.state = "dropped"
-        self.dropped += 1
-        self.log.append(("drop", query, ""))
 
     @rule(query=QUERIES, priority=st.sampled_from([-1.0, 0.0, 2.0]))
     def reprioritise(self, query: str, priority: float) -> None:

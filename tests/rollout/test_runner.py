@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import gymnasium as gym
@@ -11,77 +10,26 @@ import pytest
 import ray
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.tune.registry import register_env
 
-from rlhp.config import RunConfig
 from rlhp.learn.settings import algorithm_config
 from rlhp.rollout.acting import executed_actions
 from rlhp.rollout.envs import make_env, probe
-from rlhp.rollout.runner import EPISODES, ColumnarEnvRunner
-from rlhp.types import Array
+from rlhp.rollout.runner import ColumnarEnvRunner
 from tests.environments import LENGTH
+from tests.rollout.runner_parts import (
+    DRIFT,
+    ENVS,
+    EXAMPLES,
+    RAW,
+    by_episode,
+    example,
+    finished,
+    joined,
+    place_of,
+    stock_runner,
+)
 from tests.small_runs import action_space, env_runner, small
-
-ENVS = 3
-RAW = {"normalize_obs": False}
-DRIFT = {"id": "tests.environments:Drift", "max_episode_steps": LENGTH}
-EXAMPLES = {
-    "box": DRIFT,
-    "discrete": {**DRIFT, "kwargs": {"discrete": True}},
-    "dict and multi-discrete": {**DRIFT, "id": "tests.environments:TwoWheels"},
-    "variable length": {**DRIFT, "kwargs": {"ends_early": True}},
-    "one step": {**DRIFT, "id": "tests.rollout.example_envs:Countdown", "kwargs": {"steps": 1}},
-}
-
-
-def example(name: str, **changes: Any) -> RunConfig:
-    """A small run of the example environment whose policy sees observations as they are."""
-    return small(env=EXAMPLES[name], learner=RAW, **changes)
-
-
-def by_episode(episodes: list[SingleAgentEpisode]) -> dict[str, list[SingleAgentEpisode]]:
-    """The chunks of every episode, in the order of sampling."""
-    chunks: dict[str, list[SingleAgentEpisode]] = defaultdict(list)
-    for episode in episodes:
-        chunks[episode.id_].append(episode)
-    return chunks
-
-
-def joined(chunks: list[SingleAgentEpisode], column: str) -> Array:
-    """One column of an episode over all its chunks."""
-    get = {"actions": "get_actions", "rewards": "get_rewards"}[column]
-    whole: Array = np.concatenate([getattr(chunk, get)() for chunk in chunks])
-    return whole
-
-
-def place_of(episode_id: str) -> tuple[int, int]:
-    """Environment and running number of an episode."""
-    _, env, number = episode_id.rsplit("-", 2)
-    return int(env), int(number)
-
-
-def finished(runner: ColumnarEnvRunner) -> list[tuple[float, float, int]]:
-    """(true return, predicted return, length) of every episode that ended, in the order of ending."""
-    return [tuple(item) for item in runner.metrics.peek(EPISODES)]
-
-
-def stock_runner(config: RunConfig) -> SingleAgentEnvRunner:
-    """RLlib's own runner with the same network and environment."""
-    register_env("stock", lambda _: make_env(config.env))
-    gym.registry.pop("rllib-single-agent-env-v0", None)  # RLlib registers it again, and Gymnasium warns
-    ours = env_runner(config)[0].config
-    stock = (
-        PPOConfig()
-        .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-        .environment("stock")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=ENVS, batch_mode="truncate_episodes")
-        .rl_module(model_config=ours._model_config)
-    )
-    return SingleAgentEnvRunner(config=stock, worker_index=0)
 
 
 @pytest.mark.parametrize("explore", [True, False])
@@ -183,32 +131,6 @@ def test_the_learner_gets_exactly_what_the_reward_model_said() -> None:
     assert runner.metrics.peek("reward_version") == 1
 
 
-def test_a_segment_shows_the_learners_predicted_rewards_bit_for_bit() -> None:
-    runner, _, basket = env_runner(example("variable length"))
-    chunks = by_episode([episode for _ in range(6) for episode in runner.sample(num_timesteps=33, explore=True)])
-    assert len(basket.segments) > 20
-    assert any(len(chunks[segment.episode]) > 1 for segment in basket.segments), "some span several fragments"
-    for segment in basket.segments:
-        steps = slice(segment.start, segment.start + segment.length)
-        assert segment.predicted_reward is not None
-        assert segment.predicted_reward.tobytes() == joined(chunks[segment.episode], "rewards")[steps].tobytes()
-        executed = executed_actions(joined(chunks[segment.episode], "actions")[steps], runner.env.single_action_space)
-        np.testing.assert_array_equal(segment.actions, executed)
-
-
-def test_segments_hold_executed_actions_and_every_leaf_in_its_own_type() -> None:
-    config = example("dict and multi-discrete")
-    runner, _, basket = env_runner(config)
-    runner.sample(num_timesteps=100, explore=True)
-    env = make_env(config.env)
-    for segment in basket.segments:
-        assert segment.obs["place"].dtype == np.float64
-        assert segment.obs["phase"].shape == (segment.length + 1,)
-        assert all(env.action_space.contains(action) for action in segment.actions)
-        moved = np.diff(segment.obs["place"], axis=0)
-        np.testing.assert_allclose(moved[:, 0], 0.1 * segment.actions[:, 0], atol=1e-9)
-
-
 def test_sampled_gaussians_leave_the_bounds_and_executed_actions_do_not() -> None:
     runner, source, _ = env_runner(example("box"))
     sampled = np.concatenate([episode.get_actions() for episode in runner.sample(num_timesteps=300, explore=True)])
@@ -229,18 +151,6 @@ def test_the_reward_model_sees_raw_observations_whatever_the_policy_sees() -> No
     assert seen[:, 2].min() < -0.5, "normalised"
     first, later = source.model.label(source.obs[-1], source.actions[-1])
     assert (first.tobytes(), later) == (source.rewards[-1].tobytes(), 1)
-
-
-def test_simulator_state_belongs_to_the_observation_beside_it() -> None:
-    config = small(env={"id": "InvertedPendulum-v5", "max_episode_steps": 25}, learner=RAW)
-    runner, _, basket = env_runner(config)
-    runner.sample(num_timesteps=150, explore=True)
-    assert basket.segments
-    for segment in basket.segments:
-        assert segment.state_kind == "mujoco"
-        assert segment.state is not None
-        np.testing.assert_array_equal(segment.state[:, :4], segment.obs[""][:-1])  # qpos and qvel
-        assert (np.diff(segment.state[:, 4]) > 0).all(), "time goes on within a segment"
 
 
 def test_the_vector_environment_of_cartpole_itself_obeys_the_same_rules() -> None:
@@ -265,43 +175,6 @@ def test_the_vector_environment_of_cartpole_itself_obeys_the_same_rules() -> Non
     assert all(segment.state is None and segment.state_kind == "none" for segment in basket.segments)
 
 
-def test_warm_up_offers_unpriced_segments_and_makes_nothing_to_learn_from() -> None:
-    runner, source, basket = env_runner(small(env=DRIFT, rollout={"segments_per_fragment": 1}))
-    result = runner.warm_up(100)
-    assert 100 <= result["steps"] < 100 + ENVS
-    assert source.obs == [], "nobody is asked for a reward"
-    assert len(basket.segments) > 10, "all of them, whatever segments_per_fragment says"
-    assert all(segment.predicted_reward is None for segment in basket.segments)
-
-
-def test_an_episode_that_began_in_the_warm_up_has_no_predicted_return() -> None:
-    runner, _, _ = env_runner(small(env=DRIFT))
-    runner.warm_up(ENVS * (LENGTH - 2))
-    runner.sample(num_timesteps=ENVS * (LENGTH + 5), explore=True)
-    ended = finished(runner)
-    assert len(ended) == 2 * ENVS
-    assert sum(np.isnan(predicted) for _, predicted, _ in ended) == ENVS
-    assert all(np.isfinite(true) for true, _, _ in ended)
-
-
-def test_at_most_the_configured_number_of_segments_is_offered_and_the_rest_is_counted() -> None:
-    runner, _, basket = env_runner(small(env=DRIFT, rollout={"segments_per_fragment": 2}))
-    for _ in range(3):
-        runner.sample(num_timesteps=100, explore=True)
-    assert len(basket.segments) == 6
-    basket.full = True
-    runner.sample(num_timesteps=100, explore=True)
-    assert runner.metrics.peek("segments_offered") == 6
-    assert runner.metrics.peek("segments_dropped") > 20
-
-
-def test_short_episodes_give_short_segments_that_are_counted() -> None:
-    runner, _, basket = env_runner(example("one step"))
-    runner.sample(num_timesteps=30, explore=True)
-    assert {segment.length for segment in basket.segments} == {1}
-    assert runner.metrics.peek("segments_short") == len(basket.segments)
-
-
 def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> None:
     config = small(env=DRIFT, labels={"source": "none"}, learner=RAW)
     runner, source, basket = env_runner(config)
@@ -324,24 +197,6 @@ def test_the_control_reward_is_centred_where_no_episode_can_end_early() -> None:
         rewards = np.concatenate([each.get_rewards() for each in runner.sample(num_timesteps=60, explore=True)])
         assert rewards.std() == pytest.approx(1, rel=1e-4)
         assert rewards.mean() < mean if mean else rewards.mean() == pytest.approx(0, abs=1e-5)
-
-
-def test_without_leave_no_segment_carries_the_env_reward() -> None:
-    for share in (True, False):
-        runner, _, basket = env_runner(small(env=DRIFT, labels={"share_env_reward": share}))
-        runner.sample(num_timesteps=60, explore=True)
-        assert {segment.env_reward is not None for segment in basket.segments} == {share}
-
-
-def test_twice_the_same_seed_is_twice_the_same_rollout_and_another_seed_is_another() -> None:
-    found = []
-    for seed in (0, 0, 1):
-        config = small(env=DRIFT, seed=seed)
-        runner, _, basket = env_runner(config)
-        runner.sample(num_timesteps=60, explore=True)
-        found.append([(segment.id, segment.obs[""].tobytes()) for segment in basket.segments])
-    assert found[0] == found[1]
-    assert {obs for _, obs in found[0]}.isdisjoint({obs for _, obs in found[2]})
 
 
 @pytest.mark.usefixtures("ray_session")

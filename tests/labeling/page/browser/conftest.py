@@ -12,10 +12,11 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, Asking, Served
+from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, Asking, Served, opened, until
 
 EXPECTED = ("net::ERR_", "Failed to load resource")
 """What the browser writes itself about a server that is away, or about a 401."""
+INSTRUCTION = "Which runner moves further to the right? Speed alone counts. Nearly the same distance is a tie."
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +71,29 @@ def tab(context: BrowserContext) -> Iterator[Callable[[], Page]]:
 @pytest.fixture
 def page(tab: Callable[[], Page]) -> Page:
     return tab()
+
+
+@pytest.fixture(scope="module")
+def run(redis_url: str) -> Iterator[Asking]:
+    """The run that all tests of a file share."""
+    run = Asking(redis_url, lease_seconds=20.0, strength="yes", instruction=INSTRUCTION)
+    yield run
+    run.close()
+
+
+@pytest.fixture(scope="module")
+def server(run: Asking) -> Iterator[Served]:
+    """The one server of the file."""
+    served = Served("--redis", run.url, "--run", run.queue.run)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def label(run: Asking, server: Served, page: Page) -> Iterator[Page]:
+    """The labelling page, with three queries to answer."""
+    run.ask(3)
+    yield opened(page, server.address)
+    page.close()
+    until(lambda: run.queue.sweep() >= 0 and run.queue.stats().leased == 0)
+    run.forget()

@@ -161,6 +161,28 @@ def press(page: Page, key: str) -> str:
     return query
 
 
+def answered(run: Asking, page: Page, key: str) -> dict[str, object]:
+    """Answer with this key, and what arrived of it: query, choice, rev and what is known beside."""
+    query = press(page, key)
+    return arrived(run, query)
+
+
+def arrived(run: Asking, query: str) -> dict[str, object]:
+    """What arrived of the answer to this query."""
+    found: list[dict[str, object]] = []
+
+    def look() -> bool:
+        for event in run.log():
+            if event.event == "answer" and event.query == query:
+                side = "left" if event.answer == event.meta["shown_left"] else "right"
+                choice = side if event.answer in ("first", "second") else event.answer
+                found.append({**event.meta, "choice": choice, "rev": event.rev, "how": event.how})
+        return bool(found)
+
+    until(look)
+    return found[0]
+
+
 def says(page: Page, text: str | re.Pattern[str]) -> None:
     """Wait for this in the status line."""
     expect(page.get_by_role("status")).to_contain_text(text)
