@@ -72,8 +72,8 @@ SMALL = {
     "inverted_double_pendulum": Task("inverted_double_pendulum.yaml", 5, 100_000, IN_STEP),
 }
 RUNNERS = {
-    "halfcheetah": Task("halfcheetah.yaml", 3, 300_000, SHORT),
-    "hopper": Task("hopper.yaml", 3, 300_000, SHORT),
+    "halfcheetah": Task("halfcheetah.yaml", 5, 300_000, SHORT),
+    "hopper": Task("hopper.yaml", 5, 300_000, SHORT),
 }
 MORE = {
     "walker2d": Task("walker2d.yaml", 3, 300_000, SHORT),
@@ -83,6 +83,8 @@ MORE = {
 """Of the paper too, where more cores are at hand."""
 
 NONE: Sets = ("labels.source=none",)
+SINGLE: Sets = ("reward.members=1", "query.selection=random", "reward.error_rate=0")
+"""No ensemble, and answers taken at their word."""
 
 SUITES: dict[str, Suite] = {
     "quick": Suite(
@@ -136,9 +138,10 @@ SUITES: dict[str, Suite] = {
             "20 % mistakes": ("labels.teacher.mistake=0.2",),
             "30 % mistakes": ("labels.teacher.mistake=0.3",),
             "30 % mistakes, early stop": ("labels.teacher.mistake=0.3", "reward.early_stop_epochs=20"),
-            "single, oracle": ("reward.members=1", "query.selection=random", "reward.error_rate=0"),
-            "single, 30 % mistakes": (
-                "reward.members=1", "query.selection=random", "reward.error_rate=0", "labels.teacher.mistake=0.3",
+            "single, oracle": SINGLE,
+            "single, 30 % mistakes": (*SINGLE, "labels.teacher.mistake=0.3"),
+            "single, 30 % mistakes, early stop": (
+                *SINGLE, "labels.teacher.mistake=0.3", "reward.early_stop_epochs=20",
             ),
         },
         borrowed={"oracle": ("mujoco", "700")},
