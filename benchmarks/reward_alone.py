@@ -28,7 +28,7 @@ import torch
 from benchmarks import rows
 from benchmarks.imitation_peer import venv
 from benchmarks.reward_alone_tables import COUNTS, FLIPPED, NAME, OURS, SYSTEMS, THEIRS, Row, section
-from benchmarks.trajectories import SOURCES, pairs
+from benchmarks.trajectories import SOURCES, digest, pairs
 from rlhp.reward.fit import Fitter
 from rlhp.reward.model import Labeller
 from rlhp.rollout.envs import probe
@@ -42,14 +42,14 @@ Cell = tuple[str, int, float]
 
 
 def key(task: str, seed: int, cell: Cell, *, epochs: int = EPOCHS) -> Row:
-    """What makes a row the same measurement."""
+    """What makes a row the same measurement: its settings, and the episodes that its pairs come from."""
     system, count, flipped = cell
     reward = SOURCES[task].load().reward.model_dump(mode="json")
     settings = {name: reward[name] for name in ("members", "error_rate")}
     if system in OURS:
         settings = {**reward, "early_stop_epochs": OURS[system]}
     named = {"task": task, "system": system, "seed": seed, "pairs": count, "flipped": flipped, "epochs": epochs}
-    return {**named, "config_sha256": _digest(settings)}
+    return {**named, "config_sha256": _digest(settings), "episodes_sha256": digest(task)}
 
 
 def missing(task: str, seed: int, count: int, *, systems: Sequence[str] = SYSTEMS) -> list[Cell]:

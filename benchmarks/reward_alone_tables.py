@@ -36,9 +36,13 @@ Cells = dict[Place, list[Row]]  # one row per seed
 
 
 def newest(found: Sequence[Row]) -> Cells:
-    """One row per seed in every cell: those measured last."""
+    """One row per seed in every cell: those measured last, and of each task on the newest episodes alone.
+
+    Pairs from other episodes are other pairs, easier or harder.
+    """
     cells: dict[Place, dict[int, Row]] = {}
-    for row in found:
+    episodes = {row["task"]: row.get("episodes_sha256") for row in found}
+    for row in (row for row in found if row.get("episodes_sha256") == episodes[row["task"]]):
         place = (row["task"], row["system"], row["pairs"], row["flipped"])
         cells.setdefault(place, {})[row["seed"]] = row
     return {place: [row for _, row in sorted(seeds.items())] for place, seeds in cells.items()}

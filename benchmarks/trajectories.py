@@ -11,6 +11,7 @@ Shapes: E episodes, T steps each, N pairs, K steps per segment; the axis of size
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ def episodes(task: str) -> dict[str, Array]:
         _make(SOURCES[task], path)
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
+
+
+def digest(task: str) -> str:
+    """Of these episodes, 16 hex digits: made by other code or elsewhere, they are others."""
+    whole = hashlib.sha256()
+    for name, part in sorted(episodes(task).items()):
+        whole.update(f"{name} {part.dtype} {part.shape}".encode())
+        whole.update(part.tobytes())
+    return whole.hexdigest()[:16]
 
 
 def pairs(task: str, *, seed: int) -> dict[str, Array]:

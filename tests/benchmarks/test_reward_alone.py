@@ -116,6 +116,13 @@ def test_the_section_compares_cell_by_cell() -> None:
     assert "beside imitation basic" not in page
 
 
+def test_pairs_of_other_episodes_are_not_compared(stored: Array) -> None:
+    rows.append("reward_alone", {**measured("ensemble", 50, 0.1), "episodes_sha256": "of others"})
+    rows.append("reward_alone", reward_alone.key("reacher", 0, ("basic", 50, 0.1)) | measured("basic", 50, 0.1))
+    assert list(reward_alone_tables.newest(rows.read("reward_alone"))) == [("reacher", "basic", 50, 0.1)]
+    assert ("ensemble", 50, 0.1) in reward_alone.missing("reacher", 0, 50)
+
+
 def test_the_plot_is_drawn_from_rows(tmp_path: Path) -> None:
     assert not reward_alone_tables.plot(tmp_path / "none.png")
     for pairs in (50, 200):
