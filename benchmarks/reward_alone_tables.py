@@ -70,7 +70,8 @@ def section(found: Sequence[Row] | None = None) -> str:
     ]  # fmt: skip
     order = sorted(cells, key=lambda place: (place[0], place[2], place[3], SYSTEMS.index(place[1])))
     lines += [_line(place, cells[place]) for place in order]
-    made = [tables.made(list(found))] if all("machine" in row for row in found) else []
+    shown = [row for seeds in cells.values() for row in seeds]
+    made = [tables.made(shown)] if all("machine" in row for row in shown) else []
     return "\n".join([*lines, "", *_verdicts(cells), "", *made])
 
 
