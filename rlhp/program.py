@@ -108,6 +108,7 @@ def train(
         os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     facts = check(config, resume=resume)
     torch.set_num_threads(config.learner.threads)
+    torch.set_flush_denormal(True)  # from the start, as fits do: a serial run that is resumed computes the same
     with ExitStack() as stack:
         stack.enter_context(rundir.running())
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))

@@ -221,6 +221,7 @@ class Fitter:
             raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
         if steps and not self._scaled:
             self._scale_inputs()
+        torch.set_flush_denormal(True)  # of this thread: surely answered pairs leave gradients that would be slow zeros
         for _ in range(steps):
             self._step()
 
