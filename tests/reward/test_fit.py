@@ -211,6 +211,14 @@ def test_pretraining_stops_early_when_validation_gets_no_better() -> None:
     assert made[0].pretrain(60, early_stop=5).updates < made[1].pretrain(60).updates
 
 
+def test_a_fit_takes_for_zero_what_would_only_be_slow() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot flush numbers to zero")
+    assert float(torch.tensor(1e-38) * 0.01) > 0
+    fitter().pretrain(1)
+    assert float(torch.tensor(1e-38) * 0.01) == 0
+
+
 def test_training_without_preferences_is_refused() -> None:
     with pytest.raises(ValueError, match="no preference to train on yet, of 0 taken in; add some before training"):
         fitter(data=0).pretrain(1)
