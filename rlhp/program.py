@@ -42,6 +42,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlhp.config import RunConfig
+from rlhp.denormals import flushed
 from rlhp.labeling.quality import Watch
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import LabelerWorker
@@ -108,8 +109,8 @@ def train(
         os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     facts = check(config, resume=resume)
     torch.set_num_threads(config.learner.threads)
-    torch.set_flush_denormal(True)  # from the start, as fits do: a serial run that is resumed computes the same
     with ExitStack() as stack:
+        stack.enter_context(flushed())  # from the start, as fits do: a serial run that is resumed computes the same
         stack.enter_context(rundir.running())
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         display = LiveTable(config=config, rundir=rundir)

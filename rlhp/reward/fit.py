@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
+from rlhp.denormals import flushed
 from rlhp.reward import loss
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.examples import Batch, Examples, Part
@@ -221,9 +222,9 @@ class Fitter:
             raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
         if steps and not self._scaled:
             self._scale_inputs()
-        torch.set_flush_denormal(True)  # of this thread: surely answered pairs leave gradients that would be slow zeros
-        for _ in range(steps):
-            self._step()
+        with flushed():  # surely answered pairs leave gradients that would be slow zeros
+            for _ in range(steps):
+                self._step()
 
     def _step(self) -> None:
         """One gradient step of every member on a minibatch of its own."""
