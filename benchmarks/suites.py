@@ -72,8 +72,8 @@ SMALL = {
     "inverted_double_pendulum": Task("inverted_double_pendulum.yaml", 5, 100_000, IN_STEP),
 }
 RUNNERS = {
-    "halfcheetah": Task("halfcheetah.yaml", 5, 300_000, SHORT),
-    "hopper": Task("hopper.yaml", 5, 300_000, SHORT),
+    "halfcheetah": Task("halfcheetah.yaml", 10, 300_000, SHORT),
+    "hopper": Task("hopper.yaml", 10, 300_000, SHORT),
 }
 MORE = {
     "walker2d": Task("walker2d.yaml", 3, 300_000, SHORT),
