@@ -64,7 +64,7 @@ class Suite:
 
 
 IN_STEP = ("reward.max_lag_steps=null",)
-"""A serial run fits and answers in turn with learning: there is nothing to wait for."""
+"""A serial run fits and answers in turn with learning: there is nothing to wait for, nor to ask more newly for."""
 SHORT = ("env.max_episode_steps=300", *IN_STEP)
 SMALL = {
     "reacher": Task("reacher.yaml", 5, 100_000, IN_STEP),
@@ -73,7 +73,7 @@ SMALL = {
 }
 RUNNERS = {
     "halfcheetah": Task("halfcheetah.yaml", 10, 300_000, SHORT),
-    "hopper": Task("hopper.yaml", 10, 300_000, SHORT),
+    "hopper": Task("hopper.yaml", 5, 300_000, SHORT),
 }
 MORE = {
     "walker2d": Task("walker2d.yaml", 3, 300_000, SHORT),
@@ -131,7 +131,7 @@ SUITES: dict[str, Suite] = {
     ),
     "teachers": Suite(
         "Teachers",
-        {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000, IN_STEP)},
+        {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000, (*IN_STEP, "query.pool=1000"))},
         {
             "oracle": (),
             **{name: (f"labels.teacher.name={name}",) for name in ("mistake", "noisy", "skip", "myopic", "equal")},
