@@ -64,7 +64,7 @@ class Suite:
 
 
 IN_STEP = ("reward.max_lag_steps=null",)
-"""A serial run fits and answers in turn with learning: there is nothing to wait for, nor to ask more newly for."""
+"""A serial run fits and answers in turn with learning: there is nothing to wait for."""
 SHORT = ("env.max_episode_steps=300", *IN_STEP)
 SMALL = {
     "reacher": Task("reacher.yaml", 5, 100_000, IN_STEP),
@@ -131,6 +131,7 @@ SUITES: dict[str, Suite] = {
     ),
     "teachers": Suite(
         "Teachers",
+        # Pendulum: the rows are older than its config's query.pool
         {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000, (*IN_STEP, "query.pool=1000"))},
         {
             "oracle": (),
