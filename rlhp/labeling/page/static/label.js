@@ -15,7 +15,6 @@ const SPEEDS = { slow: 0.5, normal: 1, fast: 2 };
 const ANSWERS = new Set(["left", "right", "tie", "incomparable"]);
 const STANDS = new Set(["ok", "late", "extra", "same"]);
 const [POLL_MS, DOZE_MS, UNDO_WAIT_MS] = [1000, 5000, 3000];
-const READY = { reason: "ready", detail: "press any key, or tap, to see them" };
 
 class Labeling {
   constructor(run) {
@@ -161,11 +160,13 @@ class Labeling {
     this.filling = true;
     try {
       const reply = await call("/api/leases", { page: this.page });
+      const unseen = this.presence.asleep && !this.deck.first; // fell asleep meanwhile: they are for others
+      if (unseen) await call("/api/leases/release", { page: this.page });
       const open = ({ query, rev }) => !this.outbox.has(`${query}/${rev}`); // by no answer that is on its way
-      this.deck.merge(reply.leases.filter(open), { afresh });
-      this.waiting = reply.waiting;
+      this.deck.merge(unseen ? [] : reply.leases.filter(open), { afresh });
+      this.waiting = unseen ? panel.READY : reply.waiting;
       panel.progress(reply.progress);
-      panel.waiting(reply.waiting);
+      panel.waiting(this.waiting);
       panel.online();
       this.show();
     } catch (error) {
@@ -234,6 +235,7 @@ class Labeling {
   }
 
   #sleep() {
+    clearTimeout(this.poll);
     this.deck.onStage?.pause();
     panel.asleep(true);
     this.#doze();
@@ -245,7 +247,7 @@ class Labeling {
       try {
         const facts = await call("/api/progress");
         panel.progress(facts);
-        if (this.presence.asleep) panel.waiting(facts.waiting ?? READY);
+        if (this.presence.asleep) panel.waiting(facts.waiting ?? panel.READY);
         panel.online();
       } catch (error) {
         this.#failed(error);

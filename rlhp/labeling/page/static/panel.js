@@ -22,6 +22,9 @@ const REASONS = {
   paused: "You are asked nothing for the moment",
 };
 
+/** What a page waits for that nobody looks at, while there is something to ask. */
+export const READY = { reason: "ready", detail: "press any key, or tap, to see them" };
+
 /** The two elements that clips are played in. */
 export function stages() {
   return [...document.querySelectorAll(".stage")];

@@ -7,6 +7,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,33 @@ def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Serve
     assert playing(page) == query
     press(page, "ArrowLeft")
     until(lambda: asking.queue.stats().answered == 1)
+
+
+def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_others(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    held: list[Route] = []
+    page.clock.install()
+    opened(page, served.address)
+    expect(page.locator("#reason")).to_have_text("This run is starting")
+    page.clock.pause_at(datetime.now() + timedelta(hours=1))
+    page.mouse.move(50, 50)  # from here on it sleeps after two minutes of a clock that stands still
+    page.clock.fast_forward("01:54")
+    page.route("**/api/leases", lambda route: held.append(route))
+    for _ in range(20):  # it asks every second or so
+        if not held:
+            page.clock.fast_forward(200)
+            page.wait_for_timeout(50)
+    page.clock.fast_forward("00:07")
+    says(page, "nobody was here")
+    asking.ask(2)
+    with page.expect_response("**/api/leases/release"):
+        held[0].continue_()
+    expect(page.locator("#reason")).to_have_text("Clips are ready")
+    assert asking.queue.stats().leased == 0
+    page.unroute("**/api/leases")
+    page.mouse.move(50, 50)
+    playing(page)
 
 
 def test_a_page_that_waited_too_long_says_that_clips_are_ready_and_leaves_them_to_others_meanwhile(
