@@ -160,7 +160,7 @@ class Labeling {
     this.filling = true;
     try {
       const reply = await call("/api/leases", { page: this.page });
-      const unseen = this.presence.asleep && !this.deck.first; // fell asleep meanwhile: they are for others
+      const unseen = this.presence.asleep && !this.deck.first && reply.leases.length; // they are for others
       if (unseen) await call("/api/leases/release", { page: this.page });
       const open = ({ query, rev }) => !this.outbox.has(`${query}/${rev}`); // by no answer that is on its way
       this.deck.merge(unseen ? [] : reply.leases.filter(open), { afresh });

@@ -175,12 +175,11 @@ def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Serve
     until(lambda: asking.queue.stats().answered == 1)
 
 
-def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_others(
-    asking: Asking, served: Served, page: Page
-) -> None:
+def asleep_while_it_asks(page: Page, address: str) -> Route:
+    """A page of a run without queries that fell asleep; the request for some that is still under way."""
     held: list[Route] = []
     page.clock.install()
-    opened(page, served.address)
+    opened(page, address)
     expect(page.locator("#reason")).to_have_text("This run is starting")
     page.clock.pause_at(datetime.now() + timedelta(hours=1))
     page.mouse.move(50, 50)  # from here on it sleeps after two minutes of a clock that stands still
@@ -192,14 +191,31 @@ def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_other
             page.wait_for_timeout(50)
     page.clock.fast_forward("00:07")
     says(page, "nobody was here")
+    return held[0]
+
+
+def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_others(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    request = asleep_while_it_asks(page, served.address)
     asking.ask(2)
     with page.expect_response("**/api/leases/release"):
-        held[0].continue_()
+        request.continue_()
     expect(page.locator("#reason")).to_have_text("Clips are ready")
     assert asking.queue.stats().leased == 0
     page.unroute("**/api/leases")
     page.mouse.move(50, 50)
     playing(page)
+
+
+def test_a_page_that_falls_asleep_while_it_asks_and_is_given_nothing_promises_nothing(
+    asking: Asking, served: Served, page: Page
+) -> None:
+    request = asleep_while_it_asks(page, served.address)
+    with page.expect_response("**/api/leases"):
+        request.continue_()
+    page.wait_for_timeout(300)
+    expect(page.locator("#reason")).to_have_text("This run is starting")
 
 
 def test_a_page_that_waited_too_long_says_that_clips_are_ready_and_leaves_them_to_others_meanwhile(
