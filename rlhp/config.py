@@ -24,6 +24,7 @@ __all__ = [  # those of rlhp.configcluster, configenv, configkeeping and configl
 ]  # fmt: skip
 
 Positive = Field(gt=0)
+NEWEST_STEPS, FEWEST_NEWEST = 4000, 50
 
 
 class RolloutConfig(Section):
@@ -58,9 +59,22 @@ class QueryConfig(Section):
 
     segment_length: int = Field(default=30, ge=1, description="K, steps per segment.")
     pool: int = Field(default=1000, ge=2, description="Newest segments kept as candidates.")
+    newest: int | None = Field(
+        default=None,
+        ge=2,
+        description="One segment of each pair is among this many newest ones, the other any of the pool. null: those "
+        "of the newest 4,000 env steps, at least 50.",
+    )
     selection: str = Field(
         default="disagreement",
         description="`random`, `disagreement` (variance of the members' P(first preferred)), or `package.module:Name`.",
+    )
+    random_share: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Share of the pairs that is drawn at random beside the chosen ones: fresh accuracy is over these, "
+        "so that it is about what the policy does and not about what was chosen.",
     )
     candidate_factor: int = Field(default=10, ge=1, description="Random candidate pairs per query asked.")
     max_open: int = Field(default=200, ge=1, description="Most queries waiting for an answer at a time.")
@@ -84,14 +98,20 @@ class RewardConfig(Section):
     hidden: tuple[int, ...] = Field(
         default=(64, 64), description="Units per hidden layer; after the convolutions where there are some."
     )
-    activation: Literal["leaky_relu", "relu", "tanh"] = Field(default="leaky_relu", description="Between layers.")
+    activation: Literal["silu", "leaky_relu", "relu", "tanh"] = Field(
+        default="leaky_relu", description="Between layers."
+    )
     dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="Dropout while fitting: on hidden layers, or on whole filters of convolutions (0.5 for Atari).",
     )
-    use_action: bool = Field(default=True, description="r(obs, action) rather than r(obs).")
+    use_action: bool | Literal["auto"] = Field(
+        default="auto",
+        description="r(obs, action) rather than r(obs). `auto`: both are fitted, and each version is the one that "
+        "predicts answers better which it was not fitted to; r(obs) for pictures.",
+    )
     module: str | None = Field(
         default=None,
         description="`package.module:Name` of an nn.Module, forward(obs, actions) -> rewards, one instance per member.",
@@ -121,15 +141,18 @@ class RewardConfig(Section):
         ge=0,
         description="Stop pretraining after this many epochs without a better validation loss; 0: never.",
     )
-    label_uses_per_step: float = Field(
-        default=0.1, ge=0, description="Preferences fed to each member per env step, after pretraining."
+    label_uses_per_step: float | None = Field(
+        default=None,
+        ge=0,
+        description="Most preferences fed to each member per env step, after pretraining; less where the answers are "
+        "explained. null: what half of a core has time for, 25 steps of segments per env step; 0.1 with pictures.",
     )
     publish_every_steps: int = Field(default=10_000, ge=1, description="Env steps between reward versions.")
     max_lag_steps: int | None = Field(
         default=None,
         ge=1,
-        description="The learner waits for fits that are owed, and for teachers that are programs, once they are this "
-        "many env steps behind; for people it never waits. null: for nobody.",
+        description="The learner waits for fits of answers that have arrived, and for teachers that are programs, once "
+        "they are this many env steps behind; for people it never waits. null: one batch (`learner.train_batch_size`).",
     )
     target_std: float = Field(
         default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari)."
@@ -256,6 +279,12 @@ class RunConfig(Section):
     def preferences(self) -> bool:
         """False in the control arm."""
         return self.labels.source != "none"
+
+    @property
+    def newest_segments(self) -> int:
+        """`query.newest`, resolved."""
+        query = self.query
+        return query.newest or max(FEWEST_NEWEST, round(NEWEST_STEPS / query.segment_length))
 
     @property
     def quality_action(self) -> str:

@@ -54,10 +54,11 @@ class LabelsConfig(Section):
     initial_share: float = Field(
         default=0.25, ge=0, le=1, description="Share of the budget asked about the random policy, before learning."
     )
-    schedule: Literal["hyperbolic", "constant", "exponential", "offline"] = Field(
+    schedule: Literal["hyperbolic", "constant", "exponential", "offline", "adaptive"] = Field(
         default="hyperbolic",
         description="How the rest is spread over the steps: rate ~ c/(T+c) as in the paper, constant, rl-teacher's "
-        "exponential, or everything before learning.",
+        "exponential, everything before learning, or faster than in the paper while fresh answers contradict the "
+        "reward and slower while they agree with it.",
     )
     schedule_c: float | None = Field(
         default=None, gt=0, description="c of the hyperbolic schedule in env steps; null is 0.4 of the run's steps."

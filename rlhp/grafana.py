@@ -27,6 +27,13 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Labels", "Answers per minute", ("labels/per_minute",)),
     ("Labels", "Queue", ("queue/pending", "queue/leased")),
     ("Labels", "Oldest open query", ("queue/oldest_age_seconds",)),
+    (
+        "Reward model",
+        "Fresh accuracy",
+        ("reward/fresh_accuracy", "reward/fresh_accuracy_low", "reward/fresh_accuracy_high"),
+    ),
+    ("Reward model", "Fresh accuracy by age", ("reward/fresh_accuracy_young", "reward/fresh_accuracy_old")),
+    ("Reward model", "Alarms", ("alarms",)),
     ("Reward model", "Accuracy", ("reward/train_accuracy", "reward/heldout_accuracy")),
     ("Reward model", "Loss", ("reward/train_loss", "reward/val_loss")),
     ("Reward model", "Reward version", ("reward/version",)),

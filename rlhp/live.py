@@ -102,6 +102,12 @@ class LiveTable:
             table.add_row("labels", _labels(row))
             table.add_row("queue", _queue(row))
             table.add_row("reward model", _reward(row))
+            if (accuracy := fresh(row)) is not None:
+                table.add_row("fresh accuracy", accuracy)
+            if (held := waiting(row)) is not None:
+                table.add_row("learner", held)
+            if row.get("alarms"):
+                table.add_row("alarms", Text(str(row.get("alarms/names")), style="bold red"))
         bars = _ASCII_BARS if self._console.options.ascii_only else _BARS
         returns = Text(f"{_number(row.get('env_runners/episode_return_mean'))}  ")
         returns.append(sparkline(list(self._returns), bars=bars), style="cyan")
@@ -119,6 +125,12 @@ def line(row: Mapping[str, Any], *, total_env_steps: int) -> str:
     parts.append(str(row.get("phase", "starting")))
     if "labels/asked" in row:
         parts += [f"labels: {_labels(row)}", f"queue: {_queue(row)}", f"reward: {_reward(row)}"]
+        if (accuracy := fresh(row)) is not None:
+            parts.append(f"fresh accuracy: {accuracy}")
+        if (held := waiting(row)) is not None:
+            parts.append(held)
+        if row.get("alarms"):
+            parts.append(f"ALARMS: {row.get('alarms/names')}")
     parts.append(f"true return {_number(row.get('env_runners/episode_return_mean'))}")
     if "predicted_return_mean" in row:
         parts.append(f"predicted {_number(row.get('predicted_return_mean'))}")
@@ -175,10 +187,33 @@ def _reward(row: Mapping[str, Any]) -> str:
     if not version:
         return "none yet"
     parts = [f"version {version}"]
-    for name, label in (("reward/heldout_accuracy", "held-out accuracy"), ("return_correlation", "correlation")):
-        if row.get(name) is not None:
-            parts.append(f"{label} {row[name]:.2f}")
+    if row.get("return_correlation") is not None:
+        parts.append(f"correlation {row['return_correlation']:.2f}")
     return ", ".join(parts)
+
+
+def fresh(row: Mapping[str, Any]) -> str | None:
+    """Fresh accuracy with its interval, and the answers that say nothing; None before the first predicted answer."""
+    recent = int(row.get("labels/recent") or 0)
+    undecided = [
+        f"{count} {word}"
+        for name, word in (("ties", "ties"), ("incomparable", "incomparable"))
+        if (count := int(row.get(f"labels/recent_{name}") or 0))
+    ]
+    beside = f"; {', '.join(undecided)} in {recent}" if undecided else ""
+    accuracy, asked = row.get("reward/fresh_accuracy"), row.get("reward/fresh_answers")
+    if accuracy is None:
+        return f"nothing predicted yet{beside}" if beside else None
+    low, high = row.get("reward/fresh_accuracy_low", 0.0), row.get("reward/fresh_accuracy_high", 1.0)
+    return f"{accuracy:.2f} ({low:.2f} to {high:.2f}, {asked} answers){beside}"
+
+
+def waiting(row: Mapping[str, Any]) -> str | None:
+    """What share of the last iteration the learner waited for the reward; None where it did not."""
+    held = row.get("reward/wait_seconds") or 0.0
+    rest = sum(row.get(f"time/{part}_seconds") or 0.0 for part in ("sample", "learn"))
+    share = held / (held + rest) if held + rest > 0 else 0.0
+    return f"waits for the reward {share:.0%} of the time" if share >= 0.01 else None
 
 
 def _number(value: float | None) -> str:

@@ -63,12 +63,37 @@ METRICS: dict[str, tuple[str, str]] = {
     "reward/version": ("count", "Newest published reward version; 0 before the first."),
     "reward/staleness_steps": ("steps", "Environment steps since the reward version in use was published."),
     "reward/wait_seconds": ("s", "The learner's wait for the reward (`reward.max_lag_steps`), per iteration."),
+    "reward/lag_steps": ("steps", "Env steps that the reward was behind the policy when an iteration began."),
     "reward/updates": ("count", "Gradient steps of the ensemble so far."),
+    "reward/sees_action": ("0 or 1", "Whether the newest version depends on the action (`reward.use_action`)."),
     "reward/train_loss": ("nats", "Loss on training preferences, without the penalty."),
     "reward/val_loss": ("nats", "Loss on preferences the member was not trained on."),
     "reward/l2": ("weight", "Weight of the L2 penalty, mean over members."),
     "reward/train_accuracy": ("share", "Training preferences ranked right, ties excluded."),
     "reward/heldout_accuracy": ("share", "Preferences ranked right by members not trained on them, ties excluded."),
+    "reward/fresh_accuracy": (
+        "share",
+        "Of the newest answers, those predicted right before the reward learned from them; ties and `incomparable` "
+        "left out, and of chosen and random pairs the random ones alone.",
+    ),
+    "reward/fresh_accuracy_low": ("share", "Lower end of its 95 % interval (Wilson)."),
+    "reward/fresh_accuracy_high": ("share", "Upper end of it."),
+    "reward/fresh_answers": ("answers", "Decisive answers that it is over, 60 at most."),
+    "reward/fresh_accuracy_young": (
+        "share",
+        "The same of the half of the pairs whose segments were newest when asked.",
+    ),
+    "reward/fresh_accuracy_old": ("share", "The same of the other half."),
+    "reward/novelty": (
+        "ratio",
+        "Distance of what the policy sees now to the nearest that was asked about, in units of that among asked "
+        "segments.",
+    ),
+    "labels/recent": ("answers", "Newest answers that the two figures below are of, 60 at most."),
+    "labels/recent_ties": ("answers", "Ties among them."),
+    "labels/recent_incomparable": ("answers", "Answers `incomparable` among them."),
+    "alarms": ("count", "Alarms that are raised now: see `rlhp.running.alarms`."),
+    "alarms/names": ("text", "Their names."),
     "reward/segment_correlation": (
         "-1 to 1",
         "Pearson correlation of env and predicted rewards, summed over segments of the pool under one reward version; "

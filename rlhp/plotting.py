@@ -53,6 +53,8 @@ class Panel:
     unit: str
     metrics: tuple[tuple[str, str], ...]
     """Name in `rlhp.metrics.METRICS`, label in the legend."""
+    band: tuple[str, str] | None = None
+    """Metrics that bound the first line: its interval."""
     reference: tuple[float, str] | None = None
     """A level worth knowing, and its name."""
     counts: bool = False
@@ -65,7 +67,18 @@ DIAGNOSTICS = (
     Panel(
         title="Accuracy",
         unit="share of pairs ranked right",
-        metrics=(("reward/heldout_accuracy", "held out"), ("reward/train_accuracy", "training")),
+        metrics=(
+            ("reward/fresh_accuracy", "fresh"),
+            ("reward/heldout_accuracy", "held out"),
+            ("reward/train_accuracy", "training"),
+        ),
+        band=("reward/fresh_accuracy_low", "reward/fresh_accuracy_high"),
+        reference=(0.5, "chance"),
+    ),
+    Panel(
+        title="Fresh accuracy by age of the segments",
+        unit="share of pairs ranked right",
+        metrics=(("reward/fresh_accuracy_young", "younger half"), ("reward/fresh_accuracy_old", "older half")),
         reference=(0.5, "chance"),
     ),
     Panel(
@@ -175,6 +188,8 @@ def reward_diagnostics(group: Group) -> Figure | None:
         for index, (name, label) in enumerate(panel.metrics):
             curve = curves.curve(group.runs, name)
             _draw(axes, curve, color=_COLORS[index], dash=_DASHES[index], label=label, stairs=panel.stairs)
+        if panel.band is not None:
+            _draw_band(axes, group, panel.band, color=_COLORS[0])
         if panel.reference is not None:
             level, label = panel.reference
             axes.axhline(level, color="#777777", linewidth=1, linestyle=(0, (1, 2)), label=label)
@@ -199,6 +214,12 @@ def _draw(axes: Axes, curve: Curve | None, *, color: str, dash: str, label: str,
     axes.plot(curve.steps, curve.mean, color=color, linestyle=dash, label=label, drawstyle=style, marker=marker)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
+
+
+def _draw_band(axes: Axes, group: Group, names: tuple[str, str], *, color: str) -> None:
+    low, high = (curves.curve(group.runs, name) for name in names)
+    if low is not None and high is not None and len(low.steps) == len(high.steps):
+        axes.fill_between(low.steps, low.mean, high.mean, color=color, alpha=0.12, linewidth=0)
 
 
 def _draw_evaluations(axes: Axes, group: Group, *, color: str) -> None:

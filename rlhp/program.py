@@ -63,6 +63,7 @@ from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
 from rlhp.runlog import log_to
 from rlhp.running import restarts
+from rlhp.running.alarms import Alarms
 from rlhp.running.edges import Services
 from rlhp.running.exact import TEACHER, ExactState, Recalled, impossible, said_before, take_back
 from rlhp.running.film import Films, codec_of, draw, take_of
@@ -132,14 +133,15 @@ def train(
         films = Films(config, rundir, facts, say=display.message)
         notes = services.notes if isinstance(services, ClusterServices) else dict
         quiet = config.watch.quiet_seconds
-        watching = Watching(rundir, say=display.message, quiet_seconds=quiet, notes=notes, also=watch)
+        alarms = Alarms(config) if config.preferences else None
+        watching = Watching(rundir, say=display.message, quiet_seconds=quiet, alarms=alarms, notes=notes, also=watch)
         stack.enter_context(watching)
         loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films, watching.look, exact)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
         loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
         if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
-            loop.pace = Pace(config, services, stop)
+            loop.pace = Pace(config, services, stop, say=display.message)
         restarts.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,20 @@ from rlhp.actors import ActorFacts
 from rlhp.config import RunConfig
 from rlhp.labeling.quality import LabelerReport, table
 from rlhp.labeling.quality import report as judged
-from rlhp.live import duration
+from rlhp.live import duration, fresh
 from rlhp.metrics import read_metrics
+from rlhp.reward.fresh import NEWEST, by_age, by_version, predicted
+from rlhp.reward.votes import settle
 from rlhp.rundir import RunDir, RunInfo
 
 if TYPE_CHECKING:
     from rlhp.query.records import QueueStats
+    from rlhp.reward.events import EventRow
 
 SILENT_SECONDS = 60.0
 """A labeler not heard of for longer is not there: one that works polls many times a minute."""
+VERSIONS_SHOWN = 5
+"""Reward versions whose fresh accuracy is told one by one."""
 STALE_ROW_SECONDS = 120.0
 """Metrics are written every iteration; an older last row deserves a word."""
 
@@ -53,6 +58,10 @@ class Facts:
     """Every Ray actor as last seen, where the run goes on."""
     labelers: Sequence[LabelerReport] = ()
     """By all answers that are on disk."""
+    predicted: Sequence[EventRow] = ()
+    """Settled answers that a reward version had predicted."""
+    cut_at: Mapping[str, int] = field(default_factory=dict)
+    """Env steps of the run at which their segments were cut."""
 
 
 def gather(rundir: RunDir) -> Facts:
@@ -79,7 +88,7 @@ def gather(rundir: RunDir) -> Facts:
         queue=queue,
         queue_problem=problem,
         actors=actors.read(rundir.actors_file)[0] if info.state == "running" else (),
-        labelers=_labelers(rundir, config, asked=queue is not None),
+        **_answers(rundir, config, asked=queue is not None),
     )
 
 
@@ -156,6 +165,9 @@ def _labels(facts: Facts) -> Iterator[str]:
         yield f"The label budget is spent: {asked} of {budget} asked, {answered} answered; nothing more will be asked."
     elif not warming and (stats is None or not stats.open):
         yield _nothing_open(facts, asked=asked, allowed=row.get("labels/allowed"))
+    if row.get("alarms"):
+        log = facts.path / "run.log"
+        yield f"What is learned may be wrong ({row['alarms/names']}): {log} says why, and what to do."
     if stats is not None and stats.backlog > 100:
         yield f"{stats.backlog} answers wait for the reward trainer, which may be busy or gone."
 
@@ -209,10 +221,14 @@ def _table(facts: Facts) -> Iterator[tuple[str, str]]:
             ("predicted_return_mean", "predicted return", ",.1f"),
             ("return_correlation", "their correlation", ".2f"),
             ("reward/version", "reward version", ".0f"),
-            ("reward/heldout_accuracy", "held-out accuracy", ".2f"),
         ):
             if name in row:
                 yield label, format(row[name], form)
+        if (accuracy := fresh(row)) is not None:
+            yield "fresh accuracy", accuracy
+        yield from _fresh_parts(facts)
+        if row.get("alarms"):
+            yield "alarms", str(row["alarms/names"])
         if facts.row_age_seconds is not None:
             yield "last metrics", f"{duration(facts.row_age_seconds)} ago"
     stats = facts.queue
@@ -226,17 +242,37 @@ def _table(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "labels", f"{row['labels/asked']} asked, {answered} answered of {budget}"
 
 
-def _labelers(rundir: RunDir, config: RunConfig, *, asked: bool) -> list[LabelerReport]:
+def _fresh_parts(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Fresh accuracy by reward version and by age of the segments, of the versions that were answered last."""
+    rows = facts.predicted
+    if not rows:
+        return
+    versions = list(by_version(rows).items())[-VERSIONS_SHOWN:]
+    told = [f"{version}: {share.accuracy:.2f} of {share.decisive}" for version, share in versions if share.decisive]
+    if told:
+        yield "  by reward version", ", ".join(told)
+    young, old = by_age(rows[-NEWEST:], facts.cut_at)
+    if young.accuracy is not None and old.accuracy is not None:
+        yield "  by age of segments", f"younger half {young.accuracy:.2f}, older half {old.accuracy:.2f}"
+
+
+def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any]:
+    """What the answers on disk say of those who gave them, and of the reward that had predicted them."""
     if not config.preferences or not (rundir.preferences / "dataset.json").exists():
-        return []
+        return {}
     from rlhp.query.pauses import Pauses
     from rlhp.reward.dataset import PreferenceDataset
 
     url = rundir.redis_url()
     pauses = Pauses(url, run=rundir.name).all() if asked and url is not None else {}
     pardoned = [name for name, reason in pauses.items() if not reason]
-    events = PreferenceDataset.open(rundir.preferences).events()
-    return judged(events, trusted=(*config.quality.trusted, *pardoned))
+    dataset = PreferenceDataset.open(rundir.preferences)
+    rows = predicted(settle(dataset.live()))
+    return {
+        "labelers": judged(dataset.events(), trusted=(*config.quality.trusted, *pardoned)),
+        "predicted": rows,
+        "cut_at": dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id)),
+    }
 
 
 def _ask_queue(rundir: RunDir) -> tuple[QueueStats | None, str | None]:

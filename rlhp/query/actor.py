@@ -9,6 +9,7 @@ schedule allows it and fewer than `query.max_open` queries are open; nothing wai
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from rlhp.config import RunConfig
 from rlhp.query.agreement import Agreement
 from rlhp.query.body import body_of
-from rlhp.query.budget import LabelBudget
+from rlhp.query.budget import AdaptiveSchedule, LabelBudget
 from rlhp.query.candidates import random_pairs
 from rlhp.query.edges import Queue, SegmentStore
 from rlhp.query.gold import Checks
@@ -54,8 +55,11 @@ class QueryActor:
         self._selection = make_selection(config.query.selection)
         self._rng = np.random.default_rng([config.seed, 7])
         self._pool: deque[Segment] = deque(maxlen=config.query.pool)
+        self._newest = config.newest_segments
         self._asked_pairs = store.asked_pairs()
         self._lock = threading.Lock()
+        self._schedule = AdaptiveSchedule()
+        self._fresh_accuracy: float | None = None
         self._env_steps = 0
         self._warmup_steps = 0
         self._learning = False
@@ -93,13 +97,15 @@ class QueryActor:
         learning: bool,
         lowest_return: float = 0.0,
         episodes: Sequence[tuple[float, int]] = (),
+        fresh_accuracy: float | None = None,
     ) -> None:
         """How far the run is: everything that an actor which was just restarted cannot know by itself.
 
         Env steps of the whole run and of its warm-up, whether the policy learns yet, the lowest true return of the
-        warm-up, and (true return, length) of newly ended episodes.
+        warm-up, (true return, length) of newly ended episodes, and fresh accuracy, which the adaptive schedule goes by.
         """
         with self._lock:
+            self._fresh_accuracy = fresh_accuracy
             self._env_steps, self._warmup_steps, self._learning = env_steps, warmup_steps, learning
             self._lowest = lowest_return
             self._episodes.extend(episodes)
@@ -116,12 +122,15 @@ class QueryActor:
         stats = self._queue.stats()
         if self._forgotten is None:  # an emptied Redis forgot what was asked: answers on disk count
             self._forgotten = max(0, self._answered_before - int(stats.asked))
-        due = self.budget.allowed(policy_steps) - int(stats.asked) - self._forgotten
+        asked = int(stats.asked) + self._forgotten
+        due = self._allowed(policy_steps, asked=asked) - asked
         room = self._config.query.max_open - int(stats.pending) - int(stats.leased) - int(stats.reserved)
         count = min(due, room, MOST_AT_ONCE)
         if count <= 0 or not ready or len(pool) < 2:
             return 0
-        chosen = self._choose(pool, count)
+        share = self._config.query.random_share
+        drawn = math.floor((asked + count) * share) - math.floor(asked * share)
+        chosen = self._choose(pool, count, drawn=drawn)
         if not chosen:
             return 0
         self._store.add_segments(list({s.id: s for q, _ in chosen for s in (q.first, q.second)}.values()))
@@ -149,10 +158,20 @@ class QueryActor:
         self._duplicates += status == "dup"
         return int(status == "ok")
 
-    def _choose(self, pool: list[Segment], count: int) -> list[tuple[Query, dict[str, float]]]:
-        """The best pairs, and what the members predict about each before anybody answers."""
+    def _allowed(self, policy_steps: int, *, asked: int | None = None) -> int:
+        """Queries that the schedule allows by now; of the adaptive one, without `asked`, as of the last time."""
+        budget = self.budget
+        if self._config.labels.schedule != "adaptive" or not self._learning:
+            return budget.allowed(policy_steps)
+        accuracy = self._fresh_accuracy
+        if asked is None:
+            return self._schedule.now(budget)
+        return self._schedule.allowed(budget, policy_steps, asked=asked, accuracy=accuracy)
+
+    def _choose(self, pool: list[Segment], count: int, *, drawn: int) -> list[tuple[Query, dict[str, float]]]:
+        """The best pairs and `drawn` others, and what the members predict about each before anybody answers."""
         wanted = count * self._config.query.candidate_factor
-        pairs = random_pairs(pool, wanted, asked=self._asked_pairs, rng=self._rng)
+        pairs = random_pairs(pool, wanted, newest=self._newest, asked=self._asked_pairs, rng=self._rng)
         if not pairs:
             return []
         returns, version = self._returns(pairs)
@@ -162,14 +181,17 @@ class QueryActor:
                 f"query.selection={self._config.query.selection!r} must give one finite score per candidate pair, "
                 f"got shape {scores.shape} for {len(pairs)} pairs"
             )
-        best = np.argsort(-scores, kind="stable")[:count]
+        ranked = np.argsort(-scores, kind="stable")
+        best, rest = ranked[: count - drawn], np.sort(ranked[count - drawn :])  # candidates come in random order
+        best = np.concatenate([best, rest[:drawn]])
+        random = {int(k) for k in rest[:drawn]}
         context = self._context()
         queries = [
             Query(
                 id=query_id(run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)),
                 first=pairs[k][0],
                 second=pairs[k][1],
-                strategy=self._config.query.selection,
+                strategy="random" if int(k) in random else self._config.query.selection,
                 score=float(scores[k]),
                 reward_version=version,
                 env_steps=self._env_steps,
@@ -246,6 +268,7 @@ class QueryActor:
                 "offered": self._offered,
                 "duplicates": self._duplicates,
                 "agreement": self._agreement.state(),
+                "schedule": self._schedule.state(),
             }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -258,6 +281,7 @@ class QueryActor:
             self._episodes.extend((float(true), int(length)) for true, length in state["episodes"])
             self._offered, self._duplicates = state["offered"], state["duplicates"]
             self._agreement.set_state(state["agreement"])
+            self._schedule.set_state(state["schedule"])
 
     def status(self) -> dict[str, Any]:
         """Numbers for metrics and `rlhp status`."""
@@ -267,7 +291,7 @@ class QueryActor:
             "segments/pool": len(self._pool),
             "segments/offered": self._offered,
             "segments/warmup_target": self.warmup_target,
-            "labels/allowed": self.budget.allowed(steps),
+            "labels/allowed": self._allowed(steps),
             "labels/budget": self._config.labels.budget,
             "labels/duplicates": self._duplicates,
             "reward/segment_correlation": self._agreement.correlation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlhp.config import RewardConfig
@@ -20,6 +20,8 @@ class Architecture:
     """A; 0 where the reward depends on observations alone."""
     members: int
     """M."""
+    blind: int = 0
+    """The last so many members do not see the action. While fitting alone: a published version has either kind."""
     hidden: tuple[int, ...]
     activation: str
     dropout: float = 0.0
@@ -44,12 +46,22 @@ class Architecture:
 
     @staticmethod
     def of(config: RewardConfig, *, spaces: Spaces) -> Architecture:
-        """The networks that this config asks for in these spaces; ValueError where it asks for what cannot be."""
+        """The networks to fit in these spaces; ValueError where the config asks for what cannot be.
+
+        With `reward.use_action: auto` they are two ensembles, one of which does not see the action, and the answers
+        decide between them (`rlhp.reward.choice`). Where pictures are shown the action is left out (Ibarz et al. 2018,
+        appendix H: it did not help), and a user's module always gets it.
+        """
         picture = spaces.obs.picture
+        either = config.use_action == "auto" and picture is None and config.module is None
+        use_action = (
+            (config.module is not None or picture is None) if config.use_action == "auto" else config.use_action
+        )
         return Architecture(
             obs_size=spaces.obs.size,
-            action_size=spaces.action.size if config.use_action else 0,
-            members=config.members,
+            action_size=spaces.action.size if use_action else 0,
+            members=2 * config.members if either else config.members,
+            blind=config.members if either else 0,
             hidden=config.hidden,
             activation=config.activation,
             dropout=config.dropout,
@@ -59,6 +71,19 @@ class Architecture:
             network=choose(config.network, picture, of=REWARD, key="reward.network"),
             standardize=picture is not None and config.pixels == "standardized",
         )
+
+    @property
+    def sides(self) -> tuple[slice, ...]:
+        """The members of each ensemble that the answers decide between: those that see the action come first."""
+        seeing = self.members - self.blind
+        return (slice(0, seeing), slice(seeing, self.members)) if self.blind else (slice(0, self.members),)
+
+    def side(self, number: int) -> Architecture:
+        """The architecture of one of these ensembles by itself."""
+        if not self.blind:
+            return self
+        members = self.sides[number].stop - self.sides[number].start
+        return replace(self, members=members, blind=0, action_size=0 if number else self.action_size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a header."""

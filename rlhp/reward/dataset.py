@@ -41,6 +41,7 @@ class Place(NamedTuple):
     row_group: int
     row: int
     length: int
+    env_steps: int
 
 
 class PreferenceDataset:
@@ -106,7 +107,7 @@ class PreferenceDataset:
         tables = (segment_table(group, spaces=self.spaces, recorded_at=moment) for group in groups)
         name = self._segments.append(tables, schema=self._schema)
         for index, group in enumerate(groups):
-            self._places.update({s.id: Place(name, index, row, s.length) for row, s in enumerate(group)})
+            self._places.update({s.id: Place(name, index, row, s.length, s.env_steps) for row, s in enumerate(group)})
         return len(new)
 
     def add_events(self, rows: Sequence[EventRow]) -> int:
@@ -177,6 +178,10 @@ class PreferenceDataset:
                 found[segment] = value
                 self._cache.put(value)
         return [found[segment] for segment in ids]
+
+    def cut_at(self, ids: Iterable[str]) -> dict[str, int]:
+        """Env steps of the run at which these segments were cut, as far as they are stored."""
+        return {segment: self._places[segment].env_steps for segment in ids if segment in self._places}
 
     def segment_ids(self) -> list[str]:
         """Ids of all segments, in the order in which they were stored."""
@@ -268,10 +273,11 @@ def _groups(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 def _places(path: Path, schema: pa.Schema) -> Iterator[tuple[str, Place]]:
     sizes = parts.row_group_sizes(path, schema=schema)
-    columns = parts.read(path, schema=schema, columns=["segment_id", "length"]).to_pydict()
+    columns = parts.read(path, schema=schema, columns=["segment_id", "length", "env_steps"]).to_pydict()
     rows = ((group, row) for group, size in enumerate(sizes) for row in range(size))
-    for segment, length, (group, row) in zip(columns["segment_id"], columns["length"], rows, strict=True):
-        yield segment, Place(path.name, group, row, length)
+    known = zip(columns["segment_id"], columns["length"], columns["env_steps"], rows, strict=True)
+    for segment, length, env_steps, (group, row) in known:
+        yield segment, Place(path.name, group, row, length, env_steps)
 
 
 def read_events(path: Path) -> list[EventRow]:

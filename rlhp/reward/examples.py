@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
+from rlhp.reward.architecture import Architecture
 from rlhp.reward.observations import Pictures, Rows
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Preference, Segment, digest
@@ -69,6 +70,10 @@ class Part:
     validation: Tensor  # [M, N] those that steer a member's penalty
     held_out: Tensor  # [N] those that nobody trains on
 
+    def of(self, members: slice) -> Part:
+        """The same for some of the members."""
+        return replace(self, bags=self.bags[members], validation=self.validation[members])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Room:
@@ -83,14 +88,17 @@ class _Room:
 class Examples:
     """All preferences so far, in order of arrival."""
 
-    def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, config: RewardConfig, *, architecture: Architecture, spaces: Spaces, seed: int, device: torch.device
+    ) -> None:
         self._config, self._spaces, self._seed = config, spaces, seed
+        self._architecture = architecture
         self._share = config.heldout_share or (0.0 if config.bootstrap else SPARE_SHARE)
         self._known: set[tuple[str, str]] = set()
         picture = spaces.obs.picture
         self._obs = Rows(spaces.obs.size, device=device) if picture is None else Pictures(picture, device=device)
         self._room = _Room(
-            actions=torch.zeros(0, 2, 0, spaces.action.size if config.use_action else 0, device=device),
+            actions=torch.zeros(0, 2, 0, architecture.action_size, device=device),
             mask=torch.zeros(0, 2, 0, dtype=torch.bool, device=device),
             target=torch.zeros(0, device=device),
             returns=torch.zeros(0, 2, device=device),
@@ -98,15 +106,16 @@ class Examples:
         self._true_returns: Array = np.empty((0, 2))
         self._queries: list[str] = []
         self._weight: Tensor | None = None
-        self.bags = torch.zeros(config.members, 0, device=device)
+        members = architecture.members
+        self.bags = torch.zeros(members, 0, device=device)
         """[M, N] how often each member trains on each."""
         self.held_out = torch.zeros(0, dtype=torch.bool, device=device)
         """[N] those that nobody trains on."""
-        self.validation = torch.zeros(config.members, 0, dtype=torch.bool, device=device)
+        self.validation = torch.zeros(members, 0, dtype=torch.bool, device=device)
         """[M, N] those that steer a member's penalty: out of its bag, or held out where there is no bootstrap."""
-        self.train_rows: list[Array] = [np.empty(0, np.int64)] * config.members
+        self.train_rows: list[Array] = [np.empty(0, np.int64)] * members
         """Per member the rows it trains on, as often as it drew them."""
-        self.validation_rows: list[Array] = [np.empty(0, np.int64)] * config.members
+        self.validation_rows: list[Array] = [np.empty(0, np.int64)] * members
 
     def __len__(self) -> int:
         return len(self._known)
@@ -177,6 +186,13 @@ class Examples:
         whole = size % most > 0 or self._weight is not None  # parts would not weigh the same
         return [index_MB] if whole else np.split(index_MB, size // most, axis=1)
 
+    def middles(self, count: int) -> Tensor:
+        """[2N, O] the observation in the middle of each segment of the newest `count` preferences; no pictures."""
+        newest = self.batch(np.arange(max(0, len(self) - count), len(self)))
+        middle = newest.mask.sum(-1) // 2
+        at = middle[..., None, None].expand(*middle.shape, 1, newest.obs.shape[-1])
+        return newest.obs.gather(2, at).flatten(0, 2)
+
     @property
     def target(self) -> Tensor:
         """[N] P(first preferred)."""
@@ -197,7 +213,7 @@ class Examples:
         """What the networks get of a segment: observations [K, *O] and actions [K, A]."""
         obs = self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in segment.obs.items()})
         actions = self._spaces.action.encode(segment.actions)
-        if not self._config.use_action:
+        if not self._architecture.action_size:
             actions = actions[:, :0]
         if not (np.isfinite(obs).all() and np.isfinite(actions).all()):
             raise ValueError(
@@ -239,6 +255,8 @@ class Examples:
         self.validation_rows = [rows[row.cpu().numpy()] for row in self.validation]
 
     def _count(self, query: str, member: int) -> int:
+        # Of two ensembles that are compared, members of the same number have the same bag.
+        member %= self._config.members
         return bag_count(query, member=member, seed=self._seed) if self._config.bootstrap else 1
 
     def _standardize(self) -> None:

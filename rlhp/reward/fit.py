@@ -26,11 +26,13 @@ from rlhp.config import RewardConfig
 from rlhp.denormals import flushed
 from rlhp.reward import loss
 from rlhp.reward.architecture import Architecture
+from rlhp.reward.choice import out_of_bag, sees_action
 from rlhp.reward.examples import Batch, Examples, Part
 from rlhp.reward.input_scale import scale_inputs
 from rlhp.reward.model import Labeller, RewardWeights
-from rlhp.reward.network import build, usable_device
+from rlhp.reward.network import Ensemble, build, usable_device
 from rlhp.reward.normalizer import Reservoir
+from rlhp.reward.novelty import novelty
 from rlhp.reward.optimizer import optimizer_for
 from rlhp.reward.penalty import AdaptivePenalty
 from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
@@ -46,6 +48,12 @@ MOST_PICTURE_PREFERENCES = 256
 """Looked at: more would take longer than the fit that is to be judged."""
 PICTURE_PREFERENCES_PER_PIECE = 2
 """Of a gradient step: few pictures at a time stay in the cache."""
+EXPLAINED = 0.02
+"""Training loss in nats above its floor, below which more fitting would only make the ensemble surer of itself."""
+NOVELTY_ROWS, NOVELTY_PREFERENCES = 256, 1000
+"""Recent observations, and newest preferences, that are compared at a publication."""
+SEEING, BLIND = 0, 1
+"""The two ensembles of `reward.use_action: auto`, as `Architecture.sides` counts them."""
 ASSESS_EVERY = 50
 """Gradient steps between two looks at the preferences, which cost as much as several steps."""
 
@@ -54,7 +62,7 @@ class Fitter:
     """The ensemble, its optimiser and the preferences they are fitted to. Deterministic on the CPU for a seed."""
 
     def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int) -> None:
-        self._config = config
+        self._config, self._spaces = config, spaces
         self._device = usable_device(config.device)
         self._architecture = Architecture.of(config, spaces=spaces)
         self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(self._device)
@@ -62,11 +70,17 @@ class Fitter:
         self._dropout = torch.Generator(self._device).manual_seed(seed)
         self._draws = np.random.default_rng(seed)
         self._optimizer = optimizer_for(config, list(self._network.parameters()))
-        self._penalty = AdaptivePenalty(config)
-        self._no_examples = partial(Examples, config, spaces=spaces, seed=seed, device=self._device)
+        self._penalty = AdaptivePenalty(config, members=self._architecture.members)
+        self._no_examples = partial(
+            Examples, config, architecture=self._architecture, spaces=spaces, seed=seed, device=self._device
+        )
+        # Of the ensembles that the answers decide between, that of the newest version. What labelers see are states, so
+        # the one that does not see actions comes first.
+        self._side = len(self._architecture.sides) - 1
         self._examples = self._no_examples()
         self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)
         self._updates = 0
+        self._added = 0  # updates before the newest preferences
         self._assessed = 0  # updates before the last report
         self._unused = 0.0  # label uses that fill no minibatch yet
         self._scaled = False  # whether the inputs have been given a scale
@@ -94,7 +108,10 @@ class Fitter:
         After a restart add all of them in the same order: minibatches name them by their place. Queries in `doubts`
         count that much from now on, more than 0 and less than the 1 of all others.
         """
-        return self._examples.add(preferences, doubts=doubts)
+        new = self._examples.add(preferences, doubts=doubts)
+        if new:
+            self._added = self._updates
+        return new
 
     def observe(self, obs: Array, actions: Array) -> None:
         """Take in transitions of the current policy: observations [N, *O] and encoded actions [N, A]."""
@@ -150,15 +167,8 @@ class Fitter:
                 "observe() before publish()"
             )
         self._scale_inputs()
-        members = self._config.members
-        weights = RewardWeights(
-            version=version,
-            architecture=self._architecture,
-            state={name: value.detach().cpu().numpy().copy() for name, value in self._network.state_dict().items()},
-            member_mean=np.zeros(members, np.float32),
-            member_std=np.ones(members, np.float32),
-            target_std=self._config.target_std,
-        )
+        self._choose_side()
+        weights = self._weights(version)
         device, centre = self._config.device, 0.0
         scores_MB = Labeller(weights, device=device).score(*self._reservoir.rows())
         self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
@@ -166,18 +176,73 @@ class Fitter:
             centre = float(Labeller(before, device=device).label(*self._reservoir.rows()).mean())
         return weights.scaled_to(scores_MB, centre=centre)
 
+    def _choose_side(self) -> None:
+        """Decide by the answers whether the ensemble that sees actions is published, where there are both."""
+        sides = self._architecture.sides
+        if len(sides) > 1:
+            first_MN, second_MN, part = self._look()
+            seeing, blind = (out_of_bag(first_MN[side], second_MN[side], part.of(side)) for side in sides)
+            self._side = SEEING if sees_action(seeing, blind, now=self._side == SEEING) else BLIND
+
+    def _weights(self, version: int) -> RewardWeights:
+        """The ensemble that is to be published, without a scale."""
+        network, number = self._network, self._side
+        architecture = self._architecture.side(number)
+        state = network.state_dict()
+        if self._architecture.blind:
+            assert isinstance(network, Ensemble)
+            state = network.side(self._architecture.sides[number], blind=number == BLIND)
+        return RewardWeights(
+            version=version,
+            architecture=architecture,
+            state={name: value.detach().cpu().numpy().copy() for name, value in state.items()},
+            member_mean=np.zeros(architecture.members, np.float32),
+            member_std=np.ones(architecture.members, np.float32),
+            target_std=self._config.target_std,
+        )
+
+    @property
+    def explained(self) -> bool:
+        """Whether the answers so far are explained, as of the last hundred gradient steps: nothing is left to fit.
+
+        New answers are not, before all have been gone through once.
+        """
+        if (self._updates - self._added) * self._config.batch_size < self.size:
+            return False
+        ties = float((self._examples.target == loss.TIE).float().mean()) if self.size else 0.0
+        floor = 0.0 if self._config.loss == "regression" else loss.loss_floor(ties, error_rate=self._config.error_rate)
+        train = self._penalty.train_loss
+        return train is not None and train - floor < EXPLAINED
+
+    @property
+    def sees_action(self) -> bool:
+        """Whether the ensemble that is published now depends on the action."""
+        return self._architecture.side(self._side).action_size > 0
+
+    def novelty(self) -> float | None:
+        """How far recent observations are from those in the preferences (`rlhp.reward.novelty`); None for pictures."""
+        if not isinstance(self._network, Ensemble) or not self.size or not len(self._reservoir):
+            return None
+        inputs, size = self._network.inputs, self._spaces.obs.size
+        mean_O, std_O = inputs.mean[:size], inputs.std[:size]
+        newest, _ = self._reservoir.rows()
+        some = newest[np.linspace(0, len(newest) - 1, min(len(newest), NOVELTY_ROWS)).astype(np.int64)]
+        asked = self._examples.middles(NOVELTY_PREFERENCES)
+        return novelty((torch.from_numpy(some).to(mean_O) - mean_O) / std_O, (asked - mean_O) / std_O)
+
     def report(self) -> FitReport:
         """What the ensemble knows now, by a look at the preferences."""
         first_MN, second_MN, part = self._look()
         self._assessed = self._updates
+        side = self._architecture.sides[self._side]
         self._report = assess(
-            first_MN,
-            second_MN,
-            part,
+            first_MN[side],
+            second_MN[side],
+            part.of(side),
             config=self._config,
             updates=self._updates,
             preferences=self.size,
-            l2=float(self._penalty.weights.mean()),
+            l2=float(self._penalty.weights[side].mean()),
             member_correlation=self._correlation,
         )
         return self._report
@@ -195,9 +260,11 @@ class Fitter:
             "dropout": self._dropout.get_state(),
             "draws": self._draws.bit_generator.state,
             "updates": self._updates,
+            "added": self._added,
             "unused": self._unused,
             "scaled": self._scaled,
             "correlation": self._correlation,
+            "side": self._side,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -216,6 +283,7 @@ class Fitter:
         self._draws.bit_generator.state = state["draws"]
         self._updates, self._unused = state["updates"], state["unused"]
         self._scaled, self._correlation = state["scaled"], state["correlation"]
+        self._side, self._added = state["side"], state["added"]
 
     def _take(self, steps: int) -> None:
         if steps and not self.trainable:
@@ -277,7 +345,7 @@ class Fitter:
             if self.size > MOST_PICTURE_PREFERENCES:  # old ones and new
                 seen = np.linspace(0, self.size - 1, MOST_PICTURE_PREFERENCES).round().astype(np.int64)
         passes = [seen[start : start + size] for start in range(0, len(seen), size)]
-        empty = torch.zeros(self._config.members, 0, device=self._device)
+        empty = torch.zeros(self._architecture.members, 0, device=self._device)
         with torch.no_grad():
             both = [(empty, empty), *(self._predict(self._examples.batch(index)) for index in passes)]
         first_MN, second_MN = (torch.cat(sides, 1) for sides in zip(*both, strict=True))
@@ -288,5 +356,12 @@ class Fitter:
         return mean_known(losses(first_MN, second_MN, part, config=self._config, weights=part.validation))
 
     def _scale_inputs(self) -> None:
-        scale_inputs(self._network, self._reservoir, self._examples, optimizer=self._optimizer, again=self._scaled)
+        scale_inputs(
+            self._network,
+            self._reservoir,
+            self._examples,
+            spaces=self._spaces,
+            optimizer=self._optimizer,
+            again=self._scaled,
+        )
         self._scaled = True

@@ -15,15 +15,22 @@ from rlhp.reward.network import Ensemble, Network
 from rlhp.reward.normalizer import Moments, Reservoir
 from rlhp.reward.optimizer import rescale_memory
 from rlhp.reward.picture_network import PictureEnsemble
+from rlhp.spaces import Spaces
 
 SOME = 16
 """Preferences that stand in for transitions where none were observed yet."""
 
 
 def scale_inputs(
-    network: Network, reservoir: Reservoir, examples: Examples, *, optimizer: torch.optim.Optimizer, again: bool
+    network: Network,
+    reservoir: Reservoir,
+    examples: Examples,
+    *,
+    spaces: Spaces,
+    optimizer: torch.optim.Optimizer,
+    again: bool,
 ) -> None:
-    """Standardise inputs by all that was observed, or by the preferences where nothing was yet.
+    """Standardize inputs by all that was observed, or by the preferences where nothing was yet.
 
     `again`: not the first time, so that rewards have to stay what they were.
     """
@@ -34,10 +41,15 @@ def scale_inputs(
     if not hasattr(network, "inputs"):  # a user's module for pictures, which it sees as 0 to 1
         return
     moments = _moments(reservoir, examples)
+    mean, std = moments.mean.copy(), moments.std.copy()
+    if spaces.action.choices:
+        mean[spaces.obs.size :], std[spaces.obs.size :] = 0.0, 1.0
+    size = len(network.inputs.mean)  # without the actions where the network does not standardize them
+    mean, std = mean[:size], std[:size]
     if not again:
-        network.inputs.set(moments.mean, moments.std)
+        network.inputs.set(mean, std)
     elif isinstance(network, Ensemble):
-        scale = network.rescale_inputs(moments.mean, moments.std)
+        scale = network.rescale_inputs(mean, std)
         rescale_memory(optimizer, network.penalized()[0], scale=scale)
 
 
@@ -45,8 +57,9 @@ def _moments(reservoir: Reservoir, examples: Examples) -> Moments:
     moments = reservoir.moments
     if moments.count == 0:
         everything = examples.batch(np.arange(len(examples)))
-        moments = Moments(len(moments.mean))
-        moments.add(everything.obs[everything.mask].cpu().numpy())
+        inputs = torch.cat([everything.obs, everything.actions], -1)[everything.mask]
+        moments = Moments(inputs.shape[1])
+        moments.add(inputs.cpu().numpy())
     return moments
 
 

@@ -27,14 +27,22 @@ LEAK = 0.01
 class Ensemble(nn.Module):
     """M independent MLPs (obs, action) -> reward, evaluated as one: weights are stacked [M, in, out].
 
-    Leaky ReLU 0.01 between layers and a linear output (Christiano et al. 2017, A.1). Dropout acts in training mode
-    only, draws every row's mask anew (both segments of a query differ), and needs a generator.
+    A linear output. The last `architecture.blind` members see zeros in place of the action. Dropout acts in training
+    mode only, draws every row's mask anew (both segments of a query differ), and needs a generator.
     """
+
+    sees: Tensor | None
 
     def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
         super().__init__()
         self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=architecture.action_size)
         self._activation, self._dropout = architecture.activation, architecture.dropout
+        self._obs_size = architecture.obs_size
+        sees = None
+        if architecture.blind:
+            sees = torch.ones(architecture.members, 1, architecture.obs_size + architecture.action_size)
+            sees[architecture.members - architecture.blind :, :, architecture.obs_size :] = 0
+        self.register_buffer("sees", sees, persistent=False)
         sizes = (architecture.obs_size + architecture.action_size, *architecture.hidden, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
@@ -46,6 +54,8 @@ class Ensemble(nn.Module):
     def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
         hidden: Tensor = self.inputs(torch.cat([obs, actions], -1)).expand(len(self.weights[0]), -1, -1)
+        if self.sees is not None:
+            hidden = hidden * self.sees
         *layers, (weight, bias) = zip(self.weights, self.biases, strict=True)
         for hidden_weight, hidden_bias in layers:
             hidden = self._drop(self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator)
@@ -58,19 +68,31 @@ class Ensemble(nn.Module):
         return list(self.weights)
 
     @torch.no_grad()
-    def rescale_inputs(self, mean_O: Array, std_O: Array) -> Tensor:
-        """Standardise by these from now on; the first layer takes up the change, so rewards stay what they were.
+    def rescale_inputs(self, mean_F: Array, std_F: Array) -> Tensor:
+        """Standardize by these from now on; the first layer takes up the change, so rewards stay what they were.
 
         Exact but for rounding and for inputs that were clipped. Returns the factor [F] by which the columns of the
         first layer grew, for the optimiser's moments.
         """
-        shift, scale = self.inputs.set(mean_O, std_O)
+        shift, scale = self.inputs.set(mean_F, std_F)
         weight, bias = self.weights[0], self.biases[0]
-        bias.add_(torch.einsum("f,mfh->mh", shift, weight).unsqueeze(1))
+        seen = weight if self.sees is None else weight * self.sees.transpose(1, 2)
+        bias.add_(torch.einsum("f,mfh->mh", shift, seen).unsqueeze(1))
         weight.mul_(scale[:, None])
         return scale
 
+    def side(self, members: slice, *, blind: bool) -> dict[str, Tensor]:
+        """The state of some members as an ensemble of their own, which takes no action where they are `blind`."""
+        inputs = self._obs_size if blind else None
+        state = {f"inputs.{name}": value[:inputs] for name, value in self.inputs.state_dict().items()}
+        state |= {f"weights.{k}": weight[members] for k, weight in enumerate(self.weights)}
+        state |= {f"biases.{k}": bias[members] for k, bias in enumerate(self.biases)}
+        state["weights.0"] = state["weights.0"][:, :inputs]
+        return state
+
     def _activate(self, hidden: Tensor) -> Tensor:
+        if self._activation == "silu":
+            return nn.functional.silu(hidden)
         if self._activation == "tanh":
             return hidden.tanh_()
         return nn.functional.relu_(hidden) if self._activation == "relu" else nn.functional.leaky_relu_(hidden, LEAK)

@@ -1,7 +1,8 @@
 """What the reward networks see: standardised observations, and the recent transitions that fix every scale.
 
-The reward model owns its normaliser. It travels with the weights of a version, so whoever holds the version
-sees observations alike; actions are bounded already and stay as they are.
+The reward model owns its normalizer. It travels with the weights of a version, so whoever holds the version sees
+observations alike. Continuous actions are standardized too, since their bounds may be anything; discrete ones are
+zeros and ones and stay as they are.
 
 Shapes: N transitions, O observation as a row, A encoded action, F = O + A inputs of an MLP.
 """
@@ -24,7 +25,7 @@ CONSTANT = 1e-6
 
 
 class InputNormalizer(nn.Module):
-    """Raw inputs [..., F] -> the first O features standardised and clipped, the rest untouched."""
+    """Raw inputs [..., F] -> standardized and clipped; discrete actions have mean 0 and std 1 here."""
 
     mean: Tensor
     std: Tensor
@@ -32,7 +33,6 @@ class InputNormalizer(nn.Module):
 
     def __init__(self, *, obs_size: int, action_size: int) -> None:
         super().__init__()
-        self._obs_size = obs_size
         size = obs_size + action_size
         limit = torch.full((size,), CLIP)
         limit[obs_size:] = torch.inf
@@ -45,11 +45,9 @@ class InputNormalizer(nn.Module):
         return ((inputs - self.mean) / self.std).clamp(-self.limit, self.limit)
 
     @torch.no_grad()
-    def set(self, mean_O: Array, std_O: Array) -> tuple[Tensor, Tensor]:
+    def set(self, mean_F: Array, std_F: Array) -> tuple[Tensor, Tensor]:
         """Use these from now on. Returns shift [F] and scale [F]: unclipped, old inputs = new * scale + shift."""
-        mean, std = self.mean.clone(), self.std.clone()
-        mean[: self._obs_size] = torch.as_tensor(mean_O, dtype=mean.dtype)
-        std[: self._obs_size] = torch.as_tensor(std_O, dtype=std.dtype)
+        mean, std = (torch.as_tensor(part, dtype=self.mean.dtype).to(self.mean.device) for part in (mean_F, std_F))
         shift, scale = (mean - self.mean) / self.std, std / self.std
         self.mean.copy_(mean)
         self.std.copy_(std)
@@ -101,7 +99,8 @@ class Reservoir:
 
     def __init__(self, size: int, *, obs: ObsSpec, action_size: int) -> None:
         self._pictures = obs.picture is not None
-        self.moments = Moments(0 if self._pictures else obs.size)  # of pictures nobody asks for them
+        self.moments = Moments(0 if self._pictures else obs.size + action_size)  # of pictures nobody asks for them
+        """Of observations and actions [F] together."""
         self._obs = np.empty((0, *obs.row_shape), np.uint8 if self._pictures else np.float32)
         self._actions = np.empty((0, action_size), np.float32)
         self._size = size
@@ -122,7 +121,7 @@ class Reservoir:
                 "among new transitions. Wrap the environment so that it ends the episode before its state diverges."
             )
         if not self._pictures:
-            self.moments.add(obs)
+            self.moments.add(np.concatenate([obs, actions], axis=1))
         self._obs = np.concatenate([self._obs, obs.astype(self._obs.dtype)])[-self._size :]
         self._actions = np.concatenate([self._actions, actions.astype(np.float32)])[-self._size :]
 

@@ -26,13 +26,13 @@ LOWEST, HIGHEST = 1e-8, 1.0
 class AdaptivePenalty:
     """One weight per member. `reward.l2 = 0` switches the penalty off: no factor moves zero."""
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, *, members: int) -> None:
         self._low, self._high = config.l2_low, config.l2_high
         self._adaptive = config.l2_adaptive and config.l2 > 0
         start = min(max(config.l2, LOWEST), HIGHEST) if self._adaptive else config.l2
-        self.weights: Array = np.full(config.members, start)
-        self._train = _Smoothed(config.members)
-        self._validation = _Smoothed(config.members)
+        self.weights: Array = np.full(members, start)
+        self._train = _Smoothed(members)
+        self._validation = _Smoothed(members)
 
     @property
     def adaptive(self) -> bool:
@@ -52,6 +52,12 @@ class AdaptivePenalty:
             grow, shrink = validation > self._high * train, validation < self._low * train
         moved = np.where(grow, self.weights * factor, np.where(shrink, self.weights / factor, self.weights))
         self.weights = np.clip(moved, LOWEST, HIGHEST)
+
+    @property
+    def train_loss(self) -> float | None:
+        """Smoothed training loss, the mean of the members; None before the first step."""
+        known = self._train.value[np.isfinite(self._train.value)]
+        return float(known.mean()) if len(known) else None
 
     @property
     def ratio(self) -> Array:

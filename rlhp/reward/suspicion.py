@@ -72,7 +72,7 @@ def share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def wilson(right: int, asked: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson(right: float, asked: int, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share; (0, 1) where nothing was asked."""
     if asked == 0:
         return 0.0, 1.0

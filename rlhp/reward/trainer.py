@@ -24,6 +24,7 @@ from rlhp.config import RunConfig
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.fit import Fitter
+from rlhp.reward.fresh import NEWEST, by_age, fresh_accuracy, predicted
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
 from rlhp.reward.store import RewardStore
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 CONSUMER = "reward-trainer"
 UPDATES_PER_TURN, PICTURE_UPDATES_PER_TURN = 50, 4
 """Gradient steps before the stream is looked at again, and before others hear of them: a second or so."""
+ROWS_PER_STEP, PICTURE_USES_PER_STEP = 25, 0.1
+"""What `reward.label_uses_per_step: null` means: steps of segments that each member is fed per env step, which takes
+half of a core where the control arm takes 5,000 env steps a second, and with pictures the uses of Christiano et al."""
+CARRIED_VERSIONS = 4
+"""Fits that answers did not need so far are kept for a surprise, as many as this number of versions is worth."""
 
 
 class AnswerSource(Protocol):
@@ -83,13 +89,17 @@ class RewardTrainer:
         self._judge = judge
         self._drained_at = -math.inf
         self._version = 0
+        self._uses_per_step = uses_per_step(config, spaces)
         self._uses = 0.0
+        self._env_steps = 0
         self._first_steps = 0
         self._published_steps = 0
         self._updates_since = 0
         self._report: FitReport | None = None
+        self._novelty: float | None = None
         self._newest: RewardWeights | None = None
         self._answers_known: dict[tuple[str, str | None], Answer | None] = {}
+        self._fresh: dict[str, float | int | None] = {}
         self._answered = 0
         self._fit_seconds = 0.0
         self._restore()
@@ -113,6 +123,7 @@ class RewardTrainer:
 
     def step(self, env_steps: int) -> bool:
         """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
+        self._env_steps = env_steps
         drained = self._drain_when_due()
         if self._version == 0:
             if drained:
@@ -148,11 +159,20 @@ class RewardTrainer:
         enough = self._answered >= min(initial, labels.budget) or self._reused > 0
         return enough and self._fitter.trainable
 
+    def _owed(self, env_steps: int) -> int:
+        """Gradient steps that env steps have paid for and that answers need."""
+        reward = self._config.reward
+        earned = self._uses_per_step * max(0, env_steps - self._first_steps)
+        most_kept = self._uses_per_step * CARRIED_VERSIONS * reward.publish_every_steps
+        self._uses = max(self._uses, earned - most_kept)
+        if not self._fitter.trainable or self._fitter.explained:
+            return 0
+        return int((earned - self._uses) // reward.batch_size)
+
     def _fit(self, env_steps: int) -> bool:
-        earned = self._config.reward.label_uses_per_step * max(0, env_steps - self._first_steps) - self._uses
         batch = self._config.reward.batch_size
-        updates = min(self._updates_per_turn, int(earned // batch))
-        if updates <= 0 or not self._fitter.trainable:
+        updates = min(self._updates_per_turn, self._owed(env_steps))
+        if updates <= 0:
             return False
         started = time.perf_counter()
         self._fitter.train(updates * batch)
@@ -162,11 +182,12 @@ class RewardTrainer:
         return True
 
     def _fitted_steps(self) -> float | None:
-        """Env steps of the run that have been paid for in fits; None where none are owed."""
-        per_step = self._config.reward.label_uses_per_step
-        if self._version == 0 or not per_step or not self._fitter.trainable:
+        """Env steps of the run whose fits are done: all that are known of where none is owed; None before version 1."""
+        if self._version == 0:
             return None
-        return self._first_steps + self._uses / per_step
+        if not self._owed(self._env_steps):
+            return self._env_steps
+        return self._first_steps + self._uses / self._uses_per_step
 
     def _observe(self) -> bool:
         recent = self._recent(self._config.reward.reservoir)
@@ -181,6 +202,7 @@ class RewardTrainer:
         self._updates_since = 0
         weights = self._newest = self._fitter.publish(self._version, before=self._newest)
         self._report = self._fitter.report()
+        self._novelty = self._fitter.novelty()
         self._store.save(weights, trainer_state=self.state())
         self._publish(weights)
 
@@ -229,6 +251,7 @@ class RewardTrainer:
         weights = self._judge(self._dataset.events()) if self._judge is not None and rows else {}
         if weights:
             live = settle(rows, weights=weights)
+        self._fresh = fresh_numbers(live, self._dataset)
         now = {_key(row): row.answer for row in live}
         if any(now.get(key) != answer for key, answer in self._answers_known.items()):
             self._fitter.forget_data()
@@ -252,13 +275,49 @@ class RewardTrainer:
             "labels/incomparable": counts["incomparable"],
             "labels/trainable": self._fitter.size,
             "reward/updates": self._fitter.updates,
+            "reward/sees_action": int(self._fitter.sees_action) if self._version else None,
             "reward/train_loss": report.train_loss if report else None,
             "reward/val_loss": report.val_loss if report else None,
             "reward/l2": report.l2 if report else None,
             "reward/train_accuracy": report.train_accuracy if report else None,
             "reward/heldout_accuracy": report.heldout_accuracy if report else None,
             "reward/calibration_error": report.calibration_error if report else None,
+            "reward/novelty": self._novelty,
+            **self._fresh,
         }
+
+
+def fresh_numbers(live: Sequence[EventRow], dataset: PreferenceDataset) -> dict[str, float | int | None]:
+    """The newest settled answers, and what had been predicted of them, by metric name."""
+    recent = fresh_accuracy(live[-NEWEST:])
+    numbers: dict[str, float | int | None] = {
+        "labels/recent": recent.decisive + recent.ties + recent.incomparable,
+        "labels/recent_ties": recent.ties,
+        "labels/recent_incomparable": recent.incomparable,
+    }
+    rows = predicted(live)[-NEWEST:]
+    if not rows:
+        return numbers
+    cut_at = dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id))
+    newest, (young, old) = fresh_accuracy(rows), by_age(rows, cut_at)
+    low, high = newest.interval
+    return numbers | {
+        "reward/fresh_accuracy": newest.accuracy,
+        "reward/fresh_accuracy_low": low,
+        "reward/fresh_accuracy_high": high,
+        "reward/fresh_answers": newest.decisive,
+        "reward/fresh_accuracy_young": young.accuracy,
+        "reward/fresh_accuracy_old": old.accuracy,
+    }
+
+
+def uses_per_step(config: RunConfig, spaces: Spaces) -> float:
+    """`reward.label_uses_per_step`, resolved: most preferences fed to each member per env step."""
+    if config.reward.label_uses_per_step is not None:
+        return config.reward.label_uses_per_step
+    if spaces.obs.picture is not None:
+        return PICTURE_USES_PER_STEP
+    return ROWS_PER_STEP / (2 * config.query.segment_length)
 
 
 def _key(row: EventRow) -> tuple[str, str | None]:

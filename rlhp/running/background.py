@@ -34,6 +34,7 @@ class Background:
         self._step = step
         self._name = name
         self._stop = threading.Event()
+        self._news = threading.Event()
         self._status: dict[str, Any] = role.status()
         self._fatal: str | None = None
         self._waiting: str | None = None
@@ -45,9 +46,14 @@ class Background:
         """The role's last snapshot, plus `fatal` (its error or None), `waiting_for` and `beat` (unix seconds)."""
         return {**self._status, "fatal": self._fatal, "waiting_for": self._waiting, "beat": self._beat}
 
+    def wake(self) -> None:
+        """There is news for the role: its next step is now, whatever pause it is in."""
+        self._news.set()
+
     def stop(self, timeout_seconds: float = 10.0) -> bool:
         """Ask the thread to end after its present step, and wait for it; whether it did."""
         self._stop.set()
+        self._news.set()
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -72,4 +78,5 @@ class Background:
                 log.warning("%s goes on", self._name)
             self._waiting, pause, self._beat = None, IDLE_SECONDS, time.time()
             if self._pause_seconds or not busy:
-                self._stop.wait(max(self._pause_seconds, 0.0 if busy else IDLE_SECONDS))
+                self._news.wait(max(self._pause_seconds, 0.0 if busy else IDLE_SECONDS))
+            self._news.clear()

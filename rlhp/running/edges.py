@@ -17,6 +17,7 @@ class Services(Protocol):
         learning: bool,
         lowest_return: float,
         episodes: Sequence[tuple[float, int]],
+        fresh_accuracy: float | None,
     ) -> None:
         """Tell the others how far the run is, as `QueryActor.progress` has it. Never blocks."""
 

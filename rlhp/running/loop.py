@@ -23,6 +23,7 @@ from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import Act, Evaluation, evaluate, policy_act
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.metrics import MetricsWriter
+from rlhp.query.budget import FEWEST_FRESH
 from rlhp.rollout.runner import EPISODES, NODES
 from rlhp.rundir import RunDir
 from rlhp.running.edges import Display, Exact, Services
@@ -159,7 +160,7 @@ class Loop:
 
     def _learn(self) -> dict[str, Any]:
         done = self.progress
-        held = self.pace.wait(done.env_steps, done.warmup_steps, self._tell) if self.pace is not None else {}
+        held = self.pace.wait(done.env_steps, self._tell) if self.pace is not None else {}
         with self.watchdog.watching(self.algorithm.abandon):
             result = self.algorithm.train()
         runners = result.get("env_runners", {})
@@ -193,8 +194,16 @@ class Loop:
                 learning=progress.learning,
                 lowest_return=progress.lowest_return,
                 episodes=self._fresh,
+                fresh_accuracy=self._fresh_accuracy(),
             )
             self._fresh = []
+
+    def _fresh_accuracy(self) -> float | None:
+        """What the adaptive schedule goes by; None where too few answers were predicted yet."""
+        assert self.services is not None
+        status = self.services.status()
+        known = int(status.get("reward/fresh_answers") or 0) >= FEWEST_FRESH
+        return status.get("reward/fresh_accuracy") if known else None
 
     def _write(self, row: dict[str, Any]) -> None:
         now, progress = time.monotonic(), self.progress
@@ -219,10 +228,10 @@ class Loop:
         self._last_row = (now, progress.env_steps)
         recent = row.get("env_runners/episode_return_mean", self._true_return)
         self._true_return = row.get("eval/episode_return_mean", recent)
+        if self.watch is not None:
+            self.watch(row)  # first, since alarms are a part of the row
         self.metrics.write(row)
         self.display.update(row)
-        if self.watch is not None:
-            self.watch(row)
 
     def evaluate(self, *, seed: int) -> Evaluation:
         """The present policy's true return."""

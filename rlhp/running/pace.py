@@ -1,8 +1,9 @@
 """How far the learner may run ahead of the machines that teach it. People are never waited for.
 
 A learner that is fast beside its reward trainer learns for long from a reward that is not fitted yet to what it does
-now. `reward.max_lag_steps` bounds that, in env steps: of the fits that `reward.label_uses_per_step` owes, and, where
-teachers are programs of this run, of the answers that the label schedule was to have by now.
+now, and what becomes of it then depends on what else the machine has to do. `reward.max_lag_steps` bounds that, in env
+steps: of the fits of answers that have arrived, and, where teachers are programs of this run, of the answers that the
+label schedule was to have by now. So a run learns the same beside other work as on an idle machine, only later.
 """
 
 from __future__ import annotations
@@ -10,35 +11,48 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlhp.config import RunConfig
-from rlhp.query.budget import LabelBudget
 from rlhp.running.edges import Services
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS, TELL_SECONDS = 0.01, 0.2
 PATIENCE_SECONDS = 30.0
 """A reward trainer that is away is back by then, or training goes on without it."""
+MILESTONES = 1000
+Say = Callable[[str], object]
 
 
-def lag_steps(status: Mapping[str, Any], config: RunConfig, *, env_steps: int, warmup_steps: int) -> float:
-    """Env steps of this policy that the reward does not know of yet and was to know; 0 or more."""
-    reward = config.reward
-    lag = 0.0
-    if (fitted := status.get("reward/fitted_steps")) is not None:
-        batch = reward.batch_size / reward.label_uses_per_step  # less than a gradient step is owed to nobody
-        lag = max(lag, env_steps - fitted - batch)
-    if config.labels.source == "oracle" and config.labels.labelers and "labels/answered" in status:
-        learned = env_steps - warmup_steps
-        budget = LabelBudget(config.labels, config.learner.total_env_steps - warmup_steps)
-        if (answered := int(status["labels/answered"])) < budget.allowed(learned):
-            due = bisect_left(range(learned), answered + 1, key=budget.allowed)
-            lag = max(lag, learned - due)
-    return lag
+class Lag:
+    """Env steps of this policy that the reward was to know of by now and does not."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._teachers = config.labels.source == "oracle" and config.labels.labelers > 0
+        self._allowed: deque[tuple[int, int]] = deque(maxlen=MILESTONES)  # env steps, queries allowed by then
+
+    def __call__(self, status: Mapping[str, Any], *, env_steps: int) -> float:
+        """0 or more, from what the other roles said last."""
+        lag = 0.0
+        if (fitted := status.get("reward/fitted_steps")) is not None:
+            lag = max(lag, env_steps - fitted)
+        if self._teachers and (answered_until := self._answered_until(status)) is not None:
+            lag = max(lag, env_steps - answered_until)
+        return lag
+
+    def _answered_until(self, status: Mapping[str, Any]) -> int | None:
+        """Env steps up to which all queries that the schedule allowed are answered; None where nothing is known."""
+        known, allowed, answered = (status.get(name) for name in ("env_steps", "labels/allowed", "labels/answered"))
+        if known is None or allowed is None or answered is None:
+            return None
+        if self._allowed and self._allowed[-1][0] > known:
+            self._allowed.clear()  # the run went back to a checkpoint
+        if not self._allowed or self._allowed[-1][0] < known:
+            self._allowed.append((int(known), int(allowed)))
+        return max((steps for steps, due in self._allowed if due <= answered), default=None)
 
 
 class Pace:
@@ -51,30 +65,34 @@ class Pace:
         stop: threading.Event,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
+        say: Say = log.warning,
     ) -> None:
-        self._config, self._services, self._stop = config, services, stop
+        most = config.reward.max_lag_steps
+        self._most = config.learner.train_batch_size if most is None else most
+        self._lag = Lag(config)
+        self._services, self._stop, self._say = services, stop, say
         self._patience_seconds = patience_seconds
         self._given_up = False
 
-    def wait(self, env_steps: int, warmup_steps: int, tell: Callable[[], None]) -> dict[str, float]:
+    def wait(self, env_steps: int, tell: Callable[[], None]) -> dict[str, float]:
         """Seconds waited, as a part of a row; meanwhile `tell` says how far the run is, also to who was restarted."""
-        most = self._config.reward.max_lag_steps
-        if most is None:
-            return {}
-        started = closer_at = time.monotonic()
-        lag = closest = self._lag(env_steps, warmup_steps)
-        self._given_up = self._given_up and lag > most
-        while lag > most and not self._given_up and not self._stop.wait(LOOK_SECONDS):
-            tell()
-            self._services.turn()
-            lag = self._lag(env_steps, warmup_steps)
+        started = closer_at = told_at = time.monotonic()
+        lag = closest = self._lag(self._services.status(), env_steps=env_steps)
+        self._given_up = self._given_up and lag > self._most
+        while lag > self._most and not self._given_up and not self._stop.wait(LOOK_SECONDS):
             now = time.monotonic()
+            if now - told_at > TELL_SECONDS:
+                told_at = now
+                tell()
+            self._services.turn()
+            lag = self._lag(self._services.status(), env_steps=env_steps)
             if lag < closest:
                 closest, closer_at = lag, now
             elif now - closer_at > self._patience_seconds:
                 self._given_up = True
-                log.warning("the reward stays %.0f env steps behind the policy: training goes on without it", lag)
-        return {"reward/wait_seconds": time.monotonic() - started}
-
-    def _lag(self, env_steps: int, warmup_steps: int) -> float:
-        return lag_steps(self._services.status(), self._config, env_steps=env_steps, warmup_steps=warmup_steps)
+                self._say(
+                    f"the reward stays {lag:.0f} env steps behind the policy (reward.max_lag_steps={self._most}) and "
+                    f"did not come closer for {self._patience_seconds:.0f} s: training goes on without waiting until "
+                    "it has caught up; rlhp status says what it is busy with"
+                )
+        return {"reward/wait_seconds": time.monotonic() - started, "reward/lag_steps": lag}

@@ -134,8 +134,9 @@ class QueryProcess:
         return self._role.offer(segments)
 
     def progress(self, **facts: Any) -> None:
-        """As `QueryActor.progress`."""
+        """As `QueryActor.progress`; what is due now is asked at once."""
         self._role.progress(**facts)
+        self._background.wake()
 
     def recent(self, count: int) -> tuple[Array, Array] | None:
         """As `QueryActor.recent`."""
@@ -200,6 +201,7 @@ class TrainerProcess:
     def progress(self, env_steps: int) -> None:
         """How far the run is: fitting is paid by env steps."""
         self._env_steps = env_steps
+        self._background.wake()
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rlhp import actors
 from rlhp.rundir import RunDir
+from rlhp.running.alarms import Alarms
 from rlhp.running.census import census
 from rlhp.running.concerns import Concerns
 from rlhp.running.exporter import Exporter
@@ -28,18 +29,27 @@ class Watching:
         *,
         say: Callable[[str], object],
         quiet_seconds: float | None,
+        alarms: Alarms | None = None,
         notes: Callable[[], Mapping[str, str]] = dict,
         also: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """`notes` tells by role what an actor is at; `also` gets every row too, as a sweep wants."""
         self._rundir, self._notes, self._also = rundir, notes, also
         self._concerns = Concerns(say, quiet_seconds=quiet_seconds)
+        self._alarms = alarms
+        self._say = say
         self._exporter = Exporter(rundir.name)
         self._due = 0.0
         self._blind = False
 
     def look(self, row: dict[str, Any]) -> None:
-        """A new row of metrics."""
+        """A new row of metrics, to which the alarms are added."""
+        if self._alarms is not None:
+            for text in self._alarms.look(row).values():
+                log.warning(text)
+                self._say(f"warning: {text}")
+            active = self._alarms.active
+            row.update({"alarms": len(active), "alarms/names": ", ".join(sorted(active)) or None})
         if self._also is not None:
             self._also(row)
         self._concerns.look(row)

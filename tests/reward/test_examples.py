@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from rlhp.reward.architecture import Architecture
 from rlhp.reward.examples import Batch, Examples, bag_count, is_held_out
 from rlhp.types import Answer, Preference
 from tests.reward.fit_samples import SPACES, STEPS, config, preference, preferences, segment
 
 
 def examples(data: Iterable[Preference], *, seed: int = 0, **changes: Any) -> Examples:
-    made = Examples(config(**changes), spaces=SPACES, seed=seed, device=torch.device("cpu"))
+    settings = config(**changes)
+    architecture = Architecture.of(settings, spaces=SPACES)
+    made = Examples(settings, architecture=architecture, spaces=SPACES, seed=seed, device=torch.device("cpu"))
     made.add(list(data))
     return made
 

@@ -10,7 +10,7 @@ from tests.reward.fit_samples import config
 
 
 def penalty(**changes: object) -> AdaptivePenalty:
-    return AdaptivePenalty(config(members=2, **changes))
+    return AdaptivePenalty(config(**{"l2": 1e-4, "l2_adaptive": True} | changes), members=2)
 
 
 def after(ratios: list[float], *, looks: int = 1, **changes: object) -> np.ndarray:

@@ -10,23 +10,12 @@ from typing import Any
 import pytest
 
 from rlhp.config import RunConfig
-from rlhp.query.budget import LabelBudget
-from rlhp.running.pace import Pace, lag_steps
+from rlhp.running.pace import Lag, Pace
 from tests.small_runs import small
-
-WARMUP = 100
 
 
 def config(**reward: Any) -> RunConfig:
-    return small(
-        labels={"budget": 20, "initial_share": 0.25, "schedule": "constant"},
-        reward={"batch_size": 10, "label_uses_per_step": 0.5, **reward},
-        learner={"total_env_steps": 1600},
-    )
-
-
-def lag(status: dict[str, Any], env_steps: int, settings: RunConfig | None = None) -> float:
-    return lag_steps(status, settings or config(), env_steps=env_steps, warmup_steps=WARMUP)
+    return small(labels={"budget": 20}, reward=reward, learner={"total_env_steps": 1600})
 
 
 class Catching:
@@ -47,71 +36,89 @@ class Catching:
         return {"reward/fitted_steps": self.fitted}
 
 
-def test_fits_that_are_owed_count_from_a_whole_gradient_step_on() -> None:
-    assert lag({}, 500) == 0, "nobody has said anything yet"
-    assert lag({"reward/fitted_steps": None}, 500) == 0, "nothing is owed"
-    assert lag({"reward/fitted_steps": 500.0}, 500) == 0
-    assert lag({"reward/fitted_steps": 480.0}, 500) == 0, "10 uses at half a use a step: not a gradient step yet"
-    assert lag({"reward/fitted_steps": 400.0}, 500) == 80
-    assert lag({"reward/fitted_steps": 900.0}, 500) == 0, "a run that goes on from a checkpoint"
+def test_fits_that_are_owed_count() -> None:
+    lag = Lag(config())
+    assert lag({}, env_steps=500) == 0, "nobody has said anything yet"
+    assert lag({"reward/fitted_steps": None}, env_steps=500) == 0, "no version yet"
+    assert lag({"reward/fitted_steps": 500.0}, env_steps=500) == 0
+    assert lag({"reward/fitted_steps": 400.0}, env_steps=500) == 100
+    assert lag({"reward/fitted_steps": 900.0}, env_steps=500) == 0, "a run that goes on from a checkpoint"
+
+
+def asking(env_steps: int, allowed: int, answered: int) -> dict[str, Any]:
+    return {"env_steps": env_steps, "labels/allowed": allowed, "labels/answered": answered}
 
 
 def test_answers_count_from_the_step_at_which_the_schedule_wanted_them() -> None:
-    settings = config()
-    budget = LabelBudget(settings.labels, 1500)  # 5 at first, then one every 100 steps
-    assert [budget.allowed(step) for step in (0, 99, 100, 250)] == [5, 5, 6, 7]
-    assert lag({"labels/answered": 7}, WARMUP + 250) == 0
-    assert lag({"labels/answered": 6}, WARMUP + 250) == 50
-    assert lag({"labels/answered": 5}, WARMUP + 250) == 150
-    assert lag({"labels/answered": 5}, WARMUP + 99) == 0
+    lag = Lag(config())
+    assert lag(asking(100, 5, 5), env_steps=100) == 0
+    assert lag(asking(100, 5, 5), env_steps=160) == 60, "the query actor has not heard of it yet"
+    assert lag(asking(160, 6, 5), env_steps=160) == 60
+    assert lag(asking(220, 8, 6), env_steps=220) == 60, "six were wanted at 160"
+    assert lag(asking(220, 8, 8), env_steps=220) == 0
+    assert lag(asking(100, 5, 4), env_steps=160) == 0, "back at a checkpoint nothing is known yet"
 
 
 @pytest.mark.parametrize("labels", [{"source": "human"}, {"labelers": 0}])
 def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
     settings = config().model_copy(update={"labels": config().labels.model_copy(update=labels)})
-    assert lag({"labels/answered": 0}, 1000, settings) == 0
-    assert lag({"labels/answered": 0, "reward/fitted_steps": 400.0}, 500, settings) == 80
+    lag = Lag(settings)
+    assert lag(asking(100, 10, 0), env_steps=1000) == 0
+    assert lag({**asking(100, 10, 0), "reward/fitted_steps": 400.0}, env_steps=500) == 100
 
 
-def wait(
-    services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None, **more: Any
-) -> dict[str, float]:
-    return Pace(config(max_lag_steps=most), services, threading.Event(), **more).wait(1000, WARMUP, tell)
+def wait(services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None) -> dict[str, float]:
+    return Pace(config(max_lag_steps=most), services, threading.Event()).wait(1000, tell)
 
 
 def test_the_learner_goes_on_as_soon_as_the_lag_is_within_the_bound() -> None:
     services = Catching(600.0, stride=50.0)
-    told: list[int] = []
-    row = wait(services, most=200, tell=lambda: told.append(1))
-    assert services.fitted == 800.0, "of 1,000, and 20 are no gradient step yet"
-    assert len(told) == services.turns > 0, "who was restarted meanwhile hears how far the run is"
+    row = wait(services, most=200)
+    assert services.fitted == 800.0
+    assert row["reward/lag_steps"] == 200
     assert row["reward/wait_seconds"] > 0
 
 
-def test_without_the_key_nobody_is_waited_for() -> None:
-    services = Catching(0.0, stride=0.0)
-    assert wait(services, most=None) == {}
-    assert services.turns == 0
+def test_who_was_restarted_meanwhile_hears_how_far_the_run_is() -> None:
+    told: list[int] = []
+    wait(Catching(0.0, stride=20.0), most=100, tell=lambda: told.append(1))
+    assert told
 
 
-def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_key_the_lag_is_one_batch() -> None:
+    services = Catching(0.0, stride=100.0)
+    assert wait(services, most=None)["reward/lag_steps"] <= config().learner.train_batch_size == 60
+
+
+def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> None:
     services = Catching(600.0, stride=0.0)
-    pace = Pace(config(max_lag_steps=100), services, threading.Event(), patience_seconds=0.2)
-    with caplog.at_level(logging.WARNING):
-        pace.wait(1000, WARMUP, lambda: None)
-        turns = services.turns
-        pace.wait(1100, WARMUP, lambda: None)
+    said: list[str] = []
+    pace = Pace(config(max_lag_steps=100), services, threading.Event(), patience_seconds=0.2, say=said.append)
+    pace.wait(1000, lambda: None)
+    turns = services.turns
+    pace.wait(1100, lambda: None)
     assert services.turns == turns, "not at every batch again"
-    assert caplog.text.count("the reward stays 380 env steps behind the policy: training goes on without it") == 1
+    (text,) = said
+    assert "400 env steps" in text
+    assert "reward.max_lag_steps=100" in text
     services.fitted = 1100.0
-    pace.wait(1100, WARMUP, lambda: None)
+    pace.wait(1100, lambda: None)
     services.fitted = 600.0
-    pace.wait(1100, WARMUP, lambda: None)
+    pace.wait(1100, lambda: None)
     assert services.turns > turns, "once it has caught up it is waited for again"
+
+
+def test_by_default_the_warning_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        Pace(config(max_lag_steps=1), Catching(0.0, stride=0.0), threading.Event(), patience_seconds=0.05).wait(
+            100, lambda: None
+        )
+    assert "training goes on" in caplog.text
 
 
 def test_a_stop_ends_the_wait() -> None:
     stop = threading.Event()
     pace = Pace(config(max_lag_steps=1), Catching(0.0, stride=0.0), stop)
-    pace.wait(1000, WARMUP, stop.set)
+    threading.Timer(0.1, stop.set).start()
+    pace.wait(1000, lambda: None)
     assert stop.is_set()

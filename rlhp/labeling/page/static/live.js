@@ -11,6 +11,16 @@ const MOST_ROWS = 20_000;
 const CHARTS = [
   ["Predicted return", "", { predicted: "predicted_return_mean" }],
   ["True return", "admins only", { training: "env_runners/episode_return_mean", test: "eval/episode_return_mean" }],
+  [
+    "Predicted before it was learned",
+    "share of answers",
+    { newest: "reward/fresh_accuracy", lowest: "reward/fresh_accuracy_low", highest: "reward/fresh_accuracy_high" },
+  ],
+  [
+    "The same by age of the clips",
+    "share of answers",
+    { younger: "reward/fresh_accuracy_young", older: "reward/fresh_accuracy_old" },
+  ],
   ["Ranked right", "share", { "held out": "reward/heldout_accuracy", training: "reward/train_accuracy" }],
   ["Loss of the reward", "nats", { validation: "reward/val_loss", training: "reward/train_loss" }],
   ["Disagreement of the members", "", { disagreement: "reward/disagreement" }],
@@ -26,7 +36,8 @@ const TILES = [
   ["Reward version", "reward/version"],
   ["Answers", "labels/answered"],
   ["Per minute", "labels/per_minute"],
-  ["Held out, ranked right", "reward/heldout_accuracy"],
+  ["Fresh accuracy", "reward/fresh_accuracy"],
+  ["Alarms", "alarms/names"],
 ];
 
 const element = (id) => document.getElementById(id);
