@@ -99,7 +99,8 @@ class RewardConfig(Section):
         default=(64, 64), description="Units per hidden layer; after the convolutions where there are some."
     )
     activation: Literal["silu", "leaky_relu", "relu", "tanh"] = Field(
-        default="leaky_relu", description="Between layers."
+        default="silu",
+        description="Between dense layers; networks for pictures have leaky ReLU, as the paper's.",
     )
     dropout: float = Field(
         default=0.0,
@@ -110,7 +111,7 @@ class RewardConfig(Section):
     use_action: bool | Literal["auto"] = Field(
         default="auto",
         description="r(obs, action) rather than r(obs). `auto`: both are fitted, and each version is the one that "
-        "predicts answers better which it was not fitted to; r(obs) for pictures.",
+        "predicts answers better which it was not fitted to; r(obs) for pictures, r(obs, action) without `bootstrap`.",
     )
     module: str | None = Field(
         default=None,
@@ -121,21 +122,27 @@ class RewardConfig(Section):
         default="preference",
         description="Bradley-Terry, or the paper's `target` ablation: regression on the segment's true return.",
     )
-    error_rate: float = Field(default=0.1, ge=0, lt=1, description="Share of answers taken to be given at random.")
+    error_rate: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of answers taken to be given at random (0.1 in the paper). With it a network that is sure of "
+        "the opposite learns nothing from the answer that says so.",
+    )
     bootstrap: bool = Field(
         default=True, description="Each member trains on its own draw with replacement and validates on the rest."
     )
     optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="Of the ensemble.")
-    lr: float = Field(default=3e-4, gt=0, description="Learning rate of the ensemble.")
+    lr: float = Field(default=3e-3, gt=0, description="Learning rate of the ensemble.")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Momentum of Adam; 0 for a fast-moving target.")
-    batch_size: int = Field(default=64, ge=1, description="Preferences per gradient step and member.")
-    l2: float = Field(default=1e-4, ge=0, description="Starting weight of the L2 penalty.")
+    batch_size: int = Field(default=32, ge=1, description="Preferences per gradient step and member.")
+    l2: float = Field(default=3e-3, ge=0, description="Weight of the L2 penalty, at the start where it adapts.")
     l2_adaptive: bool = Field(
-        default=True, description="Keep validation loss between `l2_low` and `l2_high` times training loss."
+        default=False, description="Keep validation loss between `l2_low` and `l2_high` times training loss."
     )
     l2_low: float = Field(default=1.1, gt=0, description="Below this ratio the penalty shrinks.")
     l2_high: float = Field(default=1.5, gt=0, description="Above this ratio the penalty grows.")
-    pretrain_epochs: int = Field(default=200, ge=1, description="Passes over the initial answers before version 1.")
+    pretrain_epochs: int = Field(default=50, ge=1, description="Passes over the initial answers before version 1.")
     early_stop_epochs: int = Field(
         default=0,
         ge=0,
@@ -147,7 +154,7 @@ class RewardConfig(Section):
         description="Most preferences fed to each member per env step, after pretraining; less where the answers are "
         "explained. null: what half of a core has time for, 25 steps of segments per env step; 0.1 with pictures.",
     )
-    publish_every_steps: int = Field(default=10_000, ge=1, description="Env steps between reward versions.")
+    publish_every_steps: int = Field(default=2048, ge=1, description="Env steps between reward versions.")
     max_lag_steps: int | None = Field(
         default=None,
         ge=1,
@@ -155,10 +162,13 @@ class RewardConfig(Section):
         "they are this many env steps behind; for people it never waits. null: one batch (`learner.train_batch_size`).",
     )
     target_std: float = Field(
-        default=1.0, gt=0, description="Standard deviation of predicted rewards (0.05 for Atari)."
+        default=0.1,
+        gt=0,
+        description="Standard deviation of predicted rewards (1 in the paper, 0.05 for Atari). PPO's value network starts "
+        "at zero and has to reach the return, which rewards of 1 put at a hundred.",
     )
     center: Literal["recent", "carried"] = Field(
-        default="recent",
+        default="carried",
         description="Mean predicted reward of recent transitions at a new version: 0 as in the paper, or what the "
         "version before gave them, so that the value network's returns stay true.",
     )
@@ -185,14 +195,14 @@ class LearnerConfig(Section):
     """The RLlib learner: PPO on the new API stack."""
 
     total_env_steps: int = Field(default=300_000, ge=1, description="Env steps of the whole run, warm-up included.")
-    lr: float = Field(default=3e-4, gt=0, description="Adam's learning rate.")
+    lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate.")
     lr_final: float | None = Field(
-        default=None, ge=0, description="Linear schedule to this at the end; null: constant."
+        default=0.0, ge=0, description="Linear schedule to this at the end; null: constant."
     )
     gamma: float = Field(default=0.99, ge=0, le=1, description="Discount.")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     train_batch_size: int = Field(default=2048, ge=1, description="Env steps per learner update, over all runners.")
-    minibatch_size: int = Field(default=256, ge=1, description="Rows per gradient step.")
+    minibatch_size: int = Field(default=128, ge=1, description="Rows per gradient step.")
     num_epochs: int = Field(default=10, ge=1, description="Passes over each batch.")
     clip: float = Field(default=0.2, gt=0, description="PPO's ratio clip.")
     vf_clip: float | None = Field(default=None, gt=0, description="Clip of the value loss; null: none.")
@@ -214,9 +224,9 @@ class LearnerConfig(Section):
         description="Units of policy and value networks: one for each, or one for both behind convolutions.",
     )
     activation: Literal["tanh", "relu"] = Field(default="tanh", description="Of those networks.")
-    log_std_init: float = Field(default=0.0, description="Initial log standard deviation of continuous actions.")
+    log_std_init: float = Field(default=-0.5, description="Initial log standard deviation of continuous actions.")
     policy_head_scale: float = Field(
-        default=1.0,
+        default=0.01,
         gt=0,
         description="Factor on the policy's last layer at the start; 0.01 makes the first actions centred, so that the "
         "first segments show more than one network's habit.",

@@ -52,7 +52,7 @@ class LabelsConfig(Section):
         description="Most queries asked in the whole run; 0 rewards the policy by an untrained ensemble, to compare.",
     )
     initial_share: float = Field(
-        default=0.25, ge=0, le=1, description="Share of the budget asked about the random policy, before learning."
+        default=0.1, ge=0, le=1, description="Share of the budget asked about the random policy, before learning."
     )
     schedule: Literal["hyperbolic", "constant", "exponential", "offline", "adaptive"] = Field(
         default="hyperbolic",

@@ -24,8 +24,10 @@ SCALE = np.array([1.0, 0.1, 20.0])
 
 
 def config(**changes: Any) -> RewardConfig:
-    """A small ensemble."""
-    return RewardConfig.model_validate({"hidden": (16, 16), "batch_size": 16, "reservoir": 600, "lr": 3e-3} | changes)
+    """A small ensemble that sees the action; what `auto` makes of it is in test_choice.py."""
+    return RewardConfig.model_validate(
+        {"hidden": (16, 16), "batch_size": 16, "reservoir": 600, "lr": 3e-3, "use_action": True} | changes
+    )
 
 
 def transitions(rows: int, *, seed: int) -> tuple[Array, Array]:

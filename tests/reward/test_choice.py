@@ -56,7 +56,7 @@ def test_a_lead_by_chance_changes_nothing_and_a_clear_one_does() -> None:
 
 def fitted(*, by_action: bool) -> Fitter:
     """Fitted to answers that go by the actions alone, or by the observations alone."""
-    made = Fitter(config(members=2, bootstrap=True, l2=3e-3, l2_adaptive=False), spaces=SPACES, seed=0)
+    made = Fitter(config(members=2, use_action="auto", bootstrap=True, l2=3e-3, l2_adaptive=False), spaces=SPACES, seed=0)
     made.observe(*transitions(300, seed=0))
     told = []
     for each in preferences(300):

@@ -25,11 +25,11 @@ def test_a_feature_that_never_moved_keeps_its_own_scale() -> None:
     assert moments.std.tolist() == [1.0]
 
 
-def test_observations_are_standardised_and_clipped_and_actions_left_alone() -> None:
+def test_inputs_are_standardized_and_observations_clipped() -> None:
     normalizer = InputNormalizer(obs_size=2, action_size=1)
-    normalizer.set(np.array([1.0, 0.0]), np.array([2.0, 0.1]))
+    normalizer.set(np.array([1.0, 0.0, 10.0]), np.array([2.0, 0.1, 2.0]))
     seen = normalizer(torch.tensor([[3.0, 5.0, 50.0], [1.0, -5.0, -50.0]]))
-    assert seen.tolist() == [[1.0, 10.0, 50.0], [0.0, -10.0, -50.0]]
+    assert seen.tolist() == [[1.0, 10.0, 20.0], [0.0, -10.0, -30.0]]
 
 
 def test_the_reservoir_keeps_the_newest() -> None:
