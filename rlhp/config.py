@@ -126,8 +126,8 @@ class RewardConfig(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of answers taken to be given at random (0.1 in the paper). With it a network that is sure of "
-        "the opposite learns nothing from the answer that says so.",
+        description="Share of answers taken to be given at random (0.1 in the paper). With it a network that is sure "
+        "of the opposite learns nothing from the answer that says so.",
     )
     bootstrap: bool = Field(
         default=True, description="Each member trains on its own draw with replacement and validates on the rest."
@@ -164,8 +164,8 @@ class RewardConfig(Section):
     target_std: float = Field(
         default=0.1,
         gt=0,
-        description="Standard deviation of predicted rewards (1 in the paper, 0.05 for Atari). PPO's value network starts "
-        "at zero and has to reach the return, which rewards of 1 put at a hundred.",
+        description="Standard deviation of predicted rewards (1 in the paper, 0.05 for Atari). PPO's value network "
+        "starts at zero and has to reach the return, which rewards of 1 put at a hundred.",
     )
     center: Literal["recent", "carried"] = Field(
         default="carried",
@@ -196,9 +196,7 @@ class LearnerConfig(Section):
 
     total_env_steps: int = Field(default=300_000, ge=1, description="Env steps of the whole run, warm-up included.")
     lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate.")
-    lr_final: float | None = Field(
-        default=0.0, ge=0, description="Linear schedule to this at the end; null: constant."
-    )
+    lr_final: float | None = Field(default=0.0, ge=0, description="Linear schedule to this at the end; null: constant.")
     gamma: float = Field(default=0.99, ge=0, le=1, description="Discount.")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     train_batch_size: int = Field(default=2048, ge=1, description="Env steps per learner update, over all runners.")

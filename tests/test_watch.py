@@ -12,7 +12,7 @@ import pytest
 from rlhp import actors, grafana
 from rlhp.actors import ActorFacts
 from rlhp.metrics import GAUGES, METRICS, prometheus_name
-from rlhp.running.concerns import VERSIONS, Concerns, rises_and_falls
+from rlhp.running.concerns import Concerns
 
 ROOT = Path(__file__).parent.parent
 ALIVE = ActorFacts(
@@ -70,36 +70,6 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
     clock.now += 99
     concerns.check()
     assert len(said) == 3
-
-
-def history(predicted: list[float], agreement: list[float]) -> list[str]:
-    said: list[str] = []
-    concerns = Concerns(said.append)
-    for version, (ours, theirs) in enumerate(zip(predicted, agreement, strict=True), start=1):
-        row = {"reward/version": version, "predicted_return_mean": ours, "reward/heldout_accuracy": theirs}
-        concerns.look(row)
-        concerns.look(row)  # a version counts once
-    return said
-
-
-def test_a_reward_that_is_cheated_is_told_once() -> None:
-    rising, falling = [float(k) for k in range(VERSIONS + 4)], [0.9 - 0.02 * k for k in range(VERSIONS + 4)]
-    (said,) = history(rising, falling)
-    assert said.startswith(
-        "warning: over the last 8 reward versions the predicted return rose from 0 to 7, and held-out"
-    )
-    assert "from 90% to 76%" in said
-    assert history(rising, rising) == []
-    assert history(falling, falling) == []
-    assert history(rising, [0.9 - 0.001 * k for k in range(VERSIONS + 4)]) == [], "a fall too small to matter"
-
-
-def test_chance_alone_seldom_looks_like_cheating() -> None:
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    found = sum(rises_and_falls([tuple(row) for row in rng.normal(size=(VERSIONS, 2))]) for _ in range(1000))
-    assert found < 10
 
 
 def test_the_dashboard_is_that_of_today_and_names_only_what_is_exported() -> None:

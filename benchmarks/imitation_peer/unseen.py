@@ -105,7 +105,9 @@ def train(task: Task, *, system: str, seed: int, iterations: int = ITERATIONS) -
     seconds = time.monotonic() - started
     judge = DummyVecEnv([partial(make, task)])
     judge.seed(1_000_003 + seed)
-    returns, _ = evaluate_policy(agent, judge, n_eval_episodes=EPISODES, deterministic=True, return_episode_rewards=True)
+    returns, _ = evaluate_policy(
+        agent, judge, n_eval_episodes=EPISODES, deterministic=True, return_episode_rewards=True
+    )
     return {
         "env_steps": venv.steps,
         "labels": labels,

@@ -49,4 +49,4 @@ def sees_action(seeing_N: Tensor, blind_N: Tensor, *, now: bool) -> bool:
     lead_N = (seeing_N - blind_N)[(seeing_N != 0) & (blind_N != 0)]
     if now or len(lead_N) < 2:
         return now and float(lead_N.sum()) >= 0
-    return float(lead_N.sum()) > CLEARLY * float(lead_N.std()) * len(lead_N) ** 0.5
+    return bool(float(lead_N.sum()) > CLEARLY * float(lead_N.std()) * len(lead_N) ** 0.5)

@@ -56,12 +56,16 @@ def test_a_lead_by_chance_changes_nothing_and_a_clear_one_does() -> None:
 
 def fitted(*, by_action: bool) -> Fitter:
     """Fitted to answers that go by the actions alone, or by the observations alone."""
-    made = Fitter(config(members=2, use_action="auto", bootstrap=True, l2=3e-3, l2_adaptive=False), spaces=SPACES, seed=0)
+    made = Fitter(
+        config(members=2, use_action="auto", bootstrap=True, l2=3e-3, l2_adaptive=False), spaces=SPACES, seed=0
+    )
     made.observe(*transitions(300, seed=0))
     told = []
     for each in preferences(300):
-        column = (lambda s: float(s.actions[:, 0].sum())) if by_action else (lambda s: float(s.obs[""][:-1, 0].sum()))
-        answer = Answer.FIRST if column(each.first) > column(each.second) else Answer.SECOND
+        first, second = (
+            float((each.actions if by_action else each.obs[""][:-1])[:, 0].sum()) for each in (each.first, each.second)
+        )
+        answer = Answer.FIRST if first > second else Answer.SECOND
         told.append(Preference(query=each.query, first=each.first, second=each.second, answer=answer, labeler="ann"))
     made.add(told)
     made.pretrain(60)
