@@ -31,6 +31,7 @@ import ray
 
 from benchmarks import rows
 from benchmarks.alone import cpu_seconds
+from benchmarks.busy import busy
 from benchmarks.suites import SUITES, Measurement
 from rlhp import program
 from rlhp.metrics import read_metrics
@@ -49,7 +50,8 @@ def measure(measurement: Measurement) -> dict[str, Any]:
     """Run one and add its row; its figures."""
     serial = SUITES[measurement.suite].serial
     began = cpu_seconds()
-    with tempfile.TemporaryDirectory() as scratch:
+    beside = SUITES[measurement.suite].beside.get(measurement.arm, 0)
+    with tempfile.TemporaryDirectory() as scratch, busy(beside):
         config = measurement.config(runs_dir=scratch)
         rundir = RunDir.create(config, measurement.name)
         summary = program.train(rundir.config(), rundir=rundir, serial=serial)
@@ -66,8 +68,10 @@ def measure(measurement: Measurement) -> dict[str, Any]:
 def _figures(summary: Any, rundir: RunDir) -> dict[str, Any]:
     last: dict[str, Any] = {}
     curve: list[list[float]] = []
+    alarms: set[str] = set()
     for row in read_metrics(rundir.metrics_file):
         last.update({name: value for name, value in row.items() if value is not None})
+        alarms |= set(filter(None, (row.get("alarms/names") or "").split(", ")))
         if (value := row.get("env_runners/episode_return_mean")) is not None:
             curve.append([row["env_steps"], round(value, 2)])
     return {
@@ -78,7 +82,11 @@ def _figures(summary: Any, rundir: RunDir) -> dict[str, Any]:
         "true_return_std_over_episodes": summary.true_return_std,
         "train_return": last.get("env_runners/episode_return_mean"),
         "wall_seconds": summary.wall_seconds,
+        "fresh_accuracy": last.get("reward/fresh_accuracy"),
         "heldout_accuracy": last.get("reward/heldout_accuracy"),
+        "alarms": sorted(alarms),
+        "sees_action": last.get("reward/sees_action"),
+        "wait_seconds": last.get("reward/wait_seconds"),
         "return_correlation": last.get("return_correlation"),
         "tie_share": last.get("labels/ties", 0) / max(1, summary.labels_answered),
         "entropy": last.get("learner/entropy"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlhp import configfile
@@ -19,6 +19,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 EPISODES = 30
 """Of the final policy, with its most likely actions; as many of the random one."""
 CONTROL = "control"
+DEFAULTS = 2
+"""Counts the sets of defaults that were measured: raise it where one changes that reaches what is learned."""
 FULL_SEEDS = 10
 
 Sets = tuple[str, ...]
@@ -34,6 +36,52 @@ class Task:
     sets: Sets = ()
 
 
+def horizon(steps: int) -> str:
+    """The change that ends episodes after so many steps."""
+    return f"env.max_episode_steps={steps}"
+
+
+def unseen(env: str, *, steps: int, labels: int, segment: int, sets: Sets = (), seeds: int = 5) -> Task:
+    """A task that no file in configs/ knows: nothing is set but the environment, the budgets and K."""
+    own = (f"env.id={env}", f"labels.budget={labels}", f"query.segment_length={segment}", *sets)
+    return Task("../benchmarks/unseen.yaml", seeds, steps, own)
+
+
+HIDDEN = "env.hide_termination=true"
+LUNAR_LANDER = Task("lunarlander.yaml", 5, 300_000)
+
+UNSEEN_DEV = {
+    "pendulum": unseen("Pendulum-v1", steps=76_000, labels=200, segment=20),
+    "cartpole": Task("cartpole.yaml", 5, 100_000),
+    "reach": unseen("benchmarks.unseen_tasks:Reach", steps=120_000, labels=300, segment=20, sets=(horizon(60),)),
+    "reacher": unseen("Reacher-v5", steps=100_000, labels=700, segment=15, sets=(HIDDEN,)),
+    "inverted_double_pendulum": unseen(
+        "InvertedDoublePendulum-v5", steps=100_000, labels=700, segment=15, sets=(HIDDEN,)
+    ),
+    "pusher": unseen("Pusher-v5", steps=170_000, labels=700, segment=25),
+    "halfcheetah": unseen("HalfCheetah-v5", steps=300_000, labels=700, segment=30, sets=(HIDDEN, horizon(300))),
+    "hopper": unseen("Hopper-v5", steps=300_000, labels=700, segment=60, sets=(HIDDEN, horizon(300))),
+    "lunarlander": LUNAR_LANDER,
+}
+"""On which defaults are chosen."""
+
+UNSEEN_TEST = {
+    "swimmer": unseen("Swimmer-v5", steps=300_000, labels=700, segment=60, sets=(HIDDEN, horizon(300))),
+    "walker2d": unseen("Walker2d-v5", steps=300_000, labels=700, segment=45, sets=(HIDDEN, horizon(300))),
+    "ant": unseen("Ant-v5", steps=300_000, labels=700, segment=30, sets=(HIDDEN, horizon(300))),
+    "bipedal_walker": unseen("BipedalWalker-v3", steps=300_000, labels=700, segment=50, sets=(HIDDEN, horizon(400))),
+    "arm": unseen("benchmarks.unseen_tasks:Arm", steps=150_000, labels=300, segment=20, sets=(horizon(60),)),
+    "tanks": unseen("benchmarks.unseen_tasks:Tanks", steps=120_000, labels=300, segment=15, sets=(horizon(50),)),
+}
+"""On which they are tried once, after the freeze."""
+
+FLAT = {
+    "mountain_car": unseen("MountainCarContinuous-v0", steps=50_000, labels=200, segment=50, seeds=2),
+    "acrobot": unseen("Acrobot-v1", steps=50_000, labels=200, segment=50, seeds=2),
+}
+"""Where nearly all answers are ties: the alarm has to say so."""
+
+
 @dataclass(frozen=True)
 class Suite:
     """Arms over tasks."""
@@ -45,6 +93,8 @@ class Suite:
     """Arm -> (suite, arm) that is the same run where that suite has the task: it is not measured twice."""
     serial: bool = True
     """One process per run, and the same numbers every time; False: the distributed program."""
+    beside: dict[str, int] = field(default_factory=dict)
+    """Arm -> busy processes that run beside it."""
 
     def measurements(self, name: str, *, full: bool = False) -> Iterator[Measurement]:
         """All of them, seed by seed, so that a bench that is stopped has whole seeds."""
@@ -63,13 +113,11 @@ class Suite:
         return (suite, lent) if suite and task in SUITES[suite].tasks else None
 
 
-IN_STEP = ("reward.max_lag_steps=null",)
-"""A serial run fits and answers in turn with learning: there is nothing to wait for."""
-SHORT = ("env.max_episode_steps=300", *IN_STEP)
+SHORT = (horizon(300),)
 SMALL = {
-    "reacher": Task("reacher.yaml", 5, 100_000, IN_STEP),
-    "inverted_pendulum": Task("inverted_pendulum.yaml", 5, 100_000, IN_STEP),
-    "inverted_double_pendulum": Task("inverted_double_pendulum.yaml", 5, 100_000, IN_STEP),
+    "reacher": Task("reacher.yaml", 5, 100_000),
+    "inverted_pendulum": Task("inverted_pendulum.yaml", 5, 100_000),
+    "inverted_double_pendulum": Task("inverted_double_pendulum.yaml", 5, 100_000),
 }
 RUNNERS = {
     "halfcheetah": Task("halfcheetah.yaml", 10, 300_000, SHORT),
@@ -82,9 +130,16 @@ MORE = {
 }
 """Of the paper too, where more cores are at hand."""
 
+PAPER: Sets = (
+    "labels.initial_share=0.25", "query.newest=1000", "query.random_share=0", "reward.activation=leaky_relu",
+    "reward.use_action=true", "reward.error_rate=0.1", "reward.l2=1e-4", "reward.l2_adaptive=true",
+    "reward.target_std=1", "reward.center=recent", "reward.lr=3e-4", "reward.batch_size=64",
+    "reward.pretrain_epochs=200", "reward.label_uses_per_step=0.1", "reward.publish_every_steps=10000",
+)  # fmt: skip
+"""configs/paper.yaml, of which a test makes sure."""
 NONE: Sets = ("labels.source=none",)
-SINGLE: Sets = ("reward.members=1", "query.selection=random", "reward.error_rate=0")
-"""No ensemble, and answers taken at their word."""
+SINGLE: Sets = ("reward.members=1", "query.selection=random")
+"""No ensemble, and nothing chosen."""
 
 SUITES: dict[str, Suite] = {
     "quick": Suite(
@@ -97,6 +152,17 @@ SUITES: dict[str, Suite] = {
         {"pendulum": Task("pendulum.yaml", 5, 76_000), "halfcheetah": Task("halfcheetah.yaml", 3, 300_000)},
         {"preferences": (), CONTROL: NONE},
         serial=False,
+    ),
+    "unseen-dev": Suite("Defaults alone: development tasks", UNSEEN_DEV, {"preferences": (), CONTROL: NONE}),
+    "unseen-test": Suite("Defaults alone: test tasks", UNSEEN_TEST, {"preferences": (), CONTROL: NONE}),
+    "unseen-flat": Suite("Rewards that are the same nearly everywhere", FLAT, {"preferences": ()}),
+    "pacing": Suite(
+        "Serial and distributed, idle and busy",
+        {task: replace(UNSEEN_DEV[task], seeds=3) for task in ("reach", "reacher", "halfcheetah")},
+        {"distributed": (), "beside two busy processes": ()},
+        borrowed={"serial": ("unseen-dev", "preferences"), CONTROL: ("unseen-dev", CONTROL)},
+        serial=False,
+        beside={"beside two busy processes": 2},
     ),
     "mujoco": Suite(
         "MuJoCo tasks of Christiano et al. 2017",
@@ -125,27 +191,26 @@ SUITES: dict[str, Suite] = {
             "no regularisation": ("reward.l2=0", "reward.l2_adaptive=false"),
             "single steps": ("query.segment_length=1",),
             "target": ("reward.loss=regression",),
-            "centred anew": ("reward.center=recent",),
+            "centered anew": ("reward.center=recent",),
+            "actions always seen": ("reward.use_action=true",),
+            "the paper's numbers": PAPER,
         },
         borrowed={CONTROL: ("mujoco", CONTROL), "full method": ("mujoco", "700")},
     ),
     "teachers": Suite(
         "Teachers",
-        # Pendulum: the rows are older than its config's query.pool
-        {"reacher": SMALL["reacher"], "pendulum": Task("pendulum.yaml", 5, 76_000, (*IN_STEP, "query.pool=1000"))},
+        {
+            **{task: replace(UNSEEN_DEV[task], seeds=3) for task in ("reacher", "pendulum", "reach", "halfcheetah")},
+        },
         {
             "oracle": (),
-            **{name: (f"labels.teacher.name={name}",) for name in ("mistake", "noisy", "skip", "myopic", "equal")},
+            "10 % mistakes": ("labels.teacher.mistake=0.1",),
             "20 % mistakes": ("labels.teacher.mistake=0.2",),
             "30 % mistakes": ("labels.teacher.mistake=0.3",),
-            "30 % mistakes, early stop": ("labels.teacher.mistake=0.3", "reward.early_stop_epochs=20"),
-            "single, oracle": SINGLE,
+            **{name: (f"labels.teacher.name={name}",) for name in ("noisy", "myopic", "skip", "equal")},
             "single, 30 % mistakes": (*SINGLE, "labels.teacher.mistake=0.3"),
-            "single, 30 % mistakes, early stop": (
-                *SINGLE, "labels.teacher.mistake=0.3", "reward.early_stop_epochs=20",
-            ),
         },
-        borrowed={"oracle": ("mujoco", "700")},
+        borrowed={"oracle": ("unseen-dev", "preferences")},
     ),
 }  # fmt: skip
 
@@ -191,6 +256,7 @@ def config_hash(config: RunConfig, *, only: str | None = None) -> str:
     shown = {"seed", "name", "runs_dir", "clips", "page", "quality"}
     plain = config.model_dump(mode="json", exclude_defaults=True, exclude=shown)
     plain.get("labels", {}).pop("instruction", None)
+    plain["defaults"] = DEFAULTS
     if only is not None:
         plain = {only: plain[only]}
     elif not config.preferences:  # nothing else of these sections reaches a control arm
