@@ -28,6 +28,7 @@ from benchmarks import (
     sampling,
     side_by_side,
     tables,
+    unseen,
 )
 from benchmarks.suites import CONTROL
 
@@ -43,6 +44,8 @@ tried: [aims.md](aims.md).
 """
 
 SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
+    ("unseen-dev", partial(unseen.section, "unseen-dev")),
+    ("unseen-test", partial(unseen.section, "unseen-test")),
     ("headline", tables.headline),
     ("side_by_side", side_by_side.section),
     ("mujoco", tables.mujoco),

@@ -1,0 +1,161 @@
+"""Defaults alone, on tasks that no config was tuned on: imitation and SB3 beside rlhp, and the tables of both.
+
+    python -m benchmarks.unseen --suite unseen-dev --jobs 2     # imitation's and SB3's rows; hours
+    python -m benchmarks.unseen --suite unseen-dev --task reach --seeds 1
+
+The rows of rlhp are made by `python -m benchmarks.learning --suite unseen-dev | unseen-test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks import intervals, rows, tables
+from benchmarks.imitation_peer import venv
+from benchmarks.intervals import Estimate, told
+from benchmarks.suites import CONTROL, SUITES
+
+PEERS = "unseen_peers"
+SYSTEMS = ("imitation", "sb3")
+SEEDS = 5
+AIMS = {"unseen-dev": (0.95, 0.85), "unseen-test": (0.85, 0.6)}
+"""Mean F over tasks, and F of the worst one."""
+FREEZE = "(the test suite has not run yet)"
+"""The commit at which the defaults were frozen, before any test task was run."""
+
+Row = dict[str, Any]
+
+
+def key(task: str, system: str, seed: int) -> Row:
+    """What makes a row of a peer the same measurement."""
+    return {"task": task, "system": system, "seed": seed}
+
+
+def measure(task: str, system: str, seed: int) -> str:
+    """Run one and add its row; what is to be told of it."""
+    answer = venv.call("unseen", "--task", task, "--system", system, "--seed", str(seed))
+    rows.append(PEERS, {**key(task, system, seed), **answer})
+    return f"{task} {system} {seed}: {answer['true_return']:.1f}"
+
+
+def section(suite: str) -> str:
+    """One suite's table: F, both arms, and the peers."""
+    found = tables.found(suite)
+    lines = [
+        f"## {SUITES[suite].title}", "",
+        f"    python -m benchmarks.learning --suite {suite} --jobs 2",
+        f"    python -m benchmarks.unseen --suite {suite} --jobs 2", "",
+        _words(suite), "",
+        "| task | env steps, labels | random | control arm | SB3's PPO | from preferences | imitation | F (95 %) |"
+        " fresh accuracy | alarms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    pairs: dict[str, tuple[list[float], list[float], float]] = {}
+    for task, arms in found.items():
+        if {"preferences", CONTROL} <= arms.keys():
+            chance = tables.by_chance(arms)
+            pairs[task] = tables.returns(arms["preferences"]), tables.returns(arms[CONTROL]), chance
+            lines.append(_line(task, arms["preferences"], *pairs[task]))
+    shown = [row for arms in found.values() for some in arms.values() for row in some]
+    return "\n".join([*lines, "", *_verdicts(suite, pairs), "", tables.made(shown)])
+
+
+def _words(suite: str) -> str:
+    frozen = f" Defaults were frozen at commit {FREEZE}." if suite == "unseen-test" else ""
+    return (
+        "Nothing is set but the environment, the budgets and the length of segments. Serial program; mean true return "
+        f"of {tables.EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and SB3's "
+        "PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and spaces flattened."
+        + frozen
+    )
+
+
+def _line(task: str, rows_: Sequence[Row], ours: list[float], control: list[float], chance: float) -> str:
+    share = intervals.recovered(ours, control, chance)
+    fresh = [row["fresh_accuracy"] for row in rows_ if row.get("fresh_accuracy") is not None]
+    alarms = [name for row in rows_ for name in row.get("alarms", [])]
+    told_alarms = ", ".join(f"{name} {alarms.count(name)}" for name in sorted(set(alarms))) or "-"
+    imitation, sb3 = (_peer(task, system) for system in SYSTEMS)
+    budget = f"{max(row['env_steps'] for row in rows_):,}, {max(row['labels'] for row in rows_)}"
+    return (
+        f"| {task} | {budget} | {chance:,.1f} | {_cell(control)} | {_cell(sb3)} | {_cell(ours)} | {_cell(imitation)} | "
+        f"**{told(share)}** | {sum(fresh) / max(1, len(fresh)):.2f} | {told_alarms} |"
+    )
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "not run"
+    return f"{told(intervals.mean(values), 1)}<br>{', '.join(f'{value:,.0f}' for value in values)}"
+
+
+def _peer(task: str, system: str) -> list[float]:
+    newest = {row["seed"]: row for row in rows.read(PEERS) if (row["task"], row["system"]) == (task, system)}
+    return [float(row["true_return"]) for _, row in sorted(newest.items())]
+
+
+def _verdicts(suite: str, pairs: dict[str, tuple[list[float], list[float], float]]) -> list[str]:
+    if not pairs:
+        return []
+    mean, worst = AIMS[suite]
+    whole = intervals.recovered_over_tasks(list(pairs.values()))
+    each = {task: intervals.recovered(*pair)[0] for task, pair in pairs.items()}
+    low = min(each, key=lambda task: each[task])
+    lines = [
+        f"- Mean F over {len(pairs)} tasks: {told(whole)} (aim: {mean:g}, {_met(whole[0] >= mean)}); lowest: {low}, "
+        f"{each[low]:.2f} (aim: {worst:g}, {_met(each[low] >= worst)})"
+    ]
+    for words, system, which in (("imitation, from preferences", "imitation", 0), ("SB3's PPO, control arm", "sb3", 1)):
+        told_of = {task: _beside(pair[which], _peer(task, system)) for task, pair in pairs.items()}
+        counts = [f"{sum(value == name for value in told_of.values())} {name}" for name in ("ahead", "even", "behind")]
+        behind = ", ".join(task for task, value in told_of.items() if value == "behind")
+        lines.append(f"- Beside {words}: {', '.join(counts)}" + (f" ({behind})" if behind else ""))
+    return lines
+
+
+def _beside(ours: list[float], theirs: list[float]) -> str:
+    """Even where the 95 % intervals of the means overlap."""
+    if not theirs:
+        return "not run"
+    mine, peers = _interval(ours), _interval(theirs)
+    if mine[1] > peers[2]:
+        return "ahead"
+    return "behind" if mine[2] < peers[1] else "even"
+
+
+def _interval(values: list[float]) -> Estimate:
+    return intervals.mean(values)
+
+
+def _met(reached: bool) -> str:
+    return "reached" if reached else "not reached"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=sorted(AIMS), required=True)
+    parser.add_argument("--task", action="append", help="default: all of the suite")
+    parser.add_argument("--system", choices=SYSTEMS, action="append", help="default: both")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    given = parser.parse_args()
+    wanted = [
+        (task, system, seed)
+        for seed in range(given.seeds)
+        for task in given.task or SUITES[given.suite].tasks
+        for system in given.system or SYSTEMS
+        if not rows.done(PEERS, key(task, system, seed))
+    ]
+    venv.ready()
+    print(f"{len(wanted)} runs are missing", flush=True)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for line in pool.map(lambda one: measure(*one), wanted):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
