@@ -16,7 +16,7 @@ MINUTES = 10
 
 def section() -> str:
     """Markdown for the page."""
-    found = tables.found("pixels")
+    found, note = tables.shown("pixels")
     lines = [
         f"## {SUITES['pixels'].title}", "", "    python -m benchmarks.learning --suite pixels", "",
         "Policy and reward see pictures alone, serial program. True return of the final policy, mean of "
@@ -45,5 +45,5 @@ def section() -> str:
                 fast = "met" if longest <= MINUTES else "missed"
                 verdicts.append(f"- {task}: {reached} of {len(shares)} seeds reach {TARGET:g} of the best: {met}")
                 verdicts.append(f"- {task}: every seed within {MINUTES} minutes: {fast}")
-    shown = [row for arms in found.values() for some in arms.values() for row in some]
-    return "\n".join([*lines, "", *verdicts, "", tables.made(shown)])
+    every = [row for arms in found.values() for some in arms.values() for row in some]
+    return "\n".join([*lines, "", *verdicts, "", note, "", tables.made(every)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import intervals
 from benchmarks.suites import CONTROL, SUITES
-from benchmarks.tables import Found, Row, by_chance, found, returns
+from benchmarks.tables import Found, Row, by_chance, returns, shown
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -23,7 +23,7 @@ GRID = 40
 
 def learning_curves(path: Path, suite: str = "mujoco") -> bool:
     """True return over env steps, one panel per task: mean over seeds, shaded from the lowest to the highest."""
-    tasks = found(suite)
+    tasks, _ = shown(suite)
     if not tasks:
         return False
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 3.2), squeeze=False)
@@ -40,7 +40,7 @@ def learning_curves(path: Path, suite: str = "mujoco") -> bool:
 
 def by_labels(path: Path) -> bool:
     """F over labels, a line per task and the mean."""
-    tasks = {task: arms for task, arms in found("mujoco").items() if CONTROL in arms}
+    tasks = {task: arms for task, arms in shown("mujoco")[0].items() if CONTROL in arms}
     counts = [arm for arm in SUITES["mujoco"].arms if arm != CONTROL]
     if not tasks:
         return False
@@ -65,7 +65,7 @@ def by_labels(path: Path) -> bool:
 
 def bars(suite: str, path: Path, *, perfect: str) -> bool:
     """One bar per arm and task: the share of what `perfect` gains over chance."""
-    tasks: Found = {task: arms for task, arms in found(suite).items() if perfect in arms}
+    tasks: Found = {task: arms for task, arms in shown(suite)[0].items() if perfect in arms}
     names = [arm for arm in SUITES[suite].arms if arm != CONTROL]
     if not tasks:
         return False

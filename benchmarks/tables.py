@@ -20,11 +20,32 @@ def found(suite: str) -> Found:
     """The rows of the present configs, the newest of each seed; what another suite measured is taken from there."""
     out: Found = {}
     for task in SUITES[suite].tasks:
-        for arm in SUITES[suite].arms:
+        for arm in (*SUITES[suite].arms, *SUITES[suite].borrowed):
             lender, lent = SUITES[suite].lender(task, arm) or (suite, arm)
             if some := _rows(lender, task, lent):
                 out.setdefault(task, {})[arm] = some
     return out
+
+
+def shown(suite: str) -> tuple[Found, str]:
+    """The rows of each task, and what to say of them: those of before the last change where that is all there is.
+
+    A task's rows are all of one kind, so that arms are never compared across a change of defaults.
+    """
+    tasks, aged = found(suite), []
+    for task in SUITES[suite].tasks:
+        present = tasks.get(task, {})
+        before = {}
+        for arm in SUITES[suite].arms:
+            lender, lent = SUITES[suite].lender(task, arm) or (suite, arm)
+            if some := _before(lender, task, lent):
+                before[arm] = some
+        if before and len(present) < 2 and len(before) > len(present):
+            tasks[task] = before
+            aged.append(task)
+    order = [task for task in SUITES[suite].tasks if task in tasks]
+    note = f"{', '.join(aged)}: measured with the settings of before the last change, and to be measured again."
+    return {task: tasks[task] for task in order}, note if aged else ""
 
 
 def _rows(suite: str, task: str, arm: str, *, config_sha256: str | None = None) -> list[Row]:
@@ -34,6 +55,14 @@ def _rows(suite: str, task: str, arm: str, *, config_sha256: str | None = None) 
         if (row["task"], row["arm"], row["config_sha256"]) == (task, arm, wanted):
             newest[row["seed"]] = row
     return [row for _, row in sorted(newest.items())]
+
+
+def _before(suite: str, task: str, arm: str) -> list[Row]:
+    """The rows of the settings before the present ones."""
+    present = Measurement(suite, task, arm, 0).key()["config_sha256"]
+    hashes = [row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)]
+    past = [each for each in hashes if each != present]
+    return _rows(suite, task, arm, config_sha256=past[-1]) if past else []
 
 
 def older(suite: str, task: str, arm: str) -> list[Row]:
@@ -61,10 +90,7 @@ def made(some: Sequence[Row]) -> str:
 
 def headline() -> str:
     """The distributed program beside its control arm."""
-    tasks = found("headline")
-    aged = [task for task in SUITES["headline"].tasks if set(tasks.get(task, {})) != set(SUITES["headline"].arms)]
-    for task in aged:
-        tasks[task] = {arm: some for arm in SUITES["headline"].arms if (some := older("headline", task, arm))}
+    tasks, note = shown("headline")
     lines = [
         "## Learning from preferences, distributed", "", "    python -m benchmarks.learning --suite headline", "",
         "`rlhp train CONFIG` as a user runs it: Ray actors, Redis, a teacher process. True return of the final policy, "
@@ -81,10 +107,8 @@ def headline() -> str:
             chance = by_chance(arms)
             share = intervals.recovered(returns(arms["preferences"]), returns(arms[CONTROL]), chance)
             verdicts.append(f"- {task}: F = {told(share)}; random policy {chance:.1f}")
-    if aged:
-        verdicts.append(f"\n{', '.join(aged)}: rows of an earlier config file; the present one is to be measured.")
-    shown = [row for arms in tasks.values() for some in arms.values() for row in some]
-    return "\n".join([*lines, "", *verdicts, "", made(shown)])
+    every = [row for arms in tasks.values() for some in arms.values() for row in some]
+    return "\n".join([*lines, "", *verdicts, "", note, "", made(every)])
 
 
 def _whole_line(task: str, arm: str, some: list[Row]) -> str:
@@ -103,7 +127,7 @@ def _mean_of(some: list[Row], name: str) -> str:
 
 def mujoco(suite: str = "mujoco") -> str:
     """F by labels and task."""
-    tasks = found(suite)
+    tasks, note = shown(suite)
     counts = [arm for arm in SUITES[suite].arms if arm != CONTROL]
     lines = [
         f"## {SUITES[suite].title}: F by labels", "", f"    python -m benchmarks.learning --suite {suite}", "",
@@ -132,7 +156,7 @@ def mujoco(suite: str = "mujoco") -> str:
     means = [told(intervals.recovered_over_tasks(pairs[count])) if pairs[count] else "-" for count in counts]
     lines.append(f"| **mean F over tasks** | | | 1 | {' | '.join(f'**{value}**' for value in means)} |")
     aims = "The mean is over tasks that have run. Aims: F(350) at least 0.8, F(700) at least 0.95, F(1400) at least 1."
-    return "\n".join([*lines, "", aims, "", made(rows.read(suite))])
+    return "\n".join([*lines, "", aims, "", note, "", made(rows.read(suite))])
 
 
 def _each(values: Sequence[float]) -> str:
@@ -153,7 +177,7 @@ SIGNS = {
 
 def ablations() -> str:
     """What each part of the method is worth."""
-    tasks = found("ablations")
+    tasks, note = shown("ablations")
     lines = [
         "## Ablations", "", "    python -m benchmarks.learning --suite ablations", "",
         "Christiano et al. 2017, section 3.3: the full method at 700 labels with one part taken away. F, and below it "
@@ -163,7 +187,7 @@ def ablations() -> str:
     for arm in SUITES["ablations"].arms:
         cells = [_f_cell(arms, arm) for arms in tasks.values()]
         lines.append(f"| {arm} | {' | '.join(cells)} | {SIGNS.get(arm, '')} |")
-    return "\n".join([*lines, "", made(rows.read("ablations"))])
+    return "\n".join([*lines, "", note, "", made(rows.read("ablations"))])
 
 
 def _f_cell(arms: dict[str, list[Row]], arm: str) -> str:
@@ -175,16 +199,16 @@ def _f_cell(arms: dict[str, list[Row]], arm: str) -> str:
 
 def teachers() -> str:
     """What faulty answers cost."""
-    tasks = found("teachers")
+    tasks, note = shown("teachers")
     lines = [
         "## Teachers", "", "    python -m benchmarks.learning --suite teachers", "",
         "B-Pref's teachers (Lee et al. 2021) and more mistakes: (R - R_random) / (R_oracle - R_random) with the same "
-        "labels, and below it the true return of every seed. `single` is one reward model without error rate or "
-        "disagreement, the plain way to fit; its ratio is to its own oracle.", "",
+        "labels, and below it the true return of every seed. `single` is one reward model and random pairs, the plain "
+        "way to fit; its ratio is to the oracle of the ensemble.", "",
         f"| teacher | {' | '.join(tasks)} |", "|---|" + "---|" * len(tasks),
     ]  # fmt: skip
     for arm in SUITES["teachers"].arms:
-        perfect = "single, oracle" if arm.startswith("single") else "oracle"
+        perfect = "oracle"
         cells = []
         for arms in tasks.values():
             if arm in arms and perfect in arms:
@@ -193,4 +217,4 @@ def teachers() -> str:
             else:
                 cells.append("not run")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", made(rows.read("teachers"))])
+    return "\n".join([*lines, "", note, "", made(rows.read("teachers"))])

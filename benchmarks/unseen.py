@@ -67,8 +67,9 @@ def _words(suite: str) -> str:
     frozen = f" Defaults were frozen at commit {FREEZE}." if suite == "unseen-test" else ""
     return (
         "Nothing is set but the environment, the budgets and the length of segments. Serial program; mean true return "
-        f"of {tables.EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and SB3's "
-        "PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and spaces flattened."
+        f"of {tables.EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and "
+        "SB3's PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and flat "
+        "spaces."
         + frozen
     )
 
