@@ -69,8 +69,7 @@ def _words(suite: str) -> str:
         "Nothing is set but the environment, the budgets and the length of segments. Serial program; mean true return "
         f"of {tables.EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and "
         "SB3's PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and flat "
-        "spaces."
-        + frozen
+        "spaces." + frozen
     )
 
 

@@ -84,6 +84,14 @@ class LabelsConfig(Section):
         description="What labelers are told to judge by, above the clips; its first sentence is the headline.",
     )
 
+    @property
+    def initial_queries(self) -> int:
+        """Queries asked before learning: at least one, where any share of a budget is to be asked then."""
+        if self.schedule == "offline":
+            return self.budget
+        least = 1 if self.budget and self.initial_share else 0
+        return max(least, round(self.budget * self.initial_share))
+
 
 class ClipsConfig(Section):
     """Videos of segments for people, and of the final policy."""

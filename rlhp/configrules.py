@@ -63,11 +63,10 @@ def conflicts(config: RunConfig) -> list[str]:
         )
     problems += _address_conflicts(config.redis)
     labels = config.labels
-    initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
-    if config.preferences and labels.budget > 0 and initial == 0 and labels.reuse is None:
+    if config.preferences and labels.budget > 0 and labels.initial_queries == 0 and labels.reuse is None:
         problems.append(
-            f"labels.initial_share={labels.initial_share} of labels.budget={labels.budget} is not one query, so "
-            "reward version 1 could never be fitted; raise either"
+            f"labels.initial_share={labels.initial_share} asks nothing before learning, so reward version 1 could "
+            "never be fitted; raise it"
         )
     return problems
 

@@ -200,7 +200,7 @@ def reward_diagnostics(group: Group) -> Figure | None:
         if len(panel.metrics) > 1:
             axes.legend()
     for axes in grid[len(panels) :]:
-        axes.set_axis_off()
+        axes.remove()
     seeds = len(group.runs)
     figure.suptitle(f"Reward model: {group.label} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=12)
     return figure

@@ -6,7 +6,6 @@ finished, running and crashed runs alike.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,8 +178,7 @@ def _warm_up(facts: Facts, *, asked: int, answered: int) -> str:
     if asked == 0 or (target is not None and pool < target):
         goal = "" if target is None else f" of {target:.0f}"
         return f"Warm-up: a random policy collects segments of {length} steps, {pool:.0f}{goal} so far; {asked} asked."
-    share = 1.0 if labels.schedule == "offline" else labels.initial_share
-    initial = math.ceil(labels.budget * share)
+    initial = labels.initial_queries
     return f"Warm-up: learning starts after the first {initial} answers; {asked} asked, {answered} answered."
 
 

@@ -81,8 +81,8 @@ def test_a_segment_longer_than_any_episode(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_leaves_nothing_for_version_1(tmp_path: Path) -> None:
-    line = refused(tmp_path, "labels.budget=2", "labels.initial_share=0.1")
-    assert "labels.initial_share=0.1 of labels.budget=2 is not one query, so reward version 1 could never" in line
+    line = refused(tmp_path, "labels.budget=2", "labels.initial_share=0")
+    assert "labels.initial_share=0.0 asks nothing before learning, so reward version 1 could never" in line
 
 
 def test_a_teacher_that_cannot_be_imported(tmp_path: Path) -> None:

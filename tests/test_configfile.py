@@ -138,11 +138,11 @@ def test_every_problem_is_told_at_once_with_its_place_and_the_way_out(tmp_path: 
     assert refusal(file, "reward.dropout=1", "tensorboard=maybe") == [
         "learner.num_epochs: must be a whole number >= 1, got true (a.yaml line 6); the default is 10",
         "labels.source: must be one of 'none', 'oracle' or 'human', got 'orcale' (a.yaml line 7); did you mean oracle?",
-        "query: must be a group of keys, got 5 (a.yaml line 9); its keys are segment_length, pool, selection, "
-        "candidate_factor, max_open, lease_seconds",
+        "query: must be a group of keys, got 5 (a.yaml line 9); its keys are segment_length, pool, newest, "
+        "selection, random_share, candidate_factor, max_open, lease_seconds",
         "reward.dropout: must be less than 1, got 1 (--set reward.dropout); the default is 0.0",
-        "reward.lr: must be a finite number, got nan (a.yaml line 8); the default is 0.0003",
-        "learner.lr: must be greater than 0, got -1 (a.yaml line 3); the default is 0.0003",
+        "reward.lr: must be a finite number, got nan (a.yaml line 8); the default is 0.003",
+        "learner.lr: must be greater than 0, got -1 (a.yaml line 3); the default is 0.001",
         "learner.hidden[1]: must be a whole number, got 'x' (a.yaml line 4); the default is [64, 64]",
         "tensorboard: must be true or false, got 'maybe' (--set tensorboard); the default is true",
         "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "

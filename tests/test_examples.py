@@ -64,7 +64,9 @@ def test_all_examples_train_together_and_no_env_reward_leaves_the_env_runner(tmp
     newest = RewardStore(rundir.path / "reward").newest()
     assert newest is not None
     assert newest.architecture.module == "examples.reward:Polynomial"
-    assert {row.strategy for row in dataset.events()} == {"examples.selection:CloseCalls"}
+    assert {row.strategy for row in dataset.events()} == {"examples.selection:CloseCalls", "random"}, (
+        "a quarter is random"
+    )
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -25,7 +25,17 @@ ROW: dict[str, Any] = {
     "queue/leased": 1,
     "queue/oldest_age_seconds": 75.0,
     "reward/version": 9,
-    "reward/heldout_accuracy": 0.8421,
+    "reward/fresh_accuracy": 0.8421,
+    "reward/fresh_accuracy_low": 0.726,
+    "reward/fresh_accuracy_high": 0.914,
+    "reward/fresh_answers": 57,
+    "labels/recent": 60,
+    "labels/recent_ties": 3,
+    "reward/wait_seconds": 1.0,
+    "time/sample_seconds": 2.0,
+    "time/learn_seconds": 1.0,
+    "alarms": 1,
+    "alarms/names": "novel",
     "env_runners/episode_return_mean": 1234.5,
     "predicted_return_mean": -3.25,
 }
@@ -58,8 +68,9 @@ def test_without_a_terminal_there_is_a_line_every_five_seconds(tmp_path: Path) -
 def test_a_line_has_all_there_is_to_know() -> None:
     assert line(ROW, total_env_steps=300_000) == (
         "100,000/300,000 steps | 2,000/s | learning | labels: 290 answered, 300 asked of 700, 12.5/min | "
-        "queue: 9 waiting, 1 leased, oldest 1 min | reward: version 9, held-out accuracy 0.84 | "
-        "true return 1,234 | predicted -3.2 | 2 min left"
+        "queue: 9 waiting, 1 leased, oldest 1 min | reward: version 9 | "
+        "fresh accuracy: 0.84 (0.73 to 0.91, 57 answers); 3 ties in 60 | waits for the reward 25% of the time | "
+        "ALARMS: novel | true return 1,234 | predicted -3.2 | 2 min left"
     )
 
 

@@ -100,9 +100,9 @@ def test_warm_up_collects_then_waits(rundir: RunDir) -> None:
         "Warm-up: a random policy collects segments of 30 steps, 120 of 350 so far; 0 asked."
     ]
     row["segments/pool"] = 350
-    sentences = explain(facts(rundir, row=row, queue=stats(asked=175, answered=50, pending=125)))
-    assert sentences[1] == "Warm-up: learning starts after the first 175 answers; 175 asked, 50 answered."
-    assert sentences[2].startswith("Waiting for labels: 125 queries open")
+    sentences = explain(facts(rundir, row=row, queue=stats(asked=70, answered=50, pending=20)))
+    assert sentences[1] == "Warm-up: learning starts after the first 70 answers; 70 asked, 50 answered."
+    assert sentences[2].startswith("Waiting for labels: 20 queries open")
 
 
 def test_a_process_that_is_gone(rundir: RunDir) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from rlhp.config import RunConfig
+from rlhp.config import LearnerConfig, RunConfig
 from rlhp.learn.ppo import PreferencePPOConfig
 from rlhp.rollout.context import RunnerContext
 from rlhp.rollout.normalize import RunningMoments
@@ -85,9 +85,6 @@ def algorithm_config(
     at_first = rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
     runners = max(1, at_first)
     rows = -(-learner.train_batch_size // (runners * rollout.num_envs_per_env_runner))
-    lr: Any = learner.lr
-    if learner.lr_final is not None:
-        lr = [[0, learner.lr], [learner.total_env_steps, learner.lr_final]]
     algorithm = PreferencePPOConfig()
     algorithm.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     algorithm.environment(ENV_NAME, observation_space=spaces.obs.flat_space(), action_space=action_space)
@@ -101,23 +98,7 @@ def algorithm_config(
         sample_timeout_s=600,
         env_to_module_connector=_moments_connector,
     )
-    algorithm.training(
-        lr=lr,
-        gamma=learner.gamma,
-        lambda_=learner.gae_lambda,
-        train_batch_size_per_learner=-(-learner.train_batch_size // max(1, learner.num_learners)),
-        minibatch_size=learner.minibatch_size,
-        num_epochs=learner.num_epochs,
-        clip_param=learner.clip,
-        vf_clip_param=float("inf") if learner.vf_clip is None else learner.vf_clip,
-        vf_loss_coeff=learner.vf_coeff,
-        entropy_coeff=learner.entropy_coeff,
-        use_kl_loss=learner.kl_coeff > 0,
-        kl_coeff=learner.kl_coeff,
-        kl_target=learner.kl_target,
-        grad_clip=learner.grad_clip,
-        grad_clip_by="global_norm",
-    )
+    _ppo(algorithm, learner)
     context = RunnerContext.of(config, spaces, resumed=resumed)
     algorithm.rl_module(
         model_config=DefaultModelConfig(
@@ -146,6 +127,30 @@ def algorithm_config(
     algorithm.rlhp = context
     _pass_through(algorithm, learner.rllib)
     return algorithm
+
+
+def _ppo(algorithm: PreferencePPOConfig, learner: LearnerConfig) -> None:
+    """How PPO learns from a batch."""
+    lr: Any = learner.lr
+    if learner.lr_final is not None:
+        lr = [[0, learner.lr], [learner.total_env_steps, learner.lr_final]]
+    algorithm.training(
+        lr=lr,
+        gamma=learner.gamma,
+        lambda_=learner.gae_lambda,
+        train_batch_size_per_learner=-(-learner.train_batch_size // max(1, learner.num_learners)),
+        minibatch_size=learner.minibatch_size,
+        num_epochs=learner.num_epochs,
+        clip_param=learner.clip,
+        vf_clip_param=float("inf") if learner.vf_clip is None else learner.vf_clip,
+        vf_loss_coeff=learner.vf_coeff,
+        entropy_coeff=learner.entropy_coeff,
+        use_kl_loss=learner.kl_coeff > 0,
+        kl_coeff=learner.kl_coeff,
+        kl_target=learner.kl_target,
+        grad_clip=learner.grad_clip,
+        grad_clip_by="global_norm",
+    )
 
 
 def check_actions(env_id: str, action: ActionSpec) -> None:

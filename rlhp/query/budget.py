@@ -31,9 +31,7 @@ class LabelBudget:
     @property
     def initial(self) -> int:
         """N0, asked about the random policy."""
-        if self.labels.schedule == "offline":
-            return self.labels.budget
-        return round(self.labels.budget * self.labels.initial_share)
+        return self.labels.initial_queries
 
     def allowed(self, steps: int) -> int:
         """floor(N(T)), never more than the budget, however fast the labelers are."""

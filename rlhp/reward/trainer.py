@@ -155,8 +155,7 @@ class RewardTrainer:
         labels = self._config.labels
         if labels.budget == 0 and not self._reused:
             return True
-        initial = labels.budget if labels.schedule == "offline" else round(labels.budget * labels.initial_share)
-        enough = self._answered >= min(initial, labels.budget) or self._reused > 0
+        enough = self._answered >= labels.initial_queries or self._reused > 0
         return enough and self._fitter.trainable
 
     def _owed(self, env_steps: int) -> int:

@@ -22,7 +22,14 @@ LABELER, PAGE = "ann", "ann-page"
 def config(**changes: Any) -> RunConfig:
     """Fifty labels, ten of them before learning, over a thousand env steps."""
     labels = {"budget": 50, "initial_share": 0.2, "teacher": {}} | changes.pop("labels", {})
-    query = {"segment_length": K, "pool": 40, "max_open": 1000, "selection": "random"} | changes.pop("query", {})
+    query = {
+        "segment_length": K,
+        "pool": 40,
+        "max_open": 1000,
+        "selection": "random",
+        "random_share": 0.0,
+        "newest": 40,
+    } | changes.pop("query", {})
     return small(labels=labels, query=query, learner={"total_env_steps": STEPS}, **changes)
 
 

@@ -17,7 +17,7 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def budget(steps: int = 5_000_000, **labels: Any) -> LabelBudget:
-    return LabelBudget(LabelsConfig.model_validate({"budget": 700, **labels}), steps)
+    return LabelBudget(LabelsConfig.model_validate({"budget": 700, "initial_share": 0.25, **labels}), steps)
 
 
 def asked_at(limit: LabelBudget, shares: tuple[float, ...] = SHARES) -> list[int]:
@@ -62,6 +62,7 @@ def test_every_schedule_is_the_floor_of_its_closed_form(steps: int) -> None:
         "constant": 175 + 525 * share,
         "exponential": 700 * (0.25 + 0.75 * (1 - 0.01**share)) if share < 1 else 700,
         "offline": 700,
+        "adaptive": 175 + 525 * math.log(1 + share * 5e6 / 2e6) / math.log(1 + 5e6 / 2e6),
     }
     assert set(closed) == set(SCHEDULES)
     for schedule, labels in closed.items():
