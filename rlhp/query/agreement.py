@@ -55,5 +55,7 @@ class Agreement:
         sums = predicted.reshape(len(predicted), -1)  # [M, C, 2] -> first, second, first, second: as they were chosen
         spread = sums.std(1, keepdims=True)
         mean = (sums / np.where(spread > 0, spread, 1.0)).mean(0)  # members have scales of their own
-        if true.std() > 0 and mean.std() > 0:
-            self.correlation = float(np.corrcoef(true, mean)[0, 1])
+        with np.errstate(invalid="ignore", divide="ignore"):  # a reward that is almost the same everywhere
+            found = float(np.corrcoef(true, mean)[0, 1])
+        if np.isfinite(found):
+            self.correlation = found

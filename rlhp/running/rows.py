@@ -97,8 +97,11 @@ def returns_row(episodes: Sequence[Episode]) -> dict[str, Any]:
     if priced.any():
         true, predicted = true[priced], predicted[priced]
         row["predicted_return_mean"] = float(predicted.mean())
-        if len(true) > 2 and true.std() > 0 and predicted.std() > 0:
-            row["return_correlation"] = float(np.corrcoef(true, predicted)[0, 1])
+        if len(true) > 2:
+            with np.errstate(invalid="ignore", divide="ignore"):  # returns that are almost all the same
+                found = float(np.corrcoef(true, predicted)[0, 1])
+            if np.isfinite(found):
+                row["return_correlation"] = found
     return row
 
 

@@ -21,6 +21,14 @@ def test_what_was_asked_about_is_about_one_away_and_what_is_far_is_far() -> None
     assert far is not None
     assert 0.7 < near < 1.4
     assert far > 5
+    assert novelty(drawn(100, seed=1), torch.cat([asked, asked])) == near, "a segment that was in two queries counts once"
+
+
+def test_a_little_way_from_a_line_that_was_asked_about_densely_is_not_far() -> None:
+    line = torch.linspace(0, 1, 500)[:, None]
+    found = novelty(torch.full((10, 1), 1.2), line)
+    assert found is not None
+    assert found < 1
 
 
 def test_too_little_to_compare_gives_nothing() -> None:
