@@ -8,6 +8,8 @@ Shapes: B newest observations, N observations in answered segments, O observatio
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,4 +34,4 @@ def novelty(newest_BO: Tensor, asked_NO: Tensor) -> float | None:
     among_NN.fill_diagonal_(torch.inf)
     spacing = float(among_NN.min(1).values.median())
     away = float(torch.cdist(newest_BO, asked_NO).min(1).values.median())
-    return away / max(spacing, CLOSE * asked_NO.shape[1] ** 0.5)
+    return away / max(spacing, CLOSE * math.sqrt(asked_NO.shape[1]))

@@ -25,7 +25,8 @@ def test_our_keys_arrive_under_rllibs_names() -> None:
     settings = built(
         small(
             learner={
-                "lr": 2e-3, "lr_final": None, "gamma": 0.9, "gae_lambda": 0.8, "clip": 0.1, "vf_clip": 5.0, "vf_coeff": 0.25,
+                "lr": 2e-3, "lr_final": None, "gamma": 0.9, "gae_lambda": 0.8, "clip": 0.1, "vf_clip": 5.0,
+                "vf_coeff": 0.25,
                 "entropy_coeff": 0.01, "kl_coeff": 0.3, "kl_target": 0.02, "grad_clip": 1.5, "log_std_init": -0.5,
             }
         )

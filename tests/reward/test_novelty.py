@@ -21,7 +21,9 @@ def test_what_was_asked_about_is_about_one_away_and_what_is_far_is_far() -> None
     assert far is not None
     assert 0.7 < near < 1.4
     assert far > 5
-    assert novelty(drawn(100, seed=1), torch.cat([asked, asked])) == near, "a segment that was in two queries counts once"
+    assert novelty(drawn(100, seed=1), torch.cat([asked, asked])) == near, (
+        "a segment that was in two queries counts once"
+    )
 
 
 def test_a_little_way_from_a_line_that_was_asked_about_densely_is_not_far() -> None:

@@ -1,0 +1,46 @@
+"""What the suites of unseen tasks set, and that the paper's numbers are those of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suites import CONFIGS, PAPER, SUITES
+from rlhp import configfile
+
+SAID = {"env.id", "env.hide_termination", "env.max_episode_steps", "env.termination_penalty", "labels.budget",
+        "labels.instruction", "query.segment_length", "learner.total_env_steps"}  # fmt: skip
+OF_A_BENCH = {"name", "seed", "runs_dir", "evaluation.episodes", "checkpoint.every_env_steps", "tensorboard",
+              "clips.policy_seconds", "labels.source"}  # fmt: skip
+
+
+@pytest.mark.parametrize("suite", ["unseen-dev", "unseen-test", "unseen-flat", "pacing"])
+def test_unseen_tasks_set_nothing_but_what_their_table_says(suite: str) -> None:
+    default = configfile.flat(configfile.parse({"env": {"id": "E"}}))
+    for measurement in SUITES[suite].measurements(suite):
+        given = configfile.flat(measurement.config())
+        changed = {key for key, value in given.items() if default.get(key) != value}
+        assert changed <= SAID | OF_A_BENCH, measurement.name
+
+
+def test_the_papers_numbers_are_those_of_its_file() -> None:
+    from_file = configfile.load(CONFIGS / "paper.yaml", sets=["env.id=E"])
+    assert configfile.parse({"env": {"id": "E"}}, sets=PAPER) == from_file.model_copy(update={"name": None})
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_a_key_that_a_task_overrides_has_its_reason_beside_it(path: Path) -> None:
+    """For the learner and the reward of tasks without pictures; Atari's and MovingDot's are the paper's."""
+    text = path.read_text(encoding="utf-8")
+    parents = ("atari", "enduro", "paper", "pong")
+    if path.stem == "paper" or any(f"extends: {parent}.yaml" in text for parent in parents):
+        pytest.skip("the paper's numbers, or a game's")
+    lines = text.splitlines()
+    section = ""
+    for number, line in enumerate(lines):
+        if line and not line.startswith((" ", "#")):
+            section = line.partition(":")[0]
+        key = line.strip().partition(":")[0]
+        if section in ("learner", "reward") and line.startswith("  ") and not line.strip().startswith("#"):
+            assert key == "total_env_steps" or lines[number - 1].strip().startswith("#"), f"{section}.{key}"
