@@ -23,9 +23,9 @@ def novelty(newest_BO: Tensor, asked_NO: Tensor) -> float | None:
     """Median distance of the newest to the nearest that was asked about, in units of that among those asked about.
 
     About 1 where the policy does what was asked about, 2 where it is twice as far from it as asked segments are from
-    each other; distances between those count as `CLOSE` at least, or the least move would be novel where few coordinates
-    were asked about densely. None with too little to compare. Both in standardized coordinates, one observation per
-    segment, of which some may be the same.
+    each other. Those distances count as `CLOSE` at least, or the least move would be novel where few coordinates were
+    asked about densely. None with too little to compare. Both in standardized coordinates, one observation per segment,
+    of which some may be the same.
     """
     asked_NO = torch.unique(asked_NO, dim=0)
     if len(asked_NO) < FEWEST or len(newest_BO) == 0:
