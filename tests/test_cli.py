@@ -68,7 +68,7 @@ def test_every_problem_of_a_configuration_is_a_line_on_stderr(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "error: learner.lr: must be greater than 0, got -1 (--set learner.lr); the default is 0.0003",
+        "error: learner.lr: must be greater than 0, got -1 (--set learner.lr); the default is 0.001",
         "error: fragment_length: unknown key, got 25 (a.yaml line 2); here it is called query.segment_length",
     ]
 

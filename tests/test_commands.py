@@ -20,6 +20,7 @@ from rlhp.rundir import RunDir
 from tests.small_runs import SMALL
 
 ROOT = Path(__file__).parent.parent
+TINY = ("--set", "learner.total_env_steps=180", "--set", "labels.initial_share=0.25")
 RAW: dict[str, Any] = {**SMALL["learner"], "normalize_obs": False, "total_env_steps": 120}
 
 
@@ -41,7 +42,7 @@ def trained(file: Path, *arguments: str) -> tuple[int, list[str]]:
 def tiny(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[RunDir, list[str]]:
     """A run named `tiny`, and what was printed about it."""
     folder = tmp_path_factory.mktemp("commands")
-    code, lines = trained(config_file(folder), "--name", "tiny", "--set", "learner.total_env_steps=180")
+    code, lines = trained(config_file(folder), "--name", "tiny", *TINY)
     assert code == 0
     return RunDir.open(folder / "runs" / "tiny"), lines
 

@@ -154,7 +154,7 @@ def test_before_any_transition_the_preferences_give_the_inputs_their_scale() -> 
 
 
 def test_the_loss_ratio_is_in_the_band_or_the_penalty_moves_towards_it() -> None:
-    made = fitter(data=30)
+    made = fitter(data=30, l2=1e-4, l2_adaptive=True)
     made.pretrain(150)
     penalty = made._penalty
     grows, shrinks = penalty.ratio > 1.5, penalty.ratio < 1.1

@@ -212,7 +212,9 @@ def test_a_bright_side_is_learned_from_preferences() -> None:
 def test_a_step_in_pieces_is_the_step_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def states(per_piece: int) -> dict[str, Tensor]:
         monkeypatch.setattr(module, "PICTURE_PREFERENCES_PER_PIECE", per_piece)
-        made = Fitter(config(members=3, hidden=(8,), batch_size=8, use_action=False), spaces=spaces(24), seed=0)
+        # With an error rate no pair is so sure that its gradient is rounding, of which Adam makes whole steps.
+        settings = config(members=3, hidden=(8,), batch_size=8, use_action=False, error_rate=0.1)
+        made = Fitter(settings, spaces=spaces(24), seed=0)
         made.add(preferences(12, size=24))
         made.train(8 * 5)
         network: dict[str, Tensor] = made.state_dict()["network"]

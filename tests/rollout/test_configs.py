@@ -12,7 +12,7 @@ from rlhp.rollout.envs import probe, variable_length_warning
 from rlhp.rollout.tasks import TASKS, known_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED = {"mujoco.yaml", "atari.yaml"}
+SHARED = {"mujoco.yaml", "atari.yaml", "paper.yaml"}
 TASK_FILES = {
     "ant": "Ant",
     "halfcheetah": "HalfCheetah",

@@ -185,17 +185,18 @@ def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> 
     assert own == pytest.approx(own[0], rel=1e-4), "by its own, the first time"
     scale = second[0].get_rewards() / -np.linalg.norm(second[0].get_observations(slice(1, None))[:, :2], axis=1)
     assert scale == pytest.approx(scale[0], rel=1e-4)
-    assert scale[0] == pytest.approx(1 / runner._moments.known["reward"].std()[0], rel=1e-4)
+    std = config.reward.target_std / runner._moments.known["reward"].std()[0]
+    assert scale[0] == pytest.approx(std, rel=1e-4), "as predicted rewards are"
     assert source.obs == []
     assert basket.segments == []
 
 
 def test_the_control_reward_is_centred_where_no_episode_can_end_early() -> None:
-    for hide, mean in ((False, -1.0), (True, 0.0)):
+    for hide, mean in ((False, -0.1), (True, 0.0)):
         config = small(env={**DRIFT, "hide_termination": hide}, labels={"source": "none"}, learner=RAW)
         runner, _, _ = env_runner(config)
         rewards = np.concatenate([each.get_rewards() for each in runner.sample(num_timesteps=60, explore=True)])
-        assert rewards.std() == pytest.approx(1, rel=1e-4)
+        assert rewards.std() == pytest.approx(0.1, rel=1e-4)
         assert rewards.mean() < mean if mean else rewards.mean() == pytest.approx(0, abs=1e-5)
 
 
