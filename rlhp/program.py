@@ -52,7 +52,7 @@ from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.learn.settings import algorithm_config
 from rlhp.live import LiveTable
-from rlhp.metrics import MetricsWriter
+from rlhp.metrics import MetricsWriter, read_metrics
 from rlhp.query.actor import QueryActor
 from rlhp.query.queue import QueryQueue
 from rlhp.reward.client import NAMESPACE
@@ -139,6 +139,9 @@ def train(
         loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films, watching.look, exact)
         if resume and not loop.restore():
             display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
+        if alarms is not None:
+            with suppress(ValueError):  # a damaged row is said where it is read for its own sake
+                alarms.recall(read_metrics(rundir.metrics_file))
         loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
         if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
             loop.pace = Pace(config, services, stop, say=display.message)

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
     "name": "small",
     "env": {"id": "tests.environments:Drift", "max_episode_steps": LENGTH},
     "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 3, "segments_per_fragment": 1000},
-    "labels": {"budget": 20, "teacher": {"name": "tests.environments:ByObservation"}},
+    "labels": {"budget": 20, "initial_share": 0.25, "teacher": {"name": "tests.environments:ByObservation"}},
     "query": {"segment_length": 5, "pool": 100},
     "reward": {
         "members": 2, "hidden": [8], "pretrain_epochs": 2, "batch_size": 8, "reservoir": 200,

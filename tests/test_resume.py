@@ -102,7 +102,7 @@ def test_a_killed_serial_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def longer(tmp_path: Path, **changes: Any) -> tuple[RunDir, RunDir]:
     """A run of 360 env steps without a learning-rate schedule, and one of 180 that is resumed to 360."""
     whole, half = (
-        small(runs_dir=str(tmp_path / name), learner={"total_env_steps": steps}, **changes)
+        small(runs_dir=str(tmp_path / name), learner={"total_env_steps": steps, "lr_final": None}, **changes)
         for name, steps in (("whole", 360), ("half", 180))
     )
     first, _ = run(whole)

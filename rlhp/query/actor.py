@@ -281,7 +281,8 @@ class QueryActor:
             self._episodes.extend((float(true), int(length)) for true, length in state["episodes"])
             self._offered, self._duplicates = state["offered"], state["duplicates"]
             self._agreement.set_state(state["agreement"])
-            self._schedule.set_state(state["schedule"])
+            if "schedule" in state:  # which runs of before have not, and need none
+                self._schedule.set_state(state["schedule"])
 
     def status(self) -> dict[str, Any]:
         """Numbers for metrics and `rlhp status`."""

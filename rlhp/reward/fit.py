@@ -80,7 +80,7 @@ class Fitter:
         self._examples = self._no_examples()
         self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)
         self._updates = 0
-        self._added = 0  # updates before the newest preferences
+        self._added, self._seen = 0, 0  # updates before the newest preferences, and how many there were then
         self._assessed = 0  # updates before the last report
         self._unused = 0.0  # label uses that fill no minibatch yet
         self._scaled = False  # whether the inputs have been given a scale
@@ -109,8 +109,8 @@ class Fitter:
         count that much from now on, more than 0 and less than the 1 of all others.
         """
         new = self._examples.add(preferences, doubts=doubts)
-        if new:
-            self._added = self._updates
+        if self.size > self._seen:  # a restarted fitter is given again what it had
+            self._added, self._seen = self._updates, self.size
         return new
 
     def observe(self, obs: Array, actions: Array) -> None:
@@ -123,6 +123,7 @@ class Fitter:
         Those added again find themselves in the same bags.
         """
         self._examples = self._no_examples()
+        self._seen = 0
 
     def train(self, uses: float) -> FitReport:
         """Feed every member `uses` more preferences; what fills no minibatch is carried over to the next call.
@@ -261,6 +262,7 @@ class Fitter:
             "draws": self._draws.bit_generator.state,
             "updates": self._updates,
             "added": self._added,
+            "seen": self._seen,
             "unused": self._unused,
             "scaled": self._scaled,
             "correlation": self._correlation,
@@ -268,8 +270,12 @@ class Fitter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; ValueError if it comes from other networks."""
+        """The inverse of `state_dict`; ValueError if it comes from other networks, or from rlhp before 'side'."""
         try:
+            if missing := self.state_dict().keys() - state.keys():
+                raise ValueError(f"an earlier rlhp saved no {sorted(missing)[0]!r}")
+            if state["side"] >= len(self._architecture.sides):
+                raise ValueError("it has ensembles with and without actions")
             self._network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         except (RuntimeError, ValueError) as error:
@@ -283,7 +289,7 @@ class Fitter:
         self._draws.bit_generator.state = state["draws"]
         self._updates, self._unused = state["updates"], state["unused"]
         self._scaled, self._correlation = state["scaled"], state["correlation"]
-        self._side, self._added = state["side"], state["added"]
+        self._side, self._added, self._seen = state["side"], state["added"], state["seen"]
 
     def _take(self, steps: int) -> None:
         if steps and not self.trainable:

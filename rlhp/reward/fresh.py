@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhp.reward.events import EventRow
+from rlhp.reward.live import is_reused
 from rlhp.reward.suspicion import wilson
 from rlhp.types import Answer
 
@@ -51,11 +52,11 @@ class FreshAccuracy:
 
 
 def predicted(rows: Iterable[EventRow]) -> list[EventRow]:
-    """Of standing answers those that a reward version had predicted, in their order.
+    """Of standing answers those that a reward version of this run had predicted, in their order.
 
     Where some pairs were drawn at random among chosen ones, the random ones alone.
     """
-    known = [row for row in rows if row.purpose == "train" and row.predicted_first is not None]
+    known = [row for row in rows if row.purpose == "train" and row.predicted_first is not None and not is_reused(row)]
     drawn = [row for row in known if row.strategy == "random"]
     return drawn or known
 

@@ -35,6 +35,11 @@ def live(rows: Iterable[EventRow], *, purpose: Purpose | None = "train", extra: 
     return [row for row in best.values() if row is not None]
 
 
+def is_reused(row: EventRow) -> bool:
+    """Whether another run was given this answer."""
+    return (row.note or "").startswith(REUSED)
+
+
 def is_corrected(row: EventRow) -> bool:
     """Whether an admin put this answer in the place of the labeler's own."""
     try:
@@ -58,7 +63,7 @@ def count(rows: Iterable[EventRow]) -> dict[str, int]:
         "ties": answers[Answer.TIE],
         "incomparable": answers[Answer.INCOMPARABLE],
         "late": sum(row.how == "late" for row in standing),
-        "reused": sum((row.note or "").startswith(REUSED) for row in standing),
+        "reused": sum(is_reused(row) for row in standing),
         "extra": sum(row.event == "answer" and row.how == "extra" for row in rows),
         "retracted": events["retract"],
         "skips": events["skip"],

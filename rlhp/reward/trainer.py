@@ -3,9 +3,10 @@
     answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalise -> publish version v+1
 
 It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2): fitting is paid by env
-steps (`reward.label_uses_per_step`), never waits for a person and never holds a rollout up. Killed, it
-comes back with its last version's optimiser and bookkeeping, rereads the dataset, and rereads every answer
-it had not acknowledged.
+steps (`reward.label_uses_per_step`) and never waits for a person; the learner waits for it where it is too far
+behind (`rlhp.running.pace`). Where the answers are explained a version is the one before at the newest scale. Killed,
+it comes back with its last version's optimiser and bookkeeping, rereads the dataset, and rereads every answer it had
+not acknowledged.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.fit import Fitter
 from rlhp.reward.fresh import NEWEST, by_age, fresh_accuracy, predicted
+from rlhp.reward.live import is_reused
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
 from rlhp.reward.store import RewardStore
@@ -116,6 +118,7 @@ class RewardTrainer:
             self._uses, self._first_steps = state["uses"], state["first_steps"]
             self._published_steps, self._updates_since = state["published_steps"], state.get("updates_since", 0)
             self._report = FitReport(**state["report"]) if state.get("report") else None
+            self._novelty = state.get("novelty")
             log.info("reward trainer goes on from version %d", self._version)
         self._take_in()
         if newest is not None:
@@ -141,7 +144,7 @@ class RewardTrainer:
             return True
         trained = self._fit(env_steps)
         due = env_steps - self._published_steps >= self._config.reward.publish_every_steps
-        if due and self._updates_since:
+        if due and (self._updates_since or self._fitter.explained):
             self._observe()
             self._release(env_steps)
             return True
@@ -216,6 +219,7 @@ class RewardTrainer:
             "published_steps": self._published_steps,
             "updates_since": self._updates_since,
             "report": None if self._report is None else asdict(self._report),
+            "novelty": self._novelty,
         }
         torch.save(state, buffer)
         return buffer.getvalue()
@@ -287,7 +291,8 @@ class RewardTrainer:
 
 
 def fresh_numbers(live: Sequence[EventRow], dataset: PreferenceDataset) -> dict[str, float | int | None]:
-    """The newest settled answers, and what had been predicted of them, by metric name."""
+    """The newest settled answers of this run, and what had been predicted of them, by metric name."""
+    live = [row for row in live if not is_reused(row)]
     recent = fresh_accuracy(live[-NEWEST:])
     numbers: dict[str, float | int | None] = {
         "labels/recent": recent.decisive + recent.ties + recent.incomparable,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import repeat
 
 from rlhp.reward.events import EventRow
-from rlhp.reward.live import REUSED
+from rlhp.reward.live import is_reused
 from rlhp.types import Answer
 
 
@@ -67,4 +67,4 @@ def majority(answers: Iterable[Answer | None], *, each: Iterable[float] = repeat
 
 def answered(rows: Iterable[EventRow]) -> int:
     """Queries of this run's own that settled rows answer: what was copied from another run cost no budget."""
-    return sum(not (row.note or "").startswith(REUSED) for row in rows)
+    return sum(not is_reused(row) for row in rows)

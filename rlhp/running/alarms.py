@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,6 +49,11 @@ class Alarms:
         self._best_low = 0.0  # end of the best interval of fresh accuracy so far
         self.active: dict[str, str] = {}
         """Name -> what is wrong, and what to do."""
+
+    def recall(self, rows: Iterable[Row]) -> None:
+        """Take in the rows of before, which a resumed run goes on from; what they raised was said then."""
+        for row in rows:
+            self.look(row)
 
     def look(self, row: Row) -> dict[str, str]:
         """The alarms that this row raised, which were not active before."""

@@ -39,19 +39,24 @@ class Lag:
         lag = 0.0
         if (fitted := status.get("reward/fitted_steps")) is not None:
             lag = max(lag, env_steps - fitted)
-        if self._teachers and (answered_until := self._answered_until(status)) is not None:
+        if self._teachers and (answered_until := self._answered_until(status, env_steps=env_steps)) is not None:
             lag = max(lag, env_steps - answered_until)
         return lag
 
-    def _answered_until(self, status: Mapping[str, Any]) -> int | None:
-        """Env steps up to which all queries that the schedule allowed are answered; None where nothing is known."""
+    def _answered_until(self, status: Mapping[str, Any], *, env_steps: int) -> int | None:
+        """Env steps up to which all queries that the schedule allowed are answered; None where nothing is known.
+
+        A query actor that was restarted says 0 env steps until it has heard more, which is no milestone.
+        """
         known, allowed, answered = (status.get(name) for name in ("env_steps", "labels/allowed", "labels/answered"))
         if known is None or allowed is None or answered is None:
             return None
-        if self._allowed and self._allowed[-1][0] > known:
-            self._allowed.clear()  # the run went back to a checkpoint
+        while self._allowed and self._allowed[-1][0] > env_steps:
+            self._allowed.pop()  # the run went back to a checkpoint
         if not self._allowed or self._allowed[-1][0] < known:
             self._allowed.append((int(known), int(allowed)))
+        elif self._allowed[-1][0] == known and self._allowed[-1][1] < allowed:
+            self._allowed[-1] = (int(known), int(allowed))  # what an adaptive schedule allows is known a turn later
         return max((steps for steps, due in self._allowed if due <= answered), default=None)
 
 
@@ -65,7 +70,7 @@ class Pace:
         stop: threading.Event,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
-        say: Say = log.warning,
+        say: Say = lambda text: None,
     ) -> None:
         most = config.reward.max_lag_steps
         self._most = config.learner.train_batch_size if most is None else most
@@ -90,9 +95,11 @@ class Pace:
                 closest, closer_at = lag, now
             elif now - closer_at > self._patience_seconds:
                 self._given_up = True
-                self._say(
+                text = (
                     f"the reward stays {lag:.0f} env steps behind the policy (reward.max_lag_steps={self._most}) and "
                     f"did not come closer for {self._patience_seconds:.0f} s: training goes on without waiting until "
                     "it has caught up; rlhp status says what it is busy with"
                 )
+                log.warning(text)
+                self._say(f"warning: {text}")
         return {"reward/wait_seconds": time.monotonic() - started, "reward/lag_steps": lag}

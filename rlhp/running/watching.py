@@ -49,7 +49,7 @@ class Watching:
                 log.warning(text)
                 self._say(f"warning: {text}")
             active = self._alarms.active
-            row.update({"alarms": len(active), "alarms/names": ", ".join(sorted(active)) or None})
+            row.update({"alarms": len(active), "alarms/names": ", ".join(sorted(active))})
         if self._also is not None:
             self._also(row)
         self._concerns.look(row)

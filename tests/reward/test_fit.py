@@ -261,3 +261,24 @@ def test_a_module_of_the_users_own_learns() -> None:
     assert report.heldout_accuracy > 0.85
     rows = transitions(400, seed=12)
     assert np.corrcoef(Labeller(made.publish(1)).label(*rows), env_rewards(*rows))[0, 1] > 0.9
+
+
+def test_a_restarted_fitter_knows_as_before_whether_the_answers_are_explained() -> None:
+    made = fitter(data=20, l2=0.0, l2_adaptive=False)
+    made.pretrain(200)
+    assert made.explained
+    again = fitter(data=0, l2=0.0, l2_adaptive=False)
+    again.load_state_dict(made.state_dict())
+    again.add(preferences(20))
+    assert again.explained
+    again.add(preferences(5, start=20))
+    assert not again.explained, "new answers are to be gone through"
+
+
+def test_a_state_of_before_is_refused_in_a_line() -> None:
+    made = fitter()
+    state = made.state_dict()
+    del state["side"]
+    with pytest.raises(ValueError, match="an earlier rlhp saved no 'side'") as caught:
+        fitter().load_state_dict(state)
+    assert "\n" not in str(caught.value)

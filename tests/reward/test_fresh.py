@@ -47,6 +47,10 @@ def test_answers_that_no_version_predicted_and_checks_do_not_count() -> None:
     assert [each.query_id for each in predicted(rows)] == ["q2"]
 
 
+def test_answers_of_another_run_say_nothing_about_this_one() -> None:
+    assert predicted([row(1, 0.9, Answer.FIRST, note="reused from other")]) == []
+
+
 def test_of_chosen_and_random_pairs_the_random_ones_alone_count() -> None:
     chosen = [row(k, 0.6, SECOND, strategy="disagreement") for k in range(3)]
     assert len(predicted(chosen)) == 3, "nothing was drawn at random"

@@ -49,6 +49,16 @@ def test_it_is_raised_once_when_it_lasts_and_over_when_it_ends(name: str) -> Non
     assert alarms.active == {}
 
 
+def test_a_resumed_run_knows_what_was_before() -> None:
+    falls = [{"predicted_return_mean": float(k), "reward/fresh_accuracy": 0.5, "reward/fresh_accuracy_high": 0.7,
+              "reward/fresh_accuracy_low": 0.3} for k in range(2 * VERSIONS)]  # fmt: skip
+    rows = [{"reward/version": version, **GOOD, **row} for version, row in enumerate([{}] * 8 + falls, start=1)]
+    resumed = Alarms(small())
+    resumed.recall(rows[:12])
+    names = [name for row in rows[12:] for name in resumed.look(row)]
+    assert "exploited" in names
+
+
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_a_version_that_is_wrong_for_a_moment_raises_none(name: str) -> None:
     assert raised(([BROKEN[name]] * (LASTING - 1) + [{}]) * 3)[0] == []

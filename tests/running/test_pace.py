@@ -59,6 +59,21 @@ def test_answers_count_from_the_step_at_which_the_schedule_wanted_them() -> None
     assert lag(asking(100, 5, 4), env_steps=160) == 0, "back at a checkpoint nothing is known yet"
 
 
+def test_a_query_actor_that_was_restarted_and_has_heard_nothing_yet_sets_no_milestone() -> None:
+    lag = Lag(config())
+    for step in range(1, 6):
+        lag(asking(100 * step, 5 + step, 5 + step), env_steps=100 * step)
+    assert lag(asking(0, 5, 9), env_steps=500) == 100, "nine were wanted at 400"
+    assert lag(asking(500, 10, 10), env_steps=500) == 0
+
+
+def test_what_the_schedule_allows_a_turn_later_is_waited_for_too() -> None:
+    lag = Lag(config())
+    lag(asking(100, 5, 5), env_steps=100)
+    lag(asking(200, 5, 5), env_steps=200)
+    assert lag(asking(200, 7, 5), env_steps=300) == 200
+
+
 @pytest.mark.parametrize("labels", [{"source": "human"}, {"labelers": 0}])
 def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
     settings = config().model_copy(update={"labels": config().labels.model_copy(update=labels)})
@@ -108,7 +123,7 @@ def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> N
     assert services.turns > turns, "once it has caught up it is waited for again"
 
 
-def test_by_default_the_warning_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_goes_to_the_log_too(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Pace(config(max_lag_steps=1), Catching(0.0, stride=0.0), threading.Event(), patience_seconds=0.05).wait(
             100, lambda: None
