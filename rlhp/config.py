@@ -84,7 +84,7 @@ class QueryConfig(Section):
 class RewardConfig(Section):
     """The reward ensemble and how it is fitted (Christiano et al. 2017, sections 2.2.1 and 2.2.3)."""
 
-    members: int = Field(default=3, ge=1, description="M, size of the ensemble.")
+    members: int = Field(default=5, ge=1, description="M, size of the ensemble (3 in the paper).")
     network: Network = Field(
         default="auto",
         description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_coarse` two layers for CPUs, "

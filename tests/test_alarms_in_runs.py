@@ -19,6 +19,7 @@ def alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str], **teacher: Any) -
     """What a run with this teacher raised, by its metrics, and all it printed."""
     config = small(
         runs_dir=str(tmp_path),
+        query={"random_share": 1.0},
         labels={"budget": 200, "teacher": {"name": "oracle", **teacher}},
         reward={"hidden": [16, 16], "publish_every_steps": 300, "label_uses_per_step": None},
         learner={"train_batch_size": 300, "minibatch_size": 60, "total_env_steps": 6_000},
