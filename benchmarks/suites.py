@@ -131,7 +131,8 @@ MORE = {
 """Of the paper too, where more cores are at hand."""
 
 PAPER: Sets = (
-    "labels.initial_share=0.25", "query.newest=1000", "query.random_share=0", "reward.members=3", "reward.activation=leaky_relu",
+    "labels.initial_share=0.25", "query.newest=1000", "query.random_share=0", "reward.members=3",
+    "reward.activation=leaky_relu",
     "reward.use_action=true", "reward.error_rate=0.1", "reward.l2=1e-4", "reward.l2_adaptive=true",
     "reward.target_std=1", "reward.center=recent", "reward.lr=3e-4", "reward.batch_size=64",
     "reward.pretrain_epochs=200", "reward.label_uses_per_step=0.1", "reward.publish_every_steps=10000",
