@@ -152,7 +152,7 @@ class RewardConfig(Section):
         default=None,
         ge=0,
         description="Most preferences fed to each member per env step, after pretraining; less where the answers are "
-        "explained. null: what half of a core has time for, 25 steps of segments per env step; 0.1 with pictures.",
+        "explained. null: 25 steps of segments per env step, or 0.6 uses of segments of 20 steps; 0.1 with pictures.",
     )
     publish_every_steps: int = Field(default=2048, ge=1, description="Env steps between reward versions.")
     max_lag_steps: int | None = Field(

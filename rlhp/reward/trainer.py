@@ -40,8 +40,8 @@ CONSUMER = "reward-trainer"
 UPDATES_PER_TURN, PICTURE_UPDATES_PER_TURN = 50, 4
 """Gradient steps before the stream is looked at again, and before others hear of them: a second or so."""
 ROWS_PER_STEP, PICTURE_USES_PER_STEP = 25, 0.1
-"""What `reward.label_uses_per_step: null` means: steps of segments that each member is fed per env step, which takes
-half of a core where the control arm takes 5,000 env steps a second, and with pictures the uses of Christiano et al."""
+"""What `reward.label_uses_per_step: null` means: steps of segments that each member is fed per env step, and with
+pictures the uses of our first runs with them."""
 CARRIED_VERSIONS = 4
 """Fits that answers did not need so far are kept for a surprise, as many as this number of versions is worth."""
 
