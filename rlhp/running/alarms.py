@@ -1,7 +1,7 @@
 """What is wrong with what is being learned, said while it goes on: each alarm with its way out.
 
     chance      fresh accuracy is no better than a coin's: the reward is wrong about what the policy does now
-    undecided   nearly all newest answers are ties or `incomparable`: there is nothing to learn from
+    undecided   nearly all answers, the newest too, are ties or `incomparable`: there is nothing to learn from
     exploited   predicted return rose while fresh accuracy fell to nearly chance: the policy found what the ensemble
                 likes and people do not (Christiano et al. 2017, section 3.3; Ibarz et al. 2018)
     novel       the policy's observations are far from everything that was asked about
@@ -83,6 +83,10 @@ class Alarms:
         for kind in ("ties", "incomparable"):
             undecided += int(row.get(f"labels/recent_{kind}") or 0)
         if recent < FEWEST or undecided < UNDECIDED * recent:
+            return None
+        # A policy that has learned a task to the end leaves nothing to decide: then earlier answers were decisive.
+        ever = int(row.get("labels/ties") or 0) + int(row.get("labels/incomparable") or 0)
+        if ever < UNDECIDED * int(row.get("labels/answered") or 0):
             return None
         return (
             f"{undecided} of the newest {recent} answers are ties or `incomparable`, from which next to nothing is "

@@ -67,12 +67,23 @@ def test_a_version_that_is_wrong_for_a_moment_raises_none(name: str) -> None:
 @pytest.mark.parametrize("kind", ["ties", "incomparable"])
 def test_answers_that_say_nothing_are_told_in_the_warm_up_already(kind: str) -> None:
     alarms = Alarms(small())
-    row = {"phase": "warm-up", "labels/recent": 40, f"labels/recent_{kind}": 38}
+    row = {
+        "phase": "warm-up",
+        "labels/recent": 40,
+        f"labels/recent_{kind}": 38,
+        "labels/answered": 40,
+        f"labels/{kind}": 38,
+    }
     (text,) = alarms.look(row).values()
     assert "38 of the newest 40 answers" in text
     assert "query.segment_length" in text
     assert alarms.look(row) == {}, "once"
     assert Alarms(small()).look({"labels/recent": 10, "labels/recent_ties": 10}) == {}, "too few to say so"
+
+
+def test_a_policy_that_has_learned_all_there_is_to_learn_leaves_ties_and_no_alarm() -> None:
+    solved = {"labels/recent": 60, "labels/recent_ties": 60, "labels/answered": 200, "labels/ties": 104}
+    assert Alarms(small()).look(solved) == {}
 
 
 def test_a_predicted_return_that_rises_while_fresh_accuracy_falls_to_chance_is_exploited() -> None:
