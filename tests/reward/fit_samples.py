@@ -26,7 +26,7 @@ SCALE = np.array([1.0, 0.1, 20.0])
 def config(**changes: Any) -> RewardConfig:
     """A small ensemble that sees the action; what `auto` makes of it is in test_choice.py."""
     return RewardConfig.model_validate(
-        {"hidden": (16, 16), "batch_size": 16, "reservoir": 600, "lr": 3e-3, "use_action": True} | changes
+        {"hidden": (16, 16), "batch_size": 16, "reservoir": 600, "lr": 3e-3, "use_action": True, "members": 3} | changes
     )
 
 
