@@ -69,7 +69,7 @@ class Arm(gym.Env[Any, Any]):
     link = 0.2
     """Length of each of the five links: the arm reaches 1."""
     seconds = 0.05
-    """Of a step."""
+    """A step takes so long in the simulation."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.observation_space = spaces.Dict(

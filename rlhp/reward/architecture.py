@@ -51,7 +51,7 @@ class Architecture:
         With `reward.use_action: auto` they are two ensembles, one of which does not see the action, and the answers
         decide between them (`rlhp.reward.choice`), each judged by members whose bags it is not in. Without
         `reward.bootstrap` there are no such members, and the action is seen. Where pictures are shown the action is
-        left out (Ibarz et al. 2018, appendix H: it did not help), and a user's module always gets it.
+        left out, as Christiano et al. 2017 did for Atari, and a user's module always gets it.
         """
         picture = spaces.obs.picture
         either = config.use_action == "auto" and picture is None and config.module is None and config.bootstrap

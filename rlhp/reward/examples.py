@@ -71,7 +71,7 @@ class Part:
     held_out: Tensor  # [N] those that nobody trains on
 
     def of(self, members: slice) -> Part:
-        """The same for some of the members."""
+        """This part, cut down to some of the members."""
         return replace(self, bags=self.bags[members], validation=self.validation[members])
 
 
@@ -255,7 +255,7 @@ class Examples:
         self.validation_rows = [rows[row.cpu().numpy()] for row in self.validation]
 
     def _count(self, query: str, member: int) -> int:
-        # Of two ensembles that are compared, members of the same number have the same bag.
+        # Two ensembles that are compared get the same bags, so the answers outside them are the same too.
         member %= self._config.members
         return bag_count(query, member=member, seed=self._seed) if self._config.bootstrap else 1
 

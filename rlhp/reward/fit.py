@@ -74,8 +74,8 @@ class Fitter:
         self._no_examples = partial(
             Examples, config, architecture=self._architecture, spaces=spaces, seed=seed, device=self._device
         )
-        # Of the ensembles that the answers decide between, that of the newest version. What labelers see are states, so
-        # the one that does not see actions comes first.
+        # This is the ensemble that the newest version was made of. Labelers see states and no actions, so a run begins
+        # with the ensemble that does not see actions, where there are two.
         self._side = len(self._architecture.sides) - 1
         self._examples = self._no_examples()
         self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)

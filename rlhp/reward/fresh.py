@@ -44,15 +44,9 @@ class FreshAccuracy:
         """Wilson's 95 % interval of the accuracy; 0 to 1 without a decisive answer."""
         return wilson(self.right, self.decisive)
 
-    @property
-    def undecided(self) -> float | None:
-        """Share of ties and `incomparable` among all these answers; None without an answer."""
-        total = self.decisive + self.ties + self.incomparable
-        return (self.ties + self.incomparable) / total if total else None
-
 
 def predicted(rows: Iterable[EventRow]) -> list[EventRow]:
-    """Of standing answers those that a reward version of this run had predicted, in their order.
+    """The standing answers that a reward version of this run had predicted, in their order.
 
     Where some pairs were drawn at random among chosen ones, the random ones alone.
     """
@@ -83,7 +77,7 @@ def by_version(rows: Sequence[EventRow]) -> dict[int, FreshAccuracy]:
 
 
 def by_age(rows: Sequence[EventRow], cut_at: Mapping[str, int]) -> tuple[FreshAccuracy, FreshAccuracy]:
-    """Of pairs of young and of old segments: two halves, split at the median age of the pairs.
+    """Fresh accuracy of the pairs with young segments, and of those with old ones; the median age divides them.
 
     `cut_at` has the env steps of the run at which a segment was cut. A pair is as old as its older segment was when it
     was asked about.

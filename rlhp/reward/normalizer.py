@@ -100,7 +100,7 @@ class Reservoir:
     def __init__(self, size: int, *, obs: ObsSpec, action_size: int) -> None:
         self._pictures = obs.picture is not None
         self.moments = Moments(0 if self._pictures else obs.size + action_size)  # of pictures nobody asks for them
-        """Of observations and actions [F] together."""
+        """Mean and standard deviation of observations and actions, side by side as [F]."""
         self._obs = np.empty((0, *obs.row_shape), np.uint8 if self._pictures else np.float32)
         self._actions = np.empty((0, action_size), np.float32)
         self._size = size

@@ -70,11 +70,7 @@ class Alarms:
         elif not version:
             found |= dict.fromkeys(self._lasting)
         raised = {name: text for name, text in found.items() if text is not None and name not in self.active}
-        self.active = {
-            name: text
-            for name, text in {**self.active, **{n: t for n, t in found.items() if t is not None}}.items()
-            if name not in found or found[name] is not None
-        }
+        self.active = {name: text for name, text in (self.active | found).items() if text is not None}
         return raised
 
     def _undecided(self) -> str | None:

@@ -134,7 +134,7 @@ class QueryProcess:
         return self._role.offer(segments)
 
     def progress(self, **facts: Any) -> None:
-        """As `QueryActor.progress`; what is due now is asked at once."""
+        """Tell `QueryActor.progress`, and wake the thread that asks, so that what is due is asked at once."""
         self._role.progress(**facts)
         self._background.wake()
 

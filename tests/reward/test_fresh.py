@@ -33,12 +33,11 @@ def test_ties_and_incomparable_are_counted_apart() -> None:
     found = fresh_accuracy([row(0, 0.9, FIRST), row(1, 0.9, TIE), row(2, 0.9, TIE), row(3, 0.2, INCOMPARABLE)])
     assert (found.decisive, found.ties, found.incomparable) == (1, 2, 1)
     assert found.accuracy == 1.0
-    assert found.undecided == 0.75
 
 
 def test_nothing_is_said_of_no_answers() -> None:
     found = fresh_accuracy([])
-    assert found.accuracy is found.undecided is None
+    assert found.accuracy is None
     assert found.interval == (0.0, 1.0)
 
 
