@@ -1,7 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `rlhp --help` is quick.
 
-Exit codes: 0 done, 1 a check found something or a labeler gave up, 2 a mistake that one line explains,
-130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
+Exit codes: 0 done, 1 a check found something, a labeler gave up or the fault is ours, 2 a mistake that one line
+explains, 130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlhp import jobcommands
+from rlhp.errors import RlhpError, curable, one_line
 from rlhp.labeling import commands, exchange
+from rlhp.runlog import log_with_traceback
 
 if TYPE_CHECKING:
     from rlhp.config import TeacherConfig
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MISTAKE = 2
+OURS = 1
 
 _run = click.argument("run", type=click.Path(path_type=Path))
 
@@ -165,7 +169,7 @@ def label(
         seed = settings.seed if seed is None else seed
         redis = rundir.redis_url()
         if redis is None:
-            raise ValueError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+            raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
     else:
         assert redis is not None
         redis = credentials.complete(redis)
@@ -274,13 +278,27 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except Exception as error:
-        cause = getattr(error, "cause", None)  # Ray wraps what a remote call raised
-        known = cause if isinstance(cause, Exception) else error
-        if os.environ.get("RLHP_TRACEBACK") == "1" or not isinstance(known, (ValueError, OSError)):
+        if os.environ.get("RLHP_TRACEBACK") == "1":
             raise
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """Say on stderr what went wrong; the exit code that goes with it."""
+    cause = getattr(error, "cause", None)  # Ray wraps what a remote call raised
+    known = cause if isinstance(cause, Exception) else error
+    if curable(known):
         for line in str(known).splitlines():
             click.echo(f"error: {line}", err=True)
         return MISTAKE
+    file = log_with_traceback(error)
+    if file is None:
+        traceback.print_exception(error)
+    else:
+        click.echo(f"error: {one_line(known)}", err=True)
+    where = "the traceback is above" if file is None else f"the traceback is at the end of {file}"
+    click.echo(f"error: this is a fault of rlhp, not yours: {where}; please report it", err=True)
+    return OURS
 
 
 def _opened(run: Path) -> tuple[RunDir, Any]:

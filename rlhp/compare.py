@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rlhp import program
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.plotting import plot
 from rlhp.rundir import RunDir
 from rlhp.running.preparation import check
@@ -57,7 +58,7 @@ class Comparison:
 
 def _arms(config: RunConfig) -> dict[str, RunConfig]:
     if not config.preferences:
-        raise ValueError("compare adds the control arm by itself, got labels.source=none; set labels.source=oracle")
+        raise RlhpError("compare adds the control arm by itself, got labels.source=none; set labels.source=oracle")
     arms = {}
     for kind, source in (("preferences", config.labels.source), ("control", "none")):
         labels = config.labels.model_copy(update={"source": source})

@@ -16,6 +16,7 @@ from rlhp.configkeeping import CheckpointConfig, EvaluationConfig, WatchConfig
 from rlhp.configlabeling import ClipsConfig, LabelsConfig, PageConfig, QualityConfig, Section, TeacherConfig
 from rlhp.configrules import conflicts
 from rlhp.convolution import Network
+from rlhp.errors import RlhpError
 
 __all__ = [  # those of rlhp.configcluster, configenv, configkeeping and configlabeling too
     "AtariConfig", "CheckpointConfig", "ClipsConfig", "EnvConfig", "EvaluationConfig", "LabelsConfig", "LearnerConfig",
@@ -280,7 +281,7 @@ class RunConfig(Section):
     def _rules_across_keys(self) -> Self:
         problems = conflicts(self)
         if problems:
-            raise ValueError(" | ".join(problems))
+            raise RlhpError(" | ".join(problems))
         return self
 
     @property

@@ -25,12 +25,13 @@ from pydantic import ValidationError
 
 from rlhp import configkeys, yamlfile
 from rlhp.config import RunConfig, TeacherConfig
+from rlhp.errors import RlhpError
 
 _SECRET = re.compile(r"(?P<url>\w+://[^/@\s:]*:)[^@\s]+@|(?P<query>[?&]password=)[^&\s]+")
 REDACTED = "***"
 
 
-class ConfigError(ValueError):
+class ConfigError(RlhpError):
     """A configuration that cannot run; one line per problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:

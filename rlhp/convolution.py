@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from rlhp.errors import RlhpError
+
 Network = Literal["auto", "mlp", "cnn", "cnn_coarse", "cnn_small"]
 Picture = tuple[int, int, int]
 """C, H, W."""
@@ -65,7 +67,7 @@ def choose(network: Network, picture: Picture | None, *, of: dict[str, Convoluti
     if picture is None:
         if network in ("auto", "mlp"):
             return None
-        raise ValueError(
+        raise RlhpError(
             f"{key}={network} reads pictures, and what this environment shows is none (a uint8 Box of three "
             f"dimensions); set {key}=auto"
         )
@@ -73,7 +75,7 @@ def choose(network: Network, picture: Picture | None, *, of: dict[str, Convoluti
         network = "cnn" if min(picture[1:]) >= LARGE else "cnn_small"
     if any(min(shape) < 1 for shape in of[network].shapes(picture)):
         other = "mlp" if network == "cnn_small" else "cnn_small"
-        raise ValueError(
+        raise RlhpError(
             f"{key}={network} is too deep for pictures of {picture[1]} x {picture[2]} pixels; set {key}={other}"
         )
     return network

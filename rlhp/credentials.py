@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from rlhp.configcluster import RedisConfig
+from rlhp.errors import RlhpError
 
 URL = "RLHP_REDIS_URL"
 PASSWORD = "RLHP_REDIS_PASSWORD"
@@ -86,7 +87,7 @@ def keep(rundir: Path, url: str) -> None:
             stream.write(url + "\n")
         part.replace(file)
     except OSError as error:
-        raise ValueError(
+        raise RlhpError(
             f"{file}: the address of Redis cannot be kept for the other processes of the run: {error.strerror}; set "
             f"{SECRETS_DIR} to a directory of yours, or give the password as redis.password_file"
         ) from None
@@ -122,10 +123,10 @@ def _password(redis: RedisConfig) -> str | None:
         lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise ValueError(
+        raise RlhpError(
             f"{name}: the password of Redis cannot be read: {why}; redis.password_file and {PASSWORD_FILE} name a file "
             "whose first line it is"
         ) from None
     if not lines or not lines[0].strip():
-        raise ValueError(f"{name}: the password of Redis is its first line, which is empty; write it there")
+        raise RlhpError(f"{name}: the password of Redis is its first line, which is empty; write it there")
     return lines[0].strip()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlhp import configfile
+from rlhp.errors import RlhpError
 from rlhp.metrics import read_metrics, without_rewinds
 from rlhp.rundir import RunDir
 from rlhp.types import Array
@@ -61,7 +62,7 @@ def read_run(path: str | Path) -> Run:
     rundir = RunDir.open(path)
     rows = without_rewinds(read_metrics(rundir.metrics_file))
     if not rows:
-        raise ValueError(f"{path}: no metrics yet, so there is nothing to draw; rlhp status {path} says why")
+        raise RlhpError(f"{path}: no metrics yet, so there is nothing to draw; rlhp status {path} says why")
     config = configfile.load(rundir.config_file)
     return Run(
         name=rundir.name,

@@ -12,6 +12,8 @@ import sys
 from operator import attrgetter
 from typing import Any
 
+from rlhp.errors import RlhpError
+
 
 def load(name: str, *, key: str) -> Any:
     """The object at `package.module:Name` (or `:Outer.Inner`).
@@ -21,7 +23,7 @@ def load(name: str, *, key: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     if not module or not all(part.isidentifier() for part in attribute.split(".")):
-        raise ValueError(f"{key} is named package.module:Name, got {name!r}")
+        raise RlhpError(f"{key} is named package.module:Name, got {name!r}")
     found = load_module(module, key=key, value=name)
     try:
         return attrgetter(attribute)(found)
@@ -29,7 +31,7 @@ def load(name: str, *, key: str) -> Any:
         public = [each for each in vars(found) if not each.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; {getattr(found, '__file__', module)} is what was found"
-        raise ValueError(f"{key}={name!r}: module {module!r} has no {attribute!r}{hint}") from None
+        raise RlhpError(f"{key}={name!r}: module {module!r} has no {attribute!r}{hint}") from None
 
 
 def load_module(module: str, *, key: str, value: str) -> Any:
@@ -41,7 +43,7 @@ def load_module(module: str, *, key: str, value: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:  # whatever the module of a user does when it is imported
-        raise ValueError(
+        raise RlhpError(
             f"{key}={value!r}: {module!r} cannot be imported ({_line(error)}); "
             f"it is looked for among the installed packages and in {here}"
         ) from error

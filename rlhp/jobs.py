@@ -25,6 +25,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rlhp import configfile, credentials, places
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError, Unreachable
 
 ADDRESS = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray's own variables for the address of its job server."""
@@ -92,7 +93,7 @@ def order(
         _refuse_secrets(settings)
         where = working_dir.resolve()
         if not config.resolve().is_relative_to(where):
-            raise ValueError(
+            raise RlhpError(
                 f"{config}: only {where} is sent to the cluster, and the config lies outside; give --working-dir a "
                 "directory that holds it"
             )
@@ -130,7 +131,7 @@ class Jobs:
         """Start a job; its id. ValueError where that run is under way already."""
         before = self.of(order.name)
         if before and str(before[-1].status) not in ENDED:
-            raise ValueError(
+            raise RlhpError(
                 f"run {order.name} is under way already as job {before[-1].submission_id}; rlhp job logs {order.name} "
                 f"follows it, rlhp job stop {order.name} ends it"
             )
@@ -151,7 +152,7 @@ class Jobs:
                 if "No available agent" not in str(error):
                     raise
                 if time.monotonic() > deadline:
-                    raise ConnectionError(
+                    raise Unreachable(
                         f"the head at {self.address} has had no job agent for {AGENT_SECONDS:g} s. Another Ray on that "
                         "machine may hold its port, 52365: start the head with --dashboard-agent-listen-port=PORT "
                         "(dashboard_agent.log in Ray's session directory says so)"
@@ -174,7 +175,7 @@ class Jobs:
         if not found:
             runs = sorted({job.metadata["rlhp_run"] for job in self.all()})
             known = f"it knows {', '.join(runs[-5:])}" if runs else "it knows no run"
-            raise ValueError(f"no job of a run named {run!r} at {self.address}; {known}")
+            raise RlhpError(f"no job of a run named {run!r} at {self.address}; {known}")
         return found[-1]
 
     def status(self, job: str) -> str:
@@ -228,17 +229,17 @@ class Jobs:
         try:
             yield
         except ConnectionError as error:
-            raise ConnectionError(
+            raise Unreachable(
                 f"no job server of Ray answers at {self.address}: {str(error).splitlines()[0].rstrip('.')}; --address "
                 "takes that of the head's dashboard, as http://head:8265 (from outside: ssh -L 8265:localhost:8265)"
             ) from error
         except AuthenticationError as error:
-            raise ValueError(
+            raise RlhpError(
                 f"{self.address}: the cluster wants its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a "
                 "file that holds it (where the head runs it is in ~/.ray/auth_token)"
             ) from error
         except RuntimeError as error:
-            raise ValueError(f"{self.address}: {_last_line(error)}") from error
+            raise RlhpError(f"{self.address}: {_last_line(error)}") from error
 
 
 def show(job: Any) -> str:
@@ -249,7 +250,7 @@ def show(job: Any) -> str:
 
 def _refuse_secrets(config: RunConfig) -> None:
     if config.redis.url is not None and credentials.has_password(config.redis.url):
-        raise ValueError(
+        raise RlhpError(
             f"redis.url={configfile.redact(config.redis.url)}: a job's command and files can be read by whoever "
             f"reaches the dashboard, so a password has no place there; give the nodes {credentials.PASSWORD}, or a "
             "file that redis.password_file names"
@@ -260,11 +261,11 @@ def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         if name not in os.environ:
-            raise ValueError(f"--env {name}: it is not set here; give --env {name}=VALUE")
+            raise RlhpError(f"--env {name}: it is not set here; give --env {name}=VALUE")
         value = os.environ[name]
     secret = name in (credentials.PASSWORD,) or (name == credentials.URL and credentials.has_password(value))
     if secret or re.search(r"(PASSWORD|SECRET|TOKEN)$", name):
-        raise ValueError(
+        raise RlhpError(
             f"--env {name}: whoever reaches the cluster's dashboard can read a job's environment; set it on the nodes, "
             "where they are started, or name a file there"
         )
@@ -276,13 +277,13 @@ def _amount(text: str) -> tuple[str, float]:
     try:
         return name, float(value or 1)
     except ValueError:
-        raise ValueError(f"--reserve takes NAME=AMOUNT, as learner=1, got {text!r}") from None
+        raise RlhpError(f"--reserve takes NAME=AMOUNT, as learner=1, got {text!r}") from None
 
 
 def _name(name: str | None, config: Path) -> str:
     if name is not None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
-            raise ValueError(f"--name: letters, digits, '.', '_' and '-', at most 80 of them, got {name!r}")
+            raise RlhpError(f"--name: letters, digits, '.', '_' and '-', at most 80 of them, got {name!r}")
         return name
     return places.timed(config.stem)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhp.errors import RlhpError
 from rlhp.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise ValueError("not an object")
         except ValueError:
-            raise ValueError(f"{path} line {number}: not a row of metrics, got {line[:40]!r}; delete it") from None
+            raise RlhpError(f"{path} line {number}: not a row of metrics, got {line[:40]!r}; delete it") from None
         rows.append(row)
     return rows
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 
 HOME = "RLHP_HOME"
 
@@ -21,7 +22,7 @@ def home(runs_dir: str) -> Path:
     if where:
         return Path(where) / path
     if "working_dir_files" in Path.cwd().parts:
-        raise ValueError(
+        raise RlhpError(
             f"runs_dir={runs_dir} would lie in {Path.cwd()}, where Ray keeps the files of a job and deletes them; set "
             f"runs_dir to an absolute path on a disk that stays, or {HOME} on the node of the driver"
         )
@@ -48,8 +49,8 @@ def new_path(config: RunConfig, config_name: str) -> Path:
         if not any(path.iterdir()):
             return path
         if given is not None:
-            raise ValueError(
+            raise RlhpError(
                 f"{path}: a new run needs an empty directory, this one has files in it; continue that run with "
                 f"rlhp train --resume {path}, or give another --name"
             )
-    raise ValueError(f"{config.runs_dir}: a thousand runs were started this second; give a --name")
+    raise RlhpError(f"{config.runs_dir}: a thousand runs were started this second; give a --name")

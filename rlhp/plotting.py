@@ -20,6 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from rlhp import curves
 from rlhp.curves import Curve, Group
+from rlhp.errors import RlhpError
 from rlhp.rundir import RunDir
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -137,7 +138,7 @@ def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[P
     """
     groups = curves.group([curves.read_run(run) for run in runs])
     if not groups:
-        raise ValueError("nothing to draw: name at least one run directory")
+        raise RlhpError("nothing to draw: name at least one run directory")
     directory = Path(out) if out is not None else RunDir(runs[0]).plots if len(runs) == 1 else Path("plots")
     directory.mkdir(parents=True, exist_ok=True)
     written = [directory / "learning_curves.png"]

@@ -43,6 +43,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlhp.config import RunConfig
 from rlhp.denormals import flushed
+from rlhp.errors import RlhpError
 from rlhp.labeling.quality import Watch
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import LabelerWorker
@@ -162,7 +163,7 @@ def evaluate(
     checkpoints = Checkpoints.of(config, rundir)
     newest = checkpoints.best() if best else checkpoints.newest()
     if newest is None:
-        raise ValueError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
+        raise RlhpError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
     facts = probe(config.env)
     module, moments = load_policy(newest / "policy.pt", config, facts.spaces, action_space=_action_space(config))
     make_act = policy_act(module, moments, explore=explore, seed=seed)

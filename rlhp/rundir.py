@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from rlhp import configfile, credentials, places, provenance
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 
 State = Literal["created", "running", "finished", "interrupted", "failed"]
 SCHEMA = 1
@@ -136,10 +137,10 @@ class RunDir:
         if not rundir.path.is_dir():
             there = sorted(file.parent.name for file in rundir.path.parent.glob("*/run.json"))
             runs = f"runs there: {', '.join(there[-5:])}" if there else "no runs are there"
-            raise ValueError(f"{path}: no such run directory; {runs}")
+            raise RlhpError(f"{path}: no such run directory; {runs}")
         missing = [file.name for file in (rundir.config_file, rundir.info_file) if not file.is_file()]
         if missing:
-            raise ValueError(
+            raise RlhpError(
                 f"{path}: not a run directory, it has no {' and no '.join(missing)}; "
                 "give a directory that rlhp train made"
             )
@@ -164,7 +165,7 @@ class RunDir:
             return config
         url = self.redis_url()
         if url is None or not credentials.has_password(url):
-            raise ValueError(
+            raise RlhpError(
                 f"redis.url={config.redis.url}: its password is not kept in run directories, and not known here; say "
                 f"it in {credentials.PASSWORD}, or in a file that {credentials.PASSWORD_FILE} names"
             )
@@ -218,11 +219,11 @@ class RunDir:
         try:
             data = json.loads(self.info_file.read_text(encoding="utf-8"))
             if data.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {data.get('schema')}, this rlhp reads {SCHEMA}")
+                raise RlhpError(f"its schema is {data.get('schema')}, this rlhp reads {SCHEMA}")
             names = {item.name for item in dataclasses.fields(RunInfo)}
             return RunInfo(**{name: value for name, value in data.items() if name in names})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.info_file}: cannot be read as facts of a run: {error}; restore it") from None
+            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {error}; restore it") from None
 
     def update(self, **facts: Any) -> RunInfo:
         """Change some facts in `run.json`, all or none of them."""
@@ -260,7 +261,7 @@ class RunDir:
     def _begin(self) -> None:
         info = self.info()
         if info.alive and info.pid != os.getpid():
-            raise ValueError(f"{self.path}: the run is still going on as process {info.pid}; stop that one first")
+            raise RlhpError(f"{self.path}: the run is still going on as process {info.pid}; stop that one first")
         self.update(
             state="running",
             host=socket.gethostname(),

@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LOGGED = "traceback in "
+
+
+def log_with_traceback(error: BaseException) -> Path | None:
+    """The log that `log_to` wrote this exception's traceback to; None where it did not."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_LOGGED)]
+    return Path(notes[-1].removeprefix(_LOGGED)) if notes else None
+
 
 def start_log(file: Path, *, run: str, who: str) -> logging.Handler:
     """Send what this process logs to the file, named."""
@@ -22,10 +30,14 @@ def start_log(file: Path, *, run: str, who: str) -> logging.Handler:
 
 @contextmanager
 def log_to(file: Path, *, run: str, who: str) -> Iterator[None]:
-    """The same for the length of a block."""
+    """The same for the length of a block, and with its traceback what ended it."""
     handler = start_log(file, run=run, who=who)
     try:
         yield
+    except Exception as error:
+        logging.getLogger(__name__).error("%s ends with an error", who, exc_info=True)
+        error.add_note(f"{_LOGGED}{file}")
+        raise
     finally:
         logging.getLogger("rlhp").removeHandler(handler)
         handler.close()

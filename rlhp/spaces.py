@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rlhp.errors import RlhpError
 from rlhp.types import Array
 
 SMALLEST_PICTURE = 12
@@ -98,7 +99,7 @@ class ObsSpec:
                 one_hot = np.zeros(leaf.categories, self.flat_dtype)
                 index = int(value) - leaf.low
                 if not 0 <= index < leaf.categories:  # a negative index would silently count from the end
-                    raise ValueError(
+                    raise RlhpError(
                         f"the observation{_where(leaf.path)} is a whole number from {leaf.low} to "
                         f"{leaf.low + leaf.categories - 1}, got {value}; correct the environment's observation_space"
                     )
@@ -207,7 +208,7 @@ def describe(observation_space: gym.Space[Any], action_space: gym.Space[Any]) ->
     """The spec of these spaces; one ValueError naming whatever is not supported."""
     obs = ObsSpec(leaves=tuple(_leaves(observation_space, "")))
     if obs.size == 0:
-        raise ValueError(f"an observation holds at least one number; got {observation_space}, which holds none")
+        raise RlhpError(f"an observation holds at least one number; got {observation_space}, which holds none")
     return Spaces(obs=obs, action=_action(action_space))
 
 
@@ -222,7 +223,7 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
     elif isinstance(space, gym.spaces.Tuple):
         children = [(str(index), child) for index, child in enumerate(space.spaces)]
     else:
-        raise ValueError(
+        raise RlhpError(
             f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {space}{_where(path)}. "
             "Wrap the environment so that it shows one of them."
         )
@@ -232,7 +233,7 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
 def _key(key: Any) -> str:
     """A Dict's key as one part of a path, which `_at` can take apart again."""
     if not isinstance(key, str) or not key or "/" in key:
-        raise ValueError(f"the keys of a Dict observation are texts without '/' and not empty, got {key!r}; rename it")
+        raise RlhpError(f"the keys of a Dict observation are texts without '/' and not empty, got {key!r}; rename it")
     return key
 
 
@@ -243,7 +244,7 @@ def _where(path: str) -> str:
 def _action(space: gym.Space[Any]) -> ActionSpec:
     if isinstance(space, gym.spaces.Box):
         if not np.all(np.isfinite(space.low)) or not np.all(np.isfinite(space.high)):
-            raise ValueError(
+            raise RlhpError(
                 f"a Box of actions needs finite bounds, since actions are scaled into them; got {space}. "
                 "Wrap the environment with gymnasium.wrappers.RescaleAction or bounds of its own."
             )
@@ -253,7 +254,7 @@ def _action(space: gym.Space[Any]) -> ActionSpec:
     if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         start = tuple(int(value) for value in space.start)
         return ActionSpec(shape=(len(space.nvec),), dtype="<i8", choices=tuple(map(int, space.nvec)), start=start)
-    raise ValueError(
+    raise RlhpError(
         f"an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got {space}. "
         "Wrap the environment so that it takes one of them."
     )

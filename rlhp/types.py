@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlhp import frames
+from rlhp.errors import RlhpError
 
 Array = frames.Array
 
@@ -48,7 +49,7 @@ def parse_answer(text: str) -> Answer:
         return Answer(text)
     except ValueError:
         names = ", ".join(answer.value for answer in Answer)
-        raise ValueError(f"an answer is one of {names}; got {text!r}") from None
+        raise RlhpError(f"an answer is one of {names}; got {text!r}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # eq=False: == over arrays has no truth value
@@ -113,7 +114,7 @@ class Segment:
     def true_return(self) -> float:
         """Undiscounted sum of env rewards; ValueError where the segment carries none."""
         if self.env_reward is None:
-            raise ValueError(
+            raise RlhpError(
                 f"segment {self.id} carries no env rewards, so a teacher that judges by them cannot answer; "
                 "set labels.share_env_reward = true, or use a teacher that looks at observations"
             )

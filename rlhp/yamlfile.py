@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from rlhp.errors import RlhpError
+
 _RULES = (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
@@ -26,7 +28,7 @@ _RULES = (
 )
 
 
-class YamlError(ValueError):
+class YamlError(RlhpError):
     """Text that is not acceptable YAML; one line per problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from rlhp import cli, configdocs, configfile
 from rlhp.config import TeacherConfig
+from rlhp.errors import RlhpError
 from rlhp.metrics import MetricsWriter
 from rlhp.query.queue import QueryQueue
 from rlhp.query.server import EmbeddedRedis
 from rlhp.rundir import RunDir
+from rlhp.runlog import log_to
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,19 +117,50 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failing(click.Abort(), monkeypatch) == 130
 
 
-def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AssertionError):
-        failing(AssertionError("bug"), monkeypatch)
+@pytest.mark.parametrize("bug", [AssertionError("bug"), ValueError("a library's"), OSError("not of the disk")])
+def test_an_error_of_ours_shows_its_traceback(
+    bug: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(bug, monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert str(bug) in said
+    assert "fault of rlhp" in said
+
+
+def test_an_error_of_ours_in_a_run_has_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.log"
+    with pytest.raises(KeyError) as caught, log_to(file, run="demo", who="driver"):
+        raise KeyError("env_runners")
+    assert failing(caught.value, monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "env_runners" in said
+    assert str(file) in said
+    assert "Traceback" in file.read_text()
+    assert "KeyError: 'env_runners'" in file.read_text()
+
+
+def test_a_path_that_the_disk_refuses_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(OSError(errno.ENOSPC, "No space left on device", "runs/demo/metrics.jsonl"), monkeypatch) == 2
+    assert "runs/demo/metrics.jsonl" in capsys.readouterr().err
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLHP_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="mistake"):
-        failing(ValueError("mistake"), monkeypatch)
+    with pytest.raises(RlhpError, match="mistake"):
+        failing(RlhpError("mistake"), monkeypatch)
 
 
 def test_an_error_from_another_process_is_told_like_one_of_this(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class RemoteError(Exception):
-        cause = ValueError("the rule; the way out")
+        cause = RlhpError("the rule; the way out")
 
     assert failing(RemoteError("forty lines"), monkeypatch) == 2
     assert capsys.readouterr().err == "error: the rule; the way out\n"

@@ -15,6 +15,7 @@ import logging
 from collections import Counter
 from typing import Any, Protocol
 
+from rlhp.errors import RlhpError
 from rlhp.labeling.painter import Clip
 from rlhp.query.clips import SIDES, Clips, Waiting
 from rlhp.query.queue import QueryQueue
@@ -99,7 +100,7 @@ class ClipRenderer:
         if self._dropped[why] == 1:
             log.warning("query %s is dropped, since a clip of it cannot be drawn: %s", waiting.query, why)
         if not self._ready and self._dropped.total() >= HOPELESS:
-            raise RuntimeError(
+            raise RlhpError(
                 f"none of the first {HOPELESS} queries could be drawn, the last because {why}; cure that and resume "
                 "the run, or set clips.enabled=false where scripts answer that need no clips"
             )

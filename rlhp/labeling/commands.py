@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rlhp.errors import RlhpError
+
 if TYPE_CHECKING:
     from rlhp.labeling.page.desk import Place
     from rlhp.query.labelers import Labelers
@@ -110,7 +112,7 @@ def remove(name: str, run_directory: Path | None, redis: str | None, run_name: s
     """Make a labeler's token worthless at once; answers given stay."""
     place = _place(run_directory, redis, run_name)
     if not _labelers(place).remove(name):
-        raise ValueError(f"no labeler {name!r} has a token for run {place.run}; rlhp labeler list names them")
+        raise RlhpError(f"no labeler {name!r} has a token for run {place.run}; rlhp labeler list names them")
     click.echo(f"labeler {name} is out")
 
 
@@ -143,7 +145,7 @@ def _place(run_directory: Path | None, redis: str | None, run_name: str | None) 
     rundir = RunDir.open(run_directory)
     url = rundir.redis_url()
     if url is None:
-        raise ValueError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+        raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
     return Place(url=url, run=rundir.name, lease_seconds=rundir.config().query.lease_seconds, rundir=rundir)
 
 

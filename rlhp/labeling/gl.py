@@ -14,6 +14,8 @@ import tempfile
 from functools import cache
 from typing import Literal
 
+from rlhp.errors import RlhpError
+
 log = logging.getLogger(__name__)
 
 OpenGL = Literal["egl", "osmesa"]
@@ -61,7 +63,7 @@ def best(wanted: Literal["auto", "egl", "osmesa", "schematic"] = "auto") -> Back
     if wanted != "auto":
         if works(wanted):
             return wanted
-        raise ValueError(
+        raise RlhpError(
             f"clips.backend={wanted} does not work on this machine; apt install {PACKAGES[wanted]}, "
             "or set clips.backend=auto to take what does"
         )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from rlhp.config import EnvConfig
+from rlhp.errors import RlhpError
 from rlhp.types import Answer, Array, Query, Segment
 
 TOUCH = 0.01
@@ -51,7 +52,7 @@ class Judge(ABC):
 
     def __init__(self, *, margin: float) -> None:
         if not 0 <= margin < np.inf:
-            raise ValueError(f"margin is a difference of scores, 0 or more; got {margin!r}")
+            raise RlhpError(f"margin is a difference of scores, 0 or more; got {margin!r}")
         self.margin = margin
         self.body = Body(self.env_id)
 
@@ -91,7 +92,7 @@ class Body:
         width = self._model.nq + self._model.nv + 1
         if segment.state is None or segment.state_kind != "mujoco" or segment.state.shape[1] != width:
             shape = None if segment.state is None else segment.state.shape
-            raise ValueError(
+            raise RlhpError(
                 f"this judge looks at simulator states of {self._env_id}, {width} numbers per step, but segment "
                 f"{segment.id} has state_kind={segment.state_kind!r} and states of shape {shape}; "
                 f"set env.id={self._env_id}, or another labels.teacher"

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhp.errors import RlhpError
 from rlhp.reward.bridges import Imported, store
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow, Side
@@ -73,10 +74,10 @@ def export_tasks(
     """
     out, dataset = Path(out), PreferenceDataset.open(dataset_path)
     if out.exists():
-        raise ValueError(f"{out} exists already; choose another name, or remove it first")
+        raise RlhpError(f"{out} exists already; choose another name, or remove it first")
     pairs = _new_pairs(dataset, new_pairs, seed=seed) if new_pairs else _answered(dataset)
     if not pairs:
-        raise ValueError(f"no pair to export in {dataset.path}: nothing was answered, or too few segments are stored")
+        raise RlhpError(f"no pair to export in {dataset.path}: nothing was answered, or too few segments are stored")
     (out / "clips").mkdir(parents=True)
     wanted = list(dict.fromkeys(segment for _, first, second in pairs for segment in (first, second)))
     for each in wanted:
@@ -98,12 +99,12 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
         tasks = json.loads(Path(source).read_text(encoding="utf-8"))
         rows = [row for task in tasks for row in _rows(task)]
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source} is no JSON export of a Label Studio project: {error}") from error
+        raise RlhpError(f"{source} is no JSON export of a Label Studio project: {error}") from error
     unknown = {segment for row in rows for segment in (row.first_id, row.second_id)} - set(origin.segment_ids())
     if unknown:
-        raise ValueError(f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were made from")
+        raise RlhpError(f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were made from")
     if not rows:
-        raise ValueError(f"{source} holds no annotation; export the project once somebody has labelled")
+        raise RlhpError(f"{source} holds no annotation; export the project once somebody has labelled")
     wanted = list(dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id)))
     return store(Path(out), header=origin.header, segments=origin.segments(wanted), rows=rows)
 
@@ -140,7 +141,7 @@ def _rows(task: Mapping[str, Any]) -> Iterator[EventRow]:
     data = task.get("data", {})
     missing = {"query", "first", "second", "shown_left"} - set(data)
     if missing:
-        raise ValueError(f"task {task.get('id')} lacks {', '.join(sorted(missing))}: it was not made by rlhp export")
+        raise RlhpError(f"task {task.get('id')} lacks {', '.join(sorted(missing))}: it was not made by rlhp export")
     revisions: dict[str, int] = {}
     for annotation in sorted(task.get("annotations", ()), key=lambda each: str(each.get("created_at", ""))):
         labeler = f"label-studio-{_user(annotation)}"
@@ -161,7 +162,7 @@ def _choice(results: Sequence[Mapping[str, Any]], *, task: object) -> str:
     ours = [each for each in results if each.get("from_name") == "preference"]
     chosen = [choice for each in ours for choice in each["value"]["choices"]]
     if len(chosen) != 1 or chosen[0] not in CHOICES:
-        raise ValueError(f"task {task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it is")
+        raise RlhpError(f"task {task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it is")
     return str(chosen[0])
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from rlhp.config import EnvConfig
 from rlhp.configlabeling import ClipsConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling import gl
 from rlhp.labeling.drawing import receive, send
 from rlhp.labeling.render import may_be_mujoco
@@ -31,7 +32,7 @@ START_SECONDS = 120.0
 """For imports, a trial of each OpenGL backend and the environment, on a machine that is busy."""
 
 
-class PainterBroken(ChildProcessError):
+class PainterBroken(RlhpError, ChildProcessError):
     """No drawing process can be had: what its last words were."""
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rlhp.config import TeacherConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import Counts, LabelerWorker, TeacherFailed
 from rlhp.query.queue import QueryQueue, list_runs
@@ -82,7 +83,7 @@ def _answer(
 def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
     """ValueError where a built-in teacher would join a run that keeps its env rewards to itself."""
     if ":" not in config.name and queue.info().get("shares_env_reward") == "no":
-        raise ValueError(
+        raise RlhpError(
             f"the built-in teacher {config.name!r} judges by env rewards, and run {queue.run} sends none with its "
             "queries; set labels.share_env_reward=true in that run (train --resume RUN --set ...), or answer with a "
             "teacher that looks at observations: --teacher package.module:Name"
@@ -95,9 +96,9 @@ def only_run(url: str) -> str:
     if len(running) == 1:
         return running[0]
     if running:
-        raise ValueError(f"several runs are open at this Redis: {', '.join(running)}; choose one with --run NAME")
+        raise RlhpError(f"several runs are open at this Redis: {', '.join(running)}; choose one with --run NAME")
     rest = f"only closed ones ({', '.join(runs)})" if runs else "none"
-    raise ValueError(
+    raise RlhpError(
         f"a labeler joins an open run, but this Redis has {rest}; start one, or name a coming one with --run"
     )
 

@@ -30,6 +30,7 @@ from PIL import Image
 
 from rlhp.config import EnvConfig
 from rlhp.configlabeling import ClipsConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling import gl
 from rlhp.labeling.classic import WORLDS
 from rlhp.rollout.atari import blanks
@@ -68,7 +69,7 @@ def check_drawable(env: EnvConfig) -> Way:
     try:
         way = way_to_draw(made)
     except CannotDraw as error:
-        raise ValueError(
+        raise RlhpError(
             f"env.id={env.id!r}: {error}. To let scripts answer that need no clips, set clips.enabled=false"
         ) from None
     finally:

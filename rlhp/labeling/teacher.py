@@ -30,6 +30,7 @@ import numpy as np
 
 from rlhp import imports
 from rlhp.config import TeacherConfig
+from rlhp.errors import RlhpError
 from rlhp.types import Answer, Query, Segment, Teacher, TeacherContext, digest
 
 logger = logging.getLogger(__name__)
@@ -143,19 +144,19 @@ def make_teacher(config: TeacherConfig, *, seed: int) -> Teacher:
     overrides = {knob: value for knob in KNOBS if (value := getattr(config, knob)) is not None}
     if ":" in config.name:
         if overrides:
-            raise ValueError(
+            raise RlhpError(
                 f"{', '.join(overrides)} belong to the built-in teachers, but the teacher is {config.name!r}; "
                 "pass them in teacher.kwargs instead"
             )
         return _own_teacher(config.name, kwargs=config.kwargs, seed=seed)
     if config.name not in PRESETS:
         close = difflib.get_close_matches(config.name, PRESETS, n=1)
-        raise ValueError(
+        raise RlhpError(
             f"a teacher is one of {', '.join(PRESETS)}, or package.module:Name of your own; got {config.name!r}"
             + (f"; did you mean {close[0]!r}?" if close else "")
         )
     if config.kwargs:
-        raise ValueError(
+        raise RlhpError(
             f"teacher.kwargs are for a teacher of your own, got {config.kwargs} with {config.name!r}; "
             f"set {', '.join(KNOBS)} directly"
         )
@@ -165,16 +166,16 @@ def make_teacher(config: TeacherConfig, *, seed: int) -> Teacher:
 def _own_teacher(name: str, *, kwargs: Mapping[str, Any], seed: int) -> Teacher:
     build = imports.load(name, key="labels.teacher.name")
     if not callable(build):
-        raise ValueError(f"teacher {name!r} is a {type(build).__name__}, not a class or a function that builds one")
+        raise RlhpError(f"teacher {name!r} is a {type(build).__name__}, not a class or a function that builds one")
     arguments = dict(kwargs)
     if "seed" not in arguments and _takes_seed(build):
         arguments["seed"] = seed
     try:
         teacher = build(**arguments)
     except Exception as error:
-        raise ValueError(f"teacher {name!r} could not be built with {arguments}: {_line(error)}") from error
+        raise RlhpError(f"teacher {name!r} could not be built with {arguments}: {_line(error)}") from error
     if not callable(getattr(teacher, "answer", None)):
-        raise ValueError(
+        raise RlhpError(
             f"teacher {name!r} has no method answer(query): it built a {type(teacher).__name__}; "
             "give it one that returns an rlhp.types.Answer, or None to skip the query"
         )
@@ -191,7 +192,7 @@ def _takes_seed(build: Any) -> bool:
 def _plain_sum(segment: Segment) -> float:
     total = segment.true_return
     if not math.isfinite(total):
-        raise ValueError(f"segment {segment.id}: its env rewards sum to {total}; a teacher needs finite ones")
+        raise RlhpError(f"segment {segment.id}: its env rewards sum to {total}; a teacher needs finite ones")
     return total
 
 
@@ -208,7 +209,7 @@ def _usable(context: TeacherContext) -> bool:
 
 def _check(holds: bool, rule: str, value: object) -> None:
     if not holds:
-        raise ValueError(f"{rule}; got {value!r}")
+        raise RlhpError(f"{rule}; got {value!r}")
 
 
 def _line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rlhp.errors import RlhpError
 from rlhp.query.clips import media_type
 from rlhp.types import Array
 
@@ -34,7 +35,7 @@ def encode(frames: Array, *, fps: int, codec: Codec = "vp9", crf: int = 32) -> b
     ValueError for anything that is no film, and where PyAV is missing (animated PNG needs none).
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise ValueError(f"a film is uint8 [T, H, W, 3] with at least one frame, got {frames.dtype} {frames.shape}")
+        raise RlhpError(f"a film is uint8 [T, H, W, 3] with at least one frame, got {frames.dtype} {frames.shape}")
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     return _apng(frames, fps) if codec == "apng" else _film(frames, fps, codec, crf)
 
@@ -51,7 +52,7 @@ def first_frame(data: bytes) -> Array:
             frame: Array = next(container.decode(video=0)).to_ndarray(format="rgb24")
             return frame
     except (OSError, StopIteration, IndexError, EOFError, SyntaxError) as error:  # PyAV's errors are OSErrors
-        raise ValueError(f"this video of {len(data)} bytes does not play: {error}") from error
+        raise RlhpError(f"this video of {len(data)} bytes does not play: {error}") from error
 
 
 def _film(frames: Array, fps: int, codec: Literal["vp9", "h264"], crf: int) -> bytes:
@@ -83,7 +84,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError:
-        raise ValueError(
+        raise RlhpError(
             "clips are made with PyAV, which is not installed; pip install av, or set clips.codec=apng"
         ) from None
     return av

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from rlhp.errors import RlhpError
 from rlhp.query.body import BodyError, query_from, segment_ids
 from rlhp.query.queue import Lease, QueryQueue, QueueUnavailable, explain
 from rlhp.types import Answer, DecodeError, Query, Teacher, decode
@@ -32,7 +33,7 @@ FAILURES_IN_A_ROW = 5
 LONGEST_BACKOFF_SECONDS = 5.0
 
 
-class TeacherFailed(RuntimeError):
+class TeacherFailed(RlhpError, RuntimeError):
     """The teacher failed too often in a row to be trusted with further queries."""
 
 

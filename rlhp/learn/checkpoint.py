@@ -32,6 +32,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.learn.mirror import Mirror
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.learn.settings import algorithm_config
@@ -133,7 +134,7 @@ class Checkpoints:
         """The content of `rlhp.json`; ValueError where it is of another schema."""
         data: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if data.get("schema") != SCHEMA:
-            raise ValueError(f"{path}: checkpoint schema {data.get('schema')}, this rlhp reads {SCHEMA}")
+            raise RlhpError(f"{path}: checkpoint schema {data.get('schema')}, this rlhp reads {SCHEMA}")
         return data
 
     @staticmethod

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from rlhp.errors import RlhpError, Unreachable
+
 log = logging.getLogger(__name__)
 
 FACTS = "rlhp.json"
@@ -27,11 +29,11 @@ class Mirror:
     def __init__(self, url: str, run: str) -> None:
         """ValueError for a URL that is no such place, or that holds credentials."""
         if not url.startswith(SCHEMES):
-            raise ValueError(
+            raise RlhpError(
                 f"checkpoint.store is file:///directory, s3://bucket/prefix or gs://bucket/prefix, got {url!r}"
             )
         if "@" in url.partition("?")[0].removeprefix("gs://anonymous@"):
-            raise ValueError(
+            raise RlhpError(
                 "checkpoint.store holds no credentials, since the run directory keeps it; S3's come from AWS_*, "
                 "Google's from GOOGLE_APPLICATION_CREDENTIALS"
             )
@@ -64,7 +66,7 @@ class Mirror:
                 with self._filesystem.open_input_stream(f"{self._path}/{names[-1]}/{file}") as stream:
                     (aside / file).write_bytes(stream.read())
         except OSError as error:
-            raise ConnectionError(f"checkpoints cannot be read from {self.place}: {_line(error)}") from error
+            raise Unreachable(f"checkpoints cannot be read from {self.place}: {_line(error)}") from error
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
         return target
@@ -117,7 +119,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = FileSystem.from_uri(url)
     except (ValueError, OSError) as error:
-        raise ValueError(f"checkpoint.store={url!r} cannot be used: {_line(error)}") from None
+        raise RlhpError(f"checkpoint.store={url!r} cannot be used: {_line(error)}") from None
     return found
 
 

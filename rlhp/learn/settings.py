@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
 from rlhp.config import LearnerConfig, RunConfig
+from rlhp.errors import RlhpError
 from rlhp.learn.ppo import PreferencePPOConfig
 from rlhp.rollout.context import RunnerContext
 from rlhp.rollout.normalize import RunningMoments
@@ -156,7 +157,7 @@ def _ppo(algorithm: PreferencePPOConfig, learner: LearnerConfig) -> None:
 def check_actions(env_id: str, action: ActionSpec) -> None:
     """ValueError for actions that RLlib's Gaussian policy cannot draw."""
     if not action.choices and (len(action.shape) != 1 or np.dtype(action.dtype).kind != "f"):
-        raise ValueError(
+        raise RlhpError(
             f"the learner draws continuous actions as one row of floats; {env_id} takes shape {action.shape} of "
             f"{np.dtype(action.dtype)}. Wrap the environment with gymnasium.wrappers.TransformAction."
         )
@@ -176,7 +177,7 @@ def check_passthrough(settings: dict[str, Any]) -> None:
             hint = f"; did you mean {close[0]}?" if close else ""
             problems.append(f"learner.rllib.{name}: PPOConfig of RLlib has no such setting{hint}")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise RlhpError("\n".join(problems))
 
 
 def _pass_through(algorithm: PreferencePPOConfig, settings: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlhp.errors import RlhpError
+
 ARRAY, BYTES = "__array__", "__bytes__"
 
 
@@ -27,7 +29,7 @@ def load_state(path: Path) -> Any:
         return _back(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # zip, pickle, torch and the operating system each have their own
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: cannot be read as a saved state: {line}") from error
+        raise RlhpError(f"{path}: cannot be read as a saved state: {line}") from error
 
 
 def _plain(value: Any, place: tuple[str, ...]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.query.agreement import Agreement
 from rlhp.query.body import body_of
 from rlhp.query.budget import AdaptiveSchedule, LabelBudget
@@ -177,7 +178,7 @@ class QueryActor:
         returns, version = self._returns(pairs)
         scores = np.asarray(self._selection.rank(pairs, returns, self._rng), np.float64)
         if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
-            raise ValueError(
+            raise RlhpError(
                 f"query.selection={self._config.query.selection!r} must give one finite score per candidate pair, "
                 f"got shape {scores.shape} for {len(pairs)} pairs"
             )

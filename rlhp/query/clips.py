@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from rlhp.errors import RlhpError, Unreachable
 from rlhp.query.connection import Connection
 from rlhp.query.records import text
 from rlhp.query.runs import check_name, key
@@ -107,12 +108,12 @@ class Folder:
     def __init__(self, url: str, run: str) -> None:
         """ValueError for a URL that is neither file:// nor s3://."""
         if not url.startswith(("file:///", "s3://")):
-            raise ValueError(
+            raise RlhpError(
                 f"clips.store is file:///directory or s3://bucket/prefix, got {url!r}; leave it out to keep clips in "
                 "the run's Redis"
             )
         if "@" in url:
-            raise ValueError("clips.store holds no credentials, since the run directory keeps it; S3's come from AWS_*")
+            raise RlhpError("clips.store holds no credentials, since the run directory keeps it; S3's come from AWS_*")
         place, mark, options = url.partition("?")  # of S3: region, endpoint_override and the like
         self._place, self._options = f"{place.rstrip('/')}/{run}", mark + options
         self._filesystem, self._path = _filesystem(self._place + self._options)
@@ -150,7 +151,7 @@ class Folder:
             yield
         except OSError as error:  # a bucket that is away, a disk that is full: either may pass
             why = str(error).splitlines()[0]
-            raise ConnectionError(f"no clip can be {what} at {self._place}: {why}") from error
+            raise Unreachable(f"no clip can be {what} at {self._place}: {why}") from error
 
 
 def read(url: str) -> bytes | None:
@@ -170,7 +171,7 @@ def media_type(data: bytes) -> str:
             return name
     if data[4:8] == b"ftyp":
         return "video/mp4"
-    raise ValueError(f"neither WebM, MP4 nor PNG: {len(data)} bytes that start with {data[:8]!r}")
+    raise RlhpError(f"neither WebM, MP4 nor PNG: {len(data)} bytes that start with {data[:8]!r}")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -179,5 +180,5 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = FileSystem.from_uri(url)
     except (ValueError, OSError) as error:
-        raise ValueError(f"clips.store={url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise RlhpError(f"clips.store={url!r} cannot be used: {str(error).splitlines()[0]}") from None
     return found

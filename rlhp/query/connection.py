@@ -20,12 +20,14 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
+from rlhp.errors import RlhpError, Unreachable
+
 RETRIES = 4
 """Over about a second: a server that is restarted at once is not even noticed."""
 _AWAY = ("MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "READONLY")
 
 
-class QueueUnavailable(ConnectionError):
+class QueueUnavailable(Unreachable):
     """Redis cannot be reached or cannot serve now: what was tried, where, and the way out, in one line."""
 
 
@@ -102,7 +104,7 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
             retry=Retry(backoff, retries, supported_errors=(exceptions.ConnectionError,)),
         )
     except ValueError:
-        raise ValueError(
+        raise RlhpError(
             f"a Redis address starts with redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0; "
             f"got {redact(url)!r}"
         ) from None

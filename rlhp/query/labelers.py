@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from rlhp.errors import RlhpError
 from rlhp.query.connection import Connection
 from rlhp.query.records import text
 from rlhp.query.runs import check_name, key, not_open
@@ -58,7 +59,7 @@ class Labelers:
         where the run was never opened at this Redis.
         """
         if not NAME.fullmatch(name):
-            raise ValueError(
+            raise RlhpError(
                 f"the name of a labeler is 1 to 64 letters, digits or . _ -, the first a letter or digit; got {name!r}"
             )
         token = secrets.token_urlsafe(32)
@@ -68,7 +69,7 @@ class Labelers:
                 raise not_open(self._run, url=self._url)
             stored = client.hset(self._key, name, facts) if replace else client.hsetnx(self._key, name, facts)
         if not stored and not replace:
-            raise ValueError(
+            raise RlhpError(
                 f"labeler {name!r} has a token for run {self._run} already; choose another name, or remove that one "
                 f"first: rlhp labeler remove {name}"
             )

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
+from rlhp.errors import RlhpError
 from rlhp.query import connection, records, runs
 from rlhp.query.connection import QueueUnavailable, ping
 from rlhp.query.reader import Readers
@@ -46,7 +47,7 @@ class QueryQueue:
         """Connects to nothing yet; ValueError for a URL or a name that can be none."""
         runs.check_name("run", run)
         if lease_seconds <= 0:
-            raise ValueError(f"a lease lasts longer than zero seconds, got lease_seconds={lease_seconds}")
+            raise RlhpError(f"a lease lasts longer than zero seconds, got lease_seconds={lease_seconds}")
         self.url = url
         self.run = run
         self.lease_seconds = lease_seconds
@@ -101,7 +102,7 @@ class QueryQueue:
         limits = (cap, "" if budget is None else budget, max_skips, int(resume))
         found = text(self._script("open", runs.SCHEMA, config_sha256, *limits, *pairs))
         if found not in ("new", "own"):
-            raise ValueError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
+            raise RlhpError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
         runs.warn_about_eviction(self._connection)
 
     def close(self, *, state: Literal["draining", "closed"] = "closed") -> None:

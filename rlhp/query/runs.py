@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+from rlhp.errors import RlhpError
 from rlhp.query.connection import Connection, make_client, reaching, redact
 from rlhp.query.records import text
 
@@ -30,7 +31,7 @@ def list_runs(url: str) -> list[str]:
 def check_name(kind: str, name: str) -> None:
     """ValueError for the name of a run or labeler that could not be part of a key."""
     if not _NAME.fullmatch(name):
-        raise ValueError(
+        raise RlhpError(
             f"the name of a {kind} is 1 to 80 letters, digits or . _ @ + -, the first a letter or digit; got {name!r}"
         )
 

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from rlhp import imports
+from rlhp.errors import RlhpError
 from rlhp.types import Array, Segment
 
 
@@ -59,13 +60,13 @@ def make_selection(name: str) -> Selection:
     if name == "disagreement":
         return Disagreement()
     if ":" not in name:
-        raise ValueError(f"query.selection is random, disagreement or package.module:Name; got {name!r}")
+        raise RlhpError(f"query.selection is random, disagreement or package.module:Name; got {name!r}")
     make = imports.load(name, key="query.selection")
     try:
         made = make()
     except Exception as error:
-        raise ValueError(f"query.selection={name!r} could not be built: {error}; it takes no arguments") from error
+        raise RlhpError(f"query.selection={name!r} could not be built: {error}; it takes no arguments") from error
     if not callable(getattr(made, "rank", None)):
-        raise ValueError(f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores")
+        raise RlhpError(f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores")
     selection: Selection = made
     return selection

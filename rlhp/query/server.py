@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from rlhp.errors import RlhpError
 from rlhp.query import supervisor
 
 LOWEST = (6, 2)
@@ -36,7 +37,7 @@ _WAY_OUT = (
 _VERSION = re.compile(r"\b(redis|valkey)?[ -]*server v=(\d+)\.(\d+)\.(\d+)", re.IGNORECASE)
 
 
-class ServerError(ValueError):
+class ServerError(RlhpError):
     """The embedded Redis cannot be had: the rule, what was found, the way out."""
 
 

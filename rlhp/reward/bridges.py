@@ -22,6 +22,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from rlhp.errors import RlhpError
 from rlhp.reward import parts
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
@@ -45,13 +46,13 @@ def write_imitation(dataset: PreferenceDataset, out: Path, preferences: Sequence
     """The npz above; how many segments. `incomparable` has no probability and is left out: `Exported` counts it."""
     leaves = dataset.spaces.obs.leaves
     if len(leaves) != 1:
-        raise ValueError(
+        raise RlhpError(
             f"imitation's fragments hold one observation array, this dataset {len(leaves)} leaves "
             f"({', '.join(repr(leaf.path) for leaf in leaves)}); export to npz"
         )
     usable = [each for each in preferences if each.answer in TARGET]
     if not usable:
-        raise ValueError(f"nothing to export: every answer in {dataset.path} is incomparable")
+        raise RlhpError(f"nothing to export: every answer in {dataset.path} is incomparable")
     sides = [segment for each in usable for segment in (each.first, each.second)]
     arrays: dict[str, Array] = {
         "obs": np.concatenate([side.obs[leaves[0].path] for side in sides]),
@@ -98,13 +99,13 @@ def import_imitation(source: str | Path, out: str | Path, *, like: Mapping[str, 
     """
     spaces = Spaces.from_json(like["spaces"])
     if len(spaces.obs.leaves) != 1:
-        raise ValueError("imitation's fragments hold one observation array, and this environment several leaves")
+        raise RlhpError("imitation's fragments hold one observation array, and this environment several leaves")
 
     def read(found: Arrays) -> tuple[dict[str, Any], list[Segment], list[EventRow]]:
         sides = _imitation_segments(found, spaces)
         preferences = found["preferences"].astype(np.float64)
         if len(sides) != 2 * len(preferences) or not ((preferences >= 0) & (preferences <= 1)).all():
-            raise ValueError(f"{len(preferences)} probabilities for {len(sides)} fragments: one in [0, 1] per pair")
+            raise RlhpError(f"{len(preferences)} probabilities for {len(sides)} fragments: one in [0, 1] per pair")
         labelers = found.get("labelers", np.full(len(preferences), "imitation"))
         queries = found.get("query_ids", np.full(len(preferences), ""))
         rows = [
@@ -133,9 +134,9 @@ def _imported(source: Path, out: Path, read: Read) -> Imported:
         with np.load(source, allow_pickle=False) as file:
             header, segments, rows = read({name: file[name] for name in file.files})
     except KeyError as error:
-        raise ValueError(f"{source} lacks the array {error}; docs/labeling.md lists what an import needs") from None
+        raise RlhpError(f"{source} lacks the array {error}; docs/labeling.md lists what an import needs") from None
     except (BadZipFile, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(f"{source} cannot be imported: {error}") from error
+        raise RlhpError(f"{source} cannot be imported: {error}") from error
     return store(out, header=header, segments=segments, rows=rows)
 
 
@@ -172,7 +173,7 @@ def _imitation_segments(found: Arrays, spaces: Spaces) -> list[Segment]:
     lengths = found["lengths"].astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if len(found["acts"]) != starts[-1] or len(found["obs"]) != starts[-1] + len(lengths):
-        raise ValueError(
+        raise RlhpError(
             f"lengths add up to {starts[-1]} steps, so {starts[-1]} acts and {starts[-1] + len(lengths)} obs are "
             f"needed; got {len(found['acts'])} and {len(found['obs'])}"
         )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from rlhp.errors import RlhpError
 from rlhp.reward import parts
 from rlhp.reward.cache import SegmentCache, segment_bytes
 from rlhp.reward.events import EVENT_SCHEMA, EventRow, Purpose, event_rows, event_table
@@ -96,7 +97,7 @@ class PreferenceDataset:
         new = {segment.id: segment for segment in segments if segment.id not in self._places}
         for segment in new.values():
             if segment.length > self.segment_length:
-                raise ValueError(
+                raise RlhpError(
                     f"segment {segment.id} has {segment.length} steps, this dataset at most {self.segment_length}; "
                     "cut segments no longer than query.segment_length"
                 )
@@ -170,7 +171,7 @@ class PreferenceDataset:
                 found[segment] = kept
                 continue
             if segment not in self._places:
-                raise ValueError(f"segment {segment} is not in {self.path}; call refresh() if it was written since")
+                raise RlhpError(f"segment {segment} is not in {self.path}; call refresh() if it was written since")
             place = self._places[segment]
             missing.setdefault((place.part, place.row_group), []).append(segment)
         for (part, row_group), wanted in missing.items():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
+from rlhp.errors import RlhpError
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.observations import Pictures, Rows
 from rlhp.spaces import Spaces
@@ -216,7 +217,7 @@ class Examples:
         if not self._architecture.action_size:
             actions = actions[:, :0]
         if not (np.isfinite(obs).all() and np.isfinite(actions).all()):
-            raise ValueError(
+            raise RlhpError(
                 f"segment {segment.id} holds observations or actions that are not finite, which would spoil every "
                 "member; leave its preferences out"
             )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from rlhp.errors import RlhpError
 from rlhp.reward import parts
 from rlhp.reward.bridges import write_imitation
 from rlhp.reward.dataset import ROW_GROUP_BYTES, PreferenceDataset
@@ -55,14 +56,14 @@ def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Pu
         "imitation": write_imitation,
     }
     if to not in writers:
-        raise ValueError(f"a dataset is exported to one of {', '.join(writers)}; got {to!r}")
+        raise RlhpError(f"a dataset is exported to one of {', '.join(writers)}; got {to!r}")
     out = Path(out)
     if out.exists():
-        raise ValueError(f"{out} exists already; choose another name, or remove it first")
+        raise RlhpError(f"{out} exists already; choose another name, or remove it first")
     dataset = PreferenceDataset.open(dataset_path)
     preferences = dataset.preferences(purpose=purpose) if to != "parquet" else []
     if not preferences and (to != "parquet" or not (dataset.segment_ids() or dataset.events())):
-        raise ValueError(f"nothing to export: {dataset.path} holds no {purpose} answer that stands")
+        raise RlhpError(f"nothing to export: {dataset.path} holds no {purpose} answer that stands")
     out.parent.mkdir(parents=True, exist_ok=True)
     segments = writers[to](dataset, out, preferences)
     answers = (
@@ -156,7 +157,7 @@ def _line(preference: Preference) -> bytes:
     try:
         return json.dumps(record, allow_nan=False).encode() + b"\n"
     except ValueError:
-        raise ValueError(
+        raise RlhpError(
             f"query {preference.query}: one of its segments holds a NaN or an infinite value, which JSON cannot "
             "express; export to npz or parquet"
         ) from None

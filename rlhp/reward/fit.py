@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rlhp.config import RewardConfig
 from rlhp.denormals import flushed
+from rlhp.errors import RlhpError
 from rlhp.reward import loss
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.choice import out_of_bag, sees_action
@@ -279,7 +280,7 @@ class Fitter:
             self._network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         except (RuntimeError, ValueError) as error:
-            raise ValueError(
+            raise RlhpError(
                 "the saved reward trainer has other networks than this config, so it cannot go on: "
                 f"{str(error).splitlines()[-1].strip()}. Restore the reward section of its config, or start a new run."
             ) from error

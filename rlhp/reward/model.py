@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlhp.errors import RlhpError
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.network import build, usable_device
 from rlhp.types import Array, DecodeError
@@ -172,7 +173,7 @@ class Labeller:
         bad = ~np.isfinite(rewards)
         given = np.isfinite(obs[bad]).all() and np.isfinite(actions[bad]).all()
         cause = "its weights have diverged: lower reward.lr" if given else "so were their observations or actions"
-        raise ValueError(
+        raise RlhpError(
             f"predicted rewards must be finite; reward version {self._version} gave {int(bad.sum())} of {len(bad)} "
             f"that are not, and {cause}"
         )

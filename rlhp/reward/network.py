@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhp import imports
+from rlhp.errors import RlhpError
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.normalizer import InputNormalizer
 from rlhp.reward.picture_network import PictureEnsemble
@@ -163,7 +164,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise RlhpError(
             f"reward.device={name!r} cannot be used here: {_line(error)}. Set reward.device='cpu'."
         ) from error
     return device
@@ -189,12 +190,12 @@ def _build_one(architecture: Architecture) -> nn.Module:
         module = kind(**kwargs)
     except Exception as error:
         given = ", ".join(sorted(kwargs))
-        raise ValueError(
+        raise RlhpError(
             f"reward.module={name!r} could not be built with the keywords {given}: {_line(error)}. "
             f"Take {next(iter(size))} and action_size in its constructor, and the rest from reward.module_kwargs."
         ) from error
     if not isinstance(module, nn.Module):
-        raise ValueError(f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}")
+        raise RlhpError(f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}")
     return module
 
 
@@ -209,11 +210,11 @@ def _try_out(module: nn.Module, architecture: Architecture) -> None:
     try:
         rewards = module(torch.zeros(2, *architecture.row_shape), torch.zeros(2, architecture.action_size))
     except Exception as error:
-        raise ValueError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
+        raise RlhpError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
     module.train(was_training)
     if not isinstance(rewards, Tensor) or rewards.shape != (2,):
         got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
-        raise ValueError(f"{rule}; with B = 2 it returned {got}. End it with .squeeze(-1), perhaps.")
+        raise RlhpError(f"{rule}; with B = 2 it returned {got}. End it with .squeeze(-1), perhaps.")
 
 
 def _line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlhp.errors import RlhpError
 from rlhp.spaces import ObsSpec
 from rlhp.types import Array
 
@@ -116,7 +117,7 @@ class Reservoir:
                 f"[N, {self._actions.shape[1]}]; got {obs.shape} and {actions.shape}"
             )
         if not np.isfinite(obs).all() or not np.isfinite(actions).all():
-            raise ValueError(
+            raise RlhpError(
                 "observations and actions must be finite, or no reward could be scaled by them; got NaN or infinity "
                 "among new transitions. Wrap the environment so that it ends the episode before its state diverges."
             )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlhp.config import RewardConfig
+from rlhp.errors import RlhpError
 from rlhp.reward import loss
 from rlhp.reward.examples import Part
 from rlhp.types import Array
@@ -95,7 +96,7 @@ def numbers(losses_M: Tensor, active_M: Tensor) -> Array:
     losses = losses_M.detach().cpu().numpy().astype(np.float64)
     active = active_M.cpu().numpy()
     if not np.isfinite(losses[active]).all():
-        raise ValueError(
+        raise RlhpError(
             f"the reward ensemble diverged: losses of its members are {losses.tolist()}; lower reward.lr, or clean the "
             "observations of extreme values"
         )

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rlhp.errors import RlhpError
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.live import REUSED
@@ -31,7 +32,7 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
     _warn_of_another_task(target, source)
     rows = [row for row in source.live(purpose=None) if row.first_id in source and row.second_id in source]
     if not rows:
-        raise ValueError(_NOTHING.format(source.path))
+        raise RlhpError(_NOTHING.format(source.path))
     lost = len(source.live(purpose=None)) - len(rows)
     if lost:
         warnings.warn(f"{lost} answers in {source.path} have lost their segments and are not reused", stacklevel=2)
@@ -49,7 +50,7 @@ def refuse(source_path: str | Path, *, spaces: Spaces, segment_length: int) -> N
     source = PreferenceDataset.open(source_path)
     _refuse_mismatch(source, spaces=spaces, segment_length=segment_length)
     if not source.live(purpose=None):
-        raise ValueError(_NOTHING.format(source.path))
+        raise RlhpError(_NOTHING.format(source.path))
 
 
 def difference(ours: Spaces, theirs: Spaces) -> str | None:
@@ -66,11 +67,11 @@ def difference(ours: Spaces, theirs: Spaces) -> str | None:
 def _refuse_mismatch(source: PreferenceDataset, *, spaces: Spaces, segment_length: int) -> None:
     found = difference(spaces, source.spaces)
     if found:
-        raise ValueError(
+        raise RlhpError(
             f"answers about other spaces cannot be reused: {found} ({source.path}); reuse a run of this env"
         )
     if source.segment_length > segment_length:
-        raise ValueError(
+        raise RlhpError(
             f"segments of up to {source.segment_length} steps in {source.path} do not fit into segments of "
             f"{segment_length}; set query.segment_length={source.segment_length}"
         )

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from rlhp import frames
+from rlhp.errors import RlhpError
 from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 
@@ -87,7 +88,7 @@ def _array_field(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
 def _segment_row(segment: Segment, spaces: Spaces, schema: pa.Schema) -> dict[str, Any]:
     paths = {leaf.path for leaf in spaces.obs.leaves}
     if set(segment.obs) != paths:
-        raise ValueError(
+        raise RlhpError(
             f"segment {segment.id}: its observation has the leaves {sorted(segment.obs)}, the dataset {sorted(paths)}; "
             "a dataset holds one kind of observation, so start another one"
         )
@@ -117,7 +118,7 @@ def _segment_row(segment: Segment, spaces: Spaces, schema: pa.Schema) -> dict[st
 def _pack(segment: Segment, schema: pa.Schema, column: str, array: Array) -> bytes:
     dtype, shape = _layout(schema, column)
     if array.shape[1:] != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
-        raise ValueError(
+        raise RlhpError(
             f"segment {segment.id}: one row of {column} is {dtype.name}{list(shape)} in this dataset, "
             f"got {array.dtype.name}{list(array.shape[1:])}; make the environment return what its spaces declare"
         )

@@ -24,6 +24,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlhp.config import EnvConfig
+from rlhp.errors import RlhpError
 from rlhp.rollout.lookup import registered
 from rlhp.types import Array
 
@@ -222,7 +223,7 @@ def _vector(config: EnvConfig, game: str, count: int) -> Any:
 
     for name in config.kwargs:
         if name in _OURS:
-            raise ValueError(f"env.kwargs.{name} is decided elsewhere; set {_OURS[name]} instead")
+            raise RlhpError(f"env.kwargs.{name} is decided elsewhere; set {_OURS[name]} instead")
     atari = config.atari
     try:
         return AtariVectorEnv(
@@ -241,4 +242,4 @@ def _vector(config: EnvConfig, game: str, count: int) -> Any:
             **config.kwargs,
         )
     except TypeError as error:
-        raise ValueError(f"env.id={config.id!r} could not be made with env.kwargs={config.kwargs}: {error}") from error
+        raise RlhpError(f"env.id={config.id!r} could not be made with env.kwargs={config.kwargs}: {error}") from error

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from rlhp.errors import RlhpError
 from rlhp.rollout.lander import is_lander
 from rlhp.types import Array, Segment
 
@@ -33,7 +34,7 @@ PICTURE_BYTES = 4096
 """Of a kept picture, padding included: a thousand segments of 50 steps are 200 MB in the query actor."""
 
 
-class CannotDraw(ValueError):
+class CannotDraw(RlhpError):
     """Nothing can be shown of a segment, or of an environment: why, and the way out, in one line."""
 
 

@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
+from rlhp.errors import RlhpError
 from rlhp.rollout.atari import AtariGame, AtariGames, game_of
 from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
 from rlhp.rollout.lookup import bare_env, registered
@@ -87,7 +88,7 @@ def make_vector_env(
         if not isinstance(native, str):
             return native
         if vectorize == "native":
-            raise ValueError(f"rollout.vectorize=native cannot be had: {native}. Set rollout.vectorize = auto.")
+            raise RlhpError(f"rollout.vectorize=native cannot be had: {native}. Set rollout.vectorize = auto.")
         _log.debug("stepping %s one by one: %s", config.id, native)
     builds: list[Any] = [partial(_build, config, flat=True)] * num_envs
     if pictures:
@@ -180,10 +181,10 @@ def _build(config: EnvConfig, *, render_mode: str | None = None, flat: bool = Fa
     task = known_task(config.id) if config.hide_termination else None
     if config.termination_penalty and (task is not None or not config.hide_termination):
         why = f"{task.name} pays a bonus of its own for staying up" if task else "env.hide_termination is false"
-        raise ValueError(f"env.termination_penalty={config.termination_penalty} would do nothing: {why}. Remove it.")
+        raise RlhpError(f"env.termination_penalty={config.termination_penalty} would do nothing: {why}. Remove it.")
     limit = config.max_episode_steps or (task.limit if task else limit)
     if limit is None:
-        raise ValueError(
+        raise RlhpError(
             f"{config.id} has no time limit, so an episode might never end. Set env.max_episode_steps to a number "
             "of steps (an episode that ends earlier by itself still does)."
         )
@@ -207,7 +208,7 @@ def _first_step(config: EnvConfig, env: Env) -> None:
         env.action_space.seed(0)
         env.step(env.action_space.sample())
     except Exception as error:
-        raise ValueError(
+        raise RlhpError(
             f"env.id={config.id!r} failed on its first step: {type(error).__name__}: {error}. "
             "gymnasium.utils.env_checker.check_env tells what an environment has to fulfil."
         ) from error

@@ -18,6 +18,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
+from rlhp.errors import RlhpError
 from rlhp.frames import Light
 from rlhp.types import Array
 
@@ -54,7 +55,7 @@ class Fragment:
     def __post_init__(self) -> None:
         if not np.isfinite(self.dist_inputs).all():
             shown = "observations that are not finite" if not np.isfinite(self.obs).all() else "finite observations"
-            raise ValueError(
+            raise RlhpError(
                 f"the policy's outputs have to be finite and are not, after {shown}; let the environment check "
                 "what it shows, or lower learner.lr"
             )

@@ -22,6 +22,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rlhp import imports
 from rlhp.config import EnvConfig
+from rlhp.errors import RlhpError
 from rlhp.rollout.tasks import task_kwargs
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def bare_env(config: EnvConfig, *, render_mode: str | None, check: bool) -> tupl
         for name in _OURS:
             if name in kwargs:
                 way_out = " Set env.max_episode_steps instead." if name == "max_episode_steps" else " Remove it."
-                raise ValueError(f"env.kwargs.{name}={kwargs[name]!r} is decided elsewhere.{way_out}")
+                raise RlhpError(f"env.kwargs.{name}={kwargs[name]!r} is decided elsewhere.{way_out}")
         if "mujoco" in str(spec.entry_point):
             _quiet_mujoco()
         if render_mode is not None:  # an explicit None would reach environments that take no render_mode
@@ -52,7 +53,7 @@ def bare_env(config: EnvConfig, *, render_mode: str | None, check: bool) -> tupl
         kwargs["render_mode"] = render_mode
     env = _call(config, factory, kwargs)
     if render_mode is not None and env.render_mode != render_mode:
-        raise ValueError(
+        raise RlhpError(
             f"env.id={config.id!r} cannot be drawn: it was made with render_mode={env.render_mode!r} where "
             f"{render_mode!r} was asked for. Give the factory an argument `render_mode` and pass it on."
         )
@@ -74,7 +75,7 @@ def registered(env_id: str) -> EnvSpec | None:
     if spec is None:
         close = get_close_matches(name, gym.registry, n=1, cutoff=0.6)
         suggestion = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
+        raise RlhpError(
             f"env.id={env_id!r} is no Gymnasium id.{suggestion} "
             "An environment of your own is named as `package.module:factory`."
         )
@@ -88,9 +89,9 @@ def _call(config: EnvConfig, make: Callable[..., Any], kwargs: dict[str, Any]) -
         missing = isinstance(error, ImportError | gym.error.DependencyNotInstalled)
         hint = " Install what it needs; pip install 'rlhp[envs]' covers Gymnasium's own." if missing else ""
         why = str(error).rstrip(".") or type(error).__name__
-        raise ValueError(f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}") from error
+        raise RlhpError(f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}") from error
     if not isinstance(env, gym.Env):
-        raise ValueError(
+        raise RlhpError(
             f"env.id={config.id!r} returned a {type(env).__name__}, not a gymnasium.Env. "
             "Return an instance of a class derived from gymnasium.Env."
         )
@@ -101,7 +102,7 @@ def _imported(env_id: str) -> Callable[..., Any]:
     """The callable behind `package.module:factory`."""
     found = imports.load(env_id, key="env.id")
     if not callable(found):
-        raise ValueError(
+        raise RlhpError(
             f"env.id={env_id!r} names a {type(found).__name__}, which cannot be called. "
             "Name a function or a class that returns a gymnasium.Env."
         )

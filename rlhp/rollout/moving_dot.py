@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rlhp.errors import RlhpError
 from rlhp.types import Array
 
 SIZE = 24
@@ -51,7 +52,7 @@ class Dots:
 
     def __init__(self, count: int, *, size: int, stack: int) -> None:
         if size < 12 or stack < 1:
-            raise ValueError(f"a field has at least 12 pixels along an edge and a stack one frame, got {size}, {stack}")
+            raise RlhpError(f"a field has at least 12 pixels along an edge and a stack one frame, got {size}, {stack}")
         self.place = np.zeros((count, 2), np.int64)
         """[N, 2] row and column of the upper left pixel."""
         self.frames = np.zeros((count, stack, size, size), np.uint8)

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rlhp.errors import RlhpError
 from rlhp.rollout.atari import AtariGames
 from rlhp.rollout.drawable import Pictured
 from rlhp.rollout.lander import is_lander, lander_state
@@ -43,7 +44,7 @@ def state_reader(env: Env) -> Callable[[], Array]:
     def hook() -> Array:
         state = np.array(inner.rlhp_state(), dtype=np.float64)
         if state.ndim != 1:
-            raise ValueError(f"rlhp_state() returns a one-dimensional array of numbers, got shape {state.shape}")
+            raise RlhpError(f"rlhp_state() returns a one-dimensional array of numbers, got shape {state.shape}")
         return state
 
     def mujoco() -> Array:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from rlhp.errors import curable, one_line
+
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1
@@ -37,14 +39,22 @@ class Background:
         self._news = threading.Event()
         self._status: dict[str, Any] = role.status()
         self._fatal: str | None = None
+        self._ours = False
         self._waiting: str | None = None
         self._beat = time.time()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """The role's last snapshot, plus `fatal` (its error or None), `waiting_for` and `beat` (unix seconds)."""
-        return {**self._status, "fatal": self._fatal, "waiting_for": self._waiting, "beat": self._beat}
+        """The role's last snapshot, plus `fatal` (its error or None), `ours` (whether that is a fault of this
+        program), `waiting_for` and `beat` (unix seconds)."""
+        return {
+            **self._status,
+            "fatal": self._fatal,
+            "ours": self._ours,
+            "waiting_for": self._waiting,
+            "beat": self._beat,
+        }
 
     def wake(self) -> None:
         """There is news for the role: its next step is now, whatever pause it is in."""
@@ -72,7 +82,8 @@ class Background:
                 continue
             except Exception as error:
                 log.exception("%s stopped", self._name)
-                self._fatal = f"{self._name}: {type(error).__name__}: {error}"
+                self._ours = not curable(error)
+                self._fatal = f"{self._name}: {one_line(error) if self._ours else error}"
                 return
             if self._waiting is not None:
                 log.warning("%s goes on", self._name)

@@ -20,6 +20,7 @@ from typing import Any
 
 from rlhp.config import RunConfig
 from rlhp.configlabeling import ClipsConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling.painter import Painter
 from rlhp.labeling.render import check_drawable
 from rlhp.learn.evaluate import Act
@@ -142,5 +143,5 @@ def codec_of(clips: ClipsConfig, out: Path) -> ClipsConfig:
     """The configuration whose codec is that of the file's ending; ValueError for an unknown one."""
     codecs = {suffix: codec for codec, suffix in SUFFIX.items()}
     if out.suffix not in codecs:
-        raise ValueError(f"a video ends in {', '.join(codecs)}; got {out.name!r}")
+        raise RlhpError(f"a video ends in {', '.join(codecs)}; got {out.name!r}")
     return clips.model_copy(update={"codec": codecs[out.suffix]})

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from rlhp.errors import RoleFailed
 from rlhp.rundir import RunDir
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Labelers:
             self._early_deaths += index not in self._settled
             self._settled.discard(index)
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
-                raise ChildProcessError(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
+                raise RoleFailed(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
             log.warning("labeler %d died (exit code %d) and is started again", index, code)
             _close(process)
             self._start(index)

@@ -12,6 +12,7 @@ import torch
 
 from rlhp import configfile, credentials
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
 from rlhp.learn.settings import check_actions, check_passthrough
@@ -47,7 +48,7 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
 
 def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
     if config.query.segment_length > facts.episode_limit:
-        raise ValueError(
+        raise RlhpError(
             f"query.segment_length={config.query.segment_length} is longer than any episode of {config.env.id} "
             f"({facts.episode_limit} steps), so no full segment could ever be cut; shorten the segment"
         )
@@ -60,7 +61,7 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
     if config.labels.source == "oracle":
         make_teacher(config.labels.teacher, seed=config.seed)
         if ":" not in config.labels.teacher.name and not config.shares_env_reward:
-            raise ValueError(
+            raise RlhpError(
                 f"the built-in teacher {config.labels.teacher.name!r} judges by env rewards, which "
                 "labels.share_env_reward=false keeps from it; leave that key out, or name a teacher of your own"
             )
@@ -70,7 +71,7 @@ def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
     way = check_drawable(config.env)
     Clips("redis://", run="check", store=config.clips.store)
     if way in ("state", "mujoco", "lander") and facts.native_vector and config.rollout.vectorize == "native":
-        raise ValueError(
+        raise RlhpError(
             f"rollout.vectorize=native steps {config.env.id} by its own vector implementation, "
             "which tells no states to draw clips from; set rollout.vectorize=auto"
         )

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from rlhp.config import RunConfig
+from rlhp.errors import Unreachable
 from rlhp.reward.client import NAMESPACE
 
 NOISY = ("ray.rllib", "ray.tune", "ray.train", "ray._common.deprecation", "ray._private.authentication")
@@ -103,7 +104,7 @@ def _explained(address: str | None) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
-        raise ConnectionError(
+        raise Unreachable(
             f"ray.address={address}: {error}. Ask `ray status` there whether it runs; a cluster that wants a token is "
             "joined with RAY_AUTH_MODE=token and the cluster's own token in this environment"
         ) from error
@@ -117,7 +118,7 @@ def refuse_silence(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
     except OSError as error:
-        raise ConnectionError(
+        raise Unreachable(
             f"ray.address={address}: nothing answers there ({error}); start the head with `ray start --head`, or leave "
             "ray.address empty for a local Ray"
         ) from error

@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from rlhp import actors, status
 from rlhp.actors import ActorFacts, note
+from rlhp.errors import RlhpError
 from rlhp.reward.client import NAMESPACE
 from rlhp.rundir import RunDir
 from rlhp.running.census import census
@@ -34,7 +35,7 @@ def report(address: str, *, run: str | None) -> str:
         found = [each for each in census() if run in (None, each.run)]
         if not found:
             what = "no run is" if run is None else f"run {run} is not"
-            raise ValueError(f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run directory")
+            raise RlhpError(f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run directory")
         return "\n\n\n".join(_of_run(name, found) for name in sorted({each.run for each in found}))
     finally:
         if mine:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from ray.exceptions import RayError, RayTaskError
 
 from rlhp.config import RunConfig
+from rlhp.errors import RoleFailed
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.running.edges import Services
 from rlhp.running.loop import Loop
-from rlhp.running.services import ClusterServices, RoleFailed
+from rlhp.running.services import ClusterServices
 from rlhp.running.watchdog import Stalled, Watchdog
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def refuse_too_small(config: RunConfig, *, say: Callable[[str], None] = log.warn
     group = placement_group([bundle for _, bundle in wanted], strategy="PACK")
     try:
         if not _ready(group, wait, wanted, say):
-            raise ValueError(
+            raise RlhpError(
                 f"{missing(wanted)}; add nodes, lower rollout.num_env_runners (or set rollout.min_env_runners), or "
                 f"wait longer with ray.wait_seconds={max(900, round(2 * wait))} where an autoscaler adds them"
             )

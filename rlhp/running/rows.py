@@ -31,6 +31,7 @@ HIDDEN = {
     "env_steps",
     "path",
     "fatal",
+    "ours",
     "waiting_for",
     "beat",
     "reward/fit_seconds",

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from rlhp.actors import note
+from rlhp.errors import RoleBroken, RoleFailed
 from rlhp.labeling.clips import ClipRenderer
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.query.actor import QueryActor
@@ -35,10 +36,6 @@ NOTICES = {
     "reward_version": "reward/version",
 }
 """Facts of the queue -> the metrics that they are."""
-
-
-class RoleFailed(ChildProcessError):
-    """A role met an error that no restart cures; the message is its own."""
 
 
 class SerialServices:
@@ -161,9 +158,9 @@ class ClusterServices:
             self._labelers.keep()
         for name, actor in (self._actors | self._models.actors).items():
             self._poll(name, actor)
-            fatal = self._known.get(name, {}).get("fatal")
-            if fatal:
-                raise RoleFailed(str(fatal))
+            known = self._known.get(name, {})
+            if known.get("fatal"):
+                raise (RoleBroken if known.get("ours") else RoleFailed)(str(known["fatal"]))
         if time.monotonic() >= self._ask_queue_at:
             pause = QUEUE_AWAY_SECONDS
             with suppress(ConnectionError):  # the query actor says so in the log

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import ray
 
+from rlhp.errors import RoleFailed
 from rlhp.query.queue import QueryQueue
 from rlhp.running import services as module
-from rlhp.running.services import AnswerRate, ClusterServices, RoleFailed, queue_numbers
+from rlhp.running.services import AnswerRate, ClusterServices, queue_numbers
 from tests.labeling.parts import until
 from tests.running.parts import answer, ask, run_in
 from tests.running.roles import told

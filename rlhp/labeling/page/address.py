@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from rlhp.errors import RlhpError
+
 
 def bound(host: str, port: int, *, or_free: bool = False) -> socket.socket:
     """A listening socket; with `or_free` on a free port where `port` is taken. ValueError for an address not ours."""
@@ -14,7 +16,7 @@ def bound(host: str, port: int, *, or_free: bool = False) -> socket.socket:
     except OSError as error:
         if or_free and port:
             return bound(host, 0)
-        raise ValueError(
+        raise RlhpError(
             f"cannot serve at {host} port {port}: {error.strerror or error}; choose another port, or 0 for a free one"
         ) from None
 

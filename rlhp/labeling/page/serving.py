@@ -21,6 +21,7 @@ from dataclasses import replace
 
 import uvicorn
 
+from rlhp.errors import RlhpError
 from rlhp.labeling.page.address import address_of, is_loopback
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
@@ -56,7 +57,7 @@ def serve(
         labelers = Labelers(place.url, run=place.run)
         token = labelers.add(add, admin=True) if add is not None else None
         if not place.loopback and not labelers.any():
-            raise ValueError(
+            raise RlhpError(
                 f"host {host} can be reached from other machines, and run {place.run} has no tokens: anybody could "
                 "answer; make one first with rlhp labeler add NAME, or serve 127.0.0.1"
             )
@@ -75,12 +76,12 @@ def serve(
 def _check_pair(certificate: str | None, key: str | None) -> None:
     if certificate is None:
         if key is not None:
-            raise ValueError(f"the key {key} is of no use without its certificate; add --certificate FILE for https")
+            raise RlhpError(f"the key {key} is of no use without its certificate; add --certificate FILE for https")
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # SSLError is one
-        raise ValueError(
+        raise RlhpError(
             f"no https with certificate {certificate} and key {key or 'in the same file'}: {error.strerror or error}; "
             "both are PEM files, the certificate followed by those that signed it"
         ) from None
