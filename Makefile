@@ -3,6 +3,7 @@
 PYTHON ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -19,6 +20,7 @@ help: ## this list
 	@echo "  PYTHON=python3.12    the interpreter of .venv (default: the newest of 3.13, 3.12, 3.11 that runs)"
 	@echo "  TORCH_INDEX=URL      where torch comes from (default: the CPU builds; another one for your CUDA)"
 	@echo "  ARGS='-k queue -x'   passed to pytest by make test"
+	@echo "  WORKERS=0            of make test, side by side (default: 2; 0: none, as a debugger wants it)"
 
 setup: $(STAMP) ## make .venv and install everything, once per change of the versions
 
@@ -37,7 +39,7 @@ demo: setup ## train a policy from synthetic preferences, and on the env reward 
 	$(BIN)/rlhp compare configs/demo.yaml
 
 test: setup system ## every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: setup ## lint, format, types, import direction, generated pages; seconds, and changes nothing
 	$(BIN)/ruff check

@@ -23,6 +23,8 @@ SETTINGS = {
     "MPLBACKEND": "Agg",
     "RLHP_SECRETS_DIR": tempfile.mkdtemp(prefix="rlhp-test-secrets-"),  # instead of this user's own
 }
+CROWDED, WHOLE = ("faults", "cluster", "browser", "learning"), "many processes"
+"""Marks of tests that start a whole program or a browser, and the group they form."""
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -37,6 +39,17 @@ def _clusters_are_allowed() -> Iterator[None]:
     os.environ.pop(CLUSTERS, None)
     yield
     os.environ.pop(CLUSTERS, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file stays together; tests that start many processes share one worker, the first.
+
+    So no two of them fill the machine at the same time, and the longest part of the work does not come last.
+    """
+    for item in items:
+        group = WHOLE if any(map(item.get_closest_marker, CROWDED)) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, CROWDED)))
 
 
 @pytest.hookimpl(wrapper=True)

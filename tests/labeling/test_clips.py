@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from rlhp.configlabeling import ClipsConfig
+from rlhp.errors import RlhpError
 from rlhp.labeling.clips import HOPELESS, ClipRenderer
 from rlhp.labeling.painter import Painter
 from rlhp.labeling.video import first_frame
@@ -120,7 +121,7 @@ def test_what_cannot_be_drawn_is_dropped_with_why_and_the_next_is_offered(
 def test_where_nothing_can_ever_be_drawn_the_run_is_told(queue: QueryQueue, renderer: ClipRenderer) -> None:
     for number in range(HOPELESS):
         reserve(queue, f"q{number}", first=dots(FAIL, name=f"a{number}"))
-    with pytest.raises(RuntimeError, match=r"none of the first 10 queries could be drawn.*the brush broke; cure that"):
+    with pytest.raises(RlhpError, match=r"none of the first 10 queries could be drawn.*the brush broke; cure that"):
         drain(renderer)
 
 
