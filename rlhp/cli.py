@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlhp import jobcommands
-from rlhp.errors import RlhpError, curable, one_line
+from rlhp.errors import RlhpError, curable, one_line, root
 from rlhp.labeling import commands, exchange
 from rlhp.runlog import log_with_traceback
 
@@ -285,8 +285,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell(error: Exception) -> int:
     """Say on stderr what went wrong; the exit code that goes with it."""
-    cause = getattr(error, "cause", None)  # Ray wraps what a remote call raised
-    known = cause if isinstance(cause, Exception) else error
+    known = root(error)
     if curable(known):
         for line in str(known).splitlines():
             click.echo(f"error: {line}", err=True)

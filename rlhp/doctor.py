@@ -198,10 +198,17 @@ def processors() -> Iterator[Check]:
 
 def config(config: RunConfig) -> Iterator[Check]:
     """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    from rlhp.labeling.render import check_drawable
+    from rlhp.learn.settings import check_actions
     from rlhp.rollout.envs import probe, variable_length_warning
 
     yield Check(level="ok", subject="config", finding=f"valid, sha256 {configfile.sha256(config)[:12]}")
     facts = probe(config.env)
+    check_actions(config.env.id, facts.spaces.action)
+    if config.preferences and config.draws_clips:
+        yield Check(level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}")
+    for line in facts.warnings:
+        yield Check(level="warn", subject="env", finding=line)
     warning = variable_length_warning(facts)
     if warning is not None and config.preferences:
         yield Check(level="warn", subject="env", finding=f"{config.env.id} steps", way_out=warning)

@@ -11,7 +11,9 @@ import logging
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
+
+from rlhp.errors import root
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,10 @@ class Fleet:
         return [actor for actor, _ in self._coming]
 
     def any_back(self) -> bool:
-        """Whether a lost env runner answers again, so that RLlib may restore it. Waits only where none is left."""
+        """Whether a lost env runner answers again, so that RLlib may restore it. Waits only where none is left.
+
+        One that is there and was stopped by an error, of its environment mostly, raises that.
+        """
         manager = self._group._worker_manager
         lost = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index)]
         actors = manager.actors()
@@ -92,9 +97,20 @@ class Fleet:
         log.info("%d env runners share a train batch, %d rows each", len(there), rows)
 
 
+def refuse_stopped(group: Any) -> None:
+    """Raise what has stopped an env runner while it was built, where one says so."""
+    pings = [actor.ping.remote() for actor in group._worker_manager.actors().values()]
+    done, _ = ray.wait(pings, num_returns=len(pings), timeout=ALONE_SECONDS) if pings else ([], [])
+    for ping in done:
+        _is_up(ping)
+
+
 def _is_up(ping: Any) -> bool:
+    """Whether it has answered; raises what has stopped it for good, where that is its answer."""
     try:
         return bool(ray.wait([ping], timeout=0)[0]) and ray.get(ping) is not None
+    except RayTaskError as error:
+        raise root(error) from error
     except RayError:
         return False
 
