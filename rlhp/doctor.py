@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from rlhp import configfile, credentials
+from rlhp import configfile, credentials, raydirs
 from rlhp.config import RedisConfig, RunConfig
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
@@ -43,6 +43,7 @@ def machine() -> Iterator[Check]:
     yield from _guarded("python", python)
     yield from _guarded("packages", packages)
     yield from _guarded("redis", redis_server)
+    yield from _guarded("directories", directories)
     yield from _guarded("ray", ray_)
     yield from _guarded("torch", torch_)
     yield from _guarded("mujoco", mujoco_)
@@ -115,6 +116,15 @@ def redis_server() -> Iterator[Check]:
         finally:
             embedded.stop()
     yield Check(level="ok", subject="redis", finding=f"{server.name} from {server.source} starts")
+
+
+def directories() -> Iterator[Check]:
+    """The home directory, and where Ray's sockets will lie."""
+    found = list(raydirs.problems(starts_ray=True))
+    for finding, way_out in found:
+        yield Check(level="fail", subject="directories", finding=finding, way_out=way_out)
+    if not found:
+        yield Check(level="ok", subject="directories", finding="Ray can write to HOME and to its temporary directory")
 
 
 def ray_() -> Iterator[Check]:

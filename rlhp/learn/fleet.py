@@ -33,6 +33,7 @@ class Fleet:
         self._sharing = set(group.healthy_env_runner_ids())
         self._coming: list[tuple[Any, Any]] = []  # (actor, its first ping)
         self._pings: dict[int, Any] = {}
+        self._lost: set[int] = set()
 
     def nodes(self) -> set[str]:
         """The Ray nodes on which env runners are."""
@@ -75,6 +76,9 @@ class Fleet:
         manager = self._group._worker_manager
         lost = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index)]
         actors = manager.actors()
+        for index in set(lost) - self._lost:
+            log.warning("env runner %d is lost", index)
+        self._lost = set(lost)
         self._pings = {index: self._pings.get(index) or actors[index].ping.remote() for index in lost}
         if not lost:
             return False

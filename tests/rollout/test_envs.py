@@ -101,7 +101,11 @@ def test_an_unknown_id_is_answered_with_the_nearest_one() -> None:
         (OWN + "limitd", {}, "module 'tests.rollout.example_envs' has no 'limitd'; did you mean 'limited'?"),
         (OWN + "NOT_CALLABLE", {}, "names a int, which cannot be called"),
         (OWN + "forgets_to_return", {}, "returned a NoneType, not a gymnasium.Env"),
-        (OWN + "fails", {"kwargs": {"why": "no licence."}}, "with env.kwargs={'why': 'no licence.'}: RuntimeError: no licence."),
+        (
+            OWN + "fails",
+            {"kwargs": {"why": "no licence."}},
+            "with env.kwargs={'why': 'no licence.'}: RuntimeError: no licence.",
+        ),
         (OWN + "limited", {"kwargs": {"stepz": 1}}, "unexpected keyword argument 'stepz'"),
         ("Pendulum-v1", {"kwargs": {"gravity": 1}}, "unexpected keyword argument 'gravity'"),
         (OWN + "Countdown", {"kwargs": {"steps": 10**6}}, "so one might never end. Set env.max_episode_steps"),
