@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhp.errors import RlhpError, one_line
+from rlhp.errors import RlhpError
 
 LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
 """Bytes in the path of a socket: the kernel's limit."""
-_IN_SESSION = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_IN_SESSION = len(f"/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store")
 """Bytes that Ray adds to its directory."""
 _TOKEN_SAID = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -82,5 +82,5 @@ def _unwritable(folder: Path) -> str | None:
     try:
         tempfile.TemporaryDirectory(prefix=".rlhp-", dir=folder).cleanup()
     except OSError as error:
-        return one_line(error)
+        return error.strerror or type(error).__name__
     return None

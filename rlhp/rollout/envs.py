@@ -127,7 +127,10 @@ def probe(config: EnvConfig) -> EnvFacts:
     """
     env = _build(config, who="tried before the start")
     try:
-        spaces = describe(env.observation_space, env.action_space)
+        try:
+            spaces = describe(env.observation_space, env.action_space)
+        except RlhpError as error:
+            raise RlhpError(f"env.id={config.id!r}: {error}") from error
         warnings = few_steps(env)
         if isinstance(env, UnstatedLimit):
             warnings.append(ends_by_itself(config, env, limit=UNSTATED_LIMIT))

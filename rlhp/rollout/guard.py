@@ -25,6 +25,10 @@ from rlhp.types import Array
 _log = logging.getLogger(__name__)
 
 
+_told_limit: set[str] = set()
+"""Environments of which this process has said that they cut episodes themselves."""
+
+
 class EnvFailed(RlhpError):
     """The environment raised, or returned what it must not: one line."""
 
@@ -72,7 +76,6 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             self._metadata = dict(metadata) if isinstance(metadata, dict) else {}
         self._seed: int | None = None
         self._episodes = self._steps = 0
-        self._told_limit = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment resets, with an `info` of nothing."""
@@ -101,7 +104,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvFailed(_line(self._config, f"step: {error}", self._where())) from error
         except BaseException as error:
             raise_as_failed(self._config, "step", self._where(), error)
-        if truncated and not self._told_limit:
+        if truncated and self._config.id not in _told_limit:
             self._tell_limit()
         return obs, reward, terminated, truncated, {}
 
@@ -117,12 +120,11 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             if ends_process(error):
                 raise
-            _log.warning(
-                "%s", _line(self._config, f"close failed with {one_line(error)}", self._where()), exc_info=True
-            )
+            _log.warning("%s", _line(self._config, f"close failed with {one_line(error)}", self._where()))
+            _log.info("its traceback", exc_info=True)  # for a log, where there is one
 
     def _tell_limit(self) -> None:
-        self._told_limit = True
+        _told_limit.add(self._config.id)
         limit = self._config.max_episode_steps
         if limit is not None and self._steps < limit:
             _log.warning(

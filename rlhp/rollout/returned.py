@@ -143,12 +143,19 @@ def _box_taker(space: gym.spaces.Box, path: str) -> Take:
             obs = _as_box(obs, shape, dtype, path)
         if floats:
             flat = obs.reshape(-1)
-            # A sum of squares is finite where all its parts are, and takes a quarter of the time of asking each.
-            if not float(flat.dot(flat)) < _SURE and not (fine := finite(flat)).all():
+            if not _surely_finite(flat) and not (fine := finite(flat)).all():
                 raise Unfit(f"the observation{_where(path)}: expected finite numbers, got {flat[~fine][0]}")
         return obs
 
     return take
+
+
+def _surely_finite(flat: Array) -> bool:
+    """A sum of squares is finite where all its parts are, and takes a quarter of the time of asking each."""
+    try:
+        return flat.itemsize >= 4 and float(flat.dot(flat)) < _SURE
+    except RuntimeWarning:  # an overflow, where warnings are errors
+        return False
 
 
 def _discrete_taker(space: gym.spaces.Discrete[Any], path: str) -> Take:
