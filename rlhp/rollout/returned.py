@@ -16,6 +16,8 @@ from rlhp.types import Array
 
 LARGEST = float(np.finfo(np.float32).max)
 """Networks and stored segments hold float32: a larger number is infinite there."""
+LARGEST_REWARD = 1e12
+"""The square of a sum of larger ones is no float32 any more, and returns are squared."""
 _SURE = 1e76
 """Below this a sum of squares says that every part is finite, also as float32."""
 
@@ -46,14 +48,14 @@ def step_results(result: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 def reward(value: Any) -> float:
-    """One finite number; an array of one is that number."""
+    """One finite number, no larger than float32 can square; an array of one is that number."""
     if type(value) is not float:
         number = _array(value)
         if number is None or number.size != 1 or number.dtype.kind not in "fiub":
             raise Unfit(f"reward: expected one number, got {shown(value)}")
         value = float(number.reshape(())[()])
-    if not -LARGEST <= value <= LARGEST:
-        raise Unfit(f"reward: expected a finite number, got {value}")
+    if not -LARGEST_REWARD <= value <= LARGEST_REWARD:
+        raise Unfit(f"reward: expected a finite number, at most {LARGEST_REWARD:g} either way, got {value}")
     return float(value)
 
 

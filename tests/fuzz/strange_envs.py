@@ -144,7 +144,7 @@ class Strange(gym.Env[Any, Any]):
         self._goes_wrong("step")
         self._left -= 1
         over = self._left <= 0
-        paid = float(np.sin(self._left)) if self._plan.get("pays") != "huge" else 3e38
+        paid = float(np.sin(self._left)) * self._plan.get("pays", 1.0)
         terminated, truncated = over and self._plan["ends"] != "truncated", over and self._plan["ends"] != "terminated"
         shown = [self._show(), paid, terminated, truncated, INFOS[self._plan["info"]](self._left % 7)]
         return self._odd("step", shown, ("obs", "reward", "terminated", "truncated", "info"))

@@ -75,7 +75,7 @@ def tiny(folder: Path, plan: Plan, keys: dict[str, Any], *, runners: int, source
         rollout={"num_env_runners": runners, "num_envs_per_env_runner": 2},
         query={"segment_length": 1},
         labels=labels,
-        reward={"members": 1, "pretrain_epochs": 1, "use_action": True},
+        reward={"members": 2, "pretrain_epochs": 1, "use_action": True},
         learner={
             "total_env_steps": 160, "train_batch_size": 40, "minibatch_size": 20, "num_epochs": 1,
             "normalize_obs": normalize,
