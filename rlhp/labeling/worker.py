@@ -295,7 +295,8 @@ def _read(lease: Lease, payloads: Mapping[str, bytes]) -> Query:
 
 
 def _name(teacher: Teacher) -> str:
-    return f"{type(teacher).__module__}:{type(teacher).__qualname__}"
+    kind = type(getattr(teacher, "wraps", teacher))
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _line(error: BaseException) -> str:
