@@ -12,7 +12,7 @@ STAMP := .venv/.setup-$(shell cat pyproject.toml constraints.txt 2>/dev/null | c
 BENCHES := micro control_plane sampling games pixel_speed cost side_by_side reward_alone learning novel
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check bench bench-quick format docs-config constraints clean
+.PHONY: help setup system demo test fuzz check bench bench-quick format docs-config constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: setup ## train a policy from synthetic preferences, and on the env reward 
 
 test: setup system ## every test
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+fuzz: setup system ## the fuzz tests with ten times their examples: a quarter of an hour
+	RLHP_FUZZ=10 $(BIN)/pytest -m fuzz $(ARGS)
 
 check: setup ## lint, format, types, import direction, generated pages; seconds, and changes nothing
 	$(BIN)/ruff check

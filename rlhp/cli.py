@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlhp import jobcommands
-from rlhp.errors import RlhpError, curable, one_line
+from rlhp.errors import RlhpError, curable, one_line, root
 from rlhp.labeling import commands, exchange
 from rlhp.runlog import log_with_traceback
 
@@ -77,7 +77,7 @@ def train(
         raise click.UsageError("give a config file, or --resume RUN to continue a run, not both")
     if resume is not None and name is not None:
         raise click.UsageError("--name is for a new run; a resumed one keeps its name")
-    from rlhp import configfile
+    from rlhp import configfile, raydirs
     from rlhp.loopback import on_loopback
     from rlhp.rundir import RunDir
 
@@ -88,11 +88,13 @@ def train(
     if resume is not None:
         rundir = RunDir.open(resume)
         settings = on_loopback(rundir.config(sets=sets))
+        raydirs.refuse(starts_ray=settings.ray.address is None)
         rundir.rewrite_config(settings)
     else:
         assert config is not None
         more = [f"name={json.dumps(name)}"] if name is not None else []
         settings = on_loopback(configfile.load(config, sets=[*sets, *more]))
+        raydirs.refuse(starts_ray=settings.ray.address is None)
         if not keep:  # whose process stays small, and has another one do this
             from rlhp.running.preparation import check
 
@@ -119,10 +121,11 @@ def train(
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
 def compare(config: Path, sets: tuple[str, ...]) -> int:
     """Train on preferences and, for comparison, on the env reward; say how much was recovered."""
-    from rlhp import configfile
+    from rlhp import configfile, raydirs
     from rlhp.loopback import on_loopback
 
     settings = on_loopback(configfile.load(config, sets=sets))
+    raydirs.refuse(starts_ray=settings.ray.address is None)
     from rlhp.compare import compare as both
 
     comparison = both(settings, config_name=config.stem, say=click.echo)
@@ -213,6 +216,9 @@ def status(run: Path | None, address: str | None) -> None:
 def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None, best: bool) -> None:
     """Measure the true return of a run's newest policy."""
     rundir, settings = _opened(run)
+    from rlhp import raydirs
+
+    raydirs.refuse(starts_ray=False)
     from rlhp import program
 
     result = program.evaluate(
@@ -285,8 +291,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell(error: Exception) -> int:
     """Say on stderr what went wrong; the exit code that goes with it."""
-    cause = getattr(error, "cause", None)  # Ray wraps what a remote call raised
-    known = cause if isinstance(cause, Exception) else error
+    known = root(error)
     if curable(known):
         for line in str(known).splitlines():
             click.echo(f"error: {line}", err=True)

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from rlhp import configfile, credentials
+from rlhp import configfile, credentials, raydirs
 from rlhp.config import RedisConfig, RunConfig
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
@@ -43,6 +43,7 @@ def machine() -> Iterator[Check]:
     yield from _guarded("python", python)
     yield from _guarded("packages", packages)
     yield from _guarded("redis", redis_server)
+    yield from _guarded("directories", directories)
     yield from _guarded("ray", ray_)
     yield from _guarded("torch", torch_)
     yield from _guarded("mujoco", mujoco_)
@@ -115,6 +116,15 @@ def redis_server() -> Iterator[Check]:
         finally:
             embedded.stop()
     yield Check(level="ok", subject="redis", finding=f"{server.name} from {server.source} starts")
+
+
+def directories() -> Iterator[Check]:
+    """The home directory, and where Ray's sockets will lie."""
+    found = list(raydirs.problems(starts_ray=True))
+    for finding, way_out in found:
+        yield Check(level="fail", subject="directories", finding=finding, way_out=way_out)
+    if not found:
+        yield Check(level="ok", subject="directories", finding="Ray can write to HOME and to its temporary directory")
 
 
 def ray_() -> Iterator[Check]:
@@ -198,10 +208,17 @@ def processors() -> Iterator[Check]:
 
 def config(config: RunConfig) -> Iterator[Check]:
     """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    from rlhp.labeling.render import check_drawable
+    from rlhp.learn.settings import check_actions
     from rlhp.rollout.envs import probe, variable_length_warning
 
     yield Check(level="ok", subject="config", finding=f"valid, sha256 {configfile.sha256(config)[:12]}")
     facts = probe(config.env)
+    check_actions(config.env.id, facts.spaces.action)
+    if config.preferences and config.draws_clips:
+        yield Check(level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}")
+    for line in facts.warnings:
+        yield Check(level="warn", subject="env", finding=line)
     warning = variable_length_warning(facts)
     if warning is not None and config.preferences:
         yield Check(level="warn", subject="env", finding=f"{config.env.id} steps", way_out=warning)

@@ -36,8 +36,17 @@ class RoleBroken(RuntimeError):
 
 def one_line(error: BaseException) -> str:
     """Kind and first line of an exception that is told inside another sentence."""
-    text = str(error).strip().splitlines()
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # of somebody's class, whose words fail too
+        text = []
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def root(error: BaseException) -> BaseException:
+    """What was raised first, where Ray has wrapped what a remote call raised."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
 
 
 def curable(error: BaseException) -> bool:

@@ -135,11 +135,12 @@ def stop(run: str, address: str | None) -> int:
 @click.option("--name", help="Name of the sweep; otherwise file name and time.")
 def tune(config: Path, num_samples: int, at_once: int | None, sets: tuple[str, ...], name: str | None) -> int:
     """Train with values drawn from the `search:` of a config, and rank the runs."""
-    from rlhp import configfile
+    from rlhp import configfile, raydirs
     from rlhp.loopback import on_loopback
 
     with suppress(configfile.ConfigError):  # of which loading the sweep says more
         on_loopback(configfile.parse(configfile.load_data(config, without="search")[0], sets=sets))
+    raydirs.refuse(starts_ray=False)
     from rlhp import places, tuning
 
     settings, search = tuning.load(config, sets=sets)

@@ -34,6 +34,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "env_runners/episode_return_mean": ("return", "True return: undiscounted sum of env rewards, recent episodes."),
     "env_runners/game_score_mean": ("score", "Of recent Atari games, whose ends are hidden: what each paid in all."),
     "env_runners/episode_len_mean": ("steps", "Length of recent episodes."),
+    "env_runners/failures": ("count", "How often an env runner made its environments anew, the most of any runner."),
     "predicted_return_mean": ("return", "Undiscounted sum of predicted rewards, same episodes."),
     "return_correlation": (
         "-1 to 1",

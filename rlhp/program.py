@@ -117,6 +117,8 @@ def train(
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         display = LiveTable(config=config, rundir=rundir)
         stack.callback(display.close)
+        for line in facts.warnings:
+            display.message(line)
         if config.preferences and (warning := variable_length_warning(facts)):
             display.message(warning)
         if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:

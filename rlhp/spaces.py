@@ -20,6 +20,10 @@ import numpy as np
 from rlhp.errors import RlhpError
 from rlhp.types import Array
 
+LARGEST_BOUND = 1e18
+"""Of continuous actions: the square of a larger one is no float32 any more."""
+MOST_NUMBERS = 10_000_000
+"""In one observation or one encoded action."""
 SMALLEST_PICTURE = 12
 """Pixels along an edge, from which a three-dimensional uint8 Box is taken for a picture."""
 
@@ -206,10 +210,23 @@ class Spaces:
 
 def describe(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
     """The spec of these spaces; one ValueError naming whatever is not supported."""
-    obs = ObsSpec(leaves=tuple(_leaves(observation_space, "")))
-    if obs.size == 0:
-        raise RlhpError(f"an observation holds at least one number; got {observation_space}, which holds none")
-    return Spaces(obs=obs, action=_action(action_space))
+    spaces = Spaces(obs=ObsSpec(leaves=tuple(_leaves(observation_space, ""))), action=_action(action_space))
+    for what, size, space in (
+        ("an observation", spaces.obs.size, observation_space),
+        ("an action", spaces.action.size, action_space),
+    ):
+        if not 1 <= size <= MOST_NUMBERS:
+            raise RlhpError(
+                f"{what} holds at least one number and at most {MOST_NUMBERS:,}, with one for each value of a "
+                f"Discrete; got {size:,} in {_words(space)}. Wrap the environment so that it has fewer."
+            )
+    return spaces
+
+
+def _words(space: Any) -> str:
+    """A space in one line."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
@@ -224,7 +241,7 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
         children = [(str(index), child) for index, child in enumerate(space.spaces)]
     else:
         raise RlhpError(
-            f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {space}{_where(path)}. "
+            f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {_words(space)}{_where(path)}. "
             "Wrap the environment so that it shows one of them."
         )
     return [leaf for key, child in children for leaf in _leaves(child, f"{path}/{key}" if path else str(key))]
@@ -243,10 +260,10 @@ def _where(path: str) -> str:
 
 def _action(space: gym.Space[Any]) -> ActionSpec:
     if isinstance(space, gym.spaces.Box):
-        if not np.all(np.isfinite(space.low)) or not np.all(np.isfinite(space.high)):
+        if not all(np.all(np.abs(bound.astype(np.float64)) <= LARGEST_BOUND) for bound in (space.low, space.high)):
             raise RlhpError(
-                f"a Box of actions needs finite bounds, since actions are scaled into them; got {space}. "
-                "Wrap the environment with gymnasium.wrappers.RescaleAction or bounds of its own."
+                f"a Box of actions needs finite bounds, at most {LARGEST_BOUND:g}, since actions are scaled into them; "
+                f"got {_words(space)}. Wrap the environment with gymnasium.wrappers.RescaleAction or bounds of its own."
             )
         return ActionSpec(shape=tuple(space.shape), dtype=np.dtype(space.dtype).str)
     if isinstance(space, gym.spaces.Discrete):
@@ -255,7 +272,7 @@ def _action(space: gym.Space[Any]) -> ActionSpec:
         start = tuple(int(value) for value in space.start)
         return ActionSpec(shape=(len(space.nvec),), dtype="<i8", choices=tuple(map(int, space.nvec)), start=start)
     raise RlhpError(
-        f"an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got {space}. "
+        f"an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got {_words(space)}. "
         "Wrap the environment so that it takes one of them."
     )
 

@@ -33,11 +33,14 @@ from rlhp.configlabeling import ClipsConfig
 from rlhp.errors import RlhpError
 from rlhp.labeling import gl
 from rlhp.labeling.classic import WORLDS
+from rlhp.rollout import returned
 from rlhp.rollout.atari import blanks
 from rlhp.rollout.drawable import CannotDraw, Way, open_picture, way_to_draw
 from rlhp.rollout.envs import make_env, playback_fps
+from rlhp.rollout.guard import blamed
 from rlhp.rollout.lander import put_lander
 from rlhp.rollout.replay import replay
+from rlhp.rollout.returned import Unfit
 from rlhp.types import Array, Segment
 
 ROUNDING = 2
@@ -67,7 +70,8 @@ def check_drawable(env: EnvConfig) -> Way:
     """How segments will be drawn; ValueError where they cannot, before anything is started."""
     made = make_env(env)
     try:
-        way = way_to_draw(made)
+        with blamed(env, "its attributes"):
+            way = way_to_draw(made)
     except CannotDraw as error:
         raise RlhpError(
             f"env.id={env.id!r}: {error}. To let scripts answer that need no clips, set clips.enabled=false"
@@ -75,7 +79,7 @@ def check_drawable(env: EnvConfig) -> Way:
     finally:
         made.close()  # type: ignore[no-untyped-call]
     if way not in ("mujoco", "replay", "image"):
-        make_env(env, render_mode="rgb_array").close()  # type: ignore[no-untyped-call]
+        _try_drawing(env, way)
     return way
 
 
@@ -84,8 +88,7 @@ def make_view(env: EnvConfig, clips: ClipsConfig, *, backend: gl.Backend = "sche
 
     `backend` draws MuJoCo: anything but `schematic` only in a process that has not imported MuJoCo yet.
     """
-    for device in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame, with which Gymnasium draws, looks for a screen
-        os.environ.setdefault(device, "dummy")
+    _without_screen()
     gl.use(backend)
     made = make_env(env)
     way, fps = way_to_draw(made), clips.fps or playback_fps(env, made)
@@ -104,6 +107,32 @@ def may_be_mujoco(env: EnvConfig) -> bool:
     spec = gym.registry.get(env.id)
     where = "" if spec is None else str(spec.entry_point)
     return not where.startswith("gymnasium.envs.") or "mujoco" in where
+
+
+def _try_drawing(env: EnvConfig, way: Way) -> None:
+    """Make it as it will be made for drawing, and draw one frame where its own code does so; ValueError as it fails."""
+    _without_screen()
+    made = make_env(env, render_mode="rgb_array")
+    try:
+        inner: Any = made.unwrapped
+        if way in ("state", "picture"):
+            made.reset(seed=0)
+        if way == "state":
+            with blamed(env, "rlhp_state"):
+                state = np.array(inner.rlhp_state(), np.float64)
+                if state.ndim != 1 or not np.isfinite(state).all():
+                    raise Unfit(f"expected one row of finite numbers, got shape {state.shape}: {state}")
+            with blamed(env, "rlhp_set_state"):
+                inner.rlhp_set_state(state)
+        if way in ("state", "picture"):
+            made.render()
+    finally:
+        made.close()  # type: ignore[no-untyped-call]
+
+
+def _without_screen() -> None:
+    for device in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame, with which Gymnasium draws, looks for a screen
+        os.environ.setdefault(device, "dummy")
 
 
 def _mujoco(inner: Any, clips: ClipsConfig, backend: gl.Backend, fps: int) -> View:
@@ -140,10 +169,10 @@ class OwnView:
             put_lander(self._inner, segment.state[step])
         else:
             self._inner.rlhp_set_state(np.array(segment.state[step]))
-        frame = np.asarray(self._inner.render())
-        if frame.ndim != 3 or frame.shape[-1] != 3:
-            raise CannotDraw(f"render() returns an RGB picture [H, W, 3], got shape {frame.shape}")
-        return frame.astype(np.uint8)
+        try:
+            return returned.frame(self._inner.render())
+        except Unfit as error:
+            raise CannotDraw(f"render: {error}") from None
 
     def close(self) -> None:
         """Close the environment."""
@@ -197,9 +226,9 @@ class ReplayView:
 
 
 def as_rgb(pictures: Array) -> Array:
-    """[K, H, W], [K, H, W, 1 or 3] or stacks [K, S, H, W] -> [K, H, W, 3], of a stack the last."""
+    """[K, H, W], [K, H, W, 1 or 3] or stacks [K, S, H, W] or [K, H, W, S] -> [K, H, W, 3], of a stack the last."""
     if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
-        pictures = pictures[:, -1]
+        pictures = pictures[..., -1] if pictures.shape[-1] < pictures.shape[1] else pictures[:, -1]
     if pictures.ndim == 3:
         pictures = pictures[..., None]
     return np.ascontiguousarray(np.broadcast_to(pictures, (*pictures.shape[:3], 3)), dtype=np.uint8)

@@ -203,7 +203,9 @@ class LabelerWorker:
             answer: object = self._teacher.answer(query)
             if answer is not None and not isinstance(answer, Answer):
                 raise TypeError(f"it answered {answer!r}; return an rlhp.types.Answer, or None to skip the query")
-        except Exception as error:  # a teacher is anybody's code
+        except BaseException as error:  # a teacher is anybody's code, and may call sys.exit
+            if isinstance(error, KeyboardInterrupt):
+                raise
             self._failures += 1
             self._last_failure = _line(error)
             logger.warning(
@@ -293,9 +295,10 @@ def _read(lease: Lease, payloads: Mapping[str, bytes]) -> Query:
 
 
 def _name(teacher: Teacher) -> str:
-    return f"{type(teacher).__module__}:{type(teacher).__qualname__}"
+    kind = type(getattr(teacher, "wraps", teacher))
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """An exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -6,6 +6,7 @@ and its own seeds, and feeds nothing back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ from ray.rllib.core.columns import Columns
 
 from rlhp.config import EnvConfig
 from rlhp.rollout.acting import as_seen, executed_actions
-from rlhp.rollout.atari import game_of
+from rlhp.rollout.atari import AtariGames, game_of
 from rlhp.rollout.envs import make_vector_env
+from rlhp.rollout.failures import RETRIES
+from rlhp.rollout.guard import EnvFailed
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.types import Array
+
+log = logging.getLogger(__name__)
 
 Act = Callable[[Array], Array]
 """Raw flat obs [N, O] -> executed actions [N, *A]."""
@@ -46,12 +51,22 @@ class Evaluation:
 def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
     """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured.
 
-    Of Atari an episode is one game, and its return the game's score, as they are reported everywhere.
+    Of Atari an episode is one game, and its return the game's score, as they are reported everywhere. Where the
+    environment fails all is played again, `RETRIES` times at most.
     """
+    for attempt in range(1, RETRIES + 1):
+        try:
+            return _evaluate(make_act, env, episodes=episodes, seed=seed)
+        except EnvFailed as error:
+            log.warning("played again, %d of %d: %s", attempt, RETRIES, error, exc_info=True)
+    return _evaluate(make_act, env, episodes=episodes, seed=seed)
+
+
+def _evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
     count = min(episodes, 10)
     if game_of(env) is not None:
         env = env.model_copy(update={"hide_termination": False})
-    vector: Any = make_vector_env(env, num_envs=count, vectorize="sync")
+    vector: Any = make_vector_env(env, num_envs=count, vectorize="sync", who="evaluation")
     try:
         vector.action_space.seed(seed)
         act = make_act(vector)
@@ -63,7 +78,7 @@ def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, s
         total, steps, was_done = np.zeros(count), np.zeros(count, int), np.zeros(count, bool)
         while any(len(returns[k]) < quota[k] for k in range(count)):
             obs, reward, terminated, truncated, info = vector.step(act(np.asarray(obs)))
-            total += np.where(was_done, 0.0, info.get("score", reward))
+            total += np.where(was_done, 0.0, info["score"] if isinstance(vector, AtariGames) else reward)
             steps += ~was_done
             done = (terminated | truncated) & ~was_done
             for k in np.flatnonzero(done):

@@ -11,7 +11,9 @@ import logging
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
+
+from rlhp.errors import root
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Fleet:
         self._sharing = set(group.healthy_env_runner_ids())
         self._coming: list[tuple[Any, Any]] = []  # (actor, its first ping)
         self._pings: dict[int, Any] = {}
+        self._lost: set[int] = set()
 
     def nodes(self) -> set[str]:
         """The Ray nodes on which env runners are."""
@@ -66,10 +69,16 @@ class Fleet:
         return [actor for actor, _ in self._coming]
 
     def any_back(self) -> bool:
-        """Whether a lost env runner answers again, so that RLlib may restore it. Waits only where none is left."""
+        """Whether a lost env runner answers again, so that RLlib may restore it. Waits only where none is left.
+
+        One that is there and was stopped by an error, of its environment mostly, raises that.
+        """
         manager = self._group._worker_manager
         lost = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index)]
         actors = manager.actors()
+        for index in set(lost) - self._lost:
+            log.warning("env runner %d is lost", index)
+        self._lost = set(lost)
         self._pings = {index: self._pings.get(index) or actors[index].ping.remote() for index in lost}
         if not lost:
             return False
@@ -92,9 +101,20 @@ class Fleet:
         log.info("%d env runners share a train batch, %d rows each", len(there), rows)
 
 
+def refuse_stopped(group: Any) -> None:
+    """Raise what has stopped an env runner while it was built, where one says so."""
+    pings = [actor.ping.remote() for actor in group._worker_manager.actors().values()]
+    done, _ = ray.wait(pings, num_returns=len(pings), timeout=ALONE_SECONDS) if pings else ([], [])
+    for ping in done:
+        _is_up(ping)
+
+
 def _is_up(ping: Any) -> bool:
+    """Whether it has answered; raises what has stopped it for good, where that is its answer."""
     try:
         return bool(ray.wait([ping], timeout=0)[0]) and ray.get(ping) is not None
+    except RayTaskError as error:
+        raise root(error) from error
     except RayError:
         return False
 

@@ -20,7 +20,7 @@ def play_episode(
     make_act: Callable[[Any], Act], env: EnvConfig, spaces: Spaces, *, steps: int, seed: int, name: str
 ) -> Segment:
     """The first `steps` steps (or fewer, where the episode ends) as one segment; it carries no env reward."""
-    vector: Any = make_vector_env(env, num_envs=1, vectorize="sync", pictures=needs_pictures(env))
+    vector: Any = make_vector_env(env, num_envs=1, vectorize="sync", pictures=needs_pictures(env), who="film")
     try:
         act = make_act(vector)
         kind, read = states_of(vector, draws_clips=True)

@@ -15,7 +15,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from rlhp.learn.fleet import Fleet
+from rlhp.learn.fleet import Fleet, refuse_stopped
 from rlhp.learn.learner import PPOLearner
 from rlhp.learn.pictures import PictureCatalog
 from rlhp.rollout.runner import ColumnarEnvRunner
@@ -67,6 +67,7 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         except IndexError as error:  # RLlib takes the first of no answers
             if self.env_runner_group is None or self.env_runner_group.num_healthy_remote_workers():
                 raise
+            refuse_stopped(self.env_runner_group)
             raise TimeoutError(
                 "no env runner came up; Ray's session directory (logs/worker-*.err, logs/raylet.out) says why not"
             ) from error
@@ -128,6 +129,8 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             )
         else:
             results = [self.env_runner.warm_up(num_env_steps)]
+        if not results:  # all were lost; the next round says why, or has them back
+            return {"steps": 0, "offered": 0, "env_runners": {}}
         self.metrics.aggregate([result["metrics"] for result in results], key=ENV_RUNNER_RESULTS)
         lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -125,7 +126,7 @@ class CustomEnsemble(nn.Module):
         super().__init__()
         if architecture.picture is None:
             self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=0)
-        self._obs_dims = len(architecture.row_shape)
+        self._obs_dims, self._name = len(architecture.row_shape), architecture.module
         with _seeded(generator):
             self.members = nn.ModuleList([_build_one(architecture) for _ in range(architecture.members)])
             for member in self.members:
@@ -137,14 +138,26 @@ class CustomEnsemble(nn.Module):
         obs = obs.expand(len(self.members), *obs.shape[-1 - self._obs_dims :])
         actions = actions.expand(len(self.members), *actions.shape[-2:])
         if not self.training or generator is None:
-            return torch.stack([member(obs[m], actions[m]) for m, member in enumerate(self.members)])
+            return torch.stack([self._ask(m, obs[m], actions[m]) for m in range(len(self.members))])
         with _seeded(generator):  # a module's own dropout draws from torch's global generator
-            return torch.stack([member(obs[m], actions[m]) for m, member in enumerate(self.members)])
+            return torch.stack([self._ask(m, obs[m], actions[m]) for m in range(len(self.members))])
 
     def penalized(self) -> list[Tensor]:
         """What the L2 penalty acts on, each [M, ...]."""
         matrices = ([p for p in member.parameters() if p.ndim > 1] for member in self.members)
         return [torch.stack(same) for same in zip(*matrices, strict=True)]
+
+    def _ask(self, index: int, obs: Tensor, actions: Tensor) -> Tensor:
+        """The rewards [B] of one member; RlhpError where its code fails, since that is the user's."""
+        try:
+            rewards: Tensor = self.members[index](obs, actions)
+        except Exception as error:
+            rows = f"observations {list(obs.shape)} and actions {list(actions.shape)}"
+            raise RlhpError(f"reward.module={self._name!r} failed on {rows}: {_line(error)}") from error
+        if not isinstance(rewards, Tensor) or rewards.shape != obs.shape[:1]:
+            got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+            raise RlhpError(f"reward.module={self._name!r} returned {got} for {len(obs)} rows, not one reward for each")
+        return rewards
 
 
 Network = Ensemble | PictureEnsemble | CustomEnsemble
@@ -199,16 +212,26 @@ def _build_one(architecture: Architecture) -> nn.Module:
     return module
 
 
-@torch.no_grad()
 def _try_out(module: nn.Module, architecture: Architecture) -> None:
-    """One forward of two empty rows, so that a wrong shape is said at once and not in the middle of a run."""
+    """A forward and a backward of two empty rows, so that what is wrong is said at once and not in the middle of a
+    run. The module is left as it was."""
     shape = ", ".join(map(str, architecture.row_shape))
     rule = f"reward.module={architecture.module!r}: forward(obs, actions) takes [B, {shape}] and "
     rule += f"[B, {architecture.action_size}] and returns rewards [B]"
-    was_training = module.training
-    module.eval()
+    was_training, empty = module.training, [torch.zeros(2, *architecture.row_shape)]
+    empty.append(torch.zeros(2, architecture.action_size))
     try:
-        rewards = module(torch.zeros(2, *architecture.row_shape), torch.zeros(2, architecture.action_size))
+        module.eval()
+        with torch.no_grad():
+            rewards = module(*empty)
+        before = deepcopy(module.state_dict())  # a forward in training moves the statistics of batch normalisation
+        module.train()
+        with torch.enable_grad():
+            learned = module(*empty)
+            if isinstance(learned, Tensor) and learned.requires_grad:
+                torch.autograd.backward(learned.sum())
+        module.load_state_dict(before)
+        module.zero_grad(set_to_none=True)
     except Exception as error:
         raise RlhpError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
     module.train(was_training)

@@ -15,7 +15,7 @@ from rlhp.types import Array
 
 def as_seen(obs: Array) -> Array:
     """Observations that are not normalised, as a policy takes them: float32, pictures as they are."""
-    return obs if obs.dtype == np.uint8 else obs.astype(np.float32)
+    return obs if obs.dtype == np.uint8 and obs.ndim > 2 else obs.astype(np.float32)
 
 
 def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:

@@ -42,7 +42,8 @@ def way_to_draw(env: gym.Env[Any, Any]) -> Way:
     """The first of the ways above that this environment allows; CannotDraw where none does."""
     inner: Any = env.unwrapped
     name, home = type(inner).__name__, type(inner).__module__
-    draws_itself = "rgb_array" in (env.metadata.get("render_modes") or ())
+    modes = env.metadata.get("render_modes")
+    draws_itself = isinstance(modes, list | tuple | set | frozenset) and "rgb_array" in modes
     if callable(getattr(inner, "rlhp_state", None)) and callable(getattr(inner, "rlhp_set_state", None)):
         if draws_itself:
             return "state"
@@ -75,7 +76,7 @@ class Pictured(gym.Wrapper[Any, Any, Any, Any]):
 
     def picture(self) -> Array:
         """[PICTURE_BYTES / 8] float64: a JPEG padded with zeros, in the type that simulator states have."""
-        data = _jpeg(np.asarray(self.env.render())) if self._draws else b""
+        data = _jpeg(np.asarray(self.env.render())) if self._draws else b""  # which the guard has made RGB
         return np.frombuffer(data.ljust(PICTURE_BYTES, b"\0"), "<f8")
 
 
@@ -98,9 +99,7 @@ def open_picture(state: Array) -> Array:
 def _jpeg(frame: Array) -> bytes:
     from PIL import Image
 
-    if frame.ndim != 3 or frame.shape[-1] != 3:
-        raise CannotDraw(f"render() returns an RGB picture [H, W, 3], got shape {frame.shape}")
-    image = Image.fromarray(frame.astype(np.uint8))
+    image = Image.fromarray(frame)
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
     for quality in (85, 70, 50, 30, 10):
         buffer = io.BytesIO()

@@ -4,29 +4,31 @@
     envs = make_vector_env(config.env, num_envs=8, vectorize="auto")       # [8, O_flat], reset on the next step
     facts = probe(config.env)                                              # spaces, episode limit, refusals
 
-The order of wrappers is fixed: environment, hidden termination, flat observation, time limit. Nothing
+The order of wrappers is fixed: environment, guard, hidden termination, flat observation, time limit. Nothing
 here imports torch or ray, so a labeler can draw with it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.config import EnvConfig
 from rlhp.errors import RlhpError
 from rlhp.rollout.atari import AtariGame, AtariGames, game_of
 from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
+from rlhp.rollout.guard import EnvFailed, Guarded, GuardedVector, blamed
 from rlhp.rollout.lookup import bare_env, registered
 from rlhp.rollout.states import state_kind
 from rlhp.rollout.tasks import EndlessEpisode, HiddenTermination, known_task
+from rlhp.rollout.trial import ends_by_itself, few_steps
 from rlhp.spaces import Spaces, describe
 from rlhp.types import Array
 
@@ -59,18 +61,35 @@ class EnvFacts:
     """Steps per second of playback for people."""
     reward_threshold: float | None
     """Return at which Gymnasium calls it solved; None where hidden termination changes the env reward."""
+    warnings: tuple[str, ...] = ()
+    """What works and may still not be meant, each in one line."""
+
+
+UNSTATED_LIMIT = 10_000
+"""Steps after which an episode is cut where nobody states a time limit."""
+FASTEST = 240
+"""Frames per second that a screen may show."""
+
+
+class UnstatedLimit(TimeLimit[Any, Any]):
+    """The time limit of an environment that ends its episodes itself and states none."""
 
 
 def make_env(config: EnvConfig, *, render_mode: str | None = None) -> Env:
     """One environment with its end hidden (if asked for) and its time limit outermost; observations as they are.
 
-    ValueError for an unknown id, a factory that fails, and an environment without any time limit.
+    ValueError for an unknown id, a factory that fails, and hidden ends without any time limit.
     """
     return _build(config, render_mode=render_mode)
 
 
 def make_vector_env(
-    config: EnvConfig, *, num_envs: int, vectorize: Literal["auto", "sync", "native"], pictures: bool = False
+    config: EnvConfig,
+    *,
+    num_envs: int,
+    vectorize: Literal["auto", "sync", "native"],
+    pictures: bool = False,
+    who: str = "",
 ) -> VecEnv:
     """`num_envs` environments stepped together, one-dimensional observations [num_envs, O_flat].
 
@@ -79,45 +98,59 @@ def make_vector_env(
     int or a list of them. `auto` is `native` where the environment has a vector implementation of its
     own that shows the same spaces and needs nothing of ours around each environment. With `pictures` the
     first of them keeps a small one of every step, as its state, and the others keep an empty one. Atari games are
-    always stepped by their own vector implementation.
+    always stepped by their own vector implementation. `who` steps them: errors say so.
     """
     if game_of(config) is not None:
         return AtariGames(config, count=num_envs)
     if vectorize != "sync" and not pictures:
-        native = _native(config, num_envs=num_envs)
+        native = _native(config, num_envs=num_envs, who=who)
         if not isinstance(native, str):
             return native
         if vectorize == "native":
             raise RlhpError(f"rollout.vectorize=native cannot be had: {native}. Set rollout.vectorize = auto.")
         _log.debug("stepping %s one by one: %s", config.id, native)
-    builds: list[Any] = [partial(_build, config, flat=True)] * num_envs
+    each = [f"{who}, environment {index}".removeprefix(", ") for index in range(num_envs)]
+    builds: list[Any] = [partial(_build, config, flat=True, who=name) for name in each]
     if pictures:
-        builds = [partial(_pictured, config, draws=index == 0) for index in range(num_envs)]
-    return SyncVectorEnv(builds, autoreset_mode=AutoresetMode.NEXT_STEP)
+        builds = [partial(_pictured, config, draws=index == 0, who=name) for index, name in enumerate(each)]
+    try:
+        return SyncVectorEnv(builds, autoreset_mode=AutoresetMode.NEXT_STEP)
+    except AssertionError as error:  # which is how Gymnasium says it
+        raise EnvFailed(f"env.id={config.id!r}: its spaces differ from one environment to the next: {error}") from error
 
 
 def probe(config: EnvConfig) -> EnvFacts:
-    """Build the environment, reset it and take one step, so that what cannot work is refused now.
+    """Build the environment, reset it and take a few steps, so that what cannot work is refused now.
 
-    ValueError as from `make_env`, for spaces that are not supported, and for a failing first step.
+    ValueError as from `make_env`, for spaces that are not supported, for whatever the environment raises or returns
+    that its spaces do not say, and where its episodes have no limit and do not end.
     """
-    env = _build(config, check=True)
+    env = _build(config, who="tried before the start")
     try:
-        spaces = describe(env.observation_space, env.action_space)
-        _first_step(config, env)
+        try:
+            spaces = describe(env.observation_space, env.action_space)
+        except RlhpError as error:
+            raise RlhpError(f"env.id={config.id!r}: {error}") from error
+        warnings = few_steps(env)
+        if isinstance(env, UnstatedLimit):
+            warnings.append(ends_by_itself(config, env, limit=UNSTATED_LIMIT))
+        if (fps := env.metadata.get("render_fps")) is not None and _fps(fps) is None:
+            warnings.append(f"{config.id} says render_fps={fps!r}, no number from 1 to {FASTEST}: clips play at 30")
         task = known_task(config.id) if config.hide_termination else None
-        limit = env.get_wrapper_attr("_max_episode_steps")
         never_ends = config.id.rpartition("-v")[0] in _NEVER_ENDS_EARLY
+        with blamed(config, "its attributes"):
+            kind, spec = state_kind(env), env.spec
         return EnvFacts(
             env_id=config.id,
             spaces=spaces,
-            episode_limit=int(limit),
+            episode_limit=int(env.get_wrapper_attr("_max_episode_steps")),
             known_task=task is not None,
             variable_length_possible=not (config.hide_termination or never_ends),
-            state_kind=state_kind(env),
+            state_kind=kind,
             native_vector=_has_native(config),
             fps=playback_fps(config, env),
-            reward_threshold=None if config.hide_termination or env.spec is None else env.spec.reward_threshold,
+            reward_threshold=None if config.hide_termination or spec is None else spec.reward_threshold,
+            warnings=tuple(warnings),
         )
     finally:
         env.close()  # type: ignore[no-untyped-call]
@@ -126,7 +159,7 @@ def probe(config: EnvConfig) -> EnvFacts:
 def playback_fps(config: EnvConfig, env: Env) -> int:
     """Steps per second at which people watch: the paper's for its tasks, else what the environment says, else 30."""
     task = known_task(config.id)
-    return task.fps if task else int(env.metadata.get("render_fps") or 30)
+    return task.fps if task else _fps(env.metadata.get("render_fps")) or 30
 
 
 def variable_length_warning(facts: EnvFacts) -> str | None:
@@ -144,7 +177,8 @@ def needs_pictures(config: EnvConfig) -> bool:
     """Whether steps of this environment can be shown to people only by what was drawn when they were taken."""
     env = _build(config)
     try:
-        return way_to_draw(env) == "picture"
+        with blamed(config, "its attributes"):
+            return way_to_draw(env) == "picture"
     except CannotDraw:
         return False
     finally:
@@ -164,57 +198,41 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
         return self._leaves.flatten_one(observation)
 
 
-class _AnySeed(VectorWrapper):
-    """A native vector environment has one generator, so of a list of seeds it takes the first."""
-
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        first = seed if seed is None or isinstance(seed, int) else seed[0]
-        return self.env.reset(seed=None if first is None else int(first), options=options)
-
-
-def _build(config: EnvConfig, *, render_mode: str | None = None, flat: bool = False, check: bool = False) -> Env:
+def _build(config: EnvConfig, *, render_mode: str | None = None, flat: bool = False, who: str = "") -> Env:
     if game_of(config) is not None:
         return AtariGame(config, render_mode=render_mode)
-    raw, limit = bare_env(config, render_mode=render_mode, check=check)
+    raw, limit = bare_env(config, render_mode=render_mode)
     task = known_task(config.id) if config.hide_termination else None
     if config.termination_penalty and (task is not None or not config.hide_termination):
         why = f"{task.name} pays a bonus of its own for staying up" if task else "env.hide_termination is false"
         raise RlhpError(f"env.termination_penalty={config.termination_penalty} would do nothing: {why}. Remove it.")
     limit = config.max_episode_steps or (task.limit if task else limit)
-    if limit is None:
+    if limit is None and config.hide_termination:
         raise RlhpError(
-            f"{config.id} has no time limit, so an episode might never end. Set env.max_episode_steps to a number "
-            "of steps (an episode that ends earlier by itself still does)."
+            f"{config.id} has no time limit, and env.hide_termination hides every other end of an episode. Set "
+            "env.max_episode_steps to a number of steps."
         )
-    env = raw
+    env: Env = Guarded(raw, config, who=who, keeps_info=task is not None)
     if task is not None:
         env = HiddenTermination(env, task=task)
     elif config.hide_termination:
         env = EndlessEpisode(env, termination_penalty=config.termination_penalty)
     if flat and not describe(env.observation_space, env.action_space).obs.plain:
         env = FlatObservation(env)
-    return TimeLimit(env, max_episode_steps=limit)
+    return UnstatedLimit(env, UNSTATED_LIMIT) if limit is None else TimeLimit(env, limit)
 
 
-def _pictured(config: EnvConfig, *, draws: bool) -> Env:
-    return Pictured(_build(config, render_mode="rgb_array" if draws else None, flat=True), draws=draws)
+def _pictured(config: EnvConfig, *, draws: bool, who: str) -> Env:
+    return Pictured(_build(config, render_mode="rgb_array" if draws else None, flat=True, who=who), draws=draws)
 
 
-def _first_step(config: EnvConfig, env: Env) -> None:
-    try:
-        env.reset(seed=0)
-        env.action_space.seed(0)
-        env.step(env.action_space.sample())
-    except Exception as error:
-        raise RlhpError(
-            f"env.id={config.id!r} failed on its first step: {type(error).__name__}: {error}. "
-            "gymnasium.utils.env_checker.check_env tells what an environment has to fulfil."
-        ) from error
+def _fps(said: Any) -> int | None:
+    """Frames per second as an environment says them; None for what is none."""
+    fine = isinstance(said, int | float | np.number) and 1 <= said <= FASTEST
+    return int(said) if fine else None
 
 
-def _native(config: EnvConfig, *, num_envs: int) -> VecEnv | str:
+def _native(config: EnvConfig, *, num_envs: int, who: str = "") -> VecEnv | str:
     """The environment's own vector implementation, or why it cannot be used."""
     if config.hide_termination:
         return "env.hide_termination needs a wrapper around each environment"
@@ -241,7 +259,7 @@ def _native(config: EnvConfig, *, num_envs: int) -> VecEnv | str:
     if not same_obs or envs.single_action_space != single.action_space:  # with its bounds: actions are scaled to them
         envs.close()
         return f"the vector implementation of {config.id} has other spaces than the single environment"
-    return _AnySeed(envs)
+    return GuardedVector(envs, config, who=who)
 
 
 def _has_native(config: EnvConfig) -> bool:

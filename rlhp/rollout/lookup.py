@@ -22,7 +22,8 @@ from gymnasium.wrappers import TimeLimit
 
 from rlhp import imports
 from rlhp.config import EnvConfig
-from rlhp.errors import RlhpError
+from rlhp.errors import RlhpError, one_line
+from rlhp.rollout.guard import EnvFailed, blamed, ends_process
 from rlhp.rollout.tasks import task_kwargs
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ _OURS = ("max_episode_steps", "render_mode", "disable_env_checker")
 """Arguments of `gymnasium.make` that other keys of the config decide."""
 
 
-def bare_env(config: EnvConfig, *, render_mode: str | None, check: bool) -> tuple[Env, int | None]:
+def bare_env(config: EnvConfig, *, render_mode: str | None) -> tuple[Env, int | None]:
     """The environment as its author made it but without a time limit around it, and what that limit was."""
     spec = registered(config.id)
     kwargs = {**(task_kwargs(config.id) if config.hide_termination else {}), **config.kwargs}
@@ -46,8 +47,8 @@ def bare_env(config: EnvConfig, *, render_mode: str | None, check: bool) -> tupl
             _quiet_mujoco()
         if render_mode is not None:  # an explicit None would reach environments that take no render_mode
             kwargs["render_mode"] = render_mode
-        make = partial(gym.make, spec, max_episode_steps=-1, disable_env_checker=not check)
-        return _call(config, make, kwargs), spec.max_episode_steps
+        make = partial(gym.make, spec, max_episode_steps=-1, disable_env_checker=True)
+        return _without_limit(config, _call(config, make, kwargs), stated=spec.max_episode_steps)
     factory = _imported(config.id)
     if render_mode is not None and "render_mode" in _parameters(factory):
         kwargs["render_mode"] = render_mode
@@ -57,7 +58,7 @@ def bare_env(config: EnvConfig, *, render_mode: str | None, check: bool) -> tupl
             f"env.id={config.id!r} cannot be drawn: it was made with render_mode={env.render_mode!r} where "
             f"{render_mode!r} was asked for. Give the factory an argument `render_mode` and pass it on."
         )
-    return _without_limit(env)
+    return _without_limit(config, env, stated=None)
 
 
 def registered(env_id: str) -> EnvSpec | None:
@@ -85,11 +86,13 @@ def registered(env_id: str) -> EnvSpec | None:
 def _call(config: EnvConfig, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
     try:
         env = make(**kwargs)
-    except Exception as error:  # whatever the environment's author raises, the user needs to know which env it was
+    except BaseException as error:  # whatever the environment's author raises, the user needs to know which env it was
+        if isinstance(error, RlhpError) or ends_process(error):
+            raise
         missing = isinstance(error, ImportError | gym.error.DependencyNotInstalled)
         hint = " Install what it needs; pip install 'rlhp[envs]' covers Gymnasium's own." if missing else ""
-        why = str(error).rstrip(".") or type(error).__name__
-        raise RlhpError(f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}") from error
+        why = one_line(error).rstrip(".")
+        raise EnvFailed(f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}") from error
     if not isinstance(env, gym.Env):
         raise RlhpError(
             f"env.id={config.id!r} returned a {type(env).__name__}, not a gymnasium.Env. "
@@ -118,12 +121,23 @@ def _parameters(factory: Callable[..., Any]) -> Sequence[str]:
         return []
 
 
-def _without_limit(env: Env) -> tuple[Env, int | None]:
-    """A factory's environment without the time limits around it, and the tightest of them."""
-    limits = [env.spec.max_episode_steps] if env.spec is not None and env.spec.max_episode_steps else []
-    while isinstance(env, TimeLimit):
-        limits.append(env._max_episode_steps)
-        env = env.env
+def _without_limit(config: EnvConfig, env: Env, *, stated: int | None) -> tuple[Env, int | None]:
+    """The environment without the time limits around it or under other wrappers, and the tightest limit."""
+    with blamed(config, "its wrappers"):
+        if stated is None and env.spec is not None:
+            stated = env.spec.max_episode_steps
+        limits = [stated] if stated is not None and stated > 0 else []
+        above, each = None, env
+        while isinstance(each, gym.Wrapper):
+            if not isinstance(each, TimeLimit):
+                above, each = each, each.env
+                continue
+            limits.append(each._max_episode_steps)
+            each = each.env
+            if above is None:
+                env = each
+            else:
+                above.env = each
     return env, min(limits, default=None)
 
 

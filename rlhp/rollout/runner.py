@@ -13,12 +13,14 @@ Shapes: N environments, T rows, O flat observation, A action.
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -26,16 +28,22 @@ from rlhp.frames import FrameColumn
 from rlhp.memory import resident_mb
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.acting import as_seen, executed_actions
+from rlhp.rollout.atari import AtariGames
 from rlhp.rollout.context import RunnerContext, SegmentSink
 from rlhp.rollout.drawable import has_pictures
 from rlhp.rollout.envs import make_vector_env, needs_pictures
+from rlhp.rollout.failures import Failures, Stopped
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
+from rlhp.rollout.guard import EnvFailed
 from rlhp.rollout.normalize import RunningMoments
 from rlhp.rollout.policy import drawing
 from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.rollout.states import states_of
 from rlhp.rollout.tape import Tape
+from rlhp.spaces import describe
 from rlhp.types import Array, Segment
+
+log = logging.getLogger(__name__)
 
 SPARE_ROWS = 16
 """Room in a fragment of pictures for rows that are resets, before its memory is taken anew."""
@@ -55,11 +63,20 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._context: RunnerContext = config.rlhp
-        super().__init__(config=config, **kwargs)
-        if self._context.preferences and self.env is not None and config.num_env_runners > 0:
+        self._failures = Failures()
+        self._stopped: Stopped | None = None
+        self._context.start_log(kwargs.get("worker_index") or 0)
+        try:
+            super().__init__(config=config, **kwargs)
+        except EnvFailed as error:
+            if not kwargs.get("worker_index"):
+                raise
+            # An actor that fails while it is built is built again, for ever and without a word: this one says why.
+            self._stopped = Stopped.by(error)
+            return
+        if self._context.preferences and self.worker_index and config.num_env_runners > 0:
             self.reward_source = self._context.reward_source(self.worker_index)
             self.segment_sink = self._context.segment_sink()
-        self._context.start_log(self.worker_index or 0)
         incarnation = time.time_ns()
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
         if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
@@ -84,24 +101,62 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._rows: int | None = None
 
     def make_env(self) -> None:
-        """Our own vector environment, reset anew."""
+        """Our own vector environment, reset anew; made again where that fails, as often as `RETRIES` allows."""
+        while True:
+            try:
+                self._make_env()
+                return
+            except EnvFailed as error:
+                self._failures.count(error)
+
+    def _make_env(self) -> None:
         if self.env is not None:
             self.env.close()
         context = self._context
         vectorize: Any = context.vectorize
         pictures = context.draws_clips and needs_pictures(context.env)
         count = self.config.num_envs_per_env_runner
-        self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures)
+        who = f"env runner {self.worker_index}" if self.worker_index else "env runner"
+        self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures, who=who)
         self.num_envs = self.env.num_envs
+        shown = describe(self.env.single_observation_space, self.env.single_action_space).obs
+        if shown.row_shape != context.spaces.obs.row_shape:
+            raise EnvFailed(
+                f"env.id={context.env.id!r}: its observations are rows of {shown.row_shape} here, and were of "
+                f"{context.spaces.obs.row_shape} when it was tried before the start"
+            )
         self._needs_initial_reset = True
         self._tape = Tape(self.env, on=self.config.num_env_runners == 0)
         found = states_of(self.env, draws_clips=context.draws_clips) if context.preferences else ("none", None)
         self._state_kind, self._read_states = found
 
+    def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """As RLlib's, which ends this actor after any error and tells nobody. Here a lost neighbour does so; any
+        other error would come again, and is kept for whoever asks with `ping`."""
+        self.ping()
+        try:
+            return func(self, *args, **kwargs)
+        except Exception as error:
+            log.exception("env runner %s stopped", self.worker_index)
+            if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+                return super().apply(_again, error)
+            self._stopped = Stopped.by(error)
+            raise self._stopped.error() from error
+
+    def ping(self) -> str:
+        """That it is there; raises what has stopped it."""
+        if self._stopped is not None:
+            raise self._stopped.error()
+        return "pong"
+
+    def assert_healthy(self) -> None:
+        """Raises what stopped it while it was built."""
+        self.ping()
+
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
         """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
         before = self._offered
-        fragment = self._collect(num_timesteps, explore=True)
+        fragment = self._collected(num_timesteps, explore=True)
         self._finish(fragment, rewards=None, version=None, learn=False)
         return {"steps": fragment.steps, "offered": self._offered - before, "metrics": self.get_metrics()}
 
@@ -126,7 +181,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         num_timesteps = num_timesteps if self._rows is None else self._rows * self.num_envs
         if self.config.num_env_runners == 0:
             self._moments.fold()  # a single runner merges with itself
-        fragment = self._collect(num_timesteps, explore=explore)
+        fragment = self._collected(num_timesteps, explore=explore)
         self.metrics.log_value("memory_mb", resident_mb(), reduce="max", window=1)
         if not self._context.preferences:
             return self._finish(fragment, rewards=self._control_reward(fragment), version=None, learn=True)
@@ -148,6 +203,23 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._moments.observe("reward", fragment.env_reward[fragment.valid][:, None])
         standard = self._moments.standardize(fragment.env_reward, center=self._context.center_control_reward)
         return (standard * self._context.target_std).astype(np.float32)
+
+    def _collected(self, num_timesteps: int, *, explore: bool) -> Fragment:
+        """A fragment, with environments made anew where one of them failed: what was unfinished is not counted."""
+        while True:
+            try:
+                fragment = self._collect(num_timesteps, explore=explore)
+            except EnvFailed as error:
+                self._failures.count(error)
+                self.make_env()
+                self._episode_number += 1
+                self._episode_start[:] = 0
+                self._true_return[:] = self._predicted_return[:] = 0.0
+            else:
+                self._failures.passed(fragment.steps)
+                if self._failures.total:
+                    self.metrics.log_value("env_failures", float(self._failures.total), reduce="max", window=1)
+                return fragment
 
     def _collect(self, num_timesteps: int, *, explore: bool) -> Fragment:
         """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""
@@ -173,7 +245,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             steps += int(row["valid"].sum())
             reward = np.asarray(reward, np.float32)
             row["env_reward"] = np.where(row["valid"], reward, np.float32("nan"))
-            if "score" in info:
+            if isinstance(self.env, AtariGames):
                 row["score"] = info["score"]
                 for score in info["game_score"][np.isfinite(info["game_score"])]:
                     self.metrics.log_value("game_score_mean", float(score), window=100)
@@ -288,3 +360,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     def get_metrics(self) -> Any:
         """RLlib's, without the episode objects: returns were summed while stepping."""
         return self.metrics.reduce()
+
+
+def _again(_: Any, error: Exception) -> NoReturn:
+    raise error

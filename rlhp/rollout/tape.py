@@ -13,12 +13,14 @@ An environment that draws from a generator of its own instead of Gymnasium's `np
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
+from rlhp.rollout.guard import EnvFailed
 from rlhp.types import Array
 
 ROWS_KEPT = 4096
@@ -34,7 +36,7 @@ class Tape:
 
     def __init__(self, vector: Any, *, on: bool = True) -> None:
         """`on=False` records nothing: for runners that nobody brings back."""
-        self._on = on
+        self._on, self._why = on, "nobody recorded what they did"
         self._vector = vector.unwrapped
         self._played = isinstance(self._vector, SyncVectorEnv)
         self._rows: list[Array] = []
@@ -51,7 +53,12 @@ class Tape:
             return
         self._rows.append(executed)
         for k in np.flatnonzero(done):
-            self._start[k] = self._vector.envs[k].unwrapped.np_random.bit_generator.state
+            try:
+                self._start[k] = _generator(self._vector.envs[k]).bit_generator.state
+            except CannotRestore as error:
+                self._on, self._why = False, str(error)
+                self._rows = []
+                return
             self._first[k] = len(self._rows) + 1  # after the row of the reset
         drop = min(self._first) - 1
         if drop > ROWS_KEPT:
@@ -61,7 +68,7 @@ class Tape:
     def state(self) -> dict[str, Any]:
         """Plain data, for `restore`; CannotRestore where there is no way back."""
         if not self._on:
-            raise CannotRestore("nobody recorded what they did")
+            raise CannotRestore(self._why)
         if not self._played:
             return {"attributes": _attributes(self._vector)}
         space = self._vector.single_action_space
@@ -81,7 +88,10 @@ class Tape:
         if not self._played:
             raise CannotRestore("they were stepped one by one when they were saved, and are not now")
         for k, env in enumerate(self._vector.envs):
-            self._replay(k, env, state, obs=obs[k], done=bool(done[k]), earned=float(returns[k]))
+            try:
+                self._replay(k, env, state, obs=obs[k], done=bool(done[k]), earned=float(returns[k]))
+            except EnvFailed as error:
+                raise CannotRestore(f"played again, one of them fails: {error}") from error
         self._vector._autoreset_envs = np.array(done, dtype=np.bool_)
         lengths = [len(actions) for actions in state["actions"]]
         longest = max(lengths)
@@ -98,7 +108,7 @@ class Tape:
         if isinstance(start, int):
             seen, _ = env.reset(seed=start)
         else:
-            env.unwrapped.np_random.bit_generator.state = start
+            _generator(env).bit_generator.state = start
             if done:
                 return  # the next step resets it
             seen, _ = env.reset()
@@ -110,6 +120,14 @@ class Tape:
             raise CannotRestore(
                 f"played again, environment {k} comes out elsewhere: it depends on more than its seed and the actions"
             )
+
+
+def _generator(env: Any) -> np.random.Generator:
+    """Gymnasium's; CannotRestore where the environment has put another in its place."""
+    with suppress(Exception):  # a property of somebody's own
+        if isinstance(generator := env.unwrapped.np_random, np.random.Generator):
+            return generator
+    raise CannotRestore(f"{type(env.unwrapped).__name__} draws from a generator of its own, not from np_random")
 
 
 def _each(space: Any, actions: Array) -> Any:

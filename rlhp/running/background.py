@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from rlhp.errors import curable, one_line
+from rlhp.errors import curable, one_line, root
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ class Background:
                 continue
             except Exception as error:
                 log.exception("%s stopped", self._name)
-                self._ours = not curable(error)
-                self._fatal = f"{self._name}: {one_line(error) if self._ours else error}"
+                first = root(error)
+                self._ours = not curable(first)
+                self._fatal = f"{self._name}: {one_line(first) if self._ours else first}"
                 return
             if self._waiting is not None:
                 log.warning("%s goes on", self._name)

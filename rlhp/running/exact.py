@@ -54,11 +54,13 @@ class Recalled:
     """A teacher that is not asked twice: what it said before a kill stands."""
 
     def __init__(self, teacher: Teacher, said: Mapping[str, Answer | None]) -> None:
-        self._teacher, self._said = teacher, said
+        self.wraps = teacher
+        """Whom errors name."""
+        self._said = said
 
     def answer(self, query: Query) -> Answer | None:
         """What was said about this query once, else what the teacher says now."""
-        return self._said[query.id] if query.id in self._said else self._teacher.answer(query)
+        return self._said[query.id] if query.id in self._said else self.wraps.answer(query)
 
 
 class ExactState:

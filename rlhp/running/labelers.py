@@ -23,6 +23,8 @@ TOO_SOON_SECONDS = 10.0
 MOST_EARLY_DEATHS = 5
 GRACE_SECONDS = 5.0
 NICENESS = 10
+MOST_SAID = 20_000
+"""Characters of a labeler's log that are repeated in the run's."""
 
 
 class Labelers:
@@ -50,6 +52,7 @@ class Labelers:
             self._early_deaths += index not in self._settled
             self._settled.discard(index)
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
+                log.error("labeler %d ended, exit code %d; the end of %s:\n%s", index, code, *self._said(index))
                 raise RoleFailed(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
             log.warning("labeler %d died (exit code %d) and is started again", index, code)
             _close(process)
@@ -89,6 +92,10 @@ class Labelers:
         niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, niceness)
         self._started[index] = time.monotonic()
+
+    def _said(self, index: int) -> tuple[Path, str]:
+        """Its log and the end of that, a traceback for instance."""
+        return self._log(index), self._log(index).read_text(errors="replace")[-MOST_SAID:]
 
     def _last_words(self, index: int) -> str:
         lines = [line for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]

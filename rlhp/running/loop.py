@@ -88,6 +88,7 @@ class Loop:
         self._lifetime = self._expected = 0
         self._true_return: float | None = None  # of the newest row that knows one; an evaluation's where there is one
         self._waits_since: float | None = None
+        self._env_failures = 0
         self._collected = time.monotonic()
 
     def run(self) -> None:
@@ -183,7 +184,14 @@ class Loop:
         nodes = runners.get(NODES)
         if self.services is not None and isinstance(nodes, list):
             self.services.settle(nodes)
-        return runner_row(runners)
+        row = runner_row(runners)
+        if (failures := int(row.get("env_runners/failures", 0))) > self._env_failures:
+            self._env_failures = failures
+            self.display.message(
+                f"{self.config.env.id} failed and was made anew, {failures} times so far in one env runner at most; "
+                f"{self.rundir.log_file} says why"
+            )
+        return row
 
     def _tell(self) -> None:
         if self.services is not None:

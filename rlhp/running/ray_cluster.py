@@ -25,6 +25,8 @@ from rlhp.reward.client import NAMESPACE
 
 NOISY = ("ray.rllib", "ray.tune", "ray.train", "ray._common.deprecation", "ray._private.authentication")
 """Python loggers that speak of RLlib's own habits, and of parts of Ray that a run does not use."""
+SAYS_IT_TWICE = "ray.rllib.utils.actor_manager"
+"""Whole tracebacks of env runners that were lost or gave up: ours go to the run's log."""
 NOISE = (b"Set ray log level from environment variable", b"gcs_client.cc")
 """What Ray's C++ side says about being told to be silent, and about a head it cannot join, which we say in a line."""
 ANSWER_SECONDS = 10.0
@@ -38,6 +40,7 @@ def hush() -> None:
     """Only errors of Ray's Python side reach the terminal; call it before RLlib builds anything."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(SAYS_IT_TWICE).setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ RUNNERS = {
     "segments_short": "segments/short",
     "game_score_mean": "env_runners/game_score_mean",
     "memory_mb": "memory/env_runner_mb",
+    "env_failures": "env_runners/failures",
 }
 """RLlib's name, or that of our env runner -> ours."""
 HIDDEN = {

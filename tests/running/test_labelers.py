@@ -93,7 +93,10 @@ def test_labelers_that_keep_dying_at_once_end_the_run_with_their_last_words(
         until(lambda: started._processes[0].poll() is not None)
         with pytest.raises(ChildProcessError, match=r"labeler 0 cannot work \(exit code 3\): goodbye"):
             started.keep()
-    assert caplog.messages == ["labeler 0 died (exit code 3) and is started again"]
+    died, ended = caplog.messages
+    assert died == "labeler 0 died (exit code 3) and is started again"
+    assert ended.startswith("labeler 0 ended, exit code 3; the end of ")
+    assert ended.endswith("goodbye\n"), "what it said is in the run's log too"
 
 
 def test_one_that_lived_for_a_while_may_die_any_number_of_times(

@@ -185,6 +185,10 @@ def test_every_discrete_action_has_a_one_hot_of_its_own(space: gym.Space[Any], s
     ("space", "message"),
     [
         (Box(-np.inf, 1, (2,)), r"a Box of actions needs finite bounds.*RescaleAction"),
+        (Box(-3e38, 3e38, (2,)), r"a Box of actions needs finite bounds, at most 1e\+18"),
+        (Box(0, 1e300, (2,), np.float64), r"a Box of actions needs finite bounds, at most 1e\+18"),
+        (Box(0, 1, (0,)), "an action holds at least one number and at most 10,000,000"),
+        (Discrete(10**12), "an action holds at least one number and at most 10,000,000"),
         (Text(3), "an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got Text"),
         (MultiDiscrete(np.array([[2, 2]])), "an action is a Box, a Discrete or a one-dimensional MultiDiscrete"),
         (MultiBinary(3), r"got MultiBinary\(3\).*Wrap the environment"),

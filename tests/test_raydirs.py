@@ -1,0 +1,53 @@
+"""The directories that Ray needs: what is wrong with them is known before Ray is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhp import doctor, raydirs
+from rlhp.errors import RlhpError
+
+
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_no_home_directory_is_refused_with_the_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(RlhpError, match=r"no home directory.*set HOME"):
+        raydirs.refuse(starts_ray=False)
+    found = list(doctor.directories())
+    assert ("fail", "set HOME to a directory that can be written") in [(each.level, each.way_out) for each in found]
+
+
+def test_a_home_that_cannot_be_written_is_refused_where_ray_would_write_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.write_text("a file, in which nobody makes a directory, not even root")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    raydirs.refuse(starts_ray=False)
+    with pytest.raises(RlhpError, match=rf"{home}/.ray, which cannot be written \(Not a directory\); set HOME"):
+        raydirs.refuse(starts_ray=True)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "said elsewhere")
+    raydirs.refuse(starts_ray=True)
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_directory_that_no_socket_fits_below_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, "/tmp/" + "long" * 20)
+    with pytest.raises(RlhpError, match=r"/tmp/longlong.*85 bytes long.*set RAY_TMPDIR to a shorter one"):
+        raydirs.refuse(starts_ray=True)
+    raydirs.refuse(starts_ray=False)
+
+
+def test_nothing_that_was_tried_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    raydirs.refuse(starts_ray=True)
+    assert list(tmp_path.iterdir()) == []
