@@ -267,7 +267,11 @@ def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any
     dataset = PreferenceDataset.open(rundir.preferences)
     rows = predicted(settle(dataset.live()))
     return {
-        "labelers": judged(dataset.events(), trusted=(*config.quality.trusted, *pardoned)),
+        "labelers": judged(
+            dataset.events(),
+            trusted=(*config.quality.trusted, *pardoned),
+            teachers=config.labels.source == "oracle",
+        ),
         "predicted": rows,
         "cut_at": dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id)),
     }

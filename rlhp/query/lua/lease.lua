@@ -26,6 +26,12 @@ local function add(query, token, deadline)
   leases[#leases + 1] = { query, tostring(token), field(query, 'body'), string.format('%.0f', deadline), tostring(rev) }
 end
 
+-- What `seen:` says too, unless that was lost.
+local function did(query)
+  local done = redis.call('HMGET', qkey(query), 'live:' .. labeler, 'skip:' .. labeler)
+  return done[1] == '1' or done[2] == '1'
+end
+
 for _, query in ipairs(held_by(page)) do
   if holder(query) == labeler then add(query, field(query, 'holder'), renew(query, now)) end
 end
@@ -39,7 +45,10 @@ for _, key in ipairs({ p .. 'pending@' .. labeler, p .. 'pending' }) do
     if #members == 0 then break end
     for _, member in ipairs(members) do
       local query = string.sub(member, 14)
-      if room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0 then
+      if not whole(query) then
+        redis.call('ZREM', key, member)
+        forget(query)
+      elseif room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0 and not did(query) then
         redis.call('ZREM', key, member)
         add(query, claim(query, labeler, page, ttl, HOLD * lease_ms, now))
         room = room - 1
