@@ -61,9 +61,9 @@ class Connection:
         self._scripts: dict[str, Any] = {}
         make_client(url, timeout_seconds=timeout_seconds)
 
-    def script(self, name: str, *args: str | bytes | float) -> Any:
-        """Run `lua/<name>.lua`, reloading it where the server forgot it."""
-        with self.client(name.replace("_", " ")):
+    def script(self, name: str, *args: str | bytes | float, doing: str | None = None) -> Any:
+        """Run `lua/<name>.lua`, reloading it where the server forgot it; a failure says what it was `doing`."""
+        with self.client(doing or name.replace("_", " ")):
             return self._scripts[name](keys=[self._prefix], args=(self.owner, *args))
 
     def ack(self, stream_ids: Sequence[str]) -> int:

@@ -126,25 +126,29 @@ class QueryQueue:
         self._connection.wait(self.connect_timeout_seconds)
         pairs = [item for pair in (info or {}).items() for item in pair]
         limits = (cap, "" if budget is None else budget, max_skips, int(resume), run_id)
-        owner = owner or Owner.here()
+        shown = owner or Owner.here()
+        if self.owner:
+            shown = replace(shown, token=self.owner)
 
         def claim(replaces: str) -> Held | None:
-            found = text(self._script("open", runs.SCHEMA, config_sha256, *limits, *_shown(owner), replaces, *pairs))
+            found = text(
+                self._script(
+                    "open", runs.SCHEMA, config_sha256, *limits, shown.token, shown.to_json(), replaces, *pairs
+                )
+            )
             if found in ("new", "own"):
                 return None
             held = runs.held(found)
             if held is None:
                 raise RlhpError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
-            again = resume and held.owner.is_this_process and held.owner.directory == owner.directory
+            again = resume and held.owner.is_this_process and held.owner.directory == shown.directory
             return claim(held.owner.token) if again and not replaces else held
 
-        if self.owner:
-            owner = replace(owner, token=self.owner)
         before, self._connection.owner = self.owner, ""  # `open` says itself whose the run is
         try:
             what = f"run {self.run} at {connection.redact(self.url)}"
             acquire(claim, what=what, take_over=take_over, wait=resume, say=say)
-            before = owner.token
+            before = shown.token
         finally:
             self._connection.owner = before
         runs.warn_about_eviction(self._connection)
@@ -358,7 +362,3 @@ class QueryQueue:
         self._script = self._connection.script
         self._client = self._connection.client
         self._readers = Readers(self.url, run=self.run, connection=self._connection)
-
-
-def _shown(owner: Owner) -> tuple[str, str]:
-    return owner.token, owner.to_json()

@@ -76,7 +76,7 @@ class Readers:
             prefix = runs.key(self._run, "")
             # Without retries: what is handed out twice because a reply got lost must be looked for again.
             reading = Connection(self._url, prefix=prefix, timeout_seconds=READ_SECONDS, retries=0)
-            self._readers[mine] = Reader(reading, self._connection, stream=f"{prefix}answers", consumer=consumer)
+            self._readers[mine] = Reader(reading, self._connection, run=self._run, consumer=consumer)
         self._readers[mine].show(self._connection.owner)
         return self._readers[mine]
 
@@ -84,10 +84,11 @@ class Readers:
 class Reader:
     """One consumer of the group, over a connection of its own."""
 
-    def __init__(self, reading: Connection, acking: Connection, *, stream: str, consumer: str) -> None:
+    def __init__(self, reading: Connection, acking: Connection, *, run: str, consumer: str) -> None:
         self._reading = reading
         self._acking = acking
-        self._stream = stream
+        self._doing = f"read the answer log of run {run}"
+        self._stream = runs.key(run, "answers")
         self._consumer = consumer
         self._own: str | None = "0"  # cursor over our own un-acked events; None once through
         self._claim = "0-0"
@@ -128,12 +129,12 @@ class Reader:
         self._reading.close()
 
     def _group_read(self, cursor: str, count: int) -> list[Any]:
-        return list(self._reading.script("read", self._consumer, cursor, count))
+        return list(self._reading.script("read", self._consumer, cursor, count, doing=self._doing))
 
     def _claim_dead(self, count: int) -> list[Event]:
         while True:
             idle_ms = int(DEAD_AFTER_SECONDS * 1000)
-            reply = self._reading.script("inherit", self._consumer, idle_ms, self._claim, count)
+            reply = self._reading.script("inherit", self._consumer, idle_ms, self._claim, count, doing=self._doing)
             self._claim = _id(reply[0])
             events = self._events(reply[1])
             deleted = [_id(each) for each in reply[2]] if len(reply) > 2 else []  # Redis 7 names what was trimmed

@@ -26,12 +26,6 @@ local function add(query, token, deadline)
   leases[#leases + 1] = { query, tostring(token), field(query, 'body'), string.format('%.0f', deadline), tostring(rev) }
 end
 
--- What `seen:` says too, unless that was lost.
-local function did(query)
-  local done = redis.call('HMGET', qkey(query), 'live:' .. labeler, 'skip:' .. labeler)
-  return done[1] == '1' or done[2] == '1'
-end
-
 for _, query in ipairs(held_by(page)) do
   if holder(query) == labeler then add(query, field(query, 'holder'), renew(query, now)) end
 end
@@ -48,7 +42,8 @@ for _, key in ipairs({ p .. 'pending@' .. labeler, p .. 'pending' }) do
       if not whole(query) then
         redis.call('ZREM', key, member)
         forget(query)
-      elseif room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0 and not did(query) then
+      elseif room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0
+        and field(query, 'live:' .. labeler) ~= '1' then -- as `seen:` says too, unless it was lost
         redis.call('ZREM', key, member)
         add(query, claim(query, labeler, page, ttl, HOLD * lease_ms, now))
         room = room - 1
