@@ -10,17 +10,22 @@ known to be dead; once it has taken over, the first is told so at its next call 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from rlhp import provenance
 from rlhp.errors import RlhpError
+
+log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
 """An owner that was not heard of for so long may be replaced by anybody."""
@@ -138,6 +143,41 @@ def acquire(
             say(f"{what} belongs to {held.owner}, and nobody here can look for it: waiting whether it is heard of")
         time.sleep(LOOK_EVERY_SECONDS)
         held = claim("")
+
+
+def taken_over(owner: Owner) -> TakenOver:
+    """What to raise in a process whose run is this owner's by now."""
+    return TakenOver(
+        f"another process has taken the run over: {owner}. This one ends and stores nothing more; what was answered "
+        "waits for the other. Stop that one before this one is resumed"
+    )
+
+
+@contextmanager
+def beating(beat: Callable[[], object], *, name: str) -> Iterator[None]:
+    """Call `beat` from a thread for the length of the block, until it finds that somebody else has taken over.
+
+    A server or a disk that is away is waited for: meanwhile nobody can take anything over.
+    """
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            try:
+                beat()
+            except TakenOver as error:  # whoever asks, reads or writes next is told so too, and ends the run
+                log.warning("%s: %s", name, error)
+                return
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _way_out(owner: Owner) -> str:

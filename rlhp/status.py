@@ -126,7 +126,8 @@ def _process(facts: Facts) -> str:
     if info.state == "finished":
         return f"{info.name} finished{ended}; see rlhp eval {path} and rlhp plot {path}."
     if info.state == "interrupted":
-        return f"{info.name} was stopped{ended}; {resume}."
+        why = "" if info.error is None else f": {info.error}"
+        return f"{info.name} was stopped{ended}{why}; {resume}."
     if info.state == "failed":
         return f"{info.name} failed{ended}: {info.error}; look into {path / 'run.log'}, then {resume}."
     if facts.elsewhere:

@@ -21,7 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from rlhp.errors import RlhpError, Unreachable
-from rlhp.owner import Owner, TakenOver
+from rlhp.owner import Owner, taken_over
 
 RETRIES = 4
 """Over about a second: a server that is restarted at once is not even noticed."""
@@ -143,7 +143,7 @@ def reaching(url: str, doing: str) -> Iterator[None]:
         if "NOGROUP " in words:
             raise NoSuchGroup from error
         if words.startswith("TAKENOVER "):
-            raise TakenOver(_taken_over(words.removeprefix("TAKENOVER "))) from error
+            raise taken_over(Owner.from_json(words.removeprefix("TAKENOVER "))) from error
         if not any(code in words for code in _AWAY):
             raise
         raise QueueUnavailable(_line(url, doing, error, wayout)) from error
@@ -153,13 +153,6 @@ def redact(url: str) -> str:
     """The address without user, password and query: fit for logs."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _taken_over(owner: str) -> str:
-    return (
-        f"another process has taken the run over: {Owner.from_json(owner)}. This one ends and stores nothing more; "
-        "what was answered waits for the other. Stop that one before this one is resumed"
-    )
 
 
 def _line(url: str, doing: str, cause: object, wayout: str) -> str:

@@ -28,17 +28,17 @@ class AnswerSource(Protocol):
         """TakenOver where the run is another process's by now."""
 
 
-def take_in(answers: AnswerSource, dataset: PreferenceDataset) -> bool:
-    """Store the next answers; whether there were any."""
+def take_in(answers: AnswerSource, dataset: PreferenceDataset) -> int:
+    """Store the next answers; how many there were."""
     events = answers.events(consumer=CONSUMER)
     if not events:
-        return False
+        return 0
     rows, odd = storable(events)
     dataset.add_events(rows)
     if odd:
         answers.set_aside(odd)
     answers.ack([event.stream_id for event in events if event.stream_id not in odd])
-    return True
+    return len(events)
 
 
 def take_in_all(answers: AnswerSource, dataset: PreferenceDataset) -> None:
