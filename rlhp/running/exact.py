@@ -204,7 +204,7 @@ def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:
 
 
 def _history(queue: QueryQueue) -> QueueHistory:
-    return QueueHistory(queue.url, run=queue.run)
+    return QueueHistory(queue.url, run=queue.run, owner=queue.owner)
 
 
 def _generators() -> dict[str, Any]:

@@ -51,8 +51,10 @@ def _store(queue: QueryQueue, rundir: RunDir) -> int:
         return 0
     dataset = PreferenceDataset.open(rundir.preferences)
     stored = 0
-    while count := take_in(queue, dataset):
-        stored += count
+    # Another object is another reader, which is given again what one of this process was and could not store.
+    with QueryQueue(queue.url, run=queue.run, owner=queue.owner) as again:
+        while count := take_in(again, dataset):
+            stored += count
     return stored
 
 
