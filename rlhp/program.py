@@ -125,13 +125,8 @@ def train(
         stop = stack.enter_context(stopping_on_ctrl_c(display.message))
         queue = None
         if config.preferences:
-            say, more = display.message, {"resume": resume, "take_over": take_over}
-            queue = stack.enter_context(opened_queue(config, rundir, facts, **more, say=say))
-            dataset = make_dataset(config, rundir, facts)
-            if resume:
-                reconcile(queue, dataset, say=say)
-            if config.labels.source == "human":
-                stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
+            how = {"resume": resume, "take_over": take_over}
+            queue = stack.enter_context(_asking(config, rundir, facts, **how, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
         make_algorithm, services, exact = stack.enter_context(build(config, rundir, facts, queue, display.message))
@@ -187,6 +182,22 @@ def evaluate(
 
 Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None, ExactState | None]]
 Say = Callable[[str], None]
+
+
+@contextmanager
+def _asking(
+    config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: bool, take_over: bool, say: Say
+) -> Iterator[QueryQueue]:
+    """The run's queue, level with what is on disk, and the page where people answer."""
+    with ExitStack() as stack:
+        opened = opened_queue(config, rundir, facts, resume=resume, take_over=take_over, say=say)
+        queue = stack.enter_context(opened)
+        dataset = make_dataset(config, rundir, facts)
+        if resume:
+            reconcile(queue, dataset, say=say)
+        if config.labels.source == "human":
+            stack.enter_context(page_server(config.page, rundir, queue, say=say))
+        yield queue
 
 
 @contextmanager

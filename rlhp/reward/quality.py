@@ -184,10 +184,7 @@ def _one(
         if row.answer in DECISIVE and row.purpose == "train" and row.predicted_first not in (None, 0.5)
     ]
     sides = [(row.answer is Answer.FIRST) == (row.shown_left != "second") for row in answers if row.answer in DECISIVE]
-    claimed = {row.key: row.latency_ms / 1000 for row in answers if row.latency_ms is not None}
-    own = {row.key: claimed.get(row.key) for row in answers if row.labeler_kind == "human"}
-    timed = [taken for row in answers if (taken := seconds.get(row.key, own.get(row.key))) is not None]
-    shown = [taken for row in answers if (taken := seconds.get(row.key, claimed.get(row.key))) is not None]
+    timed, told = _timed(answers, seconds)
     how = Counter(row.how for row in answers)
     evidence = evidence_of("gold", gold) + evidence_of("repeat", repeats) + evidence_of("shared", outvoted)
     fast, undecided = sum(each < FAST_SECONDS for each in timed), len(answers) - len(sides)
@@ -218,7 +215,7 @@ def _one(
         decisive=len(sides),
         side_p=side_p,
         undecided=undecided,
-        median_seconds=median(shown) if shown else None,
+        median_seconds=median(told) if told else None,
         fast=fast,
         timed=len(timed),
         evidence=evidence,
@@ -226,6 +223,15 @@ def _one(
         state=state,
         reason=reason,
     )
+
+
+def _timed(answers: Sequence[EventRow], seconds: Mapping[Key, float]) -> tuple[list[float], list[float]]:
+    """What counts against a labeler, and what is told of one, who may have been asked where no server of ours saw it."""
+    claimed = {row.key: row.latency_ms / 1000 for row in answers if row.latency_ms is not None}
+    people = {row.key for row in answers if row.labeler_kind == "human"}
+    told = {row.key: seconds.get(row.key, claimed.get(row.key)) for row in answers}
+    known = [(key, taken) for key, taken in told.items() if taken is not None]
+    return [taken for key, taken in known if key in seconds or key in people], [taken for _, taken in known]
 
 
 def _repeats(answers: Sequence[EventRow]) -> list[bool]:

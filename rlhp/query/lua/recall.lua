@@ -3,6 +3,7 @@
 -- that was forgotten since it was finished stays so, unless `again` asks for it: as a finished one, for a correction.
 local now, behind = now_ms(), 0
 past_memory_limit()
+follow_clock(now)
 
 local function create(about)
   redis.call('HSET', qkey(about.id), 'member', string.format('%012d:', 0) .. about.id, 'pair', about.pair,
