@@ -1,7 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `rlhp --help` is quick.
 
-Exit codes: 0 done, 1 a check found something, a labeler gave up or the fault is ours, 2 a mistake that one line
-explains, 130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
+Exit codes: 0 done, 1 a check found something, a labeler gave up, answers could not be stored or the fault is ours, 2 a
+mistake that one line explains, 130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MISTAKE = 2
-OURS = 1
+OURS = NOT_ALL = 1
 
 _run = click.argument("run", type=click.Path(path_type=Path))
 
@@ -62,6 +62,7 @@ def rlhp() -> None:
 @click.option("--name", help="Name of the new run; otherwise file name and time.")
 @click.option("--or-resume", is_flag=True, help="Continue the run of that --name where there is one.")
 @click.option("--serial", is_flag=True, help="All parts in one process: slower, and the same numbers every time.")
+@click.option("--take-over", is_flag=True, help="Its process on another host is dead: do not wait for a sign of it.")
 @click.option("--keep", is_flag=True, help="Resume the run whenever its process is killed, as for want of memory.")
 def train(
     config: Path | None,
@@ -70,6 +71,7 @@ def train(
     name: str | None,
     or_resume: bool,
     serial: bool,
+    take_over: bool,
     keep: bool,
 ) -> int:
     """Train from preferences: rlhp train CONFIG, or rlhp train --resume RUN."""
@@ -104,16 +106,19 @@ def train(
     if keep:
         from rlhp.running import keeper
 
-        code = keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=["--serial"] * serial)
+        options = ["--serial"] * serial + ["--take-over"] * take_over
+        code = keeper.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
         if resume is None and rundir.info().started is None:
             shutil.rmtree(rundir.path)  # refused
         return code
     from rlhp import program
 
     click.echo(f"run directory: {rundir.path}")
-    summary = program.train(settings, rundir=rundir, resume=resume is not None, serial=serial)
+    summary = program.train(settings, rundir=rundir, resume=resume is not None, serial=serial, take_over=take_over)
     click.echo(str(summary))
-    return INTERRUPTED if rundir.info().state == "interrupted" else 0
+    if summary.interrupted:
+        return INTERRUPTED
+    return 0 if rundir.info().state == "finished" else NOT_ALL
 
 
 @rlhp.command()

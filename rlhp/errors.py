@@ -18,6 +18,10 @@ OF_THE_DISK = frozenset(
 """What a file system says of a path that somebody can free, make, move or give rights to."""
 
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What data that somebody else wrote can raise where it is read or stored."""
+
+
 class RlhpError(ValueError):
     """What a user can cure; the message is what the terminal shows. A ValueError, for scripts that catch those."""
 

@@ -72,7 +72,7 @@ from rlhp.running.labelers import Labelers
 from rlhp.running.loop import Loop
 from rlhp.running.pace import Pace
 from rlhp.running.page import page_server
-from rlhp.running.preparation import check, make_dataset, opened_queue, stopping_on_ctrl_c
+from rlhp.running.preparation import check, make_dataset, opened_queue, reconcile, stopping_on_ctrl_c
 from rlhp.running.processes import (
     ClipProcess,
     Parts,
@@ -100,11 +100,12 @@ def train(
     rundir: RunDir,
     resume: bool = False,
     serial: bool = False,
+    take_over: bool = False,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Summary:
     """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached.
 
-    `watch` is handed every row of metrics.
+    `watch` is handed every row of metrics. `take_over`: the process that ran it last, on another host, is dead.
     """
     config = config.model_copy(update={"name": rundir.name})
     if serial:  # else the last bit of a matrix product depends on where in memory its factors lie
@@ -113,7 +114,7 @@ def train(
     torch.set_num_threads(config.learner.threads)
     with ExitStack() as stack:
         stack.enter_context(flushed())  # from the start, as fits do: a serial run that is resumed computes the same
-        stack.enter_context(rundir.running())
+        stack.enter_context(rundir.running(take_over=take_over))
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         display = LiveTable(config=config, rundir=rundir)
         stack.callback(display.close)
@@ -126,10 +127,8 @@ def train(
         stop = stack.enter_context(stopping_on_ctrl_c(display.message))
         queue = None
         if config.preferences:
-            queue = stack.enter_context(opened_queue(config, rundir, facts, resume=resume))
-            make_dataset(config, rundir, facts)
-            if config.labels.source == "human":
-                stack.enter_context(page_server(config.page, rundir, queue, say=display.message))
+            how = {"resume": resume, "take_over": take_over}
+            queue = stack.enter_context(_asking(config, rundir, facts, **how, say=display.message))
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
         build = _serial if serial else _distributed
         make_algorithm, services, exact = stack.enter_context(build(config, rundir, facts, queue, display.message))
@@ -188,6 +187,22 @@ Say = Callable[[str], None]
 
 
 @contextmanager
+def _asking(
+    config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: bool, take_over: bool, say: Say
+) -> Iterator[QueryQueue]:
+    """The run's queue, level with what is on disk, and the page where people answer."""
+    with ExitStack() as stack:
+        opened = opened_queue(config, rundir, facts, resume=resume, take_over=take_over, say=say)
+        queue = stack.enter_context(opened)
+        dataset = make_dataset(config, rundir, facts)
+        if resume:
+            reconcile(queue, dataset, say=say)
+        if config.labels.source == "human":
+            stack.enter_context(page_server(config.page, rundir, queue, say=say))
+        yield queue
+
+
+@contextmanager
 def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
     """All parts in this process: twice the same seed and name give identical numbers, and so does a resume."""
     config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
@@ -221,9 +236,6 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
         )
         try:
             yield lambda: algorithm, services, exact if repeatable else None
-            with suppress(ConnectionError):  # what people said while the run came to its end
-                while fitting is not None and fitting.drain():
-                    pass
         finally:
             algorithm.stop()
 
@@ -267,14 +279,16 @@ def _start_services(
         "num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE, "scheduling_strategy": here
     }  # fmt: skip
     models = RewardModels(config, rundir, facts.spaces)
-    query_actor = ray.remote(**beside)(QueryProcess).options(name=query_actor_name(name)).remote(path)
+    query_actor = (
+        ray.remote(**beside)(QueryProcess).options(name=query_actor_name(name)).remote(path, owner=queue.owner)
+    )
     ray.get(query_actor.status.remote())
     trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(TrainerProcess)
-    trainer = trainer.options(name=trainer_name(name)).remote(path)
+    trainer = trainer.options(name=trainer_name(name)).remote(path, owner=queue.owner)
     ray.get(trainer.status.remote())
     clips = None
     if config.draws_clips:
-        clips = ray.remote(**beside)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path)
+        clips = ray.remote(**beside)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path, owner=queue.owner)
 
     def end(kind: Any, *_: Any) -> None:
         if kind is None:

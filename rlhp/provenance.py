@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -58,6 +59,16 @@ def process_start(pid: int) -> int | None:
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
         )
     return None
+
+
+def machine() -> str:
+    """Where a process id means the same as here: host, boot, and space of ids, as two containers may share a host."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def alive(pid: int, started: int | None) -> bool:

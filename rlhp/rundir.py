@@ -3,6 +3,7 @@
 runs/NAME/
   config.yaml       the resolved configuration, without passwords
   run.json          who ran what, when, in which state it is
+  owner.json        the process that runs it now, with its heartbeat
   code.diff         what differed from the commit, if anything did
   metrics.jsonl     one row per iteration        tensorboard/  the same numbers
   metrics.undone.jsonl  rows that a resume cut off, since the policy went back to a checkpoint before them
@@ -18,8 +19,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,9 @@ from typing import Any, Literal
 
 from rlhp import configfile, credentials, places, provenance
 from rlhp.config import RunConfig
+from rlhp.dirlease import DirectoryLease
 from rlhp.errors import RlhpError
+from rlhp.owner import TakenOver
 
 State = Literal["created", "running", "finished", "interrupted", "failed"]
 SCHEMA = 1
@@ -62,6 +66,8 @@ class RunInfo:
     """How often it went on from a checkpoint by itself, because its learner was lost."""
     redis_url_file: str = "redis.url"
     schema: int = SCHEMA
+    id: str = ""
+    """Drawn for the run: another one of the same name is another run. Empty for a run of before there were ids."""
 
     @property
     def alive(self) -> bool:
@@ -97,6 +103,7 @@ class RunDir:
         self.videos = self.path / "videos"
         self.redis = self.path / "redis"
         self.tensorboard = self.path / "tensorboard"
+        self.lease = DirectoryLease(self.path)
         self._entered = False
 
     @classmethod
@@ -126,6 +133,7 @@ class RunDir:
             pid=os.getpid(),
             pid_started=provenance.process_start(os.getpid()),
             created=provenance.now(),
+            id=secrets.token_hex(8),
         )
         rundir._save(info)
         return rundir
@@ -232,36 +240,43 @@ class RunDir:
         return info
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, *, take_over: bool = False, say: Callable[[str], object] = print) -> Iterator[None]:
         """Mark the run as running, then by how the block ended; nesting it changes nothing.
 
-        ValueError where another process still runs it.
+        RlhpError where another process still runs it, here or on another host that shares the disk; with `take_over`
+        one that nobody here can look for is taken for dead.
         """
         if self._entered:
             yield
             return
-        self._begin()
-        self._entered = True
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            self.update(state="interrupted", ended=provenance.now())
-            raise
-        except BaseException as error:
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.update(state="failed", ended=provenance.now(), error=configfile.redact(line))
-            raise
-        else:
-            # A run that stopped itself early has said so, with update(state="interrupted").
-            state = self.info().state
-            self.update(state="finished" if state == "running" else state, ended=provenance.now())
-        finally:
-            self._entered = False
-
-    def _begin(self) -> None:
         info = self.info()
         if info.alive and info.pid != os.getpid():
             raise RlhpError(f"{self.path}: the run is still going on as process {info.pid}; stop that one first")
+        with self.lease.held(take_over=take_over, say=say):
+            self._begin(info)
+            self._entered = True
+            try:
+                yield
+            except (KeyboardInterrupt, SystemExit):
+                self._end(state="interrupted")
+                raise
+            except BaseException as error:
+                line = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._end(state="failed", error=configfile.redact(line))
+                raise
+            else:
+                # A run that stopped itself early has said so, with update(state="interrupted").
+                state = self.info().state
+                self._end(state="finished" if state == "running" else state)
+            finally:
+                self._entered = False
+
+    def _end(self, **facts: Any) -> None:
+        with suppress(TakenOver):  # then the facts are another process's
+            self.lease.check()
+            self.update(**facts, ended=provenance.now())
+
+    def _begin(self, info: RunInfo) -> None:
         self.update(
             state="running",
             host=socket.gethostname(),

@@ -114,7 +114,7 @@ def explain(facts: Facts) -> list[str]:
             sentences.append("This is the control arm: it trains on the env reward and asks nobody.")
         else:
             sentences += _labels(facts)
-    return sentences
+    return [*sentences, *_unusual(facts)]
 
 
 def _process(facts: Facts) -> str:
@@ -126,7 +126,8 @@ def _process(facts: Facts) -> str:
     if info.state == "finished":
         return f"{info.name} finished{ended}; see rlhp eval {path} and rlhp plot {path}."
     if info.state == "interrupted":
-        return f"{info.name} was stopped{ended}; {resume}."
+        why = "" if info.error is None else f": {info.error}"
+        return f"{info.name} was stopped{ended}{why}; {resume}."
     if info.state == "failed":
         return f"{info.name} failed{ended}: {info.error}; look into {path / 'run.log'}, then {resume}."
     if facts.elsewhere:
@@ -169,6 +170,21 @@ def _labels(facts: Facts) -> Iterator[str]:
         yield f"What is learned may be wrong ({row['alarms/names']}): {log} says why, and what to do."
     if stats is not None and stats.backlog > 100:
         yield f"{stats.backlog} answers wait for the reward trainer, which may be busy or gone."
+
+
+def _unusual(facts: Facts) -> Iterator[str]:
+    """What a run should not leave behind, whether it goes on or not."""
+    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
+    stats = facts.queue
+    if facts.info.state != "running" and stats is not None and stats.backlog:
+        resume = f"rlhp train --resume {facts.path}"
+        yield f"{stats.backlog} answers are at the queue and not on disk: {resume} stores them."
+    odd = row.get("queue/set_aside", 0) if stats is None else stats.set_aside
+    if odd:
+        yield (
+            f"{odd} entries of the answer log made no row and are set aside, whole: {facts.path / 'run.log'} says why, "
+            f"and Redis keeps the newest under rlhp:{{{facts.info.name}}}:aside."
+        )
 
 
 def _warm_up(facts: Facts, *, asked: int, answered: int) -> str:
@@ -232,7 +248,8 @@ def _table(facts: Facts) -> Iterator[tuple[str, str]]:
     stats = facts.queue
     if stats is not None:
         yield "labels", f"{stats.asked} asked, {stats.answered} answered of {facts.config.labels.budget}"
-        yield "queue", f"{stats.pending} waiting, {stats.leased} leased, {stats.backlog} answers unread"
+        odd = f", {stats.set_aside} entries set aside" if stats.set_aside else ""
+        yield "queue", f"{stats.pending} waiting, {stats.leased} leased, {stats.backlog} answers unread{odd}"
         for name, labeler in sorted(stats.labelers.items()):
             yield f"labeler {name}", f"{labeler.answers} answers, heard of {duration(labeler.idle_seconds)} ago"
     elif row is not None and "labels/asked" in row:
@@ -267,7 +284,11 @@ def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any
     dataset = PreferenceDataset.open(rundir.preferences)
     rows = predicted(settle(dataset.live()))
     return {
-        "labelers": judged(dataset.events(), trusted=(*config.quality.trusted, *pardoned)),
+        "labelers": judged(
+            dataset.events(),
+            trusted=(*config.quality.trusted, *pardoned),
+            teachers=config.labels.source == "oracle",
+        ),
         "predicted": rows,
         "cut_at": dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id)),
     }

@@ -123,6 +123,17 @@ def test_a_trainer_that_does_not_read_the_answers(rundir: RunDir) -> None:
     )
 
 
+def test_answers_that_are_nowhere_on_disk_are_told_whatever_state_the_run_is_in(rundir: RunDir) -> None:
+    left = explain(facts(rundir, state="finished", queue=stats(backlog=7)))
+    assert left[1:] == ["7 answers are at the queue and not on disk: rlhp train --resume runs/demo stores them."]
+    for state in ("running", "finished"):
+        odd = explain(facts(rundir, state=state, queue=stats(asked=200, set_aside=3)))[-1]
+        assert odd.startswith("3 entries of the answer log made no row and are set aside")
+        assert "run.log" in odd
+        assert "rlhp:{demo}:aside" in odd
+    assert "set aside" in explain(facts(rundir, state="finished", queue=None, row={"queue/set_aside": 2}))[-1]
+
+
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [

@@ -72,6 +72,16 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
     assert len(said) == 3
 
 
+def test_entries_that_were_set_aside_are_told_once() -> None:
+    said: list[str] = []
+    concerns = Concerns(said.append)
+    for row in ({"queue/set_aside": 0}, {"env_steps": 1}, {"queue/set_aside": 2}, {"queue/set_aside": 5}):
+        concerns.look(row)
+    assert len(said) == 1
+    assert said[0].startswith("warning: 2 entries")
+    assert "run.log" in said[0]
+
+
 def test_the_dashboard_is_that_of_today_and_names_only_what_is_exported() -> None:
     text = (ROOT / "cluster" / "grafana.json").read_text(encoding="utf-8")
     assert json.loads(text) == grafana.dashboard(), "python -m rlhp.grafana > cluster/grafana.json"

@@ -36,9 +36,9 @@ class Watch:
     weights = watch(dataset.events())  # {"bob": 0.0, "cat": 0.31}: the others count in full
     """
 
-    def __init__(self, queue: QueryQueue, *, action: str, trusted: Sequence[str] = ()) -> None:
+    def __init__(self, queue: QueryQueue, *, action: str, trusted: Sequence[str] = (), teachers: bool = False) -> None:
         self._queue, self._pauses = queue, Pauses(queue.url, run=queue.run)
-        self._action, self._trusted = action, tuple(trusted)
+        self._action, self._trusted, self._teachers = action, tuple(trusted), teachers
         self._pardoned: tuple[str, ...] = ()
         self._told: dict[str, str] = {}
 
@@ -47,7 +47,8 @@ class Watch:
         """As the config wants it; None where nobody is watched."""
         if config.quality_action == "none":
             return None
-        return cls(queue, action=config.quality_action, trusted=config.quality.trusted)
+        teachers = config.labels.source == "oracle"
+        return cls(queue, action=config.quality_action, trusted=config.quality.trusted, teachers=teachers)
 
     def __call__(self, events: Sequence[EventRow]) -> dict[str, float]:
         """Who counts less than in full, and how much; with Redis away, pauses and reports wait for the next call."""
@@ -65,7 +66,7 @@ class Watch:
         return weights(reports)
 
     def _reports(self, events: Sequence[EventRow]) -> list[LabelerReport]:
-        return report(events, trusted=(*self._trusted, *self._pardoned))
+        return report(events, trusted=(*self._trusted, *self._pardoned), teachers=self._teachers)
 
     def _tell(self, reports: Sequence[LabelerReport]) -> None:
         for each in reports:

@@ -21,6 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from rlhp.errors import RlhpError, Unreachable
+from rlhp.owner import Owner, taken_over
 
 RETRIES = 4
 """Over about a second: a server that is restarted at once is not even noticed."""
@@ -42,9 +43,17 @@ class NoSuchGroup(LookupError):
 class Connection:
     """One process's way to one server, built at first use and again after a fork."""
 
-    def __init__(self, url: str, *, prefix: str, timeout_seconds: float) -> None:
-        """Connects to nothing yet; ValueError for a URL that can be none."""
+    def __init__(
+        self, url: str, *, prefix: str, timeout_seconds: float, owner: str = "", retries: int = RETRIES
+    ) -> None:
+        """Connects to nothing yet; ValueError for a URL that can be none.
+
+        `owner`: the token that is shown with every script. Once another owner's is in force, all of them raise
+        TakenOver and do nothing.
+        """
         self.url = url
+        self.owner = owner
+        self._retries = retries
         self._prefix = prefix
         self._timeout_seconds = timeout_seconds
         self._client: Any = None
@@ -52,10 +61,10 @@ class Connection:
         self._scripts: dict[str, Any] = {}
         make_client(url, timeout_seconds=timeout_seconds)
 
-    def script(self, name: str, *args: str | bytes | float) -> Any:
-        """Run `lua/<name>.lua`, reloading it where the server forgot it."""
-        with self.client(name.replace("_", " ")):
-            return self._scripts[name](keys=[self._prefix], args=args)
+    def script(self, name: str, *args: str | bytes | float, doing: str | None = None) -> Any:
+        """Run `lua/<name>.lua`, reloading it where the server forgot it; a failure says what it was `doing`."""
+        with self.client(doing or name.replace("_", " ")):
+            return self._scripts[name](keys=[self._prefix], args=(self.owner, *args))
 
     def ack(self, stream_ids: Sequence[str]) -> int:
         """XACK in pieces that a script can take; how many were un-acked."""
@@ -66,7 +75,7 @@ class Connection:
         """The client of this process, for `doing`; failures leave as QueueUnavailable."""
         with reaching(self.url, doing):
             if self._client_of != os.getpid():  # shared over a fork, a socket would mix two processes' replies
-                client = make_client(self.url, timeout_seconds=self._timeout_seconds, retries=RETRIES)
+                client = make_client(self.url, timeout_seconds=self._timeout_seconds, retries=self._retries)
                 self._scripts = {name: client.register_script(text) for name, text in _sources().items()}
                 self._client, self._client_of = client, os.getpid()
                 weakref.finalize(self, client.close)  # now, not whenever the garbage collector gets there
@@ -131,8 +140,10 @@ def reaching(url: str, doing: str) -> Iterator[None]:
         words = str(error)  # inside a script, Redis 6.2 buries the code of an error in a sentence
         if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in words:
             raise OutOfMemory(_line(url, doing, "it is at its memory limit", "raise its maxmemory")) from error
-        if words.startswith("NOGROUP"):
+        if "NOGROUP " in words:
             raise NoSuchGroup from error
+        if words.startswith("TAKENOVER "):
+            raise taken_over(Owner.from_json(words.removeprefix("TAKENOVER "))) from error
         if not any(code in words for code in _AWAY):
             raise
         raise QueueUnavailable(_line(url, doing, error, wayout)) from error

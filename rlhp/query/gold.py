@@ -77,7 +77,7 @@ class Checks:
 
     def __init__(self, config: RunConfig, *, store: AnswerStore, put: Put, returns: Returns) -> None:
         self._quality, self._reward, self._seed = config.quality, config.reward, config.seed
-        self._rate = config.gold_rate
+        self._rate, self._teachers = config.gold_rate, config.labels.source == "oracle"
         self._store, self._put, self._returns = store, put, returns
         self._rng = np.random.default_rng([config.seed, 8])
         self._open: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)  # labeler -> query -> pair, since when
@@ -94,7 +94,8 @@ class Checks:
         if len(rows) == self._looked_through and not self._asked_last:
             return 0  # nobody did anything since, and nothing was left to ask
         standing = live(rows, purpose=None, extra=True)
-        suspected = {each.name for each in report(rows, trusted=self._quality.trusted) if each.state != "ok"}
+        reports = report(rows, trusted=self._quality.trusted, teachers=self._teachers)
+        suspected = {each.name for each in reports if each.state != "ok"}
         by_labeler: dict[str, list[EventRow]] = defaultdict(list)
         for row in rows:
             if row.labeler is not None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
 
+from rlhp.errors import UNREADABLE
 from rlhp.query.connection import Connection
+from rlhp.query.recall import recollection
 from rlhp.query.records import Event, event_from, text
 from rlhp.query.runs import check_name, key
+from rlhp.reward.events import EventRow, storable
 from rlhp.types import Answer, parse_answer
 
 CorrectStatus = Literal["ok", "same", "no", "gone"]
@@ -62,18 +65,34 @@ class Lookup:
         events = (self._parsed(text(stream_id), fields) for stream_id, fields in reversed(rows))
         return [event for event in events if event is not None]
 
-    def correct(self, query: str, *, labeler: str, answer: Answer | str, meta: Mapping[str, Any]) -> CorrectStatus:
+    def correct(
+        self,
+        query: str,
+        *,
+        labeler: str,
+        answer: Answer | str,
+        meta: Mapping[str, Any],
+        log: Callable[[], Iterable[EventRow]] | None = None,
+    ) -> CorrectStatus:
         """Put another answer in the place of this labeler's: `no` where none of theirs stands.
 
-        The log gets a retract and the next revision, so nothing is overwritten; `meta` says who did it.
+        The log gets a retract and the next revision, so nothing is overwritten; `meta` says who did it. A query that
+        Redis has forgotten is looked up in `log`, all events so far; without it, in what the queue still holds of them.
         """
         check_name("labeler", labeler)
         facts = (query, labeler, parse_answer(answer).value, json.dumps(dict(meta)))
-        return cast(CorrectStatus, text(self._connection.script("correct", *facts)))
+        status = text(self._connection.script("correct", *facts))
+        if status == "gone":
+            rows = storable(self.unread())[0] if log is None else log()
+            known = recollection([row for row in rows if row.query_id == query], again=True)
+            if known:
+                self._connection.script("recall", *map(json.dumps, known))
+                status = text(self._connection.script("correct", *facts))
+        return cast(CorrectStatus, status)
 
     def _parsed(self, stream_id: str, fields: Mapping[bytes, bytes]) -> Event | None:
         try:
             return event_from(stream_id, fields)
-        except (ValueError, KeyError) as error:
+        except UNREADABLE as error:
             _log.warning("event %s is damaged and not shown: %r", stream_id, error)
             return None

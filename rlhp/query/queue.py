@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
 from rlhp.errors import RlhpError
+from rlhp.owner import Held, Owner, acquire
 from rlhp.query import connection, records, runs
 from rlhp.query.connection import QueueUnavailable, ping
-from rlhp.query.reader import Readers
+from rlhp.query.reader import Readers, set_aside
 from rlhp.query.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.query.runs import list_runs
 from rlhp.types import Answer, digest, pair_id, parse_answer
@@ -42,9 +44,19 @@ class QueryQueue:
     """
 
     def __init__(
-        self, url: str, *, run: str, lease_seconds: float = 60.0, connect_timeout_seconds: float = 10.0
+        self,
+        url: str,
+        *,
+        run: str,
+        lease_seconds: float = 60.0,
+        connect_timeout_seconds: float = 10.0,
+        owner: str = "",
     ) -> None:
-        """Connects to nothing yet; ValueError for a URL or a name that can be none."""
+        """Connects to nothing yet; ValueError for a URL or a name that can be none.
+
+        `owner`: the token of who opened the run, for those who ask and read in its name. Every call of theirs raises
+        TakenOver, and does nothing, once somebody else has opened the run. Who only labels has none.
+        """
         runs.check_name("run", run)
         if lease_seconds <= 0:
             raise RlhpError(f"a lease lasts longer than zero seconds, got lease_seconds={lease_seconds}")
@@ -52,14 +64,16 @@ class QueryQueue:
         self.run = run
         self.lease_seconds = lease_seconds
         self.connect_timeout_seconds = connect_timeout_seconds
-        self._connect()
+        self._connect(owner)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("url", "run", "lease_seconds", "connect_timeout_seconds")}
+        names = ("url", "run", "lease_seconds", "connect_timeout_seconds", "owner")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        owner = state.pop("owner")
         self.__dict__.update(state)
-        self._connect()
+        self._connect(owner)
 
     def __enter__(self) -> QueryQueue:
         return self
@@ -72,6 +86,11 @@ class QueryQueue:
         """Close this process's connections, not the run. The next call connects again, and reads as a new object."""
         self._connection.close()
         self._readers.close()
+
+    @property
+    def owner(self) -> str:
+        """The token that this object shows; empty where it owns nothing."""
+        return self._connection.owner
 
     def __repr__(self) -> str:
         return f"QueryQueue({connection.redact(self.url)!r}, run={self.run!r})"
@@ -87,8 +106,15 @@ class QueryQueue:
         budget: int | None = None,
         max_skips: int = 3,
         resume: bool = False,
+        owner: Owner | None = None,
+        run_id: str = "",
+        take_over: bool = False,
+        say: Callable[[str], object] = print,
     ) -> None:
         """Begin the run, or go on with it: counters, queries and answers stay as they are.
+
+        The run is this `owner`'s from now on, until `close`; without one, this process's. RlhpError where somebody
+        else's it is, as `rlhp.owner.acquire` has it, or where it is another run of the same name (`run_id`).
 
         Waits up to `connect_timeout_seconds` for the server. At most `cap` queries are open at a time, at most
         `budget` asked in the whole run. A query is dropped once `max_skips` labelers (or all present, if fewer)
@@ -99,15 +125,53 @@ class QueryQueue:
             raise ValueError(f"cap and max_skips are at least 1, a budget at least 0; got {cap}, {max_skips}, {budget}")
         self._connection.wait(self.connect_timeout_seconds)
         pairs = [item for pair in (info or {}).items() for item in pair]
-        limits = (cap, "" if budget is None else budget, max_skips, int(resume))
-        found = text(self._script("open", runs.SCHEMA, config_sha256, *limits, *pairs))
-        if found not in ("new", "own"):
-            raise RlhpError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
+        limits = (cap, "" if budget is None else budget, max_skips, int(resume), run_id)
+        shown = owner or Owner.here()
+        if self.owner:
+            shown = replace(shown, token=self.owner)
+
+        def claim(replaces: str) -> Held | None:
+            found = text(
+                self._script(
+                    "open", runs.SCHEMA, config_sha256, *limits, shown.token, shown.to_json(), replaces, *pairs
+                )
+            )
+            if found in ("new", "own"):
+                return None
+            held = runs.held(found)
+            if held is None:
+                raise RlhpError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
+            again = resume and held.owner.is_this_process and held.owner.directory == shown.directory
+            return claim(held.owner.token) if again and not replaces else held
+
+        before, self._connection.owner = self.owner, ""  # `open` says itself whose the run is
+        try:
+            what = f"run {self.run} at {connection.redact(self.url)}"
+            acquire(claim, what=what, take_over=take_over, wait=resume, say=say)
+            before = shown.token
+        finally:
+            self._connection.owner = before
         runs.warn_about_eviction(self._connection)
 
+    def beat(self) -> bool:
+        """The owner is still there: say so more often than its lease is long. Whether the run is this owner's."""
+        return bool(self._script("beat"))
+
     def close(self, *, state: Literal["draining", "closed"] = "closed") -> None:
-        """Tell labelers to finish what they hold (`draining`: nothing new is asked) or to leave (`closed`)."""
-        self._script("set_meta", "state", state)
+        """Tell labelers to finish what they hold (`draining`: nothing new is asked) or to leave (`closed`).
+
+        Closed, the run is nobody's any more.
+        """
+        self._script("close", state)
+
+    def check_owner(self) -> None:
+        """TakenOver where somebody else has opened the run since this owner did."""
+        self._script("check")
+
+    def recall(self, queries: Sequence[Mapping[str, Any]]) -> int:
+        """What the disk knows of queries (`rlhp.query.recall`) is known here too; of how many something was new."""
+        texts = [json.dumps(query) for query in queries]
+        return sum(int(self._script("recall", *texts[at : at + 200])) for at in range(0, len(texts), 200))
 
     @property
     def state(self) -> records.RunState:
@@ -278,17 +342,23 @@ class QueryQueue:
         self._readers.forget(stream_ids)
         return acked
 
+    def set_aside(self, reasons: Mapping[str, str]) -> int:
+        """Take events out of the log, by stream id, that could not be stored, and say why; how many were not yet."""
+        moved = set_aside(self._connection, reasons)
+        self._readers.forget(list(reasons))
+        return moved
+
     def trim(self) -> int:
         """Shorten the log behind the oldest event that is not acked. How many entries went."""
         return int(self._script("trim"))
 
     # Plumbing
 
-    def _connect(self) -> None:
+    def _connect(self, owner: str) -> None:
         timeout = min(5.0, self.connect_timeout_seconds)
         self._lease_ms = max(1, round(self.lease_seconds * 1000))
         self._key = partial(runs.key, self.run)
-        self._connection = connection.Connection(self.url, prefix=self._key(""), timeout_seconds=timeout)
+        self._connection = connection.Connection(self.url, prefix=self._key(""), timeout_seconds=timeout, owner=owner)
         self._script = self._connection.script
         self._client = self._connection.client
-        self._readers = Readers(self.url, run=self.run, ack=self._connection.ack)
+        self._readers = Readers(self.url, run=self.run, connection=self._connection)

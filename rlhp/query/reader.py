@@ -1,7 +1,9 @@
 """The reading end of the answer log: at least once, in order, nothing forgotten.
 
 A reader takes, in this turn: what it was given earlier and never acked (it crashed between reading and
-writing to disk), what a reader of another name left behind, and then what is new.
+writing to disk), what a reader of another name left behind, and then what is new. It reads by script, so that one
+whose run was taken over is handed nothing. An entry that is no event is set aside (`lua/set_aside.lua`), and what came
+after it is handed out.
 """
 
 from __future__ import annotations
@@ -9,15 +11,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhp.errors import UNREADABLE, one_line
 from rlhp.query import runs
-from rlhp.query.connection import NoSuchGroup, QueueUnavailable, make_client, reaching
+from rlhp.query.connection import Connection, NoSuchGroup, QueueUnavailable
 from rlhp.query.records import Event, event_from
 
 GROUP = "reward"
+READ_SECONDS = 10.0
+"""A server that takes longer to hand out some hundred entries is away."""
+ASIDE_ENTRIES, ASIDE_BYTES = 1000, 16 << 20
+"""Most that is kept of entries which made no row."""
+LONGEST_REASON = 300
+POLL_SECONDS = 0.05
 BLOCK_MS = 30_000
 """Longest wait for an event."""
 DEAD_AFTER_SECONDS = 60.0
@@ -29,16 +37,22 @@ _log = logging.getLogger(__name__)
 class Readers:
     """The readers of one queue object, by consumer; each process has its own, over a fork too."""
 
-    def __init__(self, url: str, *, run: str, ack: Callable[[Sequence[str]], int]) -> None:
-        self._url, self._run, self._ack = url, run, ack
+    def __init__(self, url: str, *, run: str, connection: Connection) -> None:
+        """`connection` acks, sets aside, and knows the owner that a reader reads for."""
+        self._url, self._run, self._connection = url, run, connection
         self._readers: dict[tuple[int, str], Reader] = {}
 
     def read(self, consumer: str, *, count: int, block_ms: int | None) -> list[Event]:
         """As `QueryQueue.events`."""
         reader = self._reader(consumer)
+        deadline = time.monotonic() + min(block_ms or 0, BLOCK_MS) / 1000
         try:
-            with reaching(self._url, f"read the answer log of run {self._run}"):
-                return reader.read(count=count, block_ms=min(block_ms, BLOCK_MS) if block_ms else None)
+            while True:
+                found = reader.read(count=count)
+                left = deadline - time.monotonic()
+                if found or left <= 0:
+                    return found
+                time.sleep(min(POLL_SECONDS, left))
         except QueueUnavailable:
             reader.lost_reply()
             raise
@@ -59,31 +73,37 @@ class Readers:
     def _reader(self, consumer: str) -> Reader:
         mine = os.getpid(), consumer
         if mine not in self._readers:
-            client = make_client(self._url, timeout_seconds=BLOCK_MS / 1000 + 10)  # may wait as long as it blocks
-            stream = runs.key(self._run, "answers")
-            self._readers[mine] = Reader(client, stream=stream, consumer=consumer, ack=self._ack)
+            prefix = runs.key(self._run, "")
+            # Without retries: what is handed out twice because a reply got lost must be looked for again.
+            reading = Connection(self._url, prefix=prefix, timeout_seconds=READ_SECONDS, retries=0)
+            self._readers[mine] = Reader(reading, self._connection, run=self._run, consumer=consumer)
+        self._readers[mine].show(self._connection.owner)
         return self._readers[mine]
 
 
 class Reader:
-    """One consumer of the group, over a client of redis-py that is its own from now on."""
+    """One consumer of the group, over a connection of its own."""
 
-    def __init__(self, client: Any, *, stream: str, consumer: str, ack: Callable[[Sequence[str]], int]) -> None:
-        self._client = client
-        self._ack = ack
-        self._stream = stream
+    def __init__(self, reading: Connection, acking: Connection, *, run: str, consumer: str) -> None:
+        self._reading = reading
+        self._acking = acking
+        self._doing = f"read the answer log of run {run}"
+        self._stream = runs.key(run, "answers")
         self._consumer = consumer
         self._own: str | None = "0"  # cursor over our own un-acked events; None once through
         self._claim = "0-0"
         self._claimed_at: float | None = None
         self._in_flight: set[str] = set()
         self._warned: set[str] = set()
-        weakref.finalize(self, client.close)
 
-    def read(self, *, count: int, block_ms: int | None) -> list[Event]:
-        """The next events, oldest source first; empty when there is none (after `block_ms`, if given)."""
+    def show(self, owner: str) -> None:
+        """Read in the name of this owner of the run."""
+        self._reading.owner = owner
+
+    def read(self, *, count: int) -> list[Event]:
+        """The next events, oldest source first; empty when there is none."""
         while self._own is not None:
-            rows = self._group_read(self._own, count, None)
+            rows = self._group_read(self._own, count)
             self._own = _id(rows[-1][0]) if rows else None
             if events := self._events(rows):
                 return events
@@ -91,7 +111,10 @@ class Reader:
             if events := self._claim_dead(count):
                 return events
             self._claimed_at = time.monotonic()
-        return self._events(self._group_read(">", count, block_ms))
+        while rows := self._group_read(">", count):  # again where all of them were odd
+            if events := self._events(rows):
+                return events
+        return []
 
     def lost_reply(self) -> None:
         """After a failed read: what the server handed over meanwhile is ours already, so look there again."""
@@ -103,17 +126,15 @@ class Reader:
 
     def close(self) -> None:
         """Close the socket."""
-        self._client.close()
+        self._reading.close()
 
-    def _group_read(self, cursor: str, count: int, block_ms: int | None) -> list[Any]:
-        reply = self._client.xreadgroup(GROUP, self._consumer, {self._stream: cursor}, count=count, block=block_ms)
-        return list(reply[0][1]) if reply else []
+    def _group_read(self, cursor: str, count: int) -> list[Any]:
+        return list(self._reading.script("read", self._consumer, cursor, count, doing=self._doing))
 
     def _claim_dead(self, count: int) -> list[Event]:
         while True:
-            reply = self._client.xautoclaim(
-                self._stream, GROUP, self._consumer, int(DEAD_AFTER_SECONDS * 1000), self._claim, count=count
-            )
+            idle_ms = int(DEAD_AFTER_SECONDS * 1000)
+            reply = self._reading.script("inherit", self._consumer, idle_ms, self._claim, count, doing=self._doing)
             self._claim = _id(reply[0])
             events = self._events(reply[1])
             deleted = [_id(each) for each in reply[2]] if len(reply) > 2 else []  # Redis 7 names what was trimmed
@@ -125,35 +146,48 @@ class Reader:
     def _events(self, rows: Sequence[Any]) -> list[Event]:
         """Parsed rows, without those that this reader already handed out.
 
-        An entry trimmed before it was acked comes back as an empty dict from XREADGROUP and as (None, None)
-        from XAUTOCLAIM of Redis 6.2.
+        An entry trimmed before it was acked comes back without fields from XREADGROUP and as None from XAUTOCLAIM of
+        Redis 6.2.
         """
-        events = []
-        for stream_id, fields in rows:
+        events, odd = [], {}
+        for row in rows:
+            stream_id, pairs = row or (None, None)
             if stream_id is None:
                 self._warn("trimmed", "an event was trimmed before it was acked")
-            elif not fields:
+            elif not pairs:
                 self._trimmed([_id(stream_id)])
-            elif _id(stream_id) not in self._in_flight and (event := self._parse(_id(stream_id), fields)):
-                self._in_flight.add(event.stream_id)
-                events.append(event)
+            elif _id(stream_id) not in self._in_flight:
+                try:
+                    event = event_from(_id(stream_id), dict(zip(pairs[::2], pairs[1::2], strict=True)))
+                except UNREADABLE as error:
+                    odd[_id(stream_id)] = one_line(error)
+                else:
+                    self._in_flight.add(event.stream_id)
+                    events.append(event)
+        set_aside(self._acking, odd)
         return events
-
-    def _parse(self, stream_id: str, fields: Mapping[bytes, bytes]) -> Event | None:
-        try:
-            return event_from(stream_id, fields)
-        except (ValueError, KeyError) as error:
-            self._warn("malformed", f"event {stream_id} is damaged and stays in the log unread: {error!r}")
-            return None
 
     def _trimmed(self, stream_ids: list[str]) -> None:
         self._warn("trimmed", f"events {', '.join(stream_ids)} were trimmed before they were acked")
-        self._ack(stream_ids)
+        self._acking.ack(stream_ids)
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning("%s: %s (said once)", self._stream, text)
+
+
+def set_aside(connection: Connection, reasons: Mapping[str, str]) -> int:
+    """Take entries out of the log that make no row: kept whole under `aside`, acked, counted, and warned of one by one.
+
+    How many these were. The newest thousand are kept, 16 MB of them at most.
+    """
+    for stream_id, why in reasons.items():
+        _log.warning("entry %s of the answer log makes no row and is set aside: %s", stream_id, why[:LONGEST_REASON])
+    pairs = [item for stream_id, why in reasons.items() for item in (stream_id, why[:LONGEST_REASON])]
+    limits = ASIDE_ENTRIES, ASIDE_BYTES
+    pieces = (pairs[at : at + 200] for at in range(0, len(pairs), 200))
+    return sum(int(connection.script("set_aside", *limits, *piece)) for piece in pieces)
 
 
 def _id(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,12 @@ UndoStatus = Literal["ok", "same", "no"]
 DropStatus = Literal["ok", "same", "leased", "gone"]
 EventKind = Literal["answer", "retract", "skip", "drop"]
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,79}")
+"""Of a run or a labeler, so that it can be part of a key."""
+LONGEST_ID = 300
+MOST_MS = 4_102_444_800_000
+"""The year 2100: times in the log lie before it."""
+
 _MEANING: dict[str, str] = {
     "ok": "done",
     "same": "already done by an earlier call: nothing changed",
@@ -31,7 +38,7 @@ _MEANING: dict[str, str] = {
     "gone": "the query is unknown here or no longer open: lease another one",
     "leased": "somebody is answering the query right now, so it stays",
     "noclip": "a clip of the query is missing: store both clips first",
-    "no": "there is no such answer to undo, or its segments are gone by now",
+    "no": "there is no such answer to undo, an admin has corrected it, or its segments are gone by now",
 }
 
 
@@ -99,11 +106,15 @@ class Event:
     """Unix milliseconds on the server's clock when the query was put."""
     hidden: Mapping[str, Any] = field(default_factory=dict)
     """What was put with the query and told to no labeler."""
+    leased_ms: int | None = None
+    """The same when the labeler got the query under `token`; None where the log does not say."""
+    recorded_ms: int | None = None
+    """The same when it happened, as the log says beside the stream id, which anybody's client can make up."""
 
     @property
     def at_ms(self) -> int:
         """Unix milliseconds on the server's clock when it happened."""
-        return int(self.stream_id.partition("-")[0])
+        return int(self.stream_id.partition("-")[0]) if self.recorded_ms is None else self.recorded_ms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +163,8 @@ class QueueStats:
     """Leases that ran out."""
     lapsed: int
     """Reservations given up."""
+    set_aside: int
+    """Entries of the log that made no row."""
     checks: int
     """Queries addressed to one labeler that were answered or wait: no budget pays for them, and of all counts only
     pending, leased, reserved, expired and those of events and labelers know them."""
@@ -180,11 +193,17 @@ def lease_from(row: list[bytes]) -> Lease:
 
 
 def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
-    """From one stream entry; ValueError or KeyError where it is none of ours."""
+    """From one stream entry; one of `rlhp.errors.UNREADABLE` where it is none of ours."""
     fields = {text(name): text(value) for name, value in entry.items()}
     kind, how = fields["ev"], fields["how"]
     if kind not in ("answer", "retract", "skip", "drop") or how not in ("ok", "late", "extra", ""):
         raise ValueError(f"an event is answer, retract, skip or drop, got {kind!r} with how={how!r}")
+    if kind != "drop" and not NAME.fullmatch(fields["by"]):
+        raise ValueError(f"no labeler can have the name {fields['by'][:50]!r}")
+    if any(len(fields[name]) > LONGEST_ID for name in ("id", "first", "second")):
+        raise ValueError(f"an id has {LONGEST_ID} characters at most")
+    if not fields["id"] or fields["first"] == fields["second"]:
+        raise ValueError(f"query {fields['id']!r} is about two segments, got {fields['first']!r} twice")
     return Event(
         stream_id=stream_id,
         event=kind,  # type: ignore[arg-type]  # narrowed by the check above, which mypy does not follow
@@ -195,18 +214,33 @@ def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
         rev=int(fields["rev"]),
         how=how or None,  # type: ignore[arg-type]
         token=int(fields["tok"]),
-        meta=json.loads(fields["meta"]),
-        body=json.loads(fields["body"]),
+        meta=_mapping(fields, "meta"),
+        body=_mapping(fields, "body"),
         first=fields["first"],
         second=fields["second"],
-        made_ms=int(fields["made"]),
-        hidden=json.loads(fields.get("hidden", "{}")),
+        made_ms=_moment_ms(fields["made"]),
+        hidden=_mapping(fields, "hidden"),
+        leased_ms=_moment_ms(fields["leased"]) if fields.get("leased") else None,
+        recorded_ms=_moment_ms(fields["at"]) if fields.get("at") else None,
     )
+
+
+def _mapping(fields: Mapping[str, str], name: str) -> dict[str, Any]:
+    found = json.loads(fields.get(name, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is a JSON object, got {fields[name][:50]!r}")
+    return found
+
+
+def _moment_ms(value: str) -> int:
+    if not 0 <= int(value) < MOST_MS:
+        raise ValueError(f"a time lies between 1970 and 2100, got {value[:50]} ms")
+    return int(value)
 
 
 def stats_from(reply: list[Any]) -> QueueStats:
     """From the reply of the `stats` script."""
-    state, now, pending, leased, reserved, oldest, unacked, pairs, labelers = reply
+    state, now, pending, leased, reserved, oldest, unacked, unread, pairs, labelers = reply
     counts = _flat(pairs)
     admitted, dropped, lapsed = (counts.get(name, 0) for name in ("admitted", "dropped", "lapsed"))
     return QueueStats(
@@ -221,9 +255,10 @@ def stats_from(reply: list[Any]) -> QueueStats:
         answered=counts.get("answered", 0),
         oldest_age_seconds=(now - int(oldest)) / 1000 if int(oldest) else 0.0,
         unacked=unacked,
-        backlog=counts.get("events", 0) - counts.get("acked", 0),
+        backlog=unacked + unread,
         expired=counts.get("expired", 0),
         lapsed=lapsed,
+        set_aside=counts.get("set_aside", 0),
         checks=sum(by * counts.get(f"addressed_{name}", 0) for name, by in _CHECKS.items()),
         labelers={text(name): _labeler(_flat(facts), now) for name, facts in labelers},
     )
@@ -238,5 +273,5 @@ def _labeler(facts: Mapping[str, int], now_ms: int) -> LabelerStats:
     return LabelerStats(
         **{name: facts.get(name, 0) for name in names},
         mean_answer_seconds=facts.get("answer_ms", 0) / 1000 / max(answers, 1),
-        idle_seconds=(now_ms - facts["last_seen"]) / 1000,
+        idle_seconds=max(0, now_ms - facts.get("last_seen", now_ms)) / 1000,
     )

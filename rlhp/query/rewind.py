@@ -14,12 +14,12 @@ class QueueHistory:
     """The counters of one run's queue, and the way back to them.
 
     Whatever a query was is in the dataset once it is settled; a queue without open queries is its counters alone.
-    Every method raises QueueUnavailable while Redis is away and may then be called again.
+    Every method raises QueueUnavailable while Redis is away and may then be called again. A rewind is for the `owner`.
     """
 
-    def __init__(self, url: str, *, run: str) -> None:
+    def __init__(self, url: str, *, run: str, owner: str = "") -> None:
         self._key = key(run, "")
-        self._connection = Connection(url, prefix=self._key, timeout_seconds=5)
+        self._connection = Connection(url, prefix=self._key, timeout_seconds=5, owner=owner)
 
     def counters(self) -> dict[str, int]:
         """All counts as the scripts keep them."""
@@ -28,6 +28,7 @@ class QueueHistory:
 
     def rewind(self, counters: Mapping[str, int]) -> None:
         """Forget every query, and count from here. What the log still holds must be on disk."""
+        self._connection.script("check")
         with self._connection.client("rewind the queue") as client:
             kept = {f"{self._key}meta".encode(), f"{self._key}paused".encode()}
             names = [name for name in client.scan_iter(match=f"{self._key}*", count=1000) if name not in kept]

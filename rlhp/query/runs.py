@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from rlhp.errors import RlhpError
+from rlhp.owner import Held, Owner
 from rlhp.query.connection import Connection, make_client, reaching, redact
-from rlhp.query.records import text
+from rlhp.query.records import NAME, text
 
 SCHEMA = "1"
 """Version of keys and scripts; a run of another version is refused."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,79}")
 _log = logging.getLogger(__name__)
 
 
@@ -30,15 +29,15 @@ def list_runs(url: str) -> list[str]:
 
 def check_name(kind: str, name: str) -> None:
     """ValueError for the name of a run or labeler that could not be part of a key."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise RlhpError(
             f"the name of a {kind} is 1 to 80 letters, digits or . _ @ + -, the first a letter or digit; got {name!r}"
         )
 
 
-def not_open(run: str, *, url: str) -> ValueError:
+def not_open(run: str, *, url: str) -> RlhpError:
     """What to raise about a run that is not there (any more)."""
-    return ValueError(
+    return RlhpError(
         f"run {run} is not at {redact(url)}: it was never opened there, or the server lost its data since. Start the "
         "run first, or go on with rlhp train --resume: answers on disk count, open queries are asked anew. A server "
         "of your own keeps its data with appendonly yes and maxmemory-policy noeviction"
@@ -49,6 +48,11 @@ def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:
     """What to say where the script `open` found something else under the run's name."""
     kind, _, value = found.partition(":")
     where = f"{key(run, 'meta')} at {redact(url)}"
+    if kind == "used":
+        return (
+            f"{where} belongs to another run of the name {run}: {Owner.from_json(value)}. Two runs would share one "
+            "queue and lose answers to each other; choose another name with --name, or another Redis database"
+        )
     if kind == "schema":
         return f"{where} has schema {value or 'none'}, this rlhp needs {SCHEMA}; use the rlhp that made it"
     if kind == "config":
@@ -57,6 +61,15 @@ def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:
             f"{config_sha256[:12]}); choose another run name, or resume that run"
         )
     return f"{where} was not made by rlhp; choose another run name or another Redis database"
+
+
+def held(found: str) -> Held | None:
+    """Who has the run, where the script `open` found an owner that lives, or may."""
+    kind, _, value = found.partition(":")
+    if kind != "owned":
+        return None
+    beat, silent, owner = value.split(" ", 2)
+    return Held(owner=Owner.from_json(owner), beat=beat, silent_seconds=int(silent) / 1000)
 
 
 def warn_about_eviction(connection: Connection) -> None:

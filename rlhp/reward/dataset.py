@@ -25,6 +25,7 @@ from rlhp.reward.events import EVENT_SCHEMA, EventRow, Purpose, event_rows, even
 from rlhp.reward.header import HEADER, complete_header, locate, read_header, refuse_occupied
 from rlhp.reward.live import Key, count, live
 from rlhp.reward.parts import Parts
+from rlhp.reward.revisions import unstored
 from rlhp.reward.schema import segment_rows, segment_schema, segment_table
 from rlhp.reward.verify import verify
 from rlhp.spaces import Spaces
@@ -114,12 +115,10 @@ class PreferenceDataset:
     def add_events(self, rows: Sequence[EventRow]) -> int:
         """Store the events that are not stored yet, in this order; durable when it returns. How many were new.
 
-        An event is known by (query, labeler, rev, event): delivered twice, it is stored once, the first way.
+        An event is known by (query, labeler, rev, event): delivered twice, it is stored once, the first way. Another
+        answer under the same key is a revision of its own, as `rlhp.reward.revisions` has it.
         """
-        new: dict[Key, EventRow] = {}
-        for row in rows:
-            if row.key not in self._rows:
-                new.setdefault(row.key, row)
+        new = unstored(rows, self._rows)
         if new:
             self._events.append([event_table(list(new.values()))], schema=EVENT_SCHEMA)
             self._rows.update(new)

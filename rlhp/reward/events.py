@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
 
 import pyarrow as pa
 
+from rlhp.errors import UNREADABLE, one_line
 from rlhp.reward.schema import TIME, WORD
 from rlhp.types import TARGET, Answer, parse_answer
 
@@ -43,6 +44,8 @@ class QueueEvent(Protocol):
     def how(self) -> How | None: ...
     @property
     def at_ms(self) -> int: ...
+    @property
+    def leased_ms(self) -> int | None: ...
     @property
     def made_ms(self) -> int: ...
     @property
@@ -89,8 +92,10 @@ class EventRow:
     env_steps: int = 0
     made_at: datetime | None = None
     shown_at: datetime | None = None
+    """When the labeler got the query. As all three by the clock of the queue's server."""
     answered_at: datetime | None = None
     latency_ms: int | None = None
+    """How long the labeler took, in its own words."""
     shown_left: Side | None = None
     """Which segment was on the left of the screen."""
     replays: int = 0
@@ -141,6 +146,7 @@ class EventRow:
             predicted_first=event.hidden.get("predicted_first"),
             env_steps=body.get("env_steps", 0),
             made_at=_moment(event.made_ms),
+            shown_at=None if event.leased_ms is None else _moment(event.leased_ms),
             answered_at=_moment(event.at_ms),
             stream_id=event.stream_id,
             note=note,
@@ -204,8 +210,27 @@ EVENT_SCHEMA = pa.schema(
 
 
 def event_table(rows: Sequence[EventRow]) -> pa.Table:
-    """These events as a table."""
-    return pa.Table.from_pylist([asdict(row) | {"p_first": row.p_first} for row in rows], EVENT_SCHEMA)
+    """These events as a table; ValueError, or what pyarrow raises, for one that cannot be stored."""
+    table = pa.Table.from_pylist([asdict(row) | {"p_first": row.p_first} for row in rows], EVENT_SCHEMA)
+    for field in EVENT_SCHEMA:  # which pyarrow looks at only where it writes
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"every event has {field.name}, got none")
+    return table
+
+
+def storable(events: Iterable[QueueEvent]) -> tuple[list[EventRow], dict[str, str]]:
+    """The rows of these entries of the answer stream, and by stream id why another one makes none."""
+    rows: list[EventRow] = []
+    odd: dict[str, str] = {}
+    for event in events:
+        try:
+            row = EventRow.of_event(event)
+            event_table([row])
+        except UNREADABLE as error:
+            odd[event.stream_id] = one_line(error)
+        else:
+            rows.append(row)
+    return rows, odd
 
 
 def event_rows(table: pa.Table) -> Iterator[EventRow]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
 from rlhp.reward.events import EventRow
-from rlhp.reward.live import is_corrected, live
+from rlhp.reward.live import Key, is_corrected, live
 from rlhp.reward.suspicion import FAST_SECONDS, State, binomial_p, evidence_of, share, verdict, weight_of, wilson
 from rlhp.types import Answer
 
@@ -51,7 +52,10 @@ class LabelerReport:
     """Answers `tie` or `incomparable`."""
     median_seconds: float | None
     fast: int
-    """Answers given within half a second, of `timed`; people alone are timed."""
+    """Answers given within half a second, of `timed`, by the clock of the queue's server.
+
+    What people say of their time counts where that knows nothing, as of imported answers.
+    """
     timed: int
     evidence: float
     """ln of the odds for guessing."""
@@ -77,21 +81,45 @@ class LabelerReport:
 
 
 def report(
-    events: Iterable[EventRow], *, gold: Mapping[str, Answer] | None = None, trusted: Iterable[str] = ()
+    events: Iterable[EventRow],
+    *,
+    gold: Mapping[str, Answer] | None = None,
+    trusted: Iterable[str] = (),
+    teachers: bool = False,
 ) -> list[LabelerReport]:
     """One report per labeler of these events, by name.
 
     `gold` adds known answers by query to those that came with the events. Those named in `trusted` are always ok.
+    Everybody is timed, whatever they say they are, unless the run has `teachers` answer.
     """
     rows = list(events)
     known = {row.query_id: row.gold_answer for row in rows if row.gold_answer is not None} | dict(gold or {})
     standing = live(rows, purpose=None, extra=True)
-    first_look = _reports(rows, standing, known=known, paused=frozenset(), trusted=frozenset(trusted))
+    seconds = {} if teachers else seconds_taken(rows)
+    first_look = _reports(rows, standing, known=known, seconds=seconds, paused=frozenset(), trusted=frozenset(trusted))
     # A paused labeler's opinion is no majority to measure others by.
     paused = frozenset(each.name for each in first_look if each.state == "paused")
     if not paused:
         return first_look
-    return _reports(rows, standing, known=known, paused=paused, trusted=frozenset(trusted))
+    return _reports(rows, standing, known=known, seconds=seconds, paused=paused, trusted=frozenset(trusted))
+
+
+def seconds_taken(rows: Iterable[EventRow]) -> dict[Key, float]:
+    """By answer, the longest that its labeler can have looked: since the lease, and since the answer before.
+
+    Both by the server's clock. A page fetches ahead, so a lease alone may be older than the look; what a labeler says
+    of its time and of itself counts for nothing. Corrections are an admin's, and are left out.
+    """
+    taken: dict[Key, float] = {}
+    before: dict[str | None, datetime] = {}
+    for row in rows:
+        if row.event != "answer" or row.answered_at is None or is_corrected(row):
+            continue
+        since = [moment for moment in (row.shown_at, before.get(row.labeler)) if moment is not None]
+        before[row.labeler] = row.answered_at
+        if since and (seconds := (row.answered_at - max(since)).total_seconds()) >= 0:  # unless the clock was set back
+            taken[row.key] = seconds
+    return taken
 
 
 def weights(reports: Iterable[LabelerReport]) -> dict[str, float]:
@@ -114,6 +142,7 @@ def _reports(
     standing: Sequence[EventRow],
     *,
     known: Mapping[str, Answer | None],
+    seconds: Mapping[Key, float],
     paused: frozenset[str],
     trusted: frozenset[str],
 ) -> list[LabelerReport]:
@@ -128,7 +157,9 @@ def _reports(
     for row in rows:
         others[row.labeler or ""][row.event] += 1
     return [
-        _one(name, answers, others[name], by_query=by_query, known=known, paused=paused, trusted=trusted)
+        _one(
+            name, answers, others[name], by_query=by_query, known=known, seconds=seconds, paused=paused, trusted=trusted
+        )
         for name, answers in sorted(mine.items())
     ]
 
@@ -140,6 +171,7 @@ def _one(
     *,
     by_query: Mapping[str, Mapping[str, EventRow]],
     known: Mapping[str, Answer | None],
+    seconds: Mapping[Key, float],
     paused: frozenset[str],
     trusted: frozenset[str],
 ) -> LabelerReport:
@@ -152,8 +184,7 @@ def _one(
         if row.answer in DECISIVE and row.purpose == "train" and row.predicted_first not in (None, 0.5)
     ]
     sides = [(row.answer is Answer.FIRST) == (row.shown_left != "second") for row in answers if row.answer in DECISIVE]
-    seconds = [row.latency_ms / 1000 for row in answers if row.latency_ms is not None]
-    timed = [row.latency_ms / 1000 for row in answers if row.latency_ms is not None and row.labeler_kind == "human"]
+    timed, told = _timed(answers, seconds)
     how = Counter(row.how for row in answers)
     evidence = evidence_of("gold", gold) + evidence_of("repeat", repeats) + evidence_of("shared", outvoted)
     fast, undecided = sum(each < FAST_SECONDS for each in timed), len(answers) - len(sides)
@@ -184,7 +215,7 @@ def _one(
         decisive=len(sides),
         side_p=side_p,
         undecided=undecided,
-        median_seconds=median(seconds) if seconds else None,
+        median_seconds=median(told) if told else None,
         fast=fast,
         timed=len(timed),
         evidence=evidence,
@@ -192,6 +223,15 @@ def _one(
         state=state,
         reason=reason,
     )
+
+
+def _timed(answers: Sequence[EventRow], seconds: Mapping[Key, float]) -> tuple[list[float], list[float]]:
+    """What counts against a labeler, and what is told of one, who may have been asked where no server of ours saw it."""
+    claimed = {row.key: row.latency_ms / 1000 for row in answers if row.latency_ms is not None}
+    people = {row.key for row in answers if row.labeler_kind == "human"}
+    told = {row.key: seconds.get(row.key, claimed.get(row.key)) for row in answers}
+    known = [(key, taken) for key, taken in told.items() if taken is not None]
+    return [taken for key, taken in known if key in seconds or key in people], [taken for _, taken in known]
 
 
 def _repeats(answers: Sequence[EventRow]) -> list[bool]:

@@ -16,8 +16,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.fit import Fitter
 from rlhp.reward.fresh import NEWEST, by_age, fresh_accuracy, predicted
+from rlhp.reward.intake import AnswerSource, take_in
 from rlhp.reward.live import is_reused
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.report import FitReport
@@ -36,7 +38,6 @@ from rlhp.types import Answer, Array
 
 log = logging.getLogger(__name__)
 
-CONSUMER = "reward-trainer"
 UPDATES_PER_TURN, PICTURE_UPDATES_PER_TURN = 50, 4
 """Gradient steps before the stream is looked at again, and before others hear of them: a second or so."""
 ROWS_PER_STEP, PICTURE_USES_PER_STEP = 25, 0.1
@@ -44,14 +45,6 @@ ROWS_PER_STEP, PICTURE_USES_PER_STEP = 25, 0.1
 pictures the uses of our first runs with them."""
 CARRIED_VERSIONS = 4
 """Fits that answers did not need so far are kept for a surprise, as many as this number of versions is worth."""
-
-
-class AnswerSource(Protocol):
-    """The answer stream: read through a consumer group, acknowledged when durable."""
-
-    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Any]: ...
-
-    def ack(self, stream_ids: Sequence[str]) -> Any: ...
 
 
 Recent = Callable[[int], tuple[Array, Array] | None]
@@ -199,6 +192,8 @@ class RewardTrainer:
 
     def _release(self, env_steps: int) -> None:
         """Freeze, save, publish: the snapshot is durable before anyone is rewarded by it."""
+        with suppress(ConnectionError):  # with Redis away nobody takes a run over
+            self._answers.check_owner()
         self._version += 1
         self._published_steps = env_steps
         self._updates_since = 0
@@ -237,11 +232,8 @@ class RewardTrainer:
 
     def drain(self) -> bool:
         """Answers to disk, then acknowledged, then into the fitter: delivered at least once, counted once."""
-        events = self._answers.events(consumer=CONSUMER)
-        if not events:
+        if not take_in(self._answers, self._dataset):
             return False
-        self._dataset.add_events([EventRow.of_event(event) for event in events])
-        self._answers.ack([event.stream_id for event in events])
         self._take_in()
         return True
 

@@ -1,4 +1,4 @@
-"""What somebody should be told who does not look at the run: nothing moves.
+"""What somebody should be told who does not look at the run: nothing moves, or answers could not be read.
 
 No env step, no answer and no reward version for `watch.quiet_seconds` is said once, with what the run seems to wait
 for, and again after twice that time. What is wrong with what is learned is in `rlhp.running.alarms`.
@@ -33,6 +33,7 @@ class Concerns:
         self._row: dict[str, Any] = {}
         self._progress: tuple[Any, ...] = ()
         self._since, self._said = clock(), 1
+        self._odd_told = False
         self._closed = threading.Event()
         if quiet_seconds is not None:
             threading.Thread(target=self._run, name="concerns", daemon=True).start()
@@ -40,6 +41,12 @@ class Concerns:
     def look(self, row: Mapping[str, Any]) -> None:
         """A new row of metrics."""
         self._row |= {name: value for name, value in row.items() if value is not None}
+        if (odd := int(self._row.get("queue/set_aside", 0))) and not self._odd_told:
+            self._odd_told = True
+            self._tell(
+                f"{odd} entries of the answer log made no row and are set aside: somebody's own client wrote them, or "
+                "they are damaged. The answers behind them are stored; run.log names each"
+            )
         progress = tuple(self._row.get(name, 0) for name in PROGRESS)
         if progress != self._progress:
             self._progress, self._since, self._said = progress, self._clock(), 1

@@ -32,10 +32,11 @@ from rlhp.query.queue import QueryQueue
 from rlhp.query.rewind import QueueHistory
 from rlhp.reward.dataset import PreferenceDataset, read_events
 from rlhp.reward.events import EventRow
+from rlhp.reward.intake import take_in_all
 from rlhp.reward.model import RewardWeights
 from rlhp.reward.parts import list_parts
 from rlhp.reward.store import RewardStore
-from rlhp.reward.trainer import CONSUMER, RewardTrainer
+from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.exact import restore_environments, restore_runner, runner_state
 from rlhp.rollout.runner import ColumnarEnvRunner
 from rlhp.rollout.tape import CannotRestore
@@ -159,7 +160,7 @@ def take_back(
     after: list[EventRow] = []
     if queue is not None:
         dataset = PreferenceDataset.open(rundir.preferences)
-        _drain(queue, dataset)
+        take_in_all(queue, dataset)
         after = _events_of(rundir.preferences / "events", but=point["parts"]["events"])
         if strangers := {row.labeler for row in after if row.labeler is not None} - {TEACHER}:
             log.warning("%s answered since the checkpoint: all is kept", ", ".join(sorted(map(str, strangers))))
@@ -191,13 +192,6 @@ def _digest(config: RunConfig) -> str:
     return configfile.sha256(config, without=("runs_dir",))
 
 
-def _drain(queue: QueryQueue, dataset: PreferenceDataset) -> None:
-    """What the log still holds goes to disk, as the reward trainer would have it."""
-    while events := queue.events(consumer=CONSUMER):
-        dataset.add_events([EventRow.of_event(event) for event in events])
-        queue.ack([event.stream_id for event in events])
-
-
 def _events_of(folder: Path, *, but: Sequence[str] = ()) -> list[EventRow]:
     return [row for name in list_parts(folder) if name not in but for row in read_events(folder / name)]
 
@@ -212,7 +206,7 @@ def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:
 
 
 def _history(queue: QueryQueue) -> QueueHistory:
-    return QueueHistory(queue.url, run=queue.run)
+    return QueueHistory(queue.url, run=queue.run, owner=queue.owner)
 
 
 def _generators() -> dict[str, Any]:

@@ -99,6 +99,7 @@ class Loop:
         if self.exact is not None and self.progress.env_steps == 0 and not self._checkpoints.all():
             self.save()  # so that a kill at any moment leaves something to go on from bit for bit
         while self.progress.env_steps < total and not self.stop.is_set():
+            self.rundir.lease.check()
             row = self._learn() if self.progress.learning else self._warm_up()
             if self.services is not None:
                 self.services.turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
 from rlhp.learn.settings import check_actions, check_passthrough
+from rlhp.owner import Owner, TakenOver, beating
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
+from rlhp.query.recall import recollection
 from rlhp.query.selection import make_selection
 from rlhp.query.server import EmbeddedRedis
 from rlhp.reward.architecture import Architecture
@@ -26,7 +29,10 @@ from rlhp.reward.network import build, usable_device
 from rlhp.reward.reuse import merge_into, refuse
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
+from rlhp.running.leftovers import nothing_left
 from rlhp.running.ray_cluster import refuse_silence
+
+log = logging.getLogger(__name__)
 
 
 def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
@@ -78,10 +84,19 @@ def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
 
 
 @contextmanager
-def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: bool) -> Iterator[QueryQueue]:
+def opened_queue(
+    config: RunConfig,
+    rundir: RunDir,
+    facts: EnvFacts,
+    *,
+    resume: bool,
+    take_over: bool = False,
+    say: Callable[[str], object] = print,
+) -> Iterator[QueryQueue]:
     """The run's queue, on an embedded server unless the config or the environment names another.
 
-    Closed at the end, which sends its labelers home; answers that come later wait for a resume.
+    It is this process's, as `QueryQueue.open` has it. Closed at the end, when all answers are on disk, which sends its
+    labelers home; answers that come later wait for a resume.
     """
     with ExitStack() as stack:
         url = credentials.address(config.redis)
@@ -112,23 +127,27 @@ def opened_queue(config: RunConfig, rundir: RunDir, facts: EnvFacts, *, resume: 
                 "lease_seconds": str(config.query.lease_seconds),
             },
             resume=resume,
+            owner=rundir.lease.owner or Owner.here(rundir.path),
+            run_id=rundir.info().id,
+            take_over=take_over,
+            say=say,
         )
         if embedded:
             rundir.forget_redis_url()
         else:
             rundir.write_redis_url(url)
         try:
-            yield queue
+            with beating(queue.beat, name="owner of the queue"), nothing_left(queue, rundir, say=say):
+                yield queue
         finally:
-            with suppress(ConnectionError):
+            with suppress(ConnectionError, TakenOver):
                 queue.close()
 
 
-def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> None:
+def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferenceDataset:
     """The preference dataset of a new run, with what it reuses; a resumed run has one, which must be readable."""
     if (rundir.preferences / "dataset.json").exists():
-        PreferenceDataset.open(rundir.preferences)
-        return
+        return PreferenceDataset.open(rundir.preferences)
     dataset = PreferenceDataset.create(
         rundir.preferences,
         header={
@@ -142,6 +161,16 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> None:
     )
     if config.labels.reuse is not None:
         merge_into(dataset, config.labels.reuse)
+    return dataset
+
+
+def reconcile(queue: QueryQueue, dataset: PreferenceDataset, *, say: Callable[[str], object]) -> None:
+    """A Redis that came back older than the disk, or empty, learns what is answered: nobody is asked again."""
+    behind = queue.recall(recollection(dataset.events()))
+    if behind:
+        text = f"Redis is older than the disk: it did not know what became of {behind} queries, and was told"
+        log.warning(text)
+        say(f"warning: {text}")
 
 
 @contextmanager

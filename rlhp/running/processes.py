@@ -48,9 +48,10 @@ DRAIN_EVERY_SECONDS = 0.2
 
 
 class Parts:
-    """What a role reads from a run directory."""
+    """What a role reads from a run directory. `owner`: the token of the driver that it works for."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, owner: str = "") -> None:
+        self._owner = owner
         self.rundir = RunDir.open(path)
         self.config: RunConfig = self.rundir.config()
         self.dataset = PreferenceDataset.open(self.rundir.preferences)
@@ -66,6 +67,7 @@ class Parts:
             run=self.rundir.name,
             lease_seconds=self.config.query.lease_seconds,
             connect_timeout_seconds=self.config.redis.connect_timeout_seconds,
+            owner=self._owner,
         )
 
 
@@ -115,8 +117,8 @@ def newest_weights(run: str, path: str) -> RewardWeights | None:
 class QueryProcess:
     """The query actor on a thread of its own, so that offers are taken while it scores."""
 
-    def __init__(self, path: str) -> None:
-        parts = Parts(path)
+    def __init__(self, path: str, *, owner: str = "") -> None:
+        parts = Parts(path, owner=owner)
         log_of(parts.rundir, "query-actor")
         stand_back()
         self._path = str(parts.rundir.path)
@@ -151,8 +153,8 @@ class QueryProcess:
 class ClipProcess:
     """The clip renderer on a thread of its own. It draws in a child process, which ends with this one."""
 
-    def __init__(self, path: str) -> None:
-        parts = Parts(path)
+    def __init__(self, path: str, *, owner: str = "") -> None:
+        parts = Parts(path, owner=owner)
         log_of(parts.rundir, "clip-renderer")
         stand_back()
         self._role = clip_renderer(parts.config, parts.queue())
@@ -172,12 +174,12 @@ def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
 class TrainerProcess:
     """The reward trainer on a thread of its own: fitting never holds up who asks for its status."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, owner: str = "") -> None:
         import torch
 
         torch.set_num_threads(1)
         keep_freed_memory()
-        parts = Parts(path)
+        parts = Parts(path, owner=owner)
         log_of(parts.rundir, "reward-trainer")
         stand_back()
         self._run = parts.rundir.name

@@ -293,4 +293,5 @@ def queue_numbers(queue: QueryQueue) -> dict[str, Any]:
         "queue/pending": stats.pending + stats.reserved,
         "queue/leased": stats.leased,
         "queue/oldest_age_seconds": stats.oldest_age_seconds,
+        "queue/set_aside": stats.set_aside,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 import pytest
 
+from rlhp.query import reader
 from rlhp.query.queue import QueryQueue
 from rlhp.types import Answer
 from tests.query.parts import Meddler, ask, events, say, take
@@ -128,29 +130,65 @@ def test_entries_trimmed_by_somebody_else_are_named_and_passed_over(
     assert record.getMessage().endswith(f"events {first.stream_id} were trimmed before they were acked (said once)")
 
 
-def test_a_damaged_entry_is_named_and_stays_in_the_log(
+def test_a_damaged_entry_is_named_and_set_aside_whole(
     queue: QueryQueue, meddler: Meddler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    meddler.redis.xadd(meddler.key("answers"), {"ev": "answer", "how": "perhaps"})
+    stream_id = meddler.redis.xadd(meddler.key("answers"), {"ev": "answer", "how": "perhaps"})
     answered(queue, "a")
-    found = events(queue)
-    assert names(found) == ["a"]
-    assert "is damaged and stays in the log unread: ValueError" in caplog.text
-    queue.ack([event.stream_id for event in found])
-    queue.trim()
-    assert meddler.redis.xlen(meddler.key("answers")) == 2
+    assert names(events(queue)) == ["a"]
+    assert stream_id in caplog.text
+    assert "with how='perhaps'" in caplog.text
+    ((_, kept),) = meddler.redis.xrange(meddler.key("aside"))
+    assert (kept["id"], json.loads(kept["entry"])) == (stream_id, ["ev", "answer", "how", "perhaps"])
+    assert "perhaps" in kept["why"]
+    assert (queue.stats().set_aside, queue.stats().unacked, queue.stats().backlog) == (1, 1, 1)
+    assert events(again(queue)) != [], "the answer behind it is not acked yet; the entry is"
+    assert queue.stats().set_aside == 1
 
 
-def test_redis_py_hands_out_the_shapes_the_reader_was_written_for(queue: QueryQueue, meddler: Meddler) -> None:
+def forged(**changes: str) -> dict[str, str]:
+    """An entry as the queue writes it, but for these fields."""
+    whole = {
+        "ev": "answer", "id": "x", "by": "ann", "page": "p", "tok": "1", "rev": "1", "ans": "first", "how": "ok",
+        "meta": "{}", "first": "a", "second": "b", "body": "{}", "made": "1700000000000",
+    }  # fmt: skip
+    return whole | changes
+
+
+def test_a_whole_batch_of_odd_entries_hides_nothing_that_comes_after(queue: QueryQueue, meddler: Meddler) -> None:
+    odd = [
+        forged(by="nobody at all"), forged(id=""), forged(second="a"), forged(first="a" * 301), forged(made="-1"),
+        forged(meta='"text"'), forged(hidden="[]"), forged(tok="one"), forged(at="9" * 16), {"something": "else"},
+    ]  # fmt: skip
+    for entry in odd:
+        meddler.redis.xadd(meddler.key("answers"), entry)
+    answered(queue, "a")
+    assert names(queue.events(consumer="trainer", count=3)) == ["a"]
+    assert queue.stats().set_aside == len(odd)
+
+
+def test_what_is_kept_of_odd_entries_is_bounded(
+    queue: QueryQueue, meddler: Meddler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "ASIDE_ENTRIES", 3)
+    monkeypatch.setattr(reader, "ASIDE_BYTES", 500)
+    for number in range(5):
+        meddler.redis.xadd(meddler.key("answers"), {"number": str(number)})
+    assert events(queue) == []
+    kept = [json.loads(fields["entry"])[1] for _, fields in meddler.redis.xrange(meddler.key("aside"))]
+    assert (kept, queue.stats().set_aside) == (["2", "3", "4"], 5)
+    for size in (200, 400):
+        meddler.redis.xadd(meddler.key("answers"), {"number": "x" * size})
+        assert events(queue) == []
+    sizes = [len(json.loads(fields["entry"])[1]) for _, fields in meddler.redis.xrange(meddler.key("aside"))]
+    assert sizes == [400]
+
+
+def test_entries_of_a_dead_reader_that_were_trimmed_are_passed_over(queue: QueryQueue, meddler: Meddler) -> None:
     answered(queue, "a", "b")
+    first, _ = queue.events(consumer="dead")
     stream = meddler.key("answers")
-    ((name, rows),) = meddler.redis.xreadgroup("reward", "x", {stream: ">"}, count=10)
-    assert name == stream
-    assert [fields["id"] for _, fields in rows] == ["a", "b"]
-    assert meddler.redis.xreadgroup("reward", "x", {stream: ">"}) == []
-    meddler.redis.xdel(stream, rows[0][0])
-    ((_, own),) = meddler.redis.xreadgroup("reward", "x", {stream: "0"})
-    assert own[0] == (rows[0][0], {})
-    cursor, claimed, *_ = meddler.redis.xautoclaim(stream, "reward", "y", 0, "0-0")
-    assert cursor == "0-0"
-    assert [row[1] and row[1]["id"] for row in claimed if row != (None, None)] == ["b"]
+    meddler.redis.xdel(stream, first.stream_id)
+    for pending in meddler.redis.xpending_range(stream, "reward", "-", "+", 10):
+        meddler.redis.xclaim(stream, "reward", "dead", 0, [pending["message_id"]], idle=61_000, justid=True)
+    assert names(events(again(queue))) == ["b"]

@@ -51,8 +51,7 @@ def test_a_full_queue_takes_nothing_until_somebody_answers(redis_url: str) -> No
 
 def test_a_budget_is_never_overrun_not_even_by_a_second_caller(redis_url: str) -> None:
     queue = opened(redis_url, budget=5)
-    again = QueryQueue(redis_url, run=queue.run)
-    again.open(cap=1000, config_sha256="c0ffee", budget=5)
+    again = QueryQueue(redis_url, run=queue.run, owner=queue.owner)
     statuses: list[str] = []
     threads = [
         threading.Thread(target=lambda q=q, n=n: statuses.append(ask(q, f"{n}")))

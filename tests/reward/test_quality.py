@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,10 +159,43 @@ def test_a_hasty_or_undecided_labeler_is_watched() -> None:
     assert (only(better).state, only(better[:19]).state) == ("watch", "ok")
     assert only(better).reason == "20 of 20 answers took less than 0.5 s"
     assert only(better).median_seconds == 0.2
-    script = [row(f"q{n}", FIRST if n % 2 else SECOND, latency_ms=0, labeler_kind="script") for n in range(20)]
-    assert only(script).state == "ok"
     ties = [row(f"q{n}", Answer.TIE) for n in range(20)]
     assert only(ties).reason == "20 of 20 answers say tie or cannot tell"
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def timed(every_ms: int, *, held_ms: int | None = None, **said: Any) -> list[EventRow]:
+    """Twenty-one answers at this pace by the queue's clock, each of a query held for so long."""
+    rows = []
+    for n in range(21):
+        at = START + timedelta(milliseconds=every_ms * n)
+        shown = None if held_ms is None else at - timedelta(milliseconds=held_ms)
+        rows.append(row(f"q{n}", FIRST if n % 2 else SECOND, answered_at=at, shown_at=shown, **said))
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["human", "script", "teacher", None])
+@pytest.mark.parametrize("claimed", [None, 40, 9000])
+def test_pace_is_judged_by_the_queue_s_clock_whatever_a_labeler_says(kind: str | None, claimed: int | None) -> None:
+    said: dict[str, Any] = {"labeler_kind": kind, "latency_ms": claimed}
+    assert only(timed(40, **said)).state == "watch"
+    assert only(timed(3000, held_ms=40, **said)).state == "watch", "got and answered at once, after a pause"
+    assert only(timed(40, held_ms=60_000, **said)).state == "watch", "held for a minute, answered one after the other"
+    careful = only(timed(3000, held_ms=4000, **said))
+    assert (careful.state, careful.fast, careful.median_seconds) == ("ok", 0, 3.0)
+    teacher = timed(40, held_ms=30, **said | {"labeler_kind": "teacher"})
+    assert only(teacher, teachers=True).state == "ok", "where the run has teachers answer"
+
+
+def test_a_clock_that_was_set_back_and_an_admin_s_corrections_time_nobody() -> None:
+    back = [replace(each, answered_at=START - timedelta(hours=n)) for n, each in enumerate(timed(0))]
+    assert only(back).timed == 21, "by what they say themselves, where the server knows nothing"
+    rows = timed(3000, held_ms=2900)
+    later = START + timedelta(days=1)
+    rows += [replace(each, rev=2, note='{"corrected_by": "eve"}', answered_at=later) for each in rows]
+    assert only(rows).fast == 0
 
 
 def test_the_ensemble_is_weak_evidence_and_holds_nothing_against_anybody() -> None:

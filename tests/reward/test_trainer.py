@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from rlhp.owner import TakenOver
+from rlhp.query.queue import QueryQueue
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.live import REUSED
+from rlhp.reward.store import RewardStore
 from rlhp.reward.trainer import RewardTrainer
 from tests.reward.dataset_samples import answer, segment
 from tests.reward.trainer_parts import LABELER, PAGE, DiesBeforeAck, Run, as_json, config, known_rows, transitions
@@ -197,6 +201,40 @@ def test_an_answer_that_could_not_be_stored_is_delivered_again(run: Run, monkeyp
     assert run.queue.stats().unacked == 1
     assert worked(run.trainer(), 0)["labels/answered"] == 1
     assert run.queue.stats().backlog == 0
+
+
+ODD: list[dict[str, str]] = [
+    {"rev": "99999"}, {"body": '{"env_steps": "many"}'}, {"body": '{"strategy": null}'}, {"body": '{"purpose": []}'},
+    {"hidden": '{"predicted_first": "x"}'}, {"hidden": '{"gold": 1}'}, {"meta": "[" * 90_000}, {"meta": '"words"'},
+    {"by": "a b"}, {"made": "1" * 17}, {"second": "s0"}, {"ev": "applause"}, {"body": '{"score": {}}'},
+]  # fmt: skip
+"""What differs from an entry that the queue wrote."""
+
+
+def test_an_entry_that_makes_no_row_is_set_aside_and_hides_nothing(run: Run) -> None:
+    whole = {
+        "ev": "answer", "by": "ann", "page": "p", "tok": "1", "rev": "1", "ans": "first", "how": "ok", "meta": "{}",
+        "first": "s0", "second": "s1", "body": "{}", "made": "1700000000000", "hidden": "{}",
+    }  # fmt: skip
+    with redis.Redis.from_url(run.url) as client:
+        for number, change in enumerate(ODD):
+            client.xadd(f"rlhp:{{{run.name}}}:answers", {**whole, "id": f"odd{number}", **change})
+    run.answer("first", "second", "tie")
+    assert worked(run.trainer(), 0)["labels/answered"] == 3
+    assert (run.queue.stats().set_aside, run.queue.stats().backlog) == (len(ODD), 0)
+    assert worked(run.trainer(), 0)["labels/answered"] == 3, "nor is a resume stopped by it"
+    assert len(known_rows(run)) == 3
+
+
+def test_a_trainer_whose_run_was_taken_over_publishes_nothing_more(run: Run) -> None:
+    run.answer(*4 * ["first"])
+    trainer = run.trainer(answers=run.queue, drain_every_seconds=3600)
+    assert trainer.step(0), "the answers are taken in"
+    QueryQueue(run.url, run=run.name).open(cap=9, config_sha256="c0ffee", resume=True)
+    with pytest.raises(TakenOver):
+        trainer.step(0)
+    assert run.published == []
+    assert RewardStore(run.folder / "reward").newest() is None
 
 
 # Restarts

@@ -140,7 +140,7 @@ def test_the_numbers_of_a_queue_go_by_the_names_of_metrics(queue: QueryQueue) ->
     numbers = queue_numbers(queue)
     age = numbers.pop("queue/oldest_age_seconds")
     assert age >= 0
-    assert numbers == {"labels/asked": 3, "queue/pending": 1, "queue/leased": 1}
+    assert numbers == {"labels/asked": 3, "queue/pending": 1, "queue/leased": 1, "queue/set_aside": 0}
     assert lease.query
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from rlhp.query.lookup import Lookup
-from rlhp.reward.events import EventRow
+from rlhp.reward.events import EventRow, storable
 from rlhp.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class AnswerLog:
 
     def rows(self) -> list[EventRow]:
         """Every event, each once, oldest first."""
-        fresh = [EventRow.of_event(event) for event in self._lookup.unread()]  # first: what leaves Redis is on disk
+        fresh, _ = storable(self._lookup.unread())  # first: what leaves Redis is on disk
         rows = {row.key: row for row in self._stored()}
         for row in fresh:
             rows.setdefault(row.key, row)

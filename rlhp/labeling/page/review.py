@@ -26,7 +26,11 @@ def preference_rows(desk: Desk, *, labeler: str | None, answer: Answer | None) -
 def corrected(desk: Desk, me: Labeler, said: Corrected) -> Correction:
     """Put another answer in the place of a labeler's."""
     status = desk.lookup.correct(
-        said.query, labeler=said.labeler, answer=said.answer, meta={"kind": "human", "corrected_by": me.name}
+        said.query,
+        labeler=said.labeler,
+        answer=said.answer,
+        meta={"kind": "human", "corrected_by": me.name},
+        log=desk.log.rows,
     )
     return Correction(status=status, message=explain(status))
 

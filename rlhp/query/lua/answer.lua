@@ -1,7 +1,7 @@
 -- ARGV: query, labeler, page, token, answer, rev, meta. Returns ok | late | extra | same | conflict | denied | gone
 local query, labeler, page, token, answer, rev, meta = unpack(ARGV)
 local key = qkey(query)
-if redis.call('EXISTS', key) == 0 then return 'gone' end
+if not whole(query) then return 'gone' end
 if field(query, 't:' .. token) ~= labeler then return 'denied' end
 local given = field(query, 'ans:' .. labeler .. ':' .. rev)
 if given ~= '' then return given == answer and 'same' or 'conflict' end
@@ -26,7 +26,7 @@ record('answer', query, labeler, page, token, rev, answer, how, meta)
 if how ~= 'extra' then
   local got = redis.call('HINCRBY', key, 'got', 1)
   if got == 1 then count_query(query, 'answered') end
-  if got >= tonumber(field(query, 'want')) then
+  if got >= (tonumber(field(query, 'want')) or 1) then
     finish(query, 'done', now) -- ends the claim of a present holder, whose own answer becomes `extra`
   elseif holder(query) == labeler then
     end_claim(query)
@@ -34,7 +34,7 @@ if how ~= 'extra' then
   end
 end
 
-local taken = now - tonumber(field(query, 'at:' .. token))
+local taken = math.max(0, now - (tonumber(field(query, 'at:' .. token)) or now))
 touch(labeler, now)
 tally(labeler, how)
 tally(labeler, 'answer_ms', taken)

@@ -3,7 +3,7 @@
 -- next revision, and it counts as the old one did.
 local query, labeler, answer, meta = unpack(ARGV)
 local key = qkey(query)
-if redis.call('EXISTS', key) == 0 then return 'gone' end
+if not whole(query) then return 'gone' end
 if field(query, 'live:' .. labeler) ~= '1' then return 'no' end
 local rev = field(query, 'rev:' .. labeler)
 if field(query, 'ans:' .. labeler .. ':' .. rev) == answer then return 'same' end
@@ -13,12 +13,7 @@ local token = issue(query, labeler)
 redis.call('HSET', key, 'at:' .. token, now_ms())
 record('retract', query, labeler, page, token, rev, '', how, meta)
 record('answer', query, labeler, page, token, next_rev, answer, how, meta)
-redis.call('HSET', key, 'rev:' .. labeler, next_rev, 'ans:' .. labeler .. ':' .. next_rev, answer)
-
--- An undo of the labeler's takes back the answer that stands.
-for index, line in ipairs(redis.call('LRANGE', p .. 'history:' .. labeler, 0, -1)) do
-  if line == query .. ' ' .. rev then
-    redis.call('LSET', p .. 'history:' .. labeler, index - 1, query .. ' ' .. next_rev)
-  end
-end
+redis.call('HSET', key, 'rev:' .. labeler, next_rev, 'ans:' .. labeler .. ':' .. next_rev, answer,
+  'corrected:' .. labeler, next_rev)
+redis.call('LREM', p .. 'history:' .. labeler, 0, query .. ' ' .. rev) -- nothing of the labeler's to undo any more
 return 'ok'

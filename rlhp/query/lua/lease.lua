@@ -39,7 +39,11 @@ for _, key in ipairs({ p .. 'pending@' .. labeler, p .. 'pending' }) do
     if #members == 0 then break end
     for _, member in ipairs(members) do
       local query = string.sub(member, 14)
-      if room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0 then
+      if not whole(query) then
+        redis.call('ZREM', key, member)
+        forget(query)
+      elseif room > 0 and redis.call('SISMEMBER', p .. 'seen:' .. labeler, query) == 0
+        and field(query, 'live:' .. labeler) ~= '1' then -- as `seen:` says too, unless it was lost
         redis.call('ZREM', key, member)
         add(query, claim(query, labeler, page, ttl, HOLD * lease_ms, now))
         room = room - 1

@@ -4,7 +4,8 @@
 --   put --> reserved --ready--> pending <--lease/expire--> leased --answer--> done
 --                 \______________drop, skip______________/                  (undo: done --> leased)
 --
---   meta                HASH    schema, config sha256, cap, budget, state open/draining/closed, info:<name>
+--   meta                HASH    schema, config sha256, cap, budget, state open/draining/closed, info:<name>;
+--                               owner (token of the driver), owner_who (JSON), owner_beat (when it was last heard of)
 --   q:<query>           HASH    state, priority, body, fencing token, present holder, what each labeler did;
 --                               `hidden` goes into the log and never to a labeler
 --   paused              HASH    labeler -> why nothing is leased to it; empty where it was pardoned
@@ -19,8 +20,12 @@
 --   seg:<segment>       STRING  encoded segment, shared by queries (`segrefs` counts them)
 --   clip:<query>:<side> STRING  encoded video
 --   answers             STREAM  the log, read by the group `reward`
+--   aside               STREAM  entries of the log that made no row, whole, with the reason: the newest of them
+--   clock               STRING  the latest time that was seen here: earlier ones mean that the clock was set back
 --   counts, labelers, labeler:<name>, times:<name>, history:<name>, addressees
+-- ARGV[1] is the token of the run's owner, or '' from those who own nothing: labelers and pages. The rest is ARGV.
 local p = KEYS[1]
+local OWNER, ARGV = ARGV[1], { unpack(ARGV, 2) }
 local ANSWERS, GROUP = p .. 'answers', 'reward'
 local KEEP_MS = 1800000         -- payloads and clips after a query is finished, unless info:keep_ms says otherwise
 local KEEP_QUERY_S = 86400      -- `q:` after that: late answers need it
@@ -29,6 +34,15 @@ local RESERVE_MS = 600000       -- a query without its clips gives up its place 
 local ABSENT_MS = 86400000      -- queries addressed to a labeler unseen for so long are dropped
 local LEASES_PER_LABELER = 4
 local HOLD = 15                 -- nobody holds a query longer than this many lease times
+local SET_BACK_MS = 1000        -- less is a clock that is being adjusted
+
+-- An owner that another one has replaced changes nothing any more, and reads nothing.
+if OWNER ~= '' then
+  local owner = redis.call('HGET', p .. 'meta', 'owner')
+  if owner and owner ~= OWNER then
+    return redis.error_reply('TAKENOVER ' .. (redis.call('HGET', p .. 'meta', 'owner_who') or '{}'))
+  end
+end
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -38,6 +52,7 @@ end
 local function qkey(query) return p .. 'q:' .. query end
 local function field(query, name) return redis.call('HGET', qkey(query), name) or '' end
 local function count(name, by) return redis.call('HINCRBY', p .. 'counts', name, by or 1) end
+local function whole(query) return redis.call('HEXISTS', qkey(query), 'member') == 1 end
 
 -- Queries addressed to one labeler are checks: they are counted apart, and no budget pays for them.
 local function count_query(query, name, by)
@@ -115,23 +130,55 @@ local function held_by(page)
   return held
 end
 
+-- A query whose `q:` was lost is left to nobody: it leaves the lists and gives its place in the budget back.
+local function forget(query)
+  for _, list in ipairs({ 'leased', 'reserved', 'finished' }) do redis.call('ZREM', p .. list, query) end
+  if redis.call('ZREM', p .. 'open', query) == 1 then count('dropped') end
+end
+
+-- Where the server's clock was set back, everything stamped goes back with it: no lease lasts that much longer.
+local function follow_clock(now)
+  local back = tonumber(redis.call('GET', p .. 'clock') or 0) - now
+  if back > 0 and back <= SET_BACK_MS then return end
+  redis.call('SET', p .. 'clock', now)
+  if back <= 0 then return end
+  for _, query in ipairs(redis.call('ZRANGE', p .. 'leased', 0, -1)) do
+    if whole(query) then
+      redis.call('HINCRBY', qkey(query), 'at', -back)
+      redis.call('HINCRBY', qkey(query), 'at:' .. field(query, 'holder'), -back)
+    end
+  end
+  for _, list in ipairs({ 'leased', 'reserved', 'open', 'finished' }) do
+    for _, query in ipairs(redis.call('ZRANGE', p .. list, 0, -1)) do redis.call('ZINCRBY', p .. list, -back, query) end
+  end
+  for _, labeler in ipairs(redis.call('SMEMBERS', p .. 'labelers')) do
+    local facts = p .. 'labeler:' .. labeler
+    if redis.call('HEXISTS', facts, 'last_seen') == 1 then redis.call('HINCRBY', facts, 'last_seen', -back) end
+  end
+end
+
 local function return_expired(now)
+  follow_clock(now)
   local due = redis.call('ZRANGEBYSCORE', p .. 'leased', '-inf', now)
   for _, query in ipairs(due) do
-    end_claim(query)
-    to_pending(query)
-    count('expired')
+    if whole(query) then
+      end_claim(query)
+      to_pending(query)
+      count('expired')
+    else
+      forget(query)
+    end
   end
   return #due
 end
 
 -- One entry of the log. Whatever a reader needs is inside: `q:` may be gone when it gets there.
 local function record(event, query, labeler, page, token, rev, answer, how, meta)
-  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made', 'hidden')
+  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made', 'hidden', 'at:' .. token)
   local id = redis.call('XADD', ANSWERS, '*', 'ev', event, 'id', query, 'by', labeler, 'page', page, 'tok', token,
     'rev', rev, 'ans', answer, 'how', how, 'meta', meta,
     'first', about[1], 'second', about[2], 'body', about[3], 'made', about[4],
-    'hidden', about[5] or '{}')
+    'hidden', about[5] or '{}', 'leased', about[6] or '', 'at', string.format('%.0f', now_ms()))
   redis.call('HSET', qkey(query), 'last', id)
   count('events')
 end
@@ -180,20 +227,25 @@ local function before(one, other)
   return tonumber(seq) < tonumber(other_seq)
 end
 
--- First entry that is not known to be on the reader's disk: smallest un-acked one, else the newest delivered
--- (kept on purpose: nothing before it is needed). nil without a reader group.
-local function horizon()
+-- What Redis says of the readers' group; nil without one.
+local function reader_group()
   local groups = redis.pcall('XINFO', 'GROUPS', ANSWERS)
   if groups.err then return nil end
   for _, group in ipairs(groups) do
     local facts = {}
     for i = 1, #group, 2 do facts[group[i]] = group[i + 1] end
-    if facts['name'] == GROUP then
-      local unacked = redis.call('XPENDING', ANSWERS, GROUP)
-      if unacked[1] > 0 then return unacked[2], false end
-      return facts['last-delivered-id'], true
-    end
+    if facts['name'] == GROUP then return facts end
   end
+end
+
+-- First entry that is not known to be on the reader's disk: smallest un-acked one, else the newest delivered
+-- (kept on purpose: nothing before it is needed). nil without a reader group.
+local function horizon()
+  local group = reader_group()
+  if not group then return nil end
+  local unacked = redis.call('XPENDING', ANSWERS, GROUP)
+  if unacked[1] > 0 then return unacked[2], false end
+  return group['last-delivered-id'], true
 end
 
 -- Forget payloads and clips of queries finished long ago, but never before the last event of a query is acked:

@@ -13,8 +13,9 @@ local spent = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - tonumber(cou
 if only == '' and budget ~= '' and spent >= tonumber(budget) then return 'spent' end
 
 -- The first write grows, so a server at `maxmemory` refuses the query as a whole.
-local number = count((only == '' and '' or 'addressed_') .. 'admitted')
 local now, ids = now_ms(), {}
+follow_clock(now)
+local number = count((only == '' and '' or 'addressed_') .. 'admitted')
 for i = 11, #ARGV, 2 do
   redis.call('SET', p .. 'seg:' .. ARGV[i], ARGV[i + 1])
   redis.call('HINCRBY', p .. 'segrefs', ARGV[i], 1)

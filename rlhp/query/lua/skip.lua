@@ -1,7 +1,7 @@
 -- ARGV: query, labeler, page, token. Returns ok | same | denied | gone
 local query, labeler, page, token = unpack(ARGV)
 local key = qkey(query)
-if redis.call('EXISTS', key) == 0 then return 'gone' end
+if not whole(query) then return 'gone' end
 if field(query, 't:' .. token) ~= labeler then return 'denied' end
 if field(query, 'skip:' .. labeler) == '1' then return 'same' end
 if field(query, 'live:' .. labeler) == '1' then return 'denied' end
@@ -24,9 +24,10 @@ end
 -- With fewer labelers around than `max_skips`, a query that all of them skipped would wait for nobody.
 local present = 0
 for _, name in ipairs(redis.call('SMEMBERS', p .. 'labelers')) do
-  if redis.call('HGET', p .. 'labeler:' .. name, 'last_seen') + 300000 > now then present = present + 1 end
+  local seen = tonumber(redis.call('HGET', p .. 'labeler:' .. name, 'last_seen') or 0)
+  if seen + 300000 > now then present = present + 1 end
 end
-local limit = math.min(present, tonumber(redis.call('HGET', p .. 'meta', 'max_skips')))
+local limit = math.min(present, tonumber(redis.call('HGET', p .. 'meta', 'max_skips') or 3))
 if field(query, 'only') ~= '' then limit = 1 end
 if redis.call('HINCRBY', key, 'skips', 1) >= limit and field(query, 'state') == 'pending' then drop(query, now) end
 return 'ok'

@@ -4,6 +4,7 @@ local key = qkey(query)
 if field(query, 'rev:' .. labeler) ~= rev then return { 'no', '0' } end -- answered anew since, or never
 if redis.call('HGET', key, 'undone:' .. labeler) == rev then return { 'same', field(query, 'undo:' .. labeler) } end
 if field(query, 'live:' .. labeler) ~= '1' then return { 'no', '0' } end
+if field(query, 'corrected:' .. labeler) == rev then return { 'no', '0' } end -- an admin's word, which stands
 if field(query, 'tidied') == '1' then return { 'no', '0' } end -- what was shown is gone, so it cannot be shown again
 
 local now = now_ms()
@@ -16,7 +17,7 @@ if counted then
   if redis.call('HINCRBY', key, 'got', -1) == 0 then count_query(query, 'answered', -1) end
   if state == 'done' then
     redis.call('ZREM', p .. 'finished', query)
-    redis.call('ZADD', p .. 'open', field(query, 'made'), query)
+    redis.call('ZADD', p .. 'open', tonumber(field(query, 'made')) or now, query)
     count_query(query, 'done', -1)
   else
     leave(query) -- another labeler's claim ends too; that answer still counts, as `late`
