@@ -168,6 +168,13 @@ class QueryQueue:
         """TakenOver where somebody else has opened the run since this owner did."""
         self._script("check")
 
+    def forgotten(self) -> set[str]:
+        """Queries that were asked here and finished so long ago that nothing else is known of them."""
+        with self._client("list the queries") as client:
+            asked = {text(query) for query in client.hvals(self._key("dedup"))}
+            start = self._key("q:")
+            return asked - {text(name).removeprefix(start) for name in client.scan_iter(match=f"{start}*", count=1000)}
+
     def recall(self, queries: Sequence[Mapping[str, Any]]) -> int:
         """What the disk knows of queries (`rlhp.query.recall`) is known here too; of how many something was new."""
         texts = [json.dumps(query) for query in queries]

@@ -226,7 +226,7 @@ def _one(
 
 
 def _timed(answers: Sequence[EventRow], seconds: Mapping[Key, float]) -> tuple[list[float], list[float]]:
-    """What counts against a labeler, and what is told of one, whom no server of ours may have seen being asked."""
+    """Seconds that count against a labeler, and those that are told of one: what people say where no server knows."""
     claimed = {row.key: row.latency_ms / 1000 for row in answers if row.latency_ms is not None}
     people = {row.key for row in answers if row.labeler_kind == "human"}
     told = {row.key: seconds.get(row.key, claimed.get(row.key)) for row in answers}

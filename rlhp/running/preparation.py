@@ -166,7 +166,8 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> Preferen
 
 def reconcile(queue: QueryQueue, dataset: PreferenceDataset, *, say: Callable[[str], object]) -> None:
     """A Redis that came back older than the disk, or empty, learns what is answered: nobody is asked again."""
-    behind = queue.recall(recollection(dataset.events()))
+    forgotten = queue.forgotten()
+    behind = queue.recall(recollection(row for row in dataset.events() if row.query_id not in forgotten))
     if behind:
         text = f"Redis is older than the disk: it did not know what became of {behind} queries, and was told"
         log.warning(text)

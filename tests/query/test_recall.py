@@ -73,6 +73,16 @@ def test_a_redis_that_came_back_empty_knows_what_was_asked_and_what_it_cost(redi
     assert (stats.asked, stats.answered, stats.dropped, stats.checks) == (2, 1, 1, 1)
 
 
+def test_what_was_finished_long_ago_needs_no_recall(redis_url: str) -> None:
+    queue = older(redis_url, "abc")
+    meddler = Meddler(queue)
+    assert queue.forgotten() == set()
+    say(queue, take(queue))
+    meddler.redis.delete(meddler.key("q:a"))
+    assert queue.forgotten() == {"a"}
+    meddler.close()
+
+
 def test_votes_that_are_on_disk_count_and_the_others_are_still_wanted(redis_url: str) -> None:
     newer = older(redis_url, "a", want=2)
     say(newer, take(newer))
