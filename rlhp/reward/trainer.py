@@ -131,6 +131,11 @@ class RewardTrainer:
             reward = self._config.reward
             if self._fitter.trainable:
                 self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
+            elif self._answered:  # no more are asked before version 1, so waiting would be for ever
+                log.warning(
+                    "none of the first %d answers teaches: they are incomparable, or outside every member's bag. "
+                    "Reward version 1 is untrained; a larger labels.initial_share asks more at first", self._answered
+                )  # fmt: skip
             self._fit_seconds += time.perf_counter() - started
             self._first_steps = env_steps
             self._release(env_steps)
@@ -146,13 +151,13 @@ class RewardTrainer:
     def _ready_for_first(self) -> bool:
         """All initial answers are in (Christiano et al. 2017, appendix A: pretrain before the policy learns).
 
-        Without a budget there are none: version 1 is the untrained ensemble, which shows what a run reaches unasked.
+        Without a budget there are none: version 1 is the untrained ensemble, which shows what a run reaches unasked. So
+        it is where none of them teaches, since further ones are asked only while the policy learns.
         """
         labels = self._config.labels
         if labels.budget == 0 and not self._reused:
             return True
-        enough = self._answered >= labels.initial_queries or self._reused > 0
-        return enough and self._fitter.trainable
+        return self._answered >= labels.initial_queries or self._reused > 0
 
     def _owed(self, env_steps: int) -> int:
         """Gradient steps that env steps have paid for and that answers need."""
