@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from rlhp.configcluster import RedisConfig
+from rlhp.disk import write_whole
 from rlhp.errors import RlhpError
 
 URL = "RLHP_REDIS_URL"
@@ -81,11 +82,7 @@ def keep(rundir: Path, url: str) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(url + "\n")
-        part.replace(file)
+        write_whole(file, url + "\n", mode=0o600)
     except OSError as error:
         raise RlhpError(
             f"{file}: the address of Redis cannot be kept for the other processes of the run: {error.strerror}; set "

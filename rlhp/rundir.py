@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhp import configfile, credentials, places, provenance
+from rlhp import configfile, credentials, disk, places, provenance
 from rlhp.config import RunConfig
-from rlhp.errors import RlhpError
+from rlhp.errors import RlhpError, one_line
 
 State = Literal["created", "running", "finished", "interrupted", "failed"]
 SCHEMA = 1
@@ -107,12 +107,12 @@ class RunDir:
         """
         rundir = cls(places.new_path(config, config_name))
         config = config.model_copy(update={"name": rundir.path.name})
-        _write(rundir.config_file, configfile.dump(config))
+        disk.write_whole(rundir.config_file, configfile.dump(config))
         if config.redis.url is not None:
             rundir.write_redis_url(config.redis.url)
         commit, diff = provenance.commit()
         if diff:
-            _write(rundir.path / "code.diff", configfile.redact(diff))
+            disk.write_whole(rundir.path / "code.diff", configfile.redact(diff))
         info = RunInfo(
             name=rundir.path.name,
             state="created",
@@ -178,13 +178,13 @@ class RunDir:
             return
         count = len(list(self.path.glob("config.*.yaml"))) + 1
         self.config_file.replace(self.path / f"config.{count}.yaml")
-        _write(self.config_file, text)
+        disk.write_whole(self.config_file, text)
         self.update(config_sha256=configfile.sha256(config))
 
     def write_redis_url(self, url: str) -> None:
         """Remember where the queue is; the password is kept outside, for this user's eyes only."""
         credentials.keep(self.path, url)
-        _write(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
+        disk.write_whole(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
 
     def redis_url(self) -> str | None:
         """Where the queue is or was, password included; None before it was known.
@@ -248,8 +248,8 @@ class RunDir:
             self.update(state="interrupted", ended=provenance.now())
             raise
         except BaseException as error:
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.update(state="failed", ended=provenance.now(), error=configfile.redact(line))
+            with suppress(OSError):  # of a disk that is full, of which the error itself tells
+                self.update(state="failed", ended=provenance.now(), error=configfile.redact(one_line(error)))
             raise
         else:
             # A run that stopped itself early has said so, with update(state="interrupted").
@@ -276,15 +276,4 @@ class RunDir:
         )
 
     def _save(self, info: RunInfo) -> None:
-        _write(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
-
-
-def _write(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace `file` as a whole: a reader sees the old text or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+        disk.write_whole(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.reward.store import RewardStore, write_whole
+from rlhp.disk import write_whole
+from rlhp.reward.store import RewardStore
 from tests.reward.versions import weights
 
 
@@ -71,7 +72,7 @@ def test_a_state_is_never_older_than_its_version(tmp_path: Path, monkeypatch: py
 WRITER = """
 import sys
 from pathlib import Path
-from rlhp.reward.store import write_whole
+from rlhp.disk import write_whole
 
 print("ready", flush=True)
 number = 0
