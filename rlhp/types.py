@@ -353,7 +353,7 @@ def _stacks(pictures: Array, first: Array, depth: Any) -> Array:
     if type(depth) is not int or pictures.ndim != 3 or first.ndim != 1 or pictures.dtype != np.uint8:
         raise ValueError(f"stacks of {depth!r} of {list(pictures.shape)} are no pictures")
     last = len(pictures) - depth
-    if first.dtype.kind not in "iu" or not len(first) or not 1 <= depth or first.min() < 0 or first.max() > last:
+    if first.dtype.kind not in "iu" or not len(first) or not depth >= 1 or first.min() < 0 or first.max() > last:
         raise ValueError(f"stacks of {depth} of {len(pictures)} pictures cannot begin at {first[:9].tolist()}")
     if len(first) * depth * pictures[0].nbytes > MOST_BYTES:
         raise ValueError(f"{len(first)} stacks of {depth} pictures are more than anybody looks at")

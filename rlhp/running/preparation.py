@@ -24,6 +24,7 @@ from rlhp.reward.architecture import Architecture
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.network import build, usable_device
 from rlhp.reward.reuse import merge_into, refuse
+from rlhp.reward.store import RewardStore
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
 from rlhp.running.ray_cluster import refuse_silence
@@ -128,6 +129,7 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> None:
     """The preference dataset of a new run, with what it reuses; a resumed run has one, which must be readable."""
     if (rundir.preferences / "dataset.json").exists():
         PreferenceDataset.open(rundir.preferences)
+        RewardStore(rundir.path / "reward").newest()
         return
     dataset = PreferenceDataset.create(
         rundir.preferences,

@@ -146,7 +146,7 @@ def test_no_file_of_a_checkpoint_can_run_code(saved: Path) -> None:
 def test_counters_come_back(saved: Path) -> None:
     counters = Checkpoints.counters(saved)
     assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
-    assert counters == {"schema": 2, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
+    assert counters == {"schema": 3, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
 
 
 def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) -> None:
