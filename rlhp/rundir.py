@@ -16,6 +16,7 @@ runs/NAME/
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import socket
@@ -24,6 +25,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from rlhp import configfile, credentials, disk, places, provenance
 from rlhp.config import RunConfig
@@ -61,6 +64,8 @@ class RunInfo:
     restarts: int = 0
     """How often it went on from a checkpoint by itself, because its learner was lost."""
     redis_url_file: str = "redis.url"
+    config_file_sha256: str | None = None
+    """Of `config.yaml` as it was written."""
     schema: int = SCHEMA
 
     @property
@@ -107,7 +112,8 @@ class RunDir:
         """
         rundir = cls(places.new_path(config, config_name))
         config = config.model_copy(update={"name": rundir.path.name})
-        disk.write_whole(rundir.config_file, configfile.dump(config))
+        text = configfile.dump(config)
+        disk.write_whole(rundir.config_file, text)
         if config.redis.url is not None:
             rundir.write_redis_url(config.redis.url)
         commit, diff = provenance.commit()
@@ -126,6 +132,7 @@ class RunDir:
             pid=os.getpid(),
             pid_started=provenance.process_start(os.getpid()),
             created=provenance.now(),
+            config_file_sha256=_sha256(text),
         )
         rundir._save(info)
         return rundir
@@ -179,7 +186,7 @@ class RunDir:
         count = len(list(self.path.glob("config.*.yaml"))) + 1
         self.config_file.replace(self.path / f"config.{count}.yaml")
         disk.write_whole(self.config_file, text)
-        self.update(config_sha256=configfile.sha256(config))
+        self.update(config_sha256=configfile.sha256(config), config_file_sha256=_sha256(text))
 
     def write_redis_url(self, url: str) -> None:
         """Remember where the queue is; the password is kept outside, for this user's eyes only."""
@@ -217,13 +224,29 @@ class RunDir:
     def info(self) -> RunInfo:
         """The facts in `run.json`; ValueError where it is damaged or from another version."""
         try:
-            data = json.loads(self.info_file.read_text(encoding="utf-8"))
-            if data.get("schema") != SCHEMA:
-                raise RlhpError(f"its schema is {data.get('schema')}, this rlhp reads {SCHEMA}")
-            names = {item.name for item in dataclasses.fields(RunInfo)}
-            return RunInfo(**{name: value for name, value in data.items() if name in names})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {error}; restore it") from None
+            text = self.info_file.read_bytes()
+            schema = json.loads(text).get("schema")
+            if schema != SCHEMA:
+                raise RlhpError(f"its schema is {schema}, this rlhp reads {SCHEMA}")
+            return _FACTS.validate_json(text, strict=True)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            why = _first(error) if isinstance(error, ValidationError) else str(error)
+            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {why}; restore it") from None
+
+    def changed(self) -> list[str]:
+        """One line for each file that is not as this program wrote it, and is used as it is."""
+        lines = []
+        data = json.loads(self.info_file.read_bytes())
+        digest = data.pop(_DIGEST, None)
+        if digest != _sha256(json.dumps(data, sort_keys=True)) and not _older(data):
+            lines.append(f"{self.info_file} is not what was written: it was changed by hand, or is damaged")
+        known = self.info().config_file_sha256
+        if known is not None and known != _sha256(self.config_file.read_bytes()):
+            lines.append(
+                f"{self.config_file} is not what was written: it was changed by hand, which --set KEY=VALUE with "
+                "--resume does better, or is damaged"
+            )
+        return lines
 
     def update(self, **facts: Any) -> RunInfo:
         """Change some facts in `run.json`, all or none of them."""
@@ -276,4 +299,26 @@ class RunDir:
         )
 
     def _save(self, info: RunInfo) -> None:
-        disk.write_whole(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        facts = dataclasses.asdict(info)
+        facts[_DIGEST] = _sha256(json.dumps(facts, sort_keys=True))
+        disk.write_whole(self.info_file, json.dumps(facts, indent=2) + "\n")
+
+
+_DIGEST = "sha256"
+"""The key of `run.json` that holds the digest of all others."""
+_FACTS = TypeAdapter(RunInfo)
+
+
+def _sha256(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+def _older(data: dict[str, Any]) -> bool:
+    """Whether these facts were written before they had a digest."""
+    return data.keys() <= {item.name for item in dataclasses.fields(RunInfo)} - {"config_file_sha256"}
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem in words."""
+    detail = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
