@@ -18,7 +18,7 @@ _SECRET_NAME = re.compile(
     r"|(?:TOKEN|PASS|PWD)(?:_|$)|_KEY(?:_|$)|(?:[A-Z]KEY|AUTH|DSN|_PAT|_SAS)$"
 )
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR)$|(?:CERT|KEY)FILE$")
-_OF_REDIS = re.compile(r"\b(?P<scheme>(?:rediss?|valkeys?|unix)://)(?P<whose>.*)@", re.IGNORECASE)
+_OF_REDIS = re.compile(r"\b(?P<scheme>(?:rediss?|valkeys?|unix)://)(?P<whose>.*)@(?P<rest>\S*)", re.IGNORECASE)
 _USER = re.compile(r"[^/@\s:?#]*")
 _OF_ANY = re.compile(r"(?P<url>\w+://[^/@\s:]*:)[^\s]+@")
 _IN_QUERY = re.compile(r"(?P<key>[?&](?P<name>[^=&?\s]+)=)[^&\s]+")
@@ -66,8 +66,10 @@ def shown(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     if not mark:
         scheme, rest = "", url
-    rest = rest.rpartition("@")[2] if "@" in rest else rest
-    return f"{scheme}{mark}{re.split('[?#]', rest, maxsplit=1)[0]}"
+    whose, _, place = rest.rpartition("@")
+    if re.search("[/?#]", whose):  # is it a password with a slash, or an @ behind the host? nobody can tell
+        return f"{scheme}{mark}{REDACTED}"
+    return f"{scheme}{mark}{re.split('[?#]', place, maxsplit=1)[0]}"
 
 
 def without_password(url: str) -> str:
@@ -98,6 +100,8 @@ def _redacted(line: str) -> str:
 
 def _without_whose(hit: re.Match[str]) -> str:
     user, colon, _ = hit["whose"].partition(":")
-    if not _USER.fullmatch(user):  # a password that holds an @ or a slash, before any colon
+    if re.search("[/?#]", hit["whose"]):
+        return hit["scheme"] + REDACTED
+    if not _USER.fullmatch(user):  # a password that holds an @, before any colon
         user, colon = "", ":"
-    return f"{hit['scheme']}{user}{colon}{REDACTED * bool(colon)}@"
+    return f"{hit['scheme']}{user}{colon}{REDACTED * bool(colon)}@{hit['rest']}"

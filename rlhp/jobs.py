@@ -102,7 +102,7 @@ def order(
         _refuse_secrets(configfile.load(config, sets=sets))
     for text in sets:
         if addresses.redact(text) != text or addresses.is_secret(text.partition("=")[0].rpartition(".")[2]):
-            raise _told_to_everybody(f"--set {addresses.redact(text) if '://' in text else text.partition('=')[0]}")
+            raise _told_to_everybody(f"--set {text.partition('=')[0]}=...")
     return Order(
         config=config,
         name=_name(name, config),

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from rlhp import configfile, credentials, disk, places, provenance
+from rlhp import addresses, configfile, credentials, disk, places, provenance
 from rlhp.config import RunConfig
 from rlhp.errors import RlhpError, one_line
 
@@ -118,7 +118,7 @@ class RunDir:
             rundir.write_redis_url(config.redis.url)
         commit, diff = provenance.commit()
         if diff:
-            disk.write_whole(rundir.path / "code.diff", configfile.redact(diff))
+            disk.write_whole(rundir.path / "code.diff", addresses.redact(diff))
         info = RunInfo(
             name=rundir.path.name,
             state="created",
@@ -168,7 +168,7 @@ class RunDir:
     def config(self, *, sets: Sequence[str] = ()) -> RunConfig:
         """The resolved configuration, with the Redis password put back from where it is kept."""
         config = configfile.load(self.config_file, sets=[f"name={json.dumps(self.name)}", *sets])
-        if config.redis.url is None or configfile.REDACTED not in config.redis.url:
+        if config.redis.url is None or addresses.REDACTED not in config.redis.url:
             return config
         url = self.redis_url()
         if url is None or not credentials.has_password(url):
@@ -272,7 +272,7 @@ class RunDir:
             raise
         except BaseException as error:
             with suppress(OSError):  # of a disk that is full, of which the error itself tells
-                self.update(state="failed", ended=provenance.now(), error=configfile.redact(one_line(error)))
+                self.update(state="failed", ended=provenance.now(), error=addresses.redact(one_line(error)))
             raise
         else:
             # A run that stopped itself early has said so, with update(state="interrupted").

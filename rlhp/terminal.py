@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 class _Outliving:
     """A stream whose failures end it, and not its writers."""
 
-    def __init__(self, stream: TextIO, name: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, stream: Any, name: str, tell: Callable[[str], None]) -> None:
         self._stream, self._name, self._tell = stream, name, tell
 
     def write(self, text: str) -> int:
-        return self._try(lambda: self._stream.write(text), len(text))
+        return int(self._try(lambda: self._stream.write(text), len(text)))
 
     def flush(self) -> None:
         self._try(self._stream.flush, None)
@@ -55,11 +55,13 @@ def outliving() -> Iterator[None]:
     before = sys.stdout, sys.stderr
 
     def tell(text: str) -> None:
-        log.warning("%s", text)
+        if logging.getLogger("rlhp").handlers:
+            log.warning("%s", text)
         print(text, file=sys.stderr)
 
-    sys.stdout = _Outliving(before[0], "standard output", tell)  # type: ignore[assignment]  # as much as printing needs
-    sys.stderr = _Outliving(before[1], "standard error", lambda text: log.warning("%s", text))  # type: ignore[assignment]
+    out: Any = _Outliving(before[0], "standard output", tell)  # as much of a stream as printing needs
+    err: Any = _Outliving(before[1], "standard error", lambda text: log.warning("%s", text))
+    sys.stdout, sys.stderr = out, err
     try:
         yield
         sys.stdout.flush()

@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
         """PyYAML composes by recursion, which a deep text would take beyond what Python allows."""
         self.depth += 1
         if self.depth > DEEPEST:
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, f"groups are at most {DEEPEST} deep", mark)
         try:
             return super().compose_node(parent, index)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhp import configfile, configkeys, yamlfile
+from rlhp import addresses, configfile, configkeys, yamlfile
 from rlhp.config import RunConfig, TeacherConfig
 from rlhp.configfile import ConfigError
 
@@ -257,7 +257,7 @@ def test_passwords_are_never_written() -> None:
     config = configfile.parse({"env": {"id": "E"}}, sets=["redis.url=rediss://ann:secret@host:7000/1"])
     assert "rediss://ann:***@host:7000/1" in configfile.dump(config)
     assert "secret" not in configfile.dump(config) + str(configfile.flat(config))
-    assert configfile.redact("unix:///x.sock?db=1&password=secret") == "unix:///x.sock?db=1&password=***"
+    assert addresses.redact("unix:///x.sock?db=1&password=secret") == "unix:///x.sock?db=1&password=***"
     with pytest.raises(ConfigError) as caught:
         configfile.parse({"env": {"id": "E"}}, sets=["redis.urll=redis://:secret@host"])
     assert "secret" not in str(caught.value)

@@ -188,15 +188,16 @@ _WAYS_OUT: tuple[tuple[tuple[str, ...], str], ...] = (
 """Signs in what a server says, and what helps; the first that fits."""
 
 
-def _way_out(words: str) -> str:
+def _way_out(cause: object, words: str) -> str:
     fitting = (way for signs, way in _WAYS_OUT if any(sign in words for sign in signs))
-    return next(fitting, "check that the server runs, is Redis 6.2 or later and can be reached, then try again")
+    older = "" if isinstance(cause, exceptions.ConnectionError | exceptions.TimeoutError) else " is Redis 6.2 or later,"
+    return next(fitting, f"check that the server{older} runs and can be reached from here, then try again")
 
 
 def _line(url: str, doing: str, cause: object) -> str:
     words = " ".join(str(cause).split()) or type(cause).__name__
     shorter = addresses.redact(words if len(words) <= 300 else f"{words[:300]}...").rstrip(".")
-    way_out = _way_out(f"{words} {type(cause).__name__}")
+    way_out = _way_out(cause, f"{words} {type(cause).__name__}")
     return f"{doing}: no service from Redis at {redact(url)}: {shorter}; {way_out}"
 
 
