@@ -29,13 +29,13 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line of this process, passwords replaced."""
-    return shlex.join([Path(sys.argv[0]).name, *map(_shown, sys.argv[1:])])
+    return " ".join([Path(sys.argv[0]).name, *map(_shown, sys.argv[1:])])
 
 
 def _shown(word: str) -> str:
     """One word of the command line; an address in it has no spaces, so its password ends with the word."""
     joined = re.sub(r"\s", "_", word)
-    return word if redact(joined) == joined else redact(joined)
+    return shlex.quote(word) if redact(joined) == joined else redact(joined)
 
 
 def now() -> str:

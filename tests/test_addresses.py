@@ -68,7 +68,7 @@ def test_an_address_without_a_password_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     "name",
     ["AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "DB_PASSWD", "rlhp_redis_password", "HF_TOKEN", "githubToken",
-     "PGPASSWORD", "MYSQL_PWD", "REDISCLI_AUTH", "ssh-private-key", "APIKEY", "SMTP_PASS", "GOOGLE_CREDENTIALS", "COMET_APIKEY"],
+     "PGPASSWORD", "MYSQL_PWD", "REDISCLI_AUTH", "ssh-private-key", "APIKEY", "SMTP_PASS", "A_CREDENTIALS"],
 )  # fmt: skip
 def test_variables_that_are_secrets_by_their_name_go_nowhere(name: str) -> None:
     with pytest.raises(RlhpError) as caught:

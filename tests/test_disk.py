@@ -57,6 +57,7 @@ def test_every_writer_of_a_run_names_its_file(tmp_path: Path) -> None:
             with pytest.raises(OSError, match="File too large") as caught:
                 write()
             failures.append(caught.value)
+    metrics.close()
     assert all(curable(error) and str(rundir.path) in str(error.filename) for error in failures), failures
     left = {path.name for path in rundir.path.rglob("*") if path.is_file()} - {path.name for path in there}
     assert left <= {"config.1.yaml", "trainer.before.state"}

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,13 +26,10 @@ def serving(folder: Path, *settings: str) -> Iterator[int]:
     (folder / "redis.conf").write_text("\n".join([f"port {port}", 'save ""', f"dir {folder}", *settings, ""]))
     server = subprocess.Popen([find_server().path, str(folder / "redis.conf")], stdout=subprocess.DEVNULL)
     try:
-        with redis.Redis(port=port) as client:
-            for _ in range(400):
-                try:
-                    client.execute_command("QUIT")
-                    break
-                except redis.ConnectionError:
-                    time.sleep(0.05)
+        for _ in range(400):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
         yield port
     finally:
         server.kill()
@@ -59,7 +56,7 @@ def refusal(url: str) -> str:
         (["databases 2"], "/7", "DB index is out of range", "raise `databases`"),
         (["user ann on >pw ~other:* +@all"], "", "", "ACL SETUSER"),
         (["user ann on >pw ~* +ping +info +select +hello +client"], "", "", "ACL SETUSER"),
-        (["requirepass x"], "", "uthentication", "user and password"),
+        (["requirepass x"], "", "uthenticat", "user and password"),
         (["cluster-enabled yes"], "", "", "a node of a Redis Cluster"),
     ],
     ids=["no EVALSHA", "no PING", "too few databases", "other keys", "few commands", "no password", "a cluster"],
@@ -76,9 +73,16 @@ def test_a_refused_command_is_one_line(
 
 
 def test_keys_of_another_program_are_named(tmp_path: Path) -> None:
-    with serving(tmp_path) as port, redis.Redis(port=port) as client:
-        client.set("rlhp:{demo}:meta", "mine")
-        assert "another run name" in refusal(f"redis://127.0.0.1:{port}/0")
+    with (
+        serving(tmp_path) as port,
+        redis.Redis(port=port) as client,
+        QueryQueue(f"redis://127.0.0.1:{port}/0", run="demo") as queue,
+    ):
+        queue.open(cap=5, config_sha256="x")
+        client.delete("rlhp:{demo}:answers")
+        client.set("rlhp:{demo}:answers", "mine")
+        with pytest.raises(RlhpError, match=r"WRONGTYPE .* another run name"):
+            queue.events(consumer="trainer")
 
 
 def test_another_program_at_that_port_is_named() -> None:
