@@ -6,7 +6,6 @@ The driver writes `actors.json` every few seconds, so that `rlhp status` can tel
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from rlhp.disk import write_whole
 
 QUIET_ROLE_SECONDS = 10.0
 """A role whose thread has turned since is not called busy."""
@@ -65,10 +66,8 @@ def troubles(actors: Sequence[ActorFacts]) -> list[str]:
 
 def write(file: Path, actors: Sequence[ActorFacts]) -> None:
     """Whole or not at all."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
     facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "actors": [asdict(each) for each in actors]}
-    aside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    aside.replace(file)
+    write_whole(file, json.dumps(facts) + "\n")
 
 
 def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:

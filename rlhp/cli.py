@@ -12,6 +12,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from rlhp import jobcommands
 from rlhp.errors import RlhpError, curable, one_line, root
 from rlhp.labeling import commands, exchange
 from rlhp.runlog import log_with_traceback
+from rlhp.terminal import outliving
 
 if TYPE_CHECKING:
     from rlhp.config import TeacherConfig
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 MISTAKE = 2
 OURS = NOT_ALL = 1
+
+_GO_ON = ("train", "compare", "tune", "label", "serve")
+"""Commands that do their work whether anybody reads what they print or not."""
 
 _run = click.argument("run", type=click.Path(path_type=Path))
 
@@ -89,6 +94,7 @@ def train(
         resume = RunDir.existing(configfile.load(config, sets=sets).runs_dir, name)
     if resume is not None:
         rundir = RunDir.open(resume)
+        _warn_of_changes(rundir)
         settings = on_loopback(rundir.config(sets=sets))
         raydirs.refuse(starts_ray=settings.ray.address is None)
         rundir.rewrite_config(settings)
@@ -208,7 +214,9 @@ def status(run: Path | None, address: str | None) -> None:
     from rlhp import status as status_
     from rlhp.rundir import RunDir
 
-    click.echo(status_.report(status_.gather(RunDir.open(run))))
+    rundir = RunDir.open(run)
+    _warn_of_changes(rundir)
+    click.echo(status_.report(status_.gather(rundir)))
 
 
 @rlhp.command(name="eval")
@@ -281,7 +289,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what a user can cure becomes a line on stderr."""
     try:
-        return int(rlhp.main(args=list(arguments), prog_name="rlhp", standalone_mode=False) or 0)
+        with outliving() if arguments and arguments[0] in _GO_ON else nullcontext():
+            return int(rlhp.main(args=list(arguments), prog_name="rlhp", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return MISTAKE
@@ -315,7 +324,13 @@ def _opened(run: Path) -> tuple[RunDir, Any]:
     from rlhp.rundir import RunDir
 
     rundir = RunDir.open(run)
+    _warn_of_changes(rundir)
     return rundir, rundir.config()
+
+
+def _warn_of_changes(rundir: RunDir) -> None:
+    for line in rundir.changed():
+        click.echo(f"warning: {line}", err=True)
 
 
 def _teacher(start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None) -> TeacherConfig:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from rlhp import addresses
 from rlhp.configlabeling import Section
 
 
@@ -28,6 +29,11 @@ class RedisConfig(Section):
     key_file: str | None = Field(default=None, description="PEM file of its key.")
     durable: Literal["everysec", "always"] = Field(default="everysec", description="Embedded: when AOF is synced.")
     connect_timeout_seconds: float = Field(default=10, gt=0, description="How long a start waits for the server.")
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, url: str | None) -> str | None:
+        return None if url is None else addresses.check(url)
 
 
 class RayConfig(Section):

@@ -16,19 +16,20 @@ import copy
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from rlhp import configkeys, yamlfile
+from rlhp import configkeys, disk, yamlfile
+from rlhp.addresses import redact
 from rlhp.config import RunConfig, TeacherConfig
 from rlhp.errors import RlhpError
 
-_SECRET = re.compile(r"(?P<url>\w+://[^/@\s:]*:)[^@\s]+@|(?P<query>[?&]password=)[^&\s]+")
-REDACTED = "***"
+LONGEST_CHAIN = 20
+"""Of files that extend each other."""
+MOST_BYTES = 4 * yamlfile.MOST_CHARACTERS
 
 
 class ConfigError(RlhpError):
@@ -123,11 +124,6 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def redact(text: str) -> str:
-    """`text` with the passwords of all addresses in it replaced by ***."""
-    return _SECRET.sub(lambda hit: (hit["url"] + REDACTED + "@") if hit["url"] else hit["query"] + REDACTED, text)
-
-
 def _plain(config: RunConfig) -> dict[str, Any]:
     plain = config.model_dump(mode="json")
     if config.redis.url is not None:
@@ -141,12 +137,19 @@ def _read(path: Path, *, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[
     if real in above:
         chain = " -> ".join(str(file.name) for file in (*above, real))
         raise ConfigError([f"extends: files cannot extend each other in a circle, got {chain}; take one out"])
+    if len(above) > LONGEST_CHAIN:
+        raise ConfigError(
+            [f"extends: files extend each other in a chain of at most {LONGEST_CHAIN}, got {above[0].name} and so on "
+             f"to {path.name}; join some of them"]
+        )  # fmt: skip
     try:
-        text = path.read_text(encoding="utf-8")
+        text = disk.read_regular(path, most=MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError([_unreadable(path, error, above)]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{path}: not a text file; give a YAML file such as configs/pendulum.yaml"]) from None
+    except RlhpError as error:
+        raise ConfigError([str(error)]) from None
     data, lines = yamlfile.parse(text, source=path.name)
     if data is None:
         data = {}
@@ -176,7 +179,7 @@ def _unreadable(path: Path, error: OSError, above: tuple[Path, ...]) -> str:
 def _assignment(text: str, *, option: str = "--set") -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip()
-    if not equals or not name or not all(name.split(".")):
+    if not equals or not name or not all(name.split(".")) or name.count(".") > yamlfile.DEEPEST:
         raise ConfigError([f"{option}: takes key=value with a dotted key, got {text!r}; for example learner.lr=1e-4"])
     try:
         return name, yamlfile.value(value, source=f"{option} {name}")

@@ -17,7 +17,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from rlhp.addresses import redact
 from rlhp.config import RunConfig
+
+MOST_LINES = 20
+"""Of keys that are wrong; a file with more is of another program, and nobody reads a line for each."""
 
 HABITS = {
     "clip_length": "query.segment_length",
@@ -129,7 +133,10 @@ def problems(
     details = error.errors(include_url=False)
     single = [detail for detail in details if detail["loc"]]
     across = [detail for detail in details if not detail["loc"]]
-    lines = [_line(detail, places=places, prefix=prefix) for detail in single]
+    lines = [_line(detail, places=places, prefix=prefix) for detail in single[:MOST_LINES]]
+    if len(single) > MOST_LINES:
+        more = [prefix + _dotted(detail["loc"]) for detail in single[MOST_LINES:]]
+        lines.append(f"{len(more):,} more keys are wrong, from {more[0]} to {more[-1]}; correct those above first")
     if single and error.title == RunConfig.__name__:
         bad = {_dotted(detail["loc"]) for detail in single}
         rules = (rule for detail in _across(data, single) for rule in _split(detail))
@@ -183,6 +190,8 @@ def _line(detail: ErrorDetails, *, places: Mapping[str, str], prefix: str) -> st
     kind = detail["type"]
     if kind == "extra_forbidden":
         return f"{name}: unknown key, got {_show(detail['input'])}{_place(name, places)}; {suggestion(name)}"
+    if kind == "value_error":  # raised by a check of ours, which says value and way out itself
+        return f"{name}: {detail['msg'].removeprefix('Value error, ')}{_place(name, places)}"
     rule = _RULE[kind].format(**detail.get("ctx", {})) if kind in _RULE else detail["msg"]
     if kind == "missing":
         key = _find(name)
@@ -251,7 +260,7 @@ def _show(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):
         value = list(value)
-    text = repr(value)
+    text = redact(repr(value))  # before it is cut short, since of half an address nobody could tell
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -18,13 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from rlhp.addresses import check, has_password, without_password
 from rlhp.configcluster import RedisConfig
+from rlhp.disk import read_regular, write_whole
 from rlhp.errors import RlhpError
 
 URL = "RLHP_REDIS_URL"
 PASSWORD = "RLHP_REDIS_PASSWORD"
 PASSWORD_FILE = "RLHP_REDIS_PASSWORD_FILE"
 SECRETS_DIR = "RLHP_SECRETS_DIR"
+__all__ = ["address", "complete", "forget", "has_password", "keep", "kept", "without_password"]
 _TLS = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 
 
@@ -36,7 +39,7 @@ def address(redis: RedisConfig) -> str | None:
     url = redis.url or os.environ.get(URL)
     if url is None:
         return None
-    parts = urlsplit(url)
+    parts = urlsplit(check(url))
     user, _, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     name = name or quote(redis.username or "", safe="")
@@ -53,24 +56,9 @@ def address(redis: RedisConfig) -> str | None:
 
 def complete(url: str) -> str:
     """An address given on the command line, with the password that the environment names where it has none."""
-    found = address(RedisConfig(url=url))
+    found = address(RedisConfig(url=check(url)))
     assert found is not None
     return found
-
-
-def without_password(url: str) -> str:
-    """The address as it may be written down: user and options, no password."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    query = urlencode([(key, value) for key, value in parse_qsl(parts.query) if key != "password"], safe="/")
-    return urlunsplit((parts.scheme, f"{name}@{host}" if name else host, parts.path, query, ""))
-
-
-def has_password(url: str) -> bool:
-    """Whether somebody who reads this address could use it."""
-    parts = urlsplit(url)
-    return bool(parts.password) or "password" in dict(parse_qsl(parts.query))
 
 
 def keep(rundir: Path, url: str) -> None:
@@ -81,11 +69,7 @@ def keep(rundir: Path, url: str) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(url + "\n")
-        part.replace(file)
+        write_whole(file, url + "\n", mode=0o600)
     except OSError as error:
         raise RlhpError(
             f"{file}: the address of Redis cannot be kept for the other processes of the run: {error.strerror}; set "
@@ -120,7 +104,7 @@ def _password(redis: RedisConfig) -> str | None:
     if not name:
         return None
     try:
-        lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = read_regular(Path(name).expanduser(), most=65536).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise RlhpError(

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from rlhp import configfile, credentials, raydirs
+from rlhp import addresses, configfile, credentials, raydirs
 from rlhp.config import RedisConfig, RunConfig
 from rlhp.metrics import read_metrics
 from rlhp.rundir import RunDir
@@ -104,7 +104,7 @@ def redis_server() -> Iterator[Check]:
     url = credentials.address(RedisConfig())
     if url:
         ping(url)
-        yield Check(level="ok", subject="redis", finding=f"{configfile.redact(url)} answers (RLHP_REDIS_URL)")
+        yield Check(level="ok", subject="redis", finding=f"{addresses.redact(url)} answers (RLHP_REDIS_URL)")
         return
     from rlhp.query.server import EmbeddedRedis, find_server
 

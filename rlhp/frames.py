@@ -51,7 +51,7 @@ def unstack(stacks: Array) -> tuple[Array, Array]:
 def restack(frames: Array, first: Array, *, depth: int) -> Array:
     """The inverse of `unstack`: [T, C, H, W], read-only where it is a view; ValueError for an index that is none."""
     if len(first) == 0 or first.min() < 0 or first.max() + depth > len(frames):
-        raise ValueError(f"stacks of {depth} of {len(frames)} frames cannot begin at {first.tolist()}")
+        raise ValueError(f"stacks of {depth} of {len(frames)} frames cannot begin at {first[:9].tolist()}")
     if (np.diff(first) == 1).all():
         return slide(frames[first[0] : first[-1] + depth], depth=depth)
     return frames[first[:, None] + np.arange(depth)]

@@ -23,7 +23,7 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from rlhp import configfile, credentials, places
+from rlhp import addresses, configfile, credentials, places
 from rlhp.config import RunConfig
 from rlhp.errors import RlhpError, Unreachable
 
@@ -100,6 +100,9 @@ def order(
         config = config.resolve().relative_to(where)
     elif config.is_file():
         _refuse_secrets(configfile.load(config, sets=sets))
+    for text in sets:
+        if addresses.redact(text) != text or addresses.is_secret(text.partition("=")[0].rpartition(".")[2]):
+            raise _told_to_everybody(f"--set {text.partition('=')[0]}=...")
     return Order(
         config=config,
         name=_name(name, config),
@@ -250,11 +253,14 @@ def show(job: Any) -> str:
 
 def _refuse_secrets(config: RunConfig) -> None:
     if config.redis.url is not None and credentials.has_password(config.redis.url):
-        raise RlhpError(
-            f"redis.url={configfile.redact(config.redis.url)}: a job's command and files can be read by whoever "
-            f"reaches the dashboard, so a password has no place there; give the nodes {credentials.PASSWORD}, or a "
-            "file that redis.password_file names"
-        )
+        raise _told_to_everybody(f"redis.url={addresses.redact(config.redis.url)}")
+
+
+def _told_to_everybody(what: str) -> RlhpError:
+    return RlhpError(
+        f"{what}: a job's command and files can be read by whoever reaches the dashboard, so a password has no place "
+        f"there; give the nodes {credentials.PASSWORD}, or a file that redis.password_file names"
+    )
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -263,8 +269,7 @@ def _variable(text: str) -> tuple[str, str]:
         if name not in os.environ:
             raise RlhpError(f"--env {name}: it is not set here; give --env {name}=VALUE")
         value = os.environ[name]
-    secret = name in (credentials.PASSWORD,) or (name == credentials.URL and credentials.has_password(value))
-    if secret or re.search(r"(PASSWORD|SECRET|TOKEN)$", name):
+    if addresses.is_secret(name) or addresses.redact(value) != value:
         raise RlhpError(
             f"--env {name}: whoever reaches the cluster's dashboard can read a job's environment; set it on the nodes, "
             "where they are started, or name a file there"

@@ -10,15 +10,18 @@ import json
 import logging
 import math
 import os
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhp.disk import naming
 from rlhp.errors import RlhpError
 from rlhp.rundir import RunDir
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+    from rlhp.tensorboard import TensorBoard
 
 log = logging.getLogger(__name__)
 
@@ -146,22 +149,24 @@ class MetricsWriter:
 
     def __init__(self, rundir: RunDir, *, tensorboard: bool) -> None:
         self._rundir, self._tensorboard = rundir, tensorboard
-        _end_on_a_whole_row(rundir.metrics_file)
+        with naming(rundir.metrics_file):
+            _end_on_a_whole_row(rundir.metrics_file)
         self._unknown: set[str] = set()
         self._open(after=None)
 
     def _open(self, *, after: int | None) -> None:
         self._file = self._rundir.metrics_file.open("a", encoding="utf-8")
-        self._events: SummaryWriter | None = None
+        self._events: TensorBoard | None = None
         if self._tensorboard:
-            from tensorboardX import SummaryWriter  # half a second of imports that a plain run can do without
+            from rlhp.tensorboard import TensorBoard  # half a second of imports that a plain run can do without
 
             purge = None if after is None else after + 1  # TensorBoard hides what was logged from there on
-            self._events = SummaryWriter(str(self._rundir.tensorboard), purge_step=purge)
+            self._events = TensorBoard(self._rundir.tensorboard, purge_step=purge)
 
     def size(self) -> int:
         """Bytes written so far: where a resume cuts back to."""
-        self._file.flush()
+        with naming(self._rundir.metrics_file):
+            self._file.flush()
         return self._rundir.metrics_file.stat().st_size
 
     def rewind(self, size: int | None, *, env_steps: int) -> int:
@@ -175,9 +180,9 @@ class MetricsWriter:
         keep = size if size is not None and data[:size].endswith(b"\n") else _until(data, env_steps)
         undone = data[keep:]
         if undone:
-            with self._rundir.undone_metrics_file.open("ab") as stream:
+            with naming(self._rundir.undone_metrics_file), self._rundir.undone_metrics_file.open("ab") as stream:
                 stream.write(undone)
-            with file.open("rb+") as stream:
+            with naming(file), file.open("rb+") as stream:
                 stream.truncate(keep)
                 os.fsync(stream.fileno())
         self._open(after=env_steps)
@@ -192,17 +197,17 @@ class MetricsWriter:
         for name in plain.keys() - METRICS.keys() - self._unknown:
             self._unknown.add(name)
             log.warning("metric %s is in no table: add it to rlhp.metrics.METRICS with its unit and meaning", name)
-        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
-        self._file.flush()
+        with naming(self._rundir.metrics_file):
+            self._file.write(checked(plain) + "\n")
+            self._file.flush()
         if self._events is not None:
-            step = plain.get("env_steps")
-            for name, value in plain.items():
-                if isinstance(value, (int, float)) and name != "env_steps":
-                    self._events.add_scalar(name, value, global_step=step)
+            numbers = {name: value for name, value in plain.items() if name != "env_steps"}
+            self._events.add(numbers, step=plain.get("env_steps"))  # type: ignore[arg-type]  # a number where it is known
 
     def close(self) -> None:
         """Flush both."""
-        self._file.close()
+        with naming(self._rundir.metrics_file):
+            self._file.close()
         if self._events is not None:
             self._events.close()
 
@@ -223,16 +228,44 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     rows = []
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-        except ValueError:
-            raise RlhpError(f"{path} line {number}: not a row of metrics, got {line[:40]!r}; delete it") from None
+    lines = data.split(b"\n")[:-1]
+    begun = False
+    for number, line in enumerate(lines, start=1):
+        row = _row(line, must_be_checked=begun)
+        if row is None:
+            raise RlhpError(f"{path} line {number}: not a row of metrics, got {line[:40]!r}; delete it")
+        begun = begun or _CHECK.search(line) is not None
         rows.append(row)
     return rows
+
+
+def checked(row: Mapping[str, Value]) -> str:
+    """A row as its line, whose last key is a checksum of what comes before it."""
+    text = json.dumps(row, allow_nan=False)
+    return f'{text[:-1]}{", " * bool(row)}"check": "{zlib.crc32(text.encode()):08x}"}}'
+
+
+_CHECK = re.compile(rb'(?:, )?"check": "([0-9a-f]{8})"}$')
+
+
+def _row(line: bytes, *, must_be_checked: bool) -> dict[str, Any] | None:
+    """The row in a line; None where it is none, or is not what was written.
+
+    Rows by other hands have no checksum. They may stand before ours, and hold no text under a name that is in no
+    table: that would be a checksum whose own name was damaged.
+    """
+    found = _CHECK.search(line)
+    text = line if found is None else line[: found.start()] + b"}"
+    if must_be_checked if found is None else int(found[1], 16) != zlib.crc32(text):
+        return None
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    strange = any(isinstance(value, str) for name, value in row.items() if name not in METRICS)
+    return None if found is None and strange else row
 
 
 def without_rewinds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -250,7 +283,8 @@ def _until(data: bytes, env_steps: int) -> int:
     """Where the first row of later env steps begins."""
     at = 0
     for line in data.splitlines(keepends=True):
-        if (json.loads(line).get("env_steps") or 0) > env_steps:
+        row = _row(line.rstrip(b"\n"), must_be_checked=False)
+        if row is None or (row.get("env_steps") or 0) > env_steps:
             break
         at += len(line)
     return at

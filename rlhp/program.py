@@ -62,7 +62,7 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.rundir import RunDir
-from rlhp.runlog import log_to
+from rlhp.runlog import log_to, told
 from rlhp.running import restarts
 from rlhp.running.alarms import Alarms
 from rlhp.running.edges import Services
@@ -120,6 +120,7 @@ def train(
         stack.callback(display.close)
         for line in facts.warnings:
             display.message(line)
+        stack.enter_context(told(display.message, "rlhp.query.runs", "rlhp.reward.store", "rlhp.learn.checkpoint"))
         if config.preferences and (warning := variable_length_warning(facts)):
             display.message(warning)
         if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:

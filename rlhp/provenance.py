@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from rlhp.configfile import redact
+from rlhp.addresses import redact
 
 _PACKAGES = ("rlhp", "ray", "torch", "gymnasium", "mujoco", "ale-py", "numpy", "redis", "pyarrow", "pydantic")
 
@@ -29,7 +30,13 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line of this process, passwords replaced."""
-    return redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    return " ".join([Path(sys.argv[0]).name, *map(_shown, sys.argv[1:])])
+
+
+def _shown(word: str) -> str:
+    """One word of the command line; an address in it has no spaces, so its password ends with the word."""
+    joined = re.sub(r"\s", "_", word)
+    return shlex.quote(word) if redact(joined) == joined else redact(joined)
 
 
 def now() -> str:

@@ -17,6 +17,7 @@ runs/NAME/
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
@@ -27,10 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhp import configfile, credentials, places, provenance
+from pydantic import TypeAdapter, ValidationError
+
+from rlhp import addresses, configfile, credentials, disk, places, provenance
 from rlhp.config import RunConfig
 from rlhp.dirlease import DirectoryLease
-from rlhp.errors import RlhpError
+from rlhp.errors import RlhpError, one_line
 from rlhp.owner import TakenOver
 
 State = Literal["created", "running", "finished", "interrupted", "failed"]
@@ -65,6 +68,8 @@ class RunInfo:
     restarts: int = 0
     """How often it went on from a checkpoint by itself, because its learner was lost."""
     redis_url_file: str = "redis.url"
+    config_file_sha256: str | None = None
+    """Of `config.yaml` as it was written."""
     schema: int = SCHEMA
     id: str = ""
     """Drawn for the run: another one of the same name is another run. Empty for a run of before there were ids."""
@@ -114,12 +119,13 @@ class RunDir:
         """
         rundir = cls(places.new_path(config, config_name))
         config = config.model_copy(update={"name": rundir.path.name})
-        _write(rundir.config_file, configfile.dump(config))
+        text = configfile.dump(config)
+        disk.write_whole(rundir.config_file, text)
         if config.redis.url is not None:
             rundir.write_redis_url(config.redis.url)
         commit, diff = provenance.commit()
         if diff:
-            _write(rundir.path / "code.diff", configfile.redact(diff))
+            disk.write_whole(rundir.path / "code.diff", addresses.redact(diff))
         info = RunInfo(
             name=rundir.path.name,
             state="created",
@@ -134,6 +140,7 @@ class RunDir:
             pid_started=provenance.process_start(os.getpid()),
             created=provenance.now(),
             id=secrets.token_hex(8),
+            config_file_sha256=_sha256(text),
         )
         rundir._save(info)
         return rundir
@@ -169,7 +176,7 @@ class RunDir:
     def config(self, *, sets: Sequence[str] = ()) -> RunConfig:
         """The resolved configuration, with the Redis password put back from where it is kept."""
         config = configfile.load(self.config_file, sets=[f"name={json.dumps(self.name)}", *sets])
-        if config.redis.url is None or configfile.REDACTED not in config.redis.url:
+        if config.redis.url is None or addresses.REDACTED not in config.redis.url:
             return config
         url = self.redis_url()
         if url is None or not credentials.has_password(url):
@@ -186,13 +193,13 @@ class RunDir:
             return
         count = len(list(self.path.glob("config.*.yaml"))) + 1
         self.config_file.replace(self.path / f"config.{count}.yaml")
-        _write(self.config_file, text)
-        self.update(config_sha256=configfile.sha256(config))
+        disk.write_whole(self.config_file, text)
+        self.update(config_sha256=configfile.sha256(config), config_file_sha256=_sha256(text))
 
     def write_redis_url(self, url: str) -> None:
         """Remember where the queue is; the password is kept outside, for this user's eyes only."""
         credentials.keep(self.path, url)
-        _write(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
+        disk.write_whole(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
 
     def redis_url(self) -> str | None:
         """Where the queue is or was, password included; None before it was known.
@@ -225,13 +232,29 @@ class RunDir:
     def info(self) -> RunInfo:
         """The facts in `run.json`; ValueError where it is damaged or from another version."""
         try:
-            data = json.loads(self.info_file.read_text(encoding="utf-8"))
-            if data.get("schema") != SCHEMA:
-                raise RlhpError(f"its schema is {data.get('schema')}, this rlhp reads {SCHEMA}")
-            names = {item.name for item in dataclasses.fields(RunInfo)}
-            return RunInfo(**{name: value for name, value in data.items() if name in names})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {error}; restore it") from None
+            text = self.info_file.read_bytes()
+            schema = json.loads(text).get("schema")
+            if schema != SCHEMA:
+                raise RlhpError(f"its schema is {schema}, this rlhp reads {SCHEMA}")
+            return _FACTS.validate_json(text, strict=True)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            why = _first(error) if isinstance(error, ValidationError) else str(error)
+            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {why}; restore it") from None
+
+    def changed(self) -> list[str]:
+        """One line for each file that is not as this program wrote it, and is used as it is."""
+        lines = []
+        data = json.loads(self.info_file.read_bytes())
+        digest = data.pop(_DIGEST, None)
+        if digest != _sha256(json.dumps(data, sort_keys=True)) and not _older(data):
+            lines.append(f"{self.info_file} is not what was written: it was changed by hand, or is damaged")
+        known = self.info().config_file_sha256
+        if known is not None and known != _sha256(self.config_file.read_bytes()):
+            lines.append(
+                f"{self.config_file} is not what was written: it was changed by hand, which --set KEY=VALUE with "
+                "--resume does better, or is damaged"
+            )
+        return lines
 
     def update(self, **facts: Any) -> RunInfo:
         """Change some facts in `run.json`, all or none of them."""
@@ -261,8 +284,8 @@ class RunDir:
                 self._end(state="interrupted")
                 raise
             except BaseException as error:
-                line = f"{type(error).__name__}: {error}".splitlines()[0]
-                self._end(state="failed", error=configfile.redact(line))
+                with suppress(OSError):  # of a disk that is full, of which the error itself tells
+                    self._end(state="failed", error=addresses.redact(one_line(error)))
                 raise
             else:
                 # A run that stopped itself early has said so, with update(state="interrupted").
@@ -291,15 +314,26 @@ class RunDir:
         )
 
     def _save(self, info: RunInfo) -> None:
-        _write(self.info_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        facts = dataclasses.asdict(info)
+        facts[_DIGEST] = _sha256(json.dumps(facts, sort_keys=True))
+        disk.write_whole(self.info_file, json.dumps(facts, indent=2) + "\n")
 
 
-def _write(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace `file` as a whole: a reader sees the old text or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+_DIGEST = "sha256"
+"""The key of `run.json` that holds the digest of all others."""
+_FACTS = TypeAdapter(RunInfo)
+
+
+def _sha256(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+def _older(data: dict[str, Any]) -> bool:
+    """Whether these facts were written before they had a digest."""
+    return data.keys() <= {item.name for item in dataclasses.fields(RunInfo)} - {"config_file_sha256"}
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem in words."""
+    detail = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +18,47 @@ def log_with_traceback(error: BaseException) -> Path | None:
     return Path(notes[-1].removeprefix(_LOGGED)) if notes else None
 
 
+class _LogFile(logging.FileHandler):
+    """A line that cannot be written does not become a traceback on the terminal, one for each."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(f"{self.baseFilename} takes no more lines: {error.strerror}", file=sys.stderr)
+
+
+class _Teller(logging.Handler):
+    """Hands each line to somebody who shows it."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def told(say: Callable[[str], object], *loggers: str) -> Iterator[None]:
+    """What these loggers warn of in this block, whoever watches the terminal hears as well."""
+    teller = _Teller(say)
+    for name in loggers:
+        logging.getLogger(name).addHandler(teller)
+    try:
+        yield
+    finally:
+        for name in loggers:
+            logging.getLogger(name).removeHandler(teller)
+
+
 def start_log(file: Path, *, run: str, who: str) -> logging.Handler:
     """Send what this process logs to the file, named."""
-    handler = logging.FileHandler(file)
+    handler = _LogFile(file)
     handler.setFormatter(logging.Formatter(f"%(asctime)s {run} {who}[{os.getpid()}] %(levelname)s %(message)s"))
     root = logging.getLogger("rlhp")
     root.addHandler(handler)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlhp import frames
-from rlhp.errors import RlhpError
+from rlhp.errors import RlhpError, one_line
 
 Array = frames.Array
 
@@ -221,7 +223,7 @@ class DecodeError(ValueError):
         self.data = data
 
 
-MAGIC = b"RLHPSEG1"
+MAGIC = b"RLHPSEG2"
 _SCALARS = (
     "id",
     "run",
@@ -235,10 +237,19 @@ _SCALARS = (
     "truncated",
     "state_kind",
 )
+_TYPES: dict[str, Any] = dict.fromkeys(_SCALARS, int) | {
+    "id": str, "run": str, "episode": str, "state_kind": str, "terminated": bool, "truncated": bool,
+    "reward_version": (int, type(None)),
+}  # fmt: skip
+_DIGEST_BYTES = 16
+_DTYPE = re.compile(r"[<|][biuf]\d{1,2}")
+MOST_BYTES = 512 << 20
+"""Of a segment's arrays, and of its stacks of pictures as they are looked at. Deflated, a megabyte may hold two
+gigabytes of zeros, so this is held against what the header says before anything is inflated."""
 
 
 def encode(segment: Segment) -> bytes:
-    """Magic, header length, JSON header, deflated arrays. No pickle.
+    """Magic, digest of the rest, header length, JSON header, deflated arrays. No pickle.
 
     Of stacked pictures it holds the frames, each once, and `first:` says with which each row's stack begins.
     """
@@ -261,7 +272,13 @@ def encode(segment: Segment) -> bytes:
     }
     head = json.dumps(header).encode()
     body = zlib.compress(b"".join(array.tobytes() for array in plain.values()), level=1)
-    return MAGIC + struct.pack("<I", len(head)) + head + body
+    rest = struct.pack("<I", len(head)) + head + body
+    if sum(array.nbytes for array in plain.values()) > MOST_BYTES:
+        raise RlhpError(
+            f"segment {segment.id} takes more than {MOST_BYTES >> 20} MiB, and no labeler would take it; make "
+            "query.segment_length smaller, or what the environment shows"
+        )
+    return MAGIC + _sum(rest) + rest
 
 
 def decode(data: bytes) -> Segment:
@@ -269,25 +286,87 @@ def decode(data: bytes) -> Segment:
     if data[: len(MAGIC)] != MAGIC:
         raise DecodeError(f"not an encoded segment: it starts with {data[:8]!r}, not {MAGIC!r}", data)
     try:
-        (size,) = struct.unpack_from("<I", data, len(MAGIC))
-        start = len(MAGIC) + 4
-        header = json.loads(data[start : start + size])
-        body = zlib.decompress(data[start + size :])
-        arrays: dict[str, Array] = {}
-        offset = 0
-        for name, dtype_text, shape in header["arrays"]:
-            dtype = np.dtype(dtype_text)
-            if dtype.hasobject:
-                raise ValueError(f"array {name!r} holds objects")
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(body, dtype=dtype, count=count, offset=offset).reshape(shape)
-            offset += count * dtype.itemsize
-        if offset != len(body):
-            raise ValueError(f"{len(body) - offset} bytes too many")
+        rest = data[len(MAGIC) + _DIGEST_BYTES :]
+        if data[len(MAGIC) : len(MAGIC) + _DIGEST_BYTES] != _sum(rest):
+            raise ValueError("its content is not what was encoded")
+        (size,) = struct.unpack_from("<I", rest)
+        header = json.loads(rest[4 : 4 + size])
+        arrays = _arrays(_layout(header["arrays"]), rest[4 + size :])
         obs = {name[4:]: array for name, array in arrays.items() if name.startswith("obs:")}
-        for path, depth in header.get("depth", {}).items():
-            obs[path] = frames.restack(arrays[f"frames:{path}"], arrays[f"first:{path}"], depth=depth)
-        rest: dict[str, Any] = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
-        return Segment(obs=obs, actions=arrays["actions"], **rest, **header["fields"])
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, zlib.error) as error:
-        raise DecodeError(f"a damaged segment: {error}", data) from error
+        for path, depth in header["depth"].items():
+            obs[path] = _stacks(arrays[f"frames:{path}"], arrays[f"first:{path}"], depth)
+        optional: dict[str, Any] = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
+        for name, array in optional.items():
+            if array is not None and (array.ndim != (2 if name == "state" else 1) or array.dtype.kind != "f"):
+                raise ValueError(f"{name} is no row of numbers per step")
+        return Segment(obs=obs, actions=arrays["actions"], **optional, **_scalars(header["fields"]))
+    except _UNDECODABLE as error:
+        raise DecodeError(f"a damaged segment: {one_line(error)}", data) from error
+
+
+_UNDECODABLE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""What the header and the arrays of bytes that somebody made up may come to."""
+
+
+def _sum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def _layout(rows: Any) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
+    """Name, dtype and shape of each array; ValueError where no environment has such, or all take too much."""
+    layout = []
+    for name, dtype, shape in rows:
+        if not isinstance(name, str) or not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+            raise ValueError(f"array {name!r} of dtype {dtype!r} is none of a segment")
+        if len(shape) > 8 or not all(type(count) is int and 0 <= count <= MOST_BYTES for count in shape):
+            raise ValueError(f"array {name!r} has the shape {shape!r}")
+        layout.append((name, np.dtype(dtype), tuple(shape)))
+    if len({name for name, _, _ in layout}) != len(layout):
+        raise ValueError("two arrays have one name")
+    if (size := sum(_size(dtype, shape) for _, dtype, shape in layout)) > MOST_BYTES:
+        raise ValueError(f"its arrays take {size:,} bytes, at most {MOST_BYTES:,} are taken")
+    return layout
+
+
+def _size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _arrays(layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]], body: bytes) -> dict[str, Array]:
+    size = sum(_size(dtype, shape) for _, dtype, shape in layout)
+    inflater = zlib.decompressobj()
+    plain = inflater.decompress(body, size + 1)
+    if len(plain) != size or not inflater.eof or inflater.unused_data:
+        raise ValueError(f"its arrays take {size:,} bytes, and other than that many are there")
+    arrays: dict[str, Array] = {}
+    offset = 0
+    for name, dtype, shape in layout:
+        arrays[name] = np.frombuffer(plain, dtype, count=math.prod(shape), offset=offset).reshape(shape)
+        offset += _size(dtype, shape)
+    return arrays
+
+
+def _stacks(pictures: Array, first: Array, depth: Any) -> Array:
+    if type(depth) is not int or pictures.ndim != 3 or first.ndim != 1 or pictures.dtype != np.uint8:
+        raise ValueError(f"stacks of {depth!r} of {list(pictures.shape)} are no pictures")
+    last = len(pictures) - depth
+    if first.dtype.kind not in "iu" or not len(first) or not depth >= 1 or first.min() < 0 or first.max() > last:
+        raise ValueError(f"stacks of {depth} of {len(pictures)} pictures cannot begin at {first[:9].tolist()}")
+    if len(first) * depth * pictures[0].nbytes > MOST_BYTES:
+        raise ValueError(f"{len(first)} stacks of {depth} pictures are more than anybody looks at")
+    return frames.restack(pictures, first, depth=depth)
+
+
+def _scalars(fields: Any) -> dict[str, Any]:
+    if fields.keys() != set(_SCALARS):
+        raise ValueError(f"its fields are {sorted(fields)}")
+    for name, value in fields.items():
+        whole = type(value) is not int or -(2**63) <= value < 2**63
+        if not isinstance(value, _TYPES[name]) or not whole or isinstance(value, bool) != (_TYPES[name] is bool):
+            raise ValueError(f"{name} is {value!r:.60}")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"{name} is {value!r:.60}")
+    return dict(fields)

@@ -24,7 +24,7 @@ DOORS = {
     "ray.rllib": ["rlhp/rollout/", "rlhp/learn/"],
     "click": ["rlhp/cli.py", "rlhp/jobcommands.py", "rlhp/labeling/commands.py", "rlhp/labeling/exchange.py"],
     "matplotlib": ["rlhp/plotting.py"],
-    "tensorboardX": ["rlhp/metrics.py"],
+    "tensorboardX": ["rlhp/tensorboard.py"],
 }
 """Where a dependency may be imported; replacing it is then a change of these files alone."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhp import configfile, configkeys, yamlfile
+from rlhp import addresses, configfile, configkeys, yamlfile
 from rlhp.config import RunConfig, TeacherConfig
 from rlhp.configfile import ConfigError
 
@@ -257,7 +258,7 @@ def test_passwords_are_never_written() -> None:
     config = configfile.parse({"env": {"id": "E"}}, sets=["redis.url=rediss://ann:secret@host:7000/1"])
     assert "rediss://ann:***@host:7000/1" in configfile.dump(config)
     assert "secret" not in configfile.dump(config) + str(configfile.flat(config))
-    assert configfile.redact("unix:///x.sock?db=1&password=secret") == "unix:///x.sock?db=1&password=***"
+    assert addresses.redact("unix:///x.sock?db=1&password=secret") == "unix:///x.sock?db=1&password=***"
     with pytest.raises(ConfigError) as caught:
         configfile.parse({"env": {"id": "E"}}, sets=["redis.urll=redis://:secret@host"])
     assert "secret" not in str(caught.value)
@@ -281,3 +282,46 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         configfile.load(file, sets=["env.id=SomeTask-v1"])  # a base for others, which name the task
     else:
         configfile.load(file)
+
+
+ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{f'*a{n - 1}, ' * 8}]\n" for n in range(1, 12)
+)  # which stand for a hundred billion texts
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ALIASES, "values"),
+        ("labels: " + "{a: " * 900 + "1" + "}" * 900, "at most 40 deep"),
+        ("seed: " + "9" * 6000, "too many digits"),
+        ("env: {id: !!timestamp 2026-99-99}", "cannot be taken as"),
+        ("".join(f"key{n}: {n}\n" for n in range(5000)), "4,981 more keys are wrong"),
+        ("reward: {<<: 3}", "merge key takes a group"),
+    ],
+    ids=["aliases", "depth", "digits", "tag", "unknown keys", "merge"],
+)  # fmt: skip
+def test_what_no_person_writes_is_refused_in_few_lines(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        configfile.load(tmp_path / "a.yaml")
+    assert words in str(caught.value)
+    assert len(caught.value.problems) <= 23
+
+
+def test_merge_keys_are_taken_and_own_keys_win(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "env: {id: E}\nlearner: &small\n  lr: 1e-3\n  hidden: [8]\nreward:\n  <<: *small\n  lr: 0.5\n"
+    )
+    config = configfile.load(tmp_path / "a.yaml")
+    assert (config.reward.lr, config.reward.hidden, config.learner.lr) == (0.5, (8,), 1e-3)
+
+
+def test_a_pipe_and_a_long_chain_are_not_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="pipe or a device"):
+        configfile.load(tmp_path / "pipe.yaml")
+    for n in range(30):
+        (tmp_path / f"{n}.yaml").write_text(f"extends: {n + 1}.yaml")
+    with pytest.raises(ConfigError, match="chain of at most 20"):
+        configfile.load(tmp_path / "0.yaml")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from rlhp.errors import RlhpError
+
 PATH = click.Path(path_type=Path)
 SOURCES = ["npz", "imitation", "label-studio"]
 
@@ -67,17 +69,24 @@ def import_(source: Path, origin: str, out: Path, like: Path | None) -> None:
 def _export_tasks(run: Path, out: Path, *, pairs: int, url: str | None) -> None:
     from rlhp.labeling.label_studio import LOCAL_FILES, export_tasks
     from rlhp.labeling.painter import Painter
+    from rlhp.rollout.drawable import CannotDraw
     from rlhp.rundir import RunDir
 
     rundir = RunDir.open(run)
     config = rundir.config()
-    with Painter(config.env, config.clips) as painter:
-        done = export_tasks(
-            rundir.preferences,
-            out,
-            draw=lambda segment: painter.clip(segment).data,
-            instruction=config.labels.instruction,
-            url=LOCAL_FILES if url is None else url,
-            new_pairs=pairs,
-        )
+    try:
+        with Painter(config.env, config.clips) as painter:
+            done = export_tasks(
+                rundir.preferences,
+                out,
+                draw=lambda segment: painter.clip(segment).data,
+                instruction=config.labels.instruction,
+                url=LOCAL_FILES if url is None else url,
+                new_pairs=pairs,
+            )
+    except CannotDraw as error:
+        why = ""
+        if not config.draws_clips:
+            why = "; this run kept no pictures, since nobody was to see any: train with clips.enabled=true"
+        raise RlhpError(f"{rundir.path} cannot be exported to label-studio: {error}{why}") from error
     click.echo(f"{done.out}: {done.tasks} tasks, {done.clips} clips")

@@ -13,17 +13,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlhp.errors import RlhpError
+from rlhp.disk import new_directory, read_regular, write_whole
+from rlhp.errors import RlhpError, one_line
 from rlhp.reward.bridges import Imported, store
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow, Side
-from rlhp.reward.parts import write_durably, write_json
+from rlhp.reward.header import refuse_occupied
+from rlhp.reward.parts import write_json
 from rlhp.types import Answer, Segment, digest, pair_id, query_id
 
 LOCAL_FILES = "/data/local-files/?d=clips/"
@@ -78,13 +80,13 @@ def export_tasks(
     pairs = _new_pairs(dataset, new_pairs, seed=seed) if new_pairs else _answered(dataset)
     if not pairs:
         raise RlhpError(f"no pair to export in {dataset.path}: nothing was answered, or too few segments are stored")
-    (out / "clips").mkdir(parents=True)
     wanted = list(dict.fromkeys(segment for _, first, second in pairs for segment in (first, second)))
-    for each in wanted:
-        clip = draw(dataset.segment(each))
-        write_durably(out / "clips" / f"{each}.webm", lambda file, clip=clip: file.write(clip))  # type: ignore[misc]
-    write_json(out / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs])
-    (out / "labels.xml").write_text(_INTERFACE, encoding="utf-8")
+    with new_directory(out) as torn:
+        (torn / "clips").mkdir()
+        for each in wanted:
+            write_whole(torn / "clips" / f"{each}.webm", draw(dataset.segment(each)))
+        write_json(torn / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs])
+        write_whole(torn / "labels.xml", _INTERFACE)
     return Tasks(out=out, tasks=len(pairs), clips=len(wanted))
 
 
@@ -92,21 +94,22 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
     """A new dataset at `out` from an export of the project as JSON; segments come from the dataset at `like`.
 
     A labeler is named `label-studio-<user>`. Cancelled annotations are skips; of several by one user on one task the
-    newest stands. ValueError naming the task that is none of ours.
+    newest stands. RlhpError naming the file, and the task that is none of ours or holds what is no answer.
     """
+    out = Path(out)
+    refuse_occupied(out)
     origin = PreferenceDataset.open(like)
     try:
-        tasks = json.loads(Path(source).read_text(encoding="utf-8"))
-        rows = [row for task in tasks for row in _rows(task)]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise RlhpError(f"{source} is no JSON export of a Label Studio project: {error}") from error
+        rows = list(_rows(_tasks(Path(source))))
+    except _Odd as error:
+        raise RlhpError(f"{source}: {error}") from error.__cause__
     unknown = {segment for row in rows for segment in (row.first_id, row.second_id)} - set(origin.segment_ids())
     if unknown:
         raise RlhpError(f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were made from")
     if not rows:
         raise RlhpError(f"{source} holds no annotation; export the project once somebody has labelled")
     wanted = list(dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id)))
-    return store(Path(out), header=origin.header, segments=origin.segments(wanted), rows=rows)
+    return store(out, header=origin.header, segments=origin.segments(wanted), rows=rows)
 
 
 def _answered(dataset: PreferenceDataset) -> list[tuple[str, str, str]]:
@@ -137,32 +140,84 @@ def _task(query: str, first: str, second: str, *, url: str, instruction: str) ->
     }  # fmt: skip
 
 
-def _rows(task: Mapping[str, Any]) -> Iterator[EventRow]:
-    data = task.get("data", {})
-    missing = {"query", "first", "second", "shown_left"} - set(data)
+class _Odd(ValueError):
+    """What a file holds and no export of a project with our interface has, in words."""
+
+
+def _tasks(source: Path) -> list[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Of each task its name for people, its data and its annotations."""
+    data = read_regular(source)
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _Odd(f"is no JSON export of a Label Studio project: {one_line(error)}") from error
+    if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
+        raise _Odd("is no JSON export of a Label Studio project, which is a list of tasks; export in the format JSON")
+    return [_parts(task, number) for number, task in enumerate(found, start=1)]
+
+
+def _parts(task: Mapping[str, Any], number: int) -> tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]:
+    name, data = f"task {task.get('id', f'number {number}')}", task.get("data")
+    known = data if isinstance(data, dict) else {}
+    missing = sorted(key for key in _DATA if not isinstance(known.get(key), str) or not known[key].isprintable())
     if missing:
-        raise RlhpError(f"task {task.get('id')} lacks {', '.join(sorted(missing))}: it was not made by rlhp export")
-    revisions: dict[str, int] = {}
-    for annotation in sorted(task.get("annotations", ()), key=lambda each: str(each.get("created_at", ""))):
-        labeler = f"label-studio-{_user(annotation)}"
-        known: dict[str, Any] = {
-            "query_id": data["query"], "first_id": data["first"], "second_id": data["second"], "labeler": labeler,
-            "labeler_kind": "human", "shown_left": data["shown_left"], "strategy": "imported",
-            "answered_at": _moment(annotation.get("created_at")), "latency_ms": _milliseconds(annotation),
-        }  # fmt: skip
-        if annotation.get("was_cancelled"):
-            yield EventRow(event="skip", **known)
+        raise _Odd(f"{name} lacks {', '.join(missing)}: it was not made by rlhp export")
+    if known["shown_left"] not in ("first", "second") or known["first"] == known["second"]:
+        raise _Odd(f"{name} shows two segments, first or second on the left; got {known['shown_left']!r}")
+    annotations = task.get("annotations", [])
+    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+        raise _Odd(f"{name}: its annotations are a list of objects; export in the format JSON, not JSON-MIN")
+    return name, known, annotations
+
+
+_DATA = ("query", "first", "second", "shown_left")
+
+
+def _rows(tasks: Sequence[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]) -> Iterator[EventRow]:
+    """Of each annotation its event; a task that was imported twice is one query, whose annotations count on."""
+    by_query: dict[str, list[tuple[datetime | None, str, Mapping[str, Any], Mapping[str, Any]]]] = {}
+    sides: dict[str, tuple[str, str]] = {}
+    for task, data, said in tasks:
+        if sides.setdefault(data["query"], (data["first"], data["second"])) != (data["first"], data["second"]):
+            raise _Odd(f"{task} is query {data['query']} again, about other segments; keep one of the two")
+        found = [(_moment(each.get("created_at"), task=task), task, data, each) for each in said]
+        by_query.setdefault(data["query"], []).extend(found)
+    for given in by_query.values():
+        revisions: dict[str, int] = {}
+        for moment, task, data, annotation in sorted(given, key=lambda each: each[0] or _BEFORE_ALL):
+            labeler = f"label-studio-{_user(annotation)}"
+            known: dict[str, Any] = {
+                "query_id": data["query"], "first_id": data["first"], "second_id": data["second"], "labeler": labeler,
+                "labeler_kind": "human", "shown_left": data["shown_left"], "strategy": "imported",
+                "answered_at": moment, "latency_ms": _milliseconds(annotation),
+            }  # fmt: skip
+            if annotation.get("was_cancelled"):
+                yield EventRow(event="skip", **known)
+                continue
+            revisions[labeler] = revisions.get(labeler, 0) + 1
+            answer = _answer(_choice(annotation.get("result"), task=task), left=data["shown_left"])
+            yield EventRow(event="answer", answer=answer, rev=revisions[labeler], **known)
+
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+
+
+def _choice(results: object, *, task: str) -> str:
+    """What was chosen with the tag of labels.xml, or with Label Studio's own Pairwise tag."""
+    chosen: list[Any] = []
+    for each in results if isinstance(results, list) else []:
+        value = each.get("value") if isinstance(each, dict) else None
+        if not isinstance(value, dict):
             continue
-        revisions[labeler] = revisions.get(labeler, 0) + 1
-        answer = _answer(_choice(annotation.get("result", ()), task=task.get("id")), left=data["shown_left"])
-        yield EventRow(event="answer", answer=answer, rev=revisions[labeler], **known)
-
-
-def _choice(results: Sequence[Mapping[str, Any]], *, task: object) -> str:
-    ours = [each for each in results if each.get("from_name") == "preference"]
-    chosen = [choice for each in ours for choice in each["value"]["choices"]]
+        if each.get("type") == "pairwise":
+            chosen.append(value.get("selected"))
+        elif each.get("from_name") == "preference":
+            choices = value.get("choices")
+            chosen += choices if isinstance(choices, list) else [choices]
     if len(chosen) != 1 or chosen[0] not in CHOICES:
-        raise RlhpError(f"task {task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it is")
+        raise _Odd(
+            f"{task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it is, or a Pairwise tag"
+        )
     return str(chosen[0])
 
 
@@ -174,13 +229,25 @@ def _answer(choice: str, *, left: Side) -> Answer:
 
 def _user(annotation: Mapping[str, Any]) -> str:
     by = annotation.get("completed_by", "unknown")
-    return str(by.get("email", by.get("id", "unknown")) if isinstance(by, Mapping) else by)
+    name = str(by.get("email", by.get("id", "unknown")) if isinstance(by, Mapping) else by)
+    return name if name.isprintable() else ascii(name)
 
 
-def _moment(text: object) -> datetime | None:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if isinstance(text, str) else None
+def _moment(text: object, *, task: str) -> datetime | None:
+    """With its offset, since texts of different offsets do not sort by time; without one it is UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text).strip())
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _Odd(f"{task}: created_at is a time such as 2026-01-02T03:04:05Z, got {text!r}") from None
 
 
 def _milliseconds(annotation: Mapping[str, Any]) -> int | None:
+    """None where it is not known, or longer than the column holds, as of a page that was left open."""
     seconds = annotation.get("lead_time")
-    return round(1000 * seconds) if isinstance(seconds, int | float) else None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 2_000_000:
+        return None
+    return round(1000 * seconds)

@@ -3,7 +3,7 @@
     algorithm.pt   RLlib's state and what it forgets: policy, optimisers, KL coefficient, observation statistics
     policy.pt      weights and observation statistics alone, for `rlhp eval`
     exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.running.exact`)
-    rlhp.json      our counters, and the size and digest of each file; written last
+    rlhp.json      our counters, the size and digest of each file, and the digest of all that; written last
 
 Nothing in here is unpickled: files hold numbers, texts and arrays (`rlhp.learn.states`). A checkpoint whose files are
 not what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
@@ -18,6 +18,7 @@ on from the newest, and `rlhp eval` plays the newest unless told otherwise.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -32,7 +33,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rlhp.config import RunConfig
-from rlhp.errors import RlhpError
+from rlhp.disk import Damaged, sync, write_whole
+from rlhp.errors import RlhpError, one_line
 from rlhp.learn.mirror import Mirror
 from rlhp.learn.ppo import PreferencePPO
 from rlhp.learn.settings import algorithm_config
@@ -41,7 +43,7 @@ from rlhp.rollout.normalize import RunningMoments
 from rlhp.rundir import RunDir
 from rlhp.spaces import Spaces
 
-SCHEMA = 2
+SCHEMA = 3
 FACTS = "rlhp.json"
 
 log = logging.getLogger(__name__)
@@ -80,17 +82,20 @@ class Checkpoints:
         for left_over in self._directory.glob(".step-*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir()
-        save_state(temporary / "algorithm.pt", algorithm.get_state())
-        save_policy(temporary / "policy.pt", algorithm)
-        if exact is not None:
-            save_state(temporary / "exact.pt", exact)
-        files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
-        facts = {"schema": SCHEMA, "env_steps": env_steps, "true_return": true_return, **counters, "files": files}
-        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        _sync_tree(temporary)
+        try:
+            save_state(temporary / "algorithm.pt", algorithm.get_state())
+            save_policy(temporary / "policy.pt", algorithm)
+            if exact is not None:
+                save_state(temporary / "exact.pt", exact)
+            files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
+            facts = {"schema": SCHEMA, "env_steps": env_steps, "true_return": true_return, **counters, "files": files}
+            write_whole(temporary / FACTS, json.dumps(facts | {"sha256": _digest(facts)}, indent=2) + "\n")
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # what a full disk holds of it would be in the way
+            raise
         shutil.rmtree(final, ignore_errors=True)  # of the same step, as when a run ends where it has just saved
         os.replace(temporary, final)
-        _sync(self._directory)
+        sync(self._directory)
         self._drop_old()
         if self._mirror is not None:
             self._mirror.follow(self.all())
@@ -131,11 +136,22 @@ class Checkpoints:
 
     @staticmethod
     def counters(path: Path) -> dict[str, Any]:
-        """The content of `rlhp.json`; ValueError where it is of another schema."""
-        data: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        if data.get("schema") != SCHEMA:
-            raise RlhpError(f"{path}: checkpoint schema {data.get('schema')}, this rlhp reads {SCHEMA}")
-        return data
+        """The content of `rlhp.json`; Damaged where that is not what was written, RlhpError for another schema."""
+        try:
+            data = json.loads((path / FACTS).read_bytes())
+            digest = data.pop("sha256", None)
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise Damaged(f"{FACTS} cannot be read: {one_line(error)}") from None
+        if digest is None and data.get("schema") != SCHEMA:
+            raise RlhpError(
+                f"{path}: checkpoint schema {data.get('schema')}, this rlhp reads {SCHEMA}; "
+                "go on with the rlhp that wrote it"
+            )
+        if digest != _digest(data):
+            raise Damaged(f"{FACTS} is not what was written")
+        if data["schema"] != SCHEMA:
+            raise RlhpError(f"{path}: checkpoint schema {data['schema']}, this rlhp reads {SCHEMA}")
+        return dict(data)
 
     @staticmethod
     def restore(path: Path, algorithm: PreferencePPO) -> None:
@@ -159,11 +175,11 @@ class Checkpoints:
 
 
 def damage(path: Path) -> str | None:
-    """Why this checkpoint cannot be used; None where it is whole. ValueError for one of another schema."""
+    """Why this checkpoint cannot be used; None where it is whole. RlhpError for one of another schema."""
     try:
         facts = Checkpoints.counters(path)
-    except (OSError, json.JSONDecodeError) as error:
-        return f"{FACTS} cannot be read: {error}"
+    except Damaged as error:
+        return str(error)
     for name, (size, digest) in facts["files"].items():
         file = path / name
         if not file.is_file():
@@ -173,6 +189,10 @@ def damage(path: Path) -> str | None:
         if _fingerprint(file)[1] != digest:
             return f"{name} is not what was written"
     return None
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(path: Path) -> list[Any]:
@@ -188,14 +208,16 @@ def save_policy(path: Path, algorithm: PreferencePPO) -> None:
     statistics = None
     if moments is not None:
         statistics = {name: torch.as_tensor(np.asarray(value)) for name, value in moments.items()}
-    torch.save({"module": state, "moments": statistics}, path)
+    buffer = io.BytesIO()
+    torch.save({"module": state, "moments": statistics}, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_policy(
     path: Path, config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any]
 ) -> tuple[RLModule, RunningMoments | None]:
     """The module and its observation statistics (None where the run did not normalise)."""
-    data = torch.load(path, weights_only=True)
+    data = load_state(path)
     settings = algorithm_config(config, spaces, action_space=action_space)
     space = spaces.obs.flat_space()
     spec = settings.get_rl_module_spec(spaces={DEFAULT_MODULE_ID: (space, action_space)}, inference_only=True)
@@ -209,16 +231,3 @@ def load_policy(
         known = {name: value.numpy() for name, value in data["moments"].items()}
         moments.set_state({"known": {"obs": {**known, "count": float(known["count"])}}})
     return module, moments
-
-
-def _sync_tree(directory: Path) -> None:
-    for path in [*directory.rglob("*"), directory]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

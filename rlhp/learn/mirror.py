@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from rlhp.disk import new_directory, write_whole
 from rlhp.errors import RlhpError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -59,17 +60,24 @@ class Mirror:
             names = [name for name in self._finished() if name > newer_than]
             if not names:
                 return None
-            target, aside = directory / names[-1], directory / f".{names[-1]}.tmp"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            for file in self._files(names[-1]):
-                with self._filesystem.open_input_stream(f"{self._path}/{names[-1]}/{file}") as stream:
-                    (aside / file).write_bytes(stream.read())
+            name, files = names[-1], self._files(names[-1])
         except OSError as error:
-            raise Unreachable(f"checkpoints cannot be read from {self.place}: {_line(error)}") from error
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        return target
+            raise self._unreadable(error) from error
+        shutil.rmtree(directory / name, ignore_errors=True)
+        with new_directory(directory / name) as aside:
+            for file in files:
+                write_whole(aside / file, self._bytes(f"{name}/{file}"))
+        return directory / name
+
+    def _bytes(self, file: str) -> bytes:
+        try:
+            with self._filesystem.open_input_stream(f"{self._path}/{file}") as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> Unreachable:
+        return Unreachable(f"checkpoints cannot be read from {self.place}: {_line(error)}")
 
     def _copy(self, present: list[Path]) -> None:
         try:

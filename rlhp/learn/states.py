@@ -6,6 +6,7 @@ no classes to be read (`torch.load(weights_only=True)`): one from elsewhere can 
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlhp.disk import write_whole
 from rlhp.errors import RlhpError
 
 ARRAY, BYTES = "__array__", "__bytes__"
@@ -20,7 +22,9 @@ ARRAY, BYTES = "__array__", "__bytes__"
 
 def save_state(path: Path, state: Any) -> None:
     """Write it; TypeError naming the place of whatever is none of the above."""
-    torch.save(_plain(state, ()), path)
+    buffer = io.BytesIO()  # torch itself would turn an error of the disk into one that names neither it nor the path
+    torch.save(_plain(state, ()), buffer)
+    write_whole(path, buffer.getbuffer())
 
 
 def load_state(path: Path) -> Any:

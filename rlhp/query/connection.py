@@ -13,23 +13,31 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from rlhp.errors import RlhpError, Unreachable
+from rlhp import addresses
+from rlhp.errors import RlhpError, Unreachable, one_line
 from rlhp.owner import Owner, taken_over
 
 RETRIES = 4
 """Over about a second: a server that is restarted at once is not even noticed."""
-_AWAY = ("MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "READONLY")
+_AWAY = (
+    "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "READONLY", "LOADING", "BUSY", "TRYAGAIN", "NOREPLICAS",
+    "ClusterDownError", "MasterDownError", "TryAgainError",
+)  # fmt: skip
+"""Of a server that will take the same command later."""
 
 
 class QueueUnavailable(Unreachable):
     """Redis cannot be reached or cannot serve now: what was tried, where, and the way out, in one line."""
+
+
+class Refused(RlhpError):
+    """Redis is there and does not do what it is asked, now or later; the same line."""
 
 
 class OutOfMemory(QueueUnavailable):
@@ -103,6 +111,7 @@ class Connection:
 
 def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
     """A client of its own; without retries it says within milliseconds that the server is away."""
+    addresses.check(url)
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=0.5) if retries else NoBackoff()
     try:
         return redis.Redis.from_url(
@@ -112,10 +121,9 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
             # A server that hangs is not asked again: five timeouts would keep whoever waits for half a minute.
             retry=Retry(backoff, retries, supported_errors=(exceptions.ConnectionError,)),
         )
-    except ValueError:
+    except (ValueError, TypeError) as error:
         raise RlhpError(
-            f"a Redis address starts with redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0; "
-            f"got {redact(url)!r}"
+            f"the Redis address {redact(url)!r} cannot be used: {addresses.redact(one_line(error))}"
         ) from None
 
 
@@ -128,35 +136,80 @@ def ping(url: str, *, timeout_seconds: float = 2.0) -> str:
 
 @contextmanager
 def reaching(url: str, doing: str) -> Iterator[None]:
-    """Everything in redis-py that means `the server is away` leaves as QueueUnavailable."""
-    wayout = "check that the server runs and can be reached from here, then try again"
+    """Whatever a server refuses, or that it is away, leaves as one line: what was tried, where, its words, the way out.
+
+    Only what our own scripts do wrong leaves as it is.
+    """
     try:
         yield
-    except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-        raise QueueUnavailable(_line(url, doing, error, "check user and password in the address")) from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError) as error:
-        raise QueueUnavailable(_line(url, doing, error, wayout)) from error
+        raise QueueUnavailable(_line(url, doing, error)) from error
     except exceptions.ResponseError as error:
-        words = str(error)  # inside a script, Redis 6.2 buries the code of an error in a sentence
-        if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in words:
-            raise OutOfMemory(_line(url, doing, "it is at its memory limit", "raise its maxmemory")) from error
+        words = str(error)
         if "NOGROUP " in words:
             raise NoSuchGroup from error
         if words.startswith("TAKENOVER "):
             raise taken_over(Owner.from_json(words.removeprefix("TAKENOVER "))) from error
-        if not any(code in words for code in _AWAY):
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in words:
+            raise OutOfMemory(_line(url, doing, "it is at its memory limit")) from error
+        if any(sign in words for sign in _OURS):
             raise
-        raise QueueUnavailable(_line(url, doing, error, wayout)) from error
+        # Inside a script, Redis 6.2 buries the code of an error in a sentence.
+        sure = f"{words} {type(error).__name__}"
+        kind = QueueUnavailable if any(code in sure for code in _AWAY) else Refused
+        raise kind(_line(url, doing, error)) from error
+    except exceptions.InvalidResponse as error:
+        raise Refused(_line(url, doing, error)) from error
 
 
 def redact(url: str) -> str:
     """The address without user, password and query: fit for logs."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return addresses.shown(url)
 
 
-def _line(url: str, doing: str, cause: object, wayout: str) -> str:
-    return f"{doing}: no service from Redis at {redact(url)}: {str(cause).rstrip('.')}; {wayout}"
+_OURS = ("attempt to ", "bad argument", "Error compiling script", "wrong number of arguments", "stack overflow")
+"""What Lua and Redis say about a script that is wrong."""
+
+_WAYS_OUT: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("NOPERM", "NoPermissionError", "No permissions", "has no permissions"),
+        "give this user its keys and commands in the server's ACL, as in ACL SETUSER name ~rlhp:* +@all -@admin",
+    ),
+    (("WRONGPASS", "NOAUTH", "AuthenticationError", "AUTH "), "check user and password in the address"),
+    (("memory limit",), "raise its maxmemory"),
+    (
+        ("MOVED", "MovedError", "AskError", "CROSSSLOT", "CLUSTERDOWN", "ClusterDownError", "ClusterCrossSlotError"),
+        "name a single server: a node of a Redis Cluster holds but some of the keys",
+    ),
+    (
+        ("DB index", "invalid DB", "Invalid Database", "SELECT is not allowed"),
+        "name a database that it has, as the 0 in redis://host:6379/0, or raise `databases` in its configuration",
+    ),
+    (("WRONGTYPE",), "something else keeps data under these keys: choose another run name or another database"),
+    (
+        ("nknown command", "nknown Redis command", "unknown subcommand"),
+        "rlhp needs that command: take away the rename-command or the proxy that hides it, or name another server",
+    ),
+    (("READONLY", "ReadOnlyError"), "name the primary, not a replica of it"),
+    (("MISCONF", "NOREPLICAS"), "let it save its data again (its log says what is wrong), then try again"),
+    (("DENIED", "protected mode"), "set a password on it, and give that in RLHP_REDIS_PASSWORD"),
+    (("max number of clients",), "raise its maxclients, or end programs that keep connections open"),
+    (("Protocol Error", "HTTP/"), "something else than Redis answers there: check host and port"),
+)
+"""Signs in what a server says, and what helps; the first that fits."""
+
+
+def _way_out(cause: object, words: str) -> str:
+    fitting = (way for signs, way in _WAYS_OUT if any(sign in words for sign in signs))
+    older = "" if isinstance(cause, exceptions.ConnectionError | exceptions.TimeoutError) else " is Redis 6.2 or later,"
+    return next(fitting, f"check that the server{older} runs and can be reached from here, then try again")
+
+
+def _line(url: str, doing: str, cause: object) -> str:
+    words = " ".join(str(cause).split()) or type(cause).__name__
+    shorter = addresses.redact(words if len(words) <= 300 else f"{words[:300]}...").rstrip(".")
+    way_out = _way_out(cause, f"{words} {type(cause).__name__}")
+    return f"{doing}: no service from Redis at {redact(url)}: {shorter}; {way_out}"
 
 
 @cache

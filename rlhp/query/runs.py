@@ -6,7 +6,7 @@ import logging
 
 from rlhp.errors import RlhpError
 from rlhp.owner import Held, Owner
-from rlhp.query.connection import Connection, make_client, reaching, redact
+from rlhp.query.connection import Connection, Refused, make_client, reaching, redact
 from rlhp.query.records import NAME, text
 
 SCHEMA = "1"
@@ -73,9 +73,13 @@ def held(found: str) -> Held | None:
 
 
 def warn_about_eviction(connection: Connection) -> None:
-    """Log it where the server may throw keys away by itself."""
-    with connection.client("read the memory policy") as client:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    """Log it where the server may throw keys away by itself; one that does not tell about itself is believed."""
+    try:
+        with connection.client("read the memory policy") as client:
+            policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    except Refused as error:
+        _log.warning("whether Redis may throw queries and answers away is not known: %s", error)
+        return
     if policy != "noeviction":
         _log.warning(
             "Redis at %s may throw queries and answers away (maxmemory-policy %s); set it to noeviction",

@@ -13,24 +13,24 @@ Shapes: P preferences, S segments, L or K steps per segment, O one observation l
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from rlhp.errors import RlhpError
-from rlhp.reward import parts
+from rlhp.disk import new_directory, write_whole
+from rlhp.errors import RlhpError, one_line
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
+from rlhp.reward.header import refuse_occupied, sound_header
+from rlhp.reward.npz import NpzFile
 from rlhp.reward.schema import obs_column
 from rlhp.spaces import Spaces
-from rlhp.types import TARGET, Answer, Array, Preference, Segment, digest, parse_answer, query_id
-
-Arrays = Mapping[str, Array]
+from rlhp.types import TARGET, Answer, Array, Preference, Segment, digest, query_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,29 +66,40 @@ def write_imitation(dataset: PreferenceDataset, out: Path, preferences: Sequence
         "labelers": np.array([each.labeler for each in usable], np.str_),
     }
     # mypy takes the arrays for savez_compressed's own flags, which share the keyword namespace.
-    parts.write_durably(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_whole(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     return len({side.id for side in sides})
 
 
 def import_npz(source: str | Path, out: str | Path) -> Imported:
-    """A new dataset at `out` from an npz that `rlhp export` wrote. ValueError for anything else.
+    """A new dataset at `out` from an npz that `rlhp export` wrote. RlhpError for anything else.
 
     Short segments lose their padding again. Predicted rewards stay behind: the file does not say of which version.
     """
+    out = Path(out)
+    refuse_occupied(out)
+    found = NpzFile.read(Path(source))
+    header = _header(found)
+    segments = _own_segments(found, Spaces.from_json(header["spaces"]), header=header)
+    ids = [segment.id for segment in segments]
+    if len(set(ids)) != len(ids):
+        raise found.wrong(f"segment {_twice(ids)} is there twice; each segment has an id of its own")
+    pairs = found.numbers("pairs", kinds="iu", shape=(None, 2))
+    if len(pairs) and not (pairs.min() >= 0 and pairs.max() < len(ids)):
+        raise found.wrong(f"pairs name segments from 0 to {len(ids) - 1}, got {pairs.min()} to {pairs.max()}")
+    answers, labelers, queries = (found.texts(name, rows=len(pairs)) for name in ("answers", "labelers", "query_ids"))
+    if strange := set(answers) - set(Answer):
+        raise found.wrong(f"an answer is one of {', '.join(Answer)}, got {min(strange)!r}")
+    rows = [
+        _row(ids[first], ids[second], Answer(answer), labeler=labeler, query=query)
+        for (first, second), answer, labeler, query in zip(pairs.tolist(), answers, labelers, queries, strict=True)
+    ]
+    _check_rows(found, rows)
+    return store(out, header=header, segments=segments, rows=rows)
 
-    def read(found: Arrays) -> tuple[dict[str, Any], list[Segment], list[EventRow]]:
-        header = json.loads(str(found["header"]))
-        segments = _own_segments(found, Spaces.from_json(header["spaces"]), run=str(header["run_ids"][0]))
-        ids = [segment.id for segment in segments]
-        rows = [
-            _row(ids[first], ids[second], parse_answer(str(answer)), labeler=str(labeler), query=str(query))
-            for (first, second), answer, labeler, query in zip(
-                found["pairs"].tolist(), found["answers"], found["labelers"], found["query_ids"], strict=True
-            )
-        ]
-        return header, segments, rows
 
-    return _imported(Path(source), Path(out), read)
+_OF_IMITATION = (
+    "obs", "acts", "rews", "lengths", "terminal", "preferences", "segment_ids", "query_ids", "labelers",
+)  # fmt: skip
 
 
 def import_imitation(source: str | Path, out: str | Path, *, like: Mapping[str, Any]) -> Imported:
@@ -97,103 +108,168 @@ def import_imitation(source: str | Path, out: str | Path, *, like: Mapping[str, 
     `like` is the header of a dataset of the same environment, such as that of any run in it. A preference other than
     0, 0.5 and 1 becomes the likelier answer, with the strength |2 P - 1|.
     """
+    out = Path(out)
+    refuse_occupied(out)
     spaces = Spaces.from_json(like["spaces"])
     if len(spaces.obs.leaves) != 1:
         raise RlhpError("imitation's fragments hold one observation array, and this environment several leaves")
-
-    def read(found: Arrays) -> tuple[dict[str, Any], list[Segment], list[EventRow]]:
-        sides = _imitation_segments(found, spaces)
-        preferences = found["preferences"].astype(np.float64)
-        if len(sides) != 2 * len(preferences) or not ((preferences >= 0) & (preferences <= 1)).all():
-            raise RlhpError(f"{len(preferences)} probabilities for {len(sides)} fragments: one in [0, 1] per pair")
-        labelers = found.get("labelers", np.full(len(preferences), "imitation"))
-        queries = found.get("query_ids", np.full(len(preferences), ""))
-        rows = [
-            _row(
-                sides[2 * p].id,
-                sides[2 * p + 1].id,
-                _likelier(float(preferences[p])),
-                labeler=str(labelers[p]),
-                query=str(queries[p]),
-                strength=abs(2 * float(preferences[p]) - 1) if preferences[p] not in (0, 0.5, 1) else None,
-            )
-            for p in range(len(preferences))
-        ]
-        longest = max(side.length for side in sides)
-        header = {**like, "run_ids": ["imitation"], "segment_length": max(longest, int(like["segment_length"]))}
-        return header, sides, rows
-
-    return _imported(Path(source), Path(out), read)
-
-
-Read = Callable[[Arrays], tuple[dict[str, Any], list[Segment], list[EventRow]]]
-
-
-def _imported(source: Path, out: Path, read: Read) -> Imported:
-    try:
-        with np.load(source, allow_pickle=False) as file:
-            header, segments, rows = read({name: file[name] for name in file.files})
-    except KeyError as error:
-        raise RlhpError(f"{source} lacks the array {error}; docs/labeling.md lists what an import needs") from None
-    except (BadZipFile, ValueError, IndexError, AttributeError) as error:
-        raise RlhpError(f"{source} cannot be imported: {error}") from error
-    return store(out, header=header, segments=segments, rows=rows)
+    found = NpzFile.read(Path(source))
+    if strange := found.arrays.keys() - set(_OF_IMITATION):
+        raise found.wrong(f"the array {min(strange)!r} is none of {', '.join(_OF_IMITATION)}; leave it out")
+    sides = _imitation_segments(found, spaces)
+    preferences = found.numbers("preferences", kinds="biuf", shape=(None,)).astype(np.float64)
+    if len(sides) != 2 * len(preferences) or not ((preferences >= 0) & (preferences <= 1)).all():
+        raise found.wrong(f"{len(preferences)} probabilities for {len(sides)} fragments: one in [0, 1] per pair")
+    count = len(preferences)
+    labelers = found.texts("labelers", rows=count) if "labelers" in found else ["imitation"] * count
+    queries = found.texts("query_ids", rows=count) if "query_ids" in found else [""] * count
+    rows = [
+        _row(
+            sides[2 * p].id,
+            sides[2 * p + 1].id,
+            _likelier(p_first),
+            labeler=labelers[p],
+            query=queries[p],
+            strength=abs(2 * p_first - 1) if p_first not in (0, 0.5, 1) else None,
+        )
+        for p, p_first in enumerate(preferences.tolist())
+    ]
+    _check_rows(found, rows)
+    longest = max((side.length for side in sides), default=1)
+    header = {**like, "run_ids": ["imitation"], "segment_length": max(longest, int(like["segment_length"]))}
+    return store(out, header=header, segments=sides, rows=rows)
 
 
 def store(out: Path, *, header: Mapping[str, Any], segments: Sequence[Segment], rows: Sequence[EventRow]) -> Imported:
-    """A new dataset of these, segments before the answers about them. ValueError where `out` exists."""
-    dataset = PreferenceDataset.create(out, header=header)
-    dataset.add_segments(segments)
-    dataset.add_events(rows)
-    return Imported(out=out, preferences=len(dataset.live()), segments=len(dataset.segment_ids()))
+    """A new dataset of these at `out`, whole or not there. RlhpError where something is there already."""
+    refuse_occupied(out)
+    if not rows:
+        raise RlhpError(f"nothing to import into {out}: there is no preference in the file")
+    with new_directory(out) as torn:
+        dataset = PreferenceDataset.create(torn, header=header)
+        dataset.add_segments(segments)
+        dataset.add_events(rows)
+        return Imported(out=out, preferences=len(dataset.live()), segments=len(dataset.segment_ids()))
 
 
-def _own_segments(found: Arrays, spaces: Spaces, *, run: str) -> list[Segment]:
+def _header(found: NpzFile) -> dict[str, Any]:
+    text = found.numbers("header", kinds="U", shape=())
+    try:
+        return sound_header(json.loads(str(text)))
+    except (ValueError, RecursionError) as error:
+        raise found.wrong(f"its header is none of a dataset: {one_line(error)}") from error
+
+
+def _own_segments(found: NpzFile, spaces: Spaces, *, header: Mapping[str, Any]) -> list[Segment]:
+    length = found.numbers("length", kinds="iu", shape=(None,))
+    count, steps = len(length), int(header["segment_length"])
+    if count and not (length.min() >= 1 and length.max() <= steps):
+        raise found.wrong(f"segments have 1 to {steps} steps (segment_length), got {length.min()} to {length.max()}")
+    obs = {
+        leaf.path: found.numbers(
+            obs_column(leaf.path), kinds="biuf", shape=(count, steps + 1, *leaf.shape), like=leaf.dtype
+        )
+        for leaf in spaces.obs.leaves
+    }
+    action = spaces.action
+    actions = found.numbers("actions", kinds="biuf", shape=(count, steps, *action.shape), like=action.dtype)
+    rewards = found.numbers("env_reward", kinds="f", shape=(count, steps), like="<f4")
+    numbers = {name: found.numbers(name, kinds="iu", shape=(count,)).tolist() for name in _COUNTS}
+    flags = {name: found.numbers(name, kinds="b", shape=(count,)).tolist() for name in _FLAGS}
     segments = []
-    for s, steps in enumerate(found["length"].tolist()):
-        rewards = found["env_reward"][s, :steps]
+    for s, (name, k) in enumerate(zip(found.texts("segment_ids", rows=count), length.tolist(), strict=True)):
+        own = {path: leaf[s, : k + 1] for path, leaf in obs.items()}
+        _check_values(found, name, own, actions[s, :k], rewards[s, :k], spaces)
         segments.append(
             _segment(
-                str(found["segment_ids"][s]),
-                run=run,
-                obs={leaf.path: found[obs_column(leaf.path)][s, : steps + 1] for leaf in spaces.obs.leaves},
-                actions=found["actions"][s, :steps],
-                env_reward=None if np.isnan(rewards).any() else rewards,
-                env_steps=int(found["env_steps"][s]),
-                policy_version=int(found["policy_version"][s]),
-                terminated=bool(found["terminated"][s]),
-                truncated=bool(found["truncated"][s]),
+                name,
+                run=str(header["run_ids"][0]),
+                obs=own,
+                actions=actions[s, :k],
+                env_reward=None if np.isnan(rewards[s, :k]).any() else rewards[s, :k],
+                **{key: values[s] for key, values in (numbers | flags).items()},
             )
         )
     return segments
 
 
-def _imitation_segments(found: Arrays, spaces: Spaces) -> list[Segment]:
-    (leaf,) = spaces.obs.leaves
-    lengths = found["lengths"].astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    if len(found["acts"]) != starts[-1] or len(found["obs"]) != starts[-1] + len(lengths):
-        raise RlhpError(
-            f"lengths add up to {starts[-1]} steps, so {starts[-1]} acts and {starts[-1] + len(lengths)} obs are "
-            f"needed; got {len(found['acts'])} and {len(found['obs'])}"
+_COUNTS = ("env_steps", "policy_version")
+_FLAGS = ("terminated", "truncated")
+
+
+def _imitation_segments(found: NpzFile, spaces: Spaces) -> list[Segment]:
+    (leaf,), action = spaces.obs.leaves, spaces.action
+    lengths = found.numbers("lengths", kinds="iu", shape=(None,))
+    if len(lengths) and not lengths.min() >= 1:
+        raise found.wrong(f"a fragment has at least one step, got lengths from {lengths.min()}")
+    terminal = found.numbers("terminal", kinds="b", shape=(len(lengths),)).tolist()
+    steps = lengths.tolist()
+    starts = [0, *itertools.accumulate(steps)]
+    obs = found.numbers("obs", kinds="biuf", shape=(None, *leaf.shape), like=leaf.dtype)
+    acts = found.numbers("acts", kinds="biuf", shape=(None, *action.shape), like=action.dtype)
+    if len(acts) != starts[-1] or len(obs) != starts[-1] + len(steps):
+        raise found.wrong(
+            f"lengths add up to {starts[-1]} steps, so {starts[-1]} acts and {starts[-1] + len(steps)} obs are "
+            f"needed; got {len(acts)} and {len(obs)}"
         )
-    segments = []
-    for n, steps in enumerate(lengths.tolist()):
-        obs = found["obs"][starts[n] + n : starts[n + 1] + n + 1]
-        actions = found["acts"][starts[n] : starts[n + 1]]
-        rewards = found["rews"][starts[n] : starts[n + 1]] if "rews" in found else np.full(steps, np.nan)
-        named = str(found["segment_ids"][n]) if "segment_ids" in found else digest(obs.tobytes(), actions.tobytes())
-        segments.append(
-            _segment(
-                named,
-                run="imitation",
-                obs={leaf.path: obs.astype(leaf.dtype)},
-                actions=actions.astype(spaces.action.dtype),
-                env_reward=None if np.isnan(rewards).any() else rewards.astype(np.float32),
-                terminated=bool(found["terminal"][n]),
-            )
+    rews = np.full(len(acts), np.nan, np.float32)
+    if "rews" in found:
+        rews = found.numbers("rews", kinds="iuf", shape=(len(acts),)).astype(np.float32)
+    names = found.texts("segment_ids", rows=len(steps)) if "segment_ids" in found else None
+    segments: dict[str, Segment] = {}
+    sides = []
+    for n in range(len(steps)):
+        own = obs[starts[n] + n : starts[n + 1] + n + 1]
+        actions, rewards = acts[starts[n] : starts[n + 1]], rews[starts[n] : starts[n + 1]]
+        name = names[n] if names is not None else digest(own.tobytes(), actions.tobytes())
+        _check_values(found, name, {leaf.path: own}, actions, rewards, spaces)
+        side = _segment(
+            name,
+            run="imitation",
+            obs={leaf.path: own},
+            actions=actions,
+            env_reward=None if np.isnan(rewards).any() else rewards,
+            terminated=terminal[n],
         )
-    return segments
+        known = segments.setdefault(name, side)
+        if not (np.array_equal(known.obs[leaf.path], own) and np.array_equal(known.actions, actions)):
+            raise found.wrong(f"segment {name} is there twice, with different steps; give each an id of its own")
+        sides.append(side)
+    return sides
+
+
+def _check_values(
+    found: NpzFile, segment: str, obs: Mapping[str, Array], actions: Array, rewards: Array, spaces: Spaces
+) -> None:
+    """Refuse what no environment of these spaces can have shown, or been told."""
+    if np.isinf(rewards).any() or not all(np.isfinite(array).all() for array in (*obs.values(), actions)):
+        raise found.wrong(f"segment {segment} holds a number that is not finite; leave that segment out")
+    for leaf in spaces.obs.leaves:
+        values = obs[leaf.path]
+        if leaf.categories and not ((leaf.low <= values) & (values < leaf.low + leaf.categories)).all():
+            raise found.wrong(f"segment {segment}: an observation {leaf.path!r} is none of {leaf.categories} values")
+    if spaces.action.choices:
+        chosen = actions.reshape(len(actions), -1) - np.asarray(spaces.action.start or 0)
+        if not ((chosen >= 0) & (chosen < np.asarray(spaces.action.choices))).all():
+            raise found.wrong(f"segment {segment}: an action is none of {list(spaces.action.choices)} values")
+
+
+def _check_rows(found: NpzFile, rows: Sequence[EventRow]) -> None:
+    """Refuse a pair of one segment, a query about two pairs, and two answers of one labeler to one query."""
+    sides: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        if row.first_id == row.second_id:
+            raise found.wrong(f"query {row.query_id} shows segment {row.first_id} twice; a pair is two segments")
+        if sides.setdefault(row.query_id, (row.first_id, row.second_id)) != (row.first_id, row.second_id):
+            raise found.wrong(f"query {row.query_id} is about two pairs; each pair has an id of its own")
+    if (key := _twice([row.key for row in rows])) is not None:
+        raise found.wrong(f"query {key[0]} is answered twice by {key[1]}; keep one of the answers")
+
+
+def _twice(values: Sequence[Any]) -> Any:
+    """The first of these that is there again; None where each is there once."""
+    seen = set()
+    return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
 
 
 def _segment(name: str, **known: Any) -> Segment:

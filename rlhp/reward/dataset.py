@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from rlhp.disk import sync
 from rlhp.errors import RlhpError
 from rlhp.reward import parts
 from rlhp.reward.cache import SegmentCache, segment_bytes
@@ -84,7 +85,7 @@ class PreferenceDataset:
         for table in ("segments", "events"):
             (path / table).mkdir(parents=True, exist_ok=True)
         parts.write_json(path / HEADER, complete_header(header))  # last: a directory with a header is a whole dataset
-        parts.sync_directory(path.parent)
+        sync(path.parent)
         return cls.open(path, cache_bytes=cache_bytes)
 
     @classmethod

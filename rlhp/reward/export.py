@@ -6,7 +6,6 @@ Shapes: P preferences, S segments, K steps of the longest segment allowed, O one
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from rlhp.disk import new_directory, write_whole
 from rlhp.errors import RlhpError
-from rlhp.reward import parts
 from rlhp.reward.bridges import write_imitation
 from rlhp.reward.dataset import ROW_GROUP_BYTES, PreferenceDataset
 from rlhp.reward.events import EVENT_SCHEMA, Purpose, event_table
@@ -100,31 +99,24 @@ def _write_npz(dataset: PreferenceDataset, out: Path, preferences: list[Preferen
         "header": np.array(json.dumps(dataset.header), np.str_),
     }
     # mypy takes the arrays for savez_compressed's own flags, which share the keyword namespace.
-    parts.write_durably(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_whole(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     return len(segments)
 
 
 def _write_jsonl(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
     lines = (_line(preference) for preference in preferences)
-    parts.write_durably(out, lambda file: file.writelines(lines))
+    write_whole(out, lambda file: file.writelines(lines))
     return len(_distinct(preferences))
 
 
 def _write_parquet(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
-    torn = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(torn, ignore_errors=True)
-    try:
+    with new_directory(out) as torn:
         PreferenceDataset.create(torn, header=dataset.header)
         if dataset.segment_ids():
             tables = _merged(dataset.segment_tables())
             Parts(torn / "segments").append(tables, schema=segment_schema(dataset.spaces))
         if dataset.events():
             Parts(torn / "events").append([event_table(dataset.events())], schema=EVENT_SCHEMA)
-        torn.rename(out)
-    except BaseException:
-        shutil.rmtree(torn, ignore_errors=True)
-        raise
-    parts.sync_directory(out.parent)
     return len(dataset.segment_ids())
 
 

@@ -8,8 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlhp.errors import RlhpError
-from rlhp.reward.schema import SCHEMA_VERSION
+import numpy as np
+import pyarrow as pa
+
+from rlhp.disk import Damaged
+from rlhp.errors import RlhpError, one_line
+from rlhp.reward.schema import SCHEMA_VERSION, segment_schema
 from rlhp.spaces import Spaces
 
 HEADER = "dataset.json"
@@ -34,18 +38,41 @@ def read_header(path: Path) -> dict[str, Any]:
     """The header of the dataset directory `path`; ValueError where it is damaged or of another schema version."""
     file = path / HEADER
     try:
-        header = json.loads(file.read_text())
-        if not isinstance(header, dict):
-            raise RlhpError("it is not an object")
-        found = header.get("schema_version")
+        header = json.loads(file.read_bytes())
+        found = header.get("schema_version") if isinstance(header, dict) else SCHEMA_VERSION
         if found == SCHEMA_VERSION:
-            Spaces.from_json(header["spaces"])
-            return {**header, "segment_length": int(header["segment_length"]), "run_ids": list(header["run_ids"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RlhpError(f"{file} is damaged ({type(error).__name__}: {error}); restore it from a copy") from error
+            return sound_header(header)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{file} is damaged ({one_line(error)}); restore it from a copy") from error
     raise RlhpError(
         f"{file} has schema_version {found}, this version of rlhp reads {SCHEMA_VERSION}; use the version that wrote it"
     )
+
+
+def sound_header(header: Any) -> dict[str, Any]:
+    """The header, if a dataset can be opened with it; ValueError for anything else."""
+    if not isinstance(header, dict):
+        raise ValueError(f"it is a {type(header).__name__}, not an object")
+    runs, length, env = (header.get(name) for name in ("run_ids", "segment_length", "env"))
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, str) for run in runs):
+        raise ValueError(f"run_ids is a list of names, got {runs!r}")
+    if not isinstance(length, int) or isinstance(length, bool) or not 1 <= length < 2**31:
+        raise ValueError(f"segment_length is a number of steps, got {length!r}")
+    if not isinstance(env, dict) or not isinstance(env.get("id"), str):
+        raise ValueError(f"env is an object with an id, got {env!r}")
+    try:
+        spaces = Spaces.from_json(header["spaces"])
+        for dtype, shape in [(leaf.dtype, leaf.shape) for leaf in spaces.obs.leaves] + [
+            (spaces.action.dtype, spaces.action.shape)
+        ]:
+            if np.dtype(dtype).kind not in "biuf" or not all(isinstance(n, int) and n >= 0 for n in shape):
+                raise ValueError(f"arrays of {dtype} {shape} are none of an environment")
+        if len({leaf.path for leaf in spaces.obs.leaves}) != len(spaces.obs.leaves) or not spaces.obs.leaves:
+            raise ValueError("observation leaves have names of their own")
+        segment_schema(spaces)
+    except (KeyError, TypeError, AttributeError, OverflowError, SyntaxError, pa.ArrowException) as error:
+        raise ValueError(f"its spaces are none: {one_line(error)}") from error
+    return header
 
 
 def complete_header(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from rlhp.disk import Damaged, write_whole
+
 Result = TypeVar("Result")
 
 DAMAGE = (ValueError, TypeError, IndexError, OverflowError, pa.ArrowException)
@@ -65,7 +67,7 @@ class Parts:
             self._next = max(numbers, default=-1) + 1
         # The random end keeps a writer that was thought dead from overwriting the part of its successor.
         name = f"part-{self._next:08d}-{secrets.token_hex(4)}.parquet"
-        write_durably(self.directory / name, lambda file: _write(file, tables, schema))
+        write_whole(self.directory / name, lambda file: _write(file, tables, schema))
         self._next += 1
         self.seen.add(name)
         return name
@@ -121,38 +123,13 @@ def remove_torn(directory: Path) -> list[str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain data durably, replacing what was there."""
-    text = json.dumps(value, indent=2) + "\n"
-    write_durably(path, lambda file: file.write(text.encode()))
+    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Temporary file, sync, rename, sync of the directory."""
-    torn = path.with_name(f".{path.name}.tmp")
-    try:
-        with torn.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        torn.replace(path)
-    except BaseException:
-        torn.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def damaged(path: Path, reason: object) -> ValueError:
+def damaged(path: Path, reason: object) -> Damaged:
     """The error about a part that cannot be used."""
     detail = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-    return ValueError(f"{path} is damaged ({detail}); move that file away: every other part is intact")
+    return Damaged(f"{path} is damaged ({detail}); move that file away: every other part is intact")
 
 
 def _write(file: IO[bytes], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
@@ -190,7 +167,7 @@ def _named(path: Path, load: Callable[[], Result]) -> Result:
     try:
         return load()
     except FileNotFoundError:
-        raise ValueError(f"{path} has been moved away since it was read; call refresh()") from None
+        raise Damaged(f"{path} has been moved away since it was read; call refresh()") from None
     except PermissionError:
         raise
     except (*DAMAGE, OSError) as error:

@@ -104,10 +104,14 @@ class RewardTrainer:
         self._dataset.refresh()
         saved = self._store.trainer_state()
         newest = self._newest = self._store.newest()
-        if saved is not None and newest is not None:
+        if newest is not None:
+            self._version = self._store.highest()
+        if newest is not None and saved is None:
+            log.warning("no trainer state is intact: the reward is fitted anew after version %d", self._version)
+        if newest is not None and saved is not None:
             state = torch.load(io.BytesIO(saved), weights_only=True)
             self._fitter.load_state_dict(state["fitter"])
-            self._version = max(int(state["version"]), newest.version)
+            self._version = max(int(state["version"]), self._version)
             self._uses, self._first_steps = state["uses"], state["first_steps"]
             self._published_steps, self._updates_since = state["published_steps"], state.get("updates_since", 0)
             self._report = FitReport(**state["report"]) if state.get("report") else None

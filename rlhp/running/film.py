@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 from rlhp.config import RunConfig
 from rlhp.configlabeling import ClipsConfig
+from rlhp.disk import write_whole
 from rlhp.errors import RlhpError
 from rlhp.labeling.painter import Painter
 from rlhp.labeling.render import check_drawable
@@ -134,9 +134,7 @@ def draw(take: Take, config: RunConfig, out: Path) -> None:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, data in ((out, clip.data), (out.with_suffix(".json"), json.dumps(facts).encode() + b"\n")):
-        aside = path.with_name(f".{path.name}.tmp")
-        aside.write_bytes(data)
-        os.replace(aside, path)  # whoever watches sees the old film or the new one
+        write_whole(path, data)  # whoever watches sees the old film or the new one
 
 
 def codec_of(clips: ClipsConfig, out: Path) -> ClipsConfig:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rlhp.config import PageConfig
+from rlhp.disk import write_whole
 from rlhp.labeling.page.address import address_of, bound, is_loopback
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue
@@ -59,7 +60,7 @@ class PageServer:
         self._rundir = rundir
         self._socket = bound(config.host, config.port, or_free=True)
         self.address = address_of(self._socket)
-        rundir.page_url_file.write_text(self.address + "\n", encoding="utf-8")
+        write_whole(rundir.page_url_file, self.address + "\n")
         self._stopping = threading.Event()
         self._process = self._start()
         self._watcher = threading.Thread(target=self._watch, name="labelling page", daemon=True)

@@ -27,6 +27,7 @@ from rlhp.reward.architecture import Architecture
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.network import build, usable_device
 from rlhp.reward.reuse import merge_into, refuse
+from rlhp.reward.store import RewardStore
 from rlhp.rollout.envs import EnvFacts, probe
 from rlhp.rundir import RunDir
 from rlhp.running.leftovers import nothing_left
@@ -147,6 +148,7 @@ def opened_queue(
 def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferenceDataset:
     """The preference dataset of a new run, with what it reuses; a resumed run has one, which must be readable."""
     if (rundir.preferences / "dataset.json").exists():
+        RewardStore(rundir.path / "reward").newest()
         return PreferenceDataset.open(rundir.preferences)
     dataset = PreferenceDataset.create(
         rundir.preferences,

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhp.disk import write_whole
 from rlhp.learn.evaluate import evaluate, random_act
 from rlhp.running.loop import Loop
 
@@ -86,8 +87,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         plots=[str(path) for path in _draw(loop)],
         video=None if film is None else str(film),
     )
-    text = json.dumps(asdict(summary), indent=2)
-    (loop.rundir.path / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(loop.rundir.path / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary
 
 

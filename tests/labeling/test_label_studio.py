@@ -109,3 +109,30 @@ def test_what_is_none_of_ours_is_refused(tmp_path: Path, dataset: PreferenceData
     refused(json.dumps(tasks), "segment elsewhere is not in .*; name the run that the tasks were made from")
     with pytest.raises(ValueError, match="exists already"):
         export_tasks(dataset.path, tmp_path / "out", draw=draw)
+
+
+def test_other_tags_other_clocks_and_a_task_that_is_there_twice(tmp_path: Path, dataset: PreferenceDataset) -> None:
+    export_tasks(dataset.path, tmp_path / "out", draw=draw)
+    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())[:1]
+    left = tasks[0]["data"]["shown_left"]
+    again = json.loads(json.dumps(tasks))
+    annotated(tasks, ["tie"], created_at="2026-01-02T01:00:00+05:00")  # an hour before midnight: the first of the two
+    picked = {"from_name": "pairs", "type": "pairwise", "value": {"selected": "left"}}
+    again[0]["annotations"] = [{"completed_by": 7, "result": [picked], "created_at": "2026-01-02T00:30:00+00:00"}]
+    (tmp_path / "p.json").write_text(json.dumps([*again, *tasks]))
+    done = PreferenceDataset.open(import_answers(tmp_path / "p.json", tmp_path / "again", like=dataset.path).out)
+    assert [(row.rev, row.answer) for row in done.events()] == [(1, Answer.TIE), (2, Answer(left))]
+    again[0]["annotations"][0]["created_at"] = "yesterday"
+    (tmp_path / "p.json").write_text(json.dumps(again))
+    with pytest.raises(ValueError, match=r"p\.json: task .*created_at .*'yesterday'"):
+        import_answers(tmp_path / "p.json", tmp_path / "other", like=dataset.path)
+
+
+def test_an_export_that_cannot_be_drawn_leaves_nothing(tmp_path: Path, dataset: PreferenceDataset) -> None:
+    def fails(one: Segment) -> bytes:
+        raise ValueError(f"segment {one.id} carries no picture")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="carries no picture"):
+            export_tasks(dataset.path, tmp_path / "out", draw=fails)
+        assert [path.name for path in tmp_path.iterdir()] == ["preferences"]

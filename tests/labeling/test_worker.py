@@ -140,7 +140,7 @@ def test_a_refused_answer_is_counted_and_explained_once(queue: QueryQueue, caplo
 
 def test_a_query_that_cannot_be_read_is_skipped_by_name(queue: QueryQueue, caplog: pytest.LogCaptureFixture) -> None:
     damaged, incomplete, good = (query([2], [1], name=name) for name in ("damaged", "incomplete", "good"))
-    put(queue, damaged, damaged=b"RLHPSEG1 and then nothing that makes sense")
+    put(queue, damaged, damaged=b"RLHPSEG2 and then nothing that makes sense")
     put(queue, incomplete, without="incomplete-second")
     put(queue, good)
     ann = worker(queue, BPrefTeacher())

@@ -146,12 +146,12 @@ def test_no_file_of_a_checkpoint_can_run_code(saved: Path) -> None:
 def test_counters_come_back(saved: Path) -> None:
     counters = Checkpoints.counters(saved)
     assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
-    assert counters == {"schema": 2, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
+    assert counters == {"schema": 3, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
 
 
 def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "rlhp.json").write_text('{"schema": 99}')
-    with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 2$"):
+    with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 3; go on with"):
         Checkpoints.counters(tmp_path)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.reward.store import RewardStore, write_whole
+from rlhp.disk import write_whole
+from rlhp.reward.store import RewardStore
 from tests.reward.versions import weights
 
 
@@ -71,7 +72,7 @@ def test_a_state_is_never_older_than_its_version(tmp_path: Path, monkeypatch: py
 WRITER = """
 import sys
 from pathlib import Path
-from rlhp.reward.store import write_whole
+from rlhp.disk import write_whole
 
 print("ready", flush=True)
 number = 0
@@ -93,3 +94,18 @@ def test_a_reader_sees_the_old_file_or_the_new_one_whenever_the_writer_is_killed
             assert len(set(data)) == 1
         writer.send_signal(signal.SIGKILL)
     assert len(file.read_bytes()) == 300_000
+
+
+def test_after_a_damaged_version_its_number_is_not_given_again(tmp_path: Path) -> None:
+    store = RewardStore(tmp_path)
+    for version in (1, 2):
+        store.save(weights(version), trainer_state=b"state %d" % version)
+    data = bytearray((tmp_path / "version-000002.reward").read_bytes())
+    data[len(data) // 2] ^= 4
+    (tmp_path / "version-000002.reward").write_bytes(data)
+    found = RewardStore(tmp_path).newest()
+    assert found is not None
+    assert (found.version, RewardStore(tmp_path).highest()) == (1, 2)
+    (tmp_path / "version-000001.reward").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no reward version .* put them back from a copy, or move the directory away"):
+        RewardStore(tmp_path).newest()
