@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rlhp.config import PageConfig
-from rlhp.labeling.page.address import address_of, bound, is_loopback
-from rlhp.query.labelers import Labelers
+from rlhp.labeling.page.address import address_of, bound
+from rlhp.labeling.page.link import link_token
 from rlhp.query.queue import QueryQueue
 from rlhp.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
-FIRST_ADMIN = "admin"
 SOON_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 30.0
 GRACE_SECONDS = 8.0
@@ -31,24 +30,13 @@ GRACE_SECONDS = 8.0
 
 @contextmanager
 def page_server(config: PageConfig, rundir: RunDir, queue: QueryQueue, *, say: Callable[[str], None]) -> Iterator[None]:
-    """Serve the page for the length of a block, and say where it is."""
+    """Serve the page for the length of a block, and say the link that opens it, to whoever started the run alone."""
     server = PageServer(config, rundir)
     try:
-        say(f"label at {server.address}/{_first_token(config, queue)}")
+        say(f"label at {server.address}/#token={link_token(queue.url, run=queue.run, rundir=rundir)}")
         yield
     finally:
         server.stop()
-
-
-def _first_token(config: PageConfig, queue: QueryQueue) -> str:
-    """Beyond this machine somebody needs a token before anybody can be let in: an admin's, said once."""
-    labelers = Labelers(queue.url, run=queue.run)
-    try:
-        if is_loopback(config.host) or labelers.any():
-            return ""
-        return f"#token={labelers.add(FIRST_ADMIN, admin=True)}"
-    finally:
-        labelers.close()
 
 
 class PageServer:

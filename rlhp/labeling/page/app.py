@@ -60,7 +60,7 @@ def make_app(place: Place) -> FastAPI:
     for path, name in PAGES.items():
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
-    app.add_middleware(Guard, who=desk.who, cookie=cookie_name(place.run), loopback=place.loopback)
+    app.add_middleware(Guard, who=desk.who, cookie=cookie_name(place.run))
     _add_refusals(app)
     return app
 

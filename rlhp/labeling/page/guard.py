@@ -24,7 +24,6 @@ MOST_BYTES = 16 * 1024
 """Of a request's body: an answer with the longest note has two or three thousand."""
 LONGEST_LINE = 300
 RETRY_AFTER_SECONDS = 1
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 SESSION = "/api/session"
 
 HEADERS = {
@@ -65,13 +64,10 @@ def away(error: OSError) -> JSON:
 class Guard:
     """ASGI middleware; `who` is asked with the token of a request, None for a request without one."""
 
-    def __init__(
-        self, app: ASGIApp, *, who: Callable[[str | None], Labeler | None], cookie: str, loopback: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, who: Callable[[str | None], Labeler | None], cookie: str) -> None:
         self._app = app
         self._who = who
         self._cookie = cookie
-        self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with `scope["state"]["me"]` set below /api."""
@@ -93,15 +89,10 @@ class Guard:
         await (refusal or self._app)(scope, receive, guarded)
 
     async def _refusal(self, scope: Scope, *, api: bool) -> Response | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self._loopback and _hostname(host) not in LOOPBACK_HOSTS:
-            # Another site whose name was made to point here would otherwise be taken for this one.
-            return problem(421, "this server answers to localhost and 127.0.0.1 alone; open it by one of these")
         if not api or scope["path"] == SESSION:
             return None
         try:
-            me = await run_in_threadpool(self._who, token_in(headers, cookie=self._cookie))
+            me = await run_in_threadpool(self._who, token_in(Headers(scope=scope), cookie=self._cookie))
         except QueueUnavailable as error:
             return away(error)
         if me is None:
@@ -122,12 +113,6 @@ def token_in(headers: Headers, *, cookie: str) -> str | None:
     except CookieError:
         return None
     return found.value if found is not None else None
-
-
-def _hostname(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
 
 
 async def _body(receive: Receive) -> bytes | None:

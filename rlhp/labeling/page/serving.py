@@ -25,6 +25,7 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.page.address import address_of, is_loopback
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.link import link_token
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue, ping
 
@@ -38,39 +39,42 @@ def serve(
     *,
     add: str | None = None,
     until_eof: bool = False,
+    link: bool = True,
     certificate: str | None = None,
     key: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve until SIGINT or SIGTERM (or, with `until_eof`, the end of standard input); closes the socket.
 
-    `add` admits a labeler with admin rights first, and what is said then holds the token. Beyond this machine nobody
-    is served before somebody has one: ValueError. QueueUnavailable where Redis cannot be reached at the start; later
-    absences are waited out. `certificate` and `key` are PEM files for TLS; ValueError for two that do not fit.
+    What is said is a link with a token: that of the admin `local`, or of the labeler `add`, who is admitted as an admin
+    first; without `link` the address alone. QueueUnavailable where Redis cannot be reached at the start; later absences
+    are waited out. `certificate` and `key` are PEM files for TLS; RlhpError for two that do not fit.
     """
     with listening:
         _check_pair(certificate, key)
         ping(place.url)
-        host = listening.getsockname()[0]
         with QueryQueue(place.url, run=place.run) as queue:
-            place = replace(place, loopback=is_loopback(host), lease_seconds=_lease_seconds(queue, place))
-        labelers = Labelers(place.url, run=place.run)
-        token = labelers.add(add, admin=True) if add is not None else None
-        if not place.loopback and not labelers.any():
-            raise RlhpError(
-                f"host {host} can be reached from other machines, and run {place.run} has no tokens: anybody could "
-                "answer; make one first with rlhp labeler add NAME, or serve 127.0.0.1"
-            )
-        labelers.close()
+            place = replace(place, lease_seconds=_lease_seconds(queue, place))
+        token = _token(place, add=add) if link else None
         server = _server(place, certificate=certificate, key=key)
         if until_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
         address = address_of(listening, tls=certificate is not None)
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
             say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
-            if not place.loopback and certificate is None:
+            if certificate is None and not is_loopback(listening.getsockname()[0]):
                 say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
             server.run(sockets=[listening])
+
+
+def _token(place: Place, *, add: str | None) -> str:
+    if add is None:
+        return link_token(place.url, run=place.run, rundir=place.rundir)
+    labelers = Labelers(place.url, run=place.run)
+    try:
+        return labelers.add(add, admin=True)
+    finally:
+        labelers.close()
 
 
 def _check_pair(certificate: str | None, key: str | None) -> None:

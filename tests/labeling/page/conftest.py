@@ -18,5 +18,5 @@ def queue(redis_url: str) -> Iterator[QueryQueue]:
 
 @pytest.fixture
 def tab(queue: QueryQueue) -> Iterator[Tab]:
-    with served(queue) as address, Tab(address) as tab:
+    with served(queue) as link, Tab(link) as tab:
         yield tab

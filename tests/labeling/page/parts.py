@@ -19,6 +19,7 @@ import uvicorn
 from rlhp.labeling.page.address import address_of, bound
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.link import link_token
 from rlhp.query.clips import SIDES, Clips
 from rlhp.query.queue import QueryQueue
 
@@ -52,14 +53,14 @@ def ask(queue: QueryQueue, count: int, *, start: int = 0, **more: Any) -> list[s
 
 @contextmanager
 def served(queue: QueryQueue, **more: Any) -> Iterator[str]:
-    """The page of this run on a thread: its address."""
+    """The page of this run on a thread: the link that opens it."""
     listening = bound("127.0.0.1", 0)
     place = Place(url=queue.url, run=queue.run, lease_seconds=queue.lease_seconds, **more)
     server = uvicorn.Server(uvicorn.Config(make_app(place), log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
-        yield address_of(listening)
+        yield f"{address_of(listening)}/#token={link_token(queue.url, run=queue.run, rundir=place.rundir)}"
     finally:
         server.should_exit = True
         thread.join()
@@ -77,7 +78,7 @@ def command(*words: str, folder: Path | None = None) -> subprocess.Popen[str]:
 
 @contextmanager
 def serving(queue: QueryQueue, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`rlhp serve` as a process: it, and the address that it says."""
+    """`rlhp serve` as a process: it, and the link that it says."""
     words = words or ("--port", "0")
     with command("serve", "--redis", queue.url, "--run", queue.run, *words) as process:
         try:
@@ -91,13 +92,19 @@ def serving(queue: QueryQueue, *words: str) -> Iterator[tuple[subprocess.Popen[s
                 process.wait(20)
 
 
-class Tab:
-    """One open tab of a labeler."""
+def address_in(link: str) -> str:
+    """The address that a link opens, without its token."""
+    return link.partition("/#")[0].rstrip("/")
 
-    def __init__(self, address: str, *, page: str = "tab-1", token: str | None = None) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self.http = httpx.Client(base_url=address, headers=headers, timeout=30)
-        self.page = page
+
+class Tab:
+    """One open tab of a labeler: of the one whose link it is, unless another token is given."""
+
+    def __init__(self, link: str, *, page: str = "tab-1", token: str | None = None) -> None:
+        token = token if token is not None else link.partition("#token=")[2]
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx.Client(base_url=address_in(link), headers=headers, timeout=30)
+        self.link, self.page = link, page
 
     def __enter__(self) -> Tab:
         return self
