@@ -8,6 +8,8 @@ never ends the run, which other labelers may serve. It does not outlive the run:
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 SOON_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 30.0
 GRACE_SECONDS = 8.0
+MOST_LOG_BYTES = 1_000_000
+LOOK_SECONDS = 5.0
+"""Between two looks at the size of page.log."""
 
 
 @contextmanager
@@ -45,6 +50,7 @@ class PageServer:
     def __init__(self, config: PageConfig, rundir: RunDir) -> None:
         """ValueError for a host that is not this machine's; a port that is taken becomes a free one."""
         self._rundir = rundir
+        self._log = rundir.path / "page.log"
         self._socket = bound(config.host, config.port, or_free=True)
         self.address = address_of(self._socket)
         rundir.page_url_file.write_text(self.address + "\n", encoding="utf-8")
@@ -52,6 +58,8 @@ class PageServer:
         self._process = self._start()
         self._watcher = threading.Thread(target=self._watch, name="labelling page", daemon=True)
         self._watcher.start()
+        self._trimmer = threading.Thread(target=self._trim, name="page log", daemon=True)
+        self._trimmer.start()
 
     @property
     def pid(self) -> int:
@@ -68,12 +76,13 @@ class PageServer:
         except subprocess.TimeoutExpired:
             process.kill()
         self._watcher.join()
+        self._trimmer.join()
         self._socket.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         descriptor = self._socket.fileno()
         command = [sys.executable, "-m", "rlhp", "serve", str(self._rundir.path), "--socket", str(descriptor)]
-        with (self._rundir.path / "page.log").open("ab") as output:
+        with self._log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is the driver's to handle.
             return subprocess.Popen(
                 [*command, "--until-eof"],
@@ -101,7 +110,14 @@ class PageServer:
             if self._stopping.is_set():  # stop() terminated the one before
                 self._process.terminate()
 
+    def _trim(self) -> None:
+        """Keep page.log small, and what was in it before: the server appends, so it goes on at the new end."""
+        while not self._stopping.wait(LOOK_SECONDS):
+            if self._log.stat().st_size > MOST_LOG_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+
     def _last_words(self) -> str:
-        text = (self._rundir.path / "page.log").read_text(encoding="utf-8", errors="replace")
+        text = self._log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"

@@ -20,6 +20,7 @@ from rlhp.labeling.page.link import link_token
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue
 from rlhp.rundir import RunDir
+from rlhp.running import page as page_module
 from rlhp.running.page import PageServer, page_server
 from rlhp.running.services import NOTICES, Noticeboard
 from tests.fault_parts import command_line
@@ -99,6 +100,23 @@ def test_the_token_of_the_link_is_kept_for_this_user_alone(run: tuple[RunDir, Qu
     assert stat.S_IMODE(rundir.page_token_file.stat().st_mode) == 0o600
     files = [file for file in rundir.path.rglob("*") if file.is_file() and file != rundir.page_token_file]
     assert [file.name for file in files if token.encode() in file.read_bytes()] == []
+
+
+def test_its_log_stays_small(run: tuple[RunDir, QueryQueue], monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir, _ = run
+    monkeypatch.setattr(page_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(page_module, "MOST_LOG_BYTES", 100)
+    log, before = rundir.path / "page.log", rundir.path / "page.log.1"
+    with started(ANY_PORT, rundir) as server, log.open("a") as another:
+        assert name_of_run(server.address, rundir) == rundir.name
+        for words in ("first", "second"):
+            another.write(words + "." * 100 + "\n")
+            another.flush()
+            until(lambda words=words: before.exists() and words in before.read_text())  # type: ignore[misc]
+            until(lambda: log.stat().st_size == 0)
+        another.write("goes on")
+        another.flush()
+        assert log.read_text() == "goes on"
 
 
 def test_a_server_does_not_outlive_its_driver(run: tuple[RunDir, QueryQueue]) -> None:

@@ -6,6 +6,7 @@ parsed. The token comes as a cookie, which scripts of a page cannot read, or as 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from rlhp.query.labelers import Labeler
 
 MOST_BYTES = 16 * 1024
 """Of a request's body: an answer with the longest note has two or three thousand."""
+BODY_SECONDS = 10.0
+"""For all of it to arrive."""
 LONGEST_LINE = 300
 RETRY_AFTER_SECONDS = 1
 SESSION = "/api/session"
@@ -62,9 +65,9 @@ def away(error: OSError) -> JSON:
 
 
 class Guard:
-    """ASGI middleware; `who` is asked with the token of a request, None for a request without one."""
+    """ASGI middleware; `who` is asked whose the token of a request is."""
 
-    def __init__(self, app: ASGIApp, *, who: Callable[[str | None], Labeler | None], cookie: str) -> None:
+    def __init__(self, app: ASGIApp, *, who: Callable[[str], Labeler | None], cookie: str) -> None:
         self._app = app
         self._who = who
         self._cookie = cookie
@@ -82,8 +85,8 @@ class Guard:
         refusal = await self._refusal(scope, api=api)
         if refusal is None:
             body = await _body(receive)
-            if body is None:
-                refusal = problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note")
+            if isinstance(body, Response):
+                refusal = body
             else:
                 receive = _replay(body, receive)
         await (refusal or self._app)(scope, receive, guarded)
@@ -92,7 +95,9 @@ class Guard:
         if not api or scope["path"] == SESSION:
             return None
         try:
-            me = await run_in_threadpool(self._who, token_in(Headers(scope=scope), cookie=self._cookie))
+            token = token_in(Headers(scope=scope), cookie=self._cookie)
+            # No thread for whoever shows nothing: they are for those who do.
+            me = None if token is None else await run_in_threadpool(self._who, token)
         except QueueUnavailable as error:
             return away(error)
         if me is None:
@@ -115,8 +120,17 @@ def token_in(headers: Headers, *, cookie: str) -> str | None:
     return found.value if found is not None else None
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None for one that is too long, of which no more is read."""
+async def _body(receive: Receive) -> bytes | Response:
+    """The whole body; a refusal for one that is too long or too slow, of which no more is read."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _whole(receive)
+    except TimeoutError:
+        return problem(408, f"the request did not arrive within {BODY_SECONDS:.0f} seconds; send it again")
+    return problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note") if body is None else body
+
+
+async def _whole(receive: Receive) -> bytes | None:
     body = b""
     while True:
         message = await receive()

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import uvicorn
@@ -25,12 +25,18 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.page.address import address_of, is_loopback
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.door import Door, Limits
 from rlhp.labeling.page.link import link_token
+from rlhp.labeling.page.pagelog import to_stderr
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue, ping
 
 GRACE_SECONDS = 5
+IDLE_SECONDS = 5
+"""Until a connection that has been served is closed."""
 LONGEST_HEADER_BYTES = 32 * 1024
+AT_ONCE = 64
+"""Connections accepted before any of them is looked at."""
 
 
 def serve(
@@ -50,21 +56,24 @@ def serve(
     first; without `link` the address alone. QueueUnavailable where Redis cannot be reached at the start; later absences
     are waited out. `certificate` and `key` are PEM files for TLS; RlhpError for two that do not fit.
     """
-    with listening:
+    with ExitStack() as stack:
+        stack.enter_context(listening)
+        stack.enter_context(to_stderr())
         _check_pair(certificate, key)
         ping(place.url)
         with QueryQueue(place.url, run=place.run) as queue:
             place = replace(place, lease_seconds=_lease_seconds(queue, place))
         token = _token(place, add=add) if link else None
-        server = _server(place, certificate=certificate, key=key)
+        address = address_of(listening, tls=certificate is not None)
+        door = stack.enter_context(Door(listening, limits=Limits.of_this_process()))
+        server = Server(place, door, certificate=certificate, key=key)
         if until_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
-        address = address_of(listening, tls=certificate is not None)
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
             say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
-            if certificate is None and not is_loopback(listening.getsockname()[0]):
+            if certificate is None and not is_loopback(door.getsockname()[0]):
                 say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
-            server.run(sockets=[listening])
+            server.run(sockets=[door])
 
 
 def _token(place: Place, *, add: str | None) -> str:
@@ -91,24 +100,41 @@ def _check_pair(certificate: str | None, key: str | None) -> None:
         ) from None
 
 
-def _server(place: Place, *, certificate: str | None, key: str | None) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            make_app(place),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=LONGEST_HEADER_BYTES,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-        )
+def _config(place: Place, door: Door, *, certificate: str | None, key: str | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        door.attended(make_app(place)),
+        proxy_headers=False,  # the application's own come later: the door has to see whose connection it is
+        loop="asyncio",  # another one would not accept through the door
+        http="h11",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=AT_ONCE,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=LONGEST_HEADER_BYTES,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
 
 
-class _Server(uvicorn.Server):
-    """A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end."""
+class Server(uvicorn.Server):
+    """The page of one run behind a door.
+
+    A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end.
+    """
+
+    def __init__(self, place: Place, door: Door, *, certificate: str | None = None, key: str | None = None) -> None:
+        super().__init__(_config(place, door, certificate=certificate, key=key))
+        self._door = door
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            self._door.sweep()
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from rlhp.labeling.page.address import address_of, bound
-from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.door import Door, Limits
 from rlhp.labeling.page.link import link_token
+from rlhp.labeling.page.serving import Server
 from rlhp.query.clips import SIDES, Clips
 from rlhp.query.queue import QueryQueue
 
@@ -54,33 +54,42 @@ def ask(queue: QueryQueue, count: int, *, start: int = 0, **more: Any) -> list[s
 @contextmanager
 def served(queue: QueryQueue, **more: Any) -> Iterator[str]:
     """The page of this run on a thread: the link that opens it."""
-    listening = bound("127.0.0.1", 0)
     place = Place(url=queue.url, run=queue.run, lease_seconds=queue.lease_seconds, **more)
-    server = uvicorn.Server(uvicorn.Config(make_app(place), log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, args=([listening],))
+    with behind(Door(bound("127.0.0.1", 0), limits=Limits()), place) as link:
+        yield link
+
+
+@contextmanager
+def behind(door: Door, place: Place, **tls: str) -> Iterator[str]:
+    """The page of this place on a thread, behind this door: the link that opens it."""
+    server = Server(place, door, **tls)
+    link = f"{address_of(door, tls=bool(tls))}/#token={link_token(place.url, run=place.run, rundir=place.rundir)}"
+    thread = threading.Thread(target=server.run, args=([door],))
     thread.start()
     try:
-        yield f"{address_of(listening)}/#token={link_token(queue.url, run=queue.run, rundir=place.rundir)}"
+        yield link
     finally:
         server.should_exit = True
         thread.join()
-        listening.close()
+        door.close()
 
 
-def command(*words: str, folder: Path | None = None) -> subprocess.Popen[str]:
-    """`rlhp WORDS` as a process of its own."""
+def command(*words: str, folder: Path | None = None, files: int | None = None) -> subprocess.Popen[str]:
+    """`rlhp WORDS` as a process of its own, which may open so many files."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "rlhp", *words]
+    if files is not None:
+        line = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *line]
     return subprocess.Popen(
         line, cwd=folder or ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
 @contextmanager
-def serving(queue: QueryQueue, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(queue: QueryQueue, *words: str, files: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`rlhp serve` as a process: it, and the link that it says."""
     words = words or ("--port", "0")
-    with command("serve", "--redis", queue.url, "--run", queue.run, *words) as process:
+    with command("serve", "--redis", queue.url, "--run", queue.run, *words, files=files) as process:
         try:
             assert process.stdout is not None
             said = process.stdout.readline()

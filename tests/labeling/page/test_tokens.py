@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from rlhp import cli
 from rlhp.labeling.page.guard import HEADERS
@@ -208,23 +202,6 @@ def test_beyond_this_machine_nobody_is_served_without_a_token_either(
         for shown, name in ((token, "ann"), (link.partition("#token=")[2], "local")):
             with Tab(here, token=shown) as tab:
                 assert tab.get("/api/run")["labeler"] == name
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[str, str]:
-    """Certificate and key of this machine, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (tmp_path / "page.pem").write_bytes(certificate.public_bytes(pem))
-    (tmp_path / "page.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
-    return str(tmp_path / "page.pem"), str(tmp_path / "page.key")
 
 
 def test_with_a_certificate_the_page_speaks_https_alone(
