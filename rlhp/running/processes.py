@@ -48,12 +48,12 @@ DRAIN_EVERY_SECONDS = 0.2
 
 
 class Parts:
-    """What a role reads from a run directory."""
+    """What a role reads from a run directory; `exact` where checkpoints go by the names of the dataset's parts."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, exact: bool = False) -> None:
         self.rundir = RunDir.open(path)
         self.config: RunConfig = self.rundir.config()
-        self.dataset = PreferenceDataset.open(self.rundir.preferences)
+        self.dataset = PreferenceDataset.open(self.rundir.preferences, compacting=not exact)
         self.spaces = self.dataset.spaces
         self.store = RewardStore(self.rundir.path / "reward")
 
