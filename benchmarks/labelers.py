@@ -131,7 +131,7 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
         ) as page:  # fmt: skip
             try:
                 assert page.stdout is not None
-                address = page.stdout.readline().split(": ", 1)[1].strip()
+                address = page.stdout.readline().split(": ", 1)[1].partition("/#")[0]
                 asked, killed = _mayhem(queue, address, names, folder=folder, seconds=60 * minutes)
                 load = round(os.getloadavg()[1], 1)
             finally:

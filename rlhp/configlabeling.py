@@ -144,7 +144,8 @@ class PageConfig(Section):
     """The page on which people answer; `source: human` starts it with the run, `rlhp serve` at any time."""
 
     host: str = Field(
-        default="127.0.0.1", description="Address to listen at; beyond this machine everybody needs a token."
+        default="127.0.0.1",
+        description="Address to listen at; wherever they are, people need a token, which the link has.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Taken or 0: a free one, which is said.")
     strength: bool = Field(default=False, description="Ask how clear the preference is: slight or clear.")

@@ -215,7 +215,7 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
         point = take_back(config, rundir, newest, algorithm.env_runner, queue) if repeatable else None
         services, asking, fitting = None, None, None
         if queue is not None:
-            parts, rewards = Parts(rundir.path), Parts(rundir.path)  # a role has a dataset of its own
+            parts, rewards = (Parts(rundir.path, exact=True) for _ in range(2))  # a role has a dataset of its own
             model = RewardModel(parts.spaces, newest=parts.store.newest, device=config.reward.device)
             asking = QueryActor(config, parts.spaces, queue=queue, store=parts.dataset, reward=model)
             fitting = RewardTrainer(

@@ -12,6 +12,7 @@ runs/NAME/
   videos/           the newest film of the policy, and policy.json with the predicted reward of each frame
   actors.json       every Ray actor as last seen
   plots/  run.log   page.log                     page.url  where people label, if the run started a page
+  page.token        what opens that page as an admin; for the user alone who started the run
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class RunDir:
         self.log_file = self.path / "run.log"
         self.redis_url_file = self.path / "redis.url"
         self.page_url_file = self.path / "page.url"
+        self.page_token_file = self.path / "page.token"
         self.preferences = self.path / "preferences"
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
@@ -223,6 +225,21 @@ class RunDir:
         with suppress(OSError):
             return self.page_url_file.read_text(encoding="utf-8").strip()
         return None
+
+    def page_token(self) -> str | None:
+        """The token of the link that the run's servers print; None before the first, and for other users."""
+        with suppress(OSError):
+            return self.page_token_file.read_text(encoding="utf-8").strip()
+        return None
+
+    def write_page_token(self, token: str) -> None:
+        """Remember it for this user's eyes only, so that a resume prints the same link."""
+        disk.write_whole(self.page_token_file, token + "\n", mode=0o600)
+
+    def page_link(self) -> str | None:
+        """The address with that token, as far as both are known here."""
+        address, token = self.page_url(), self.page_token()
+        return address if address is None or token is None else f"{address}/#token={token}"
 
     @property
     def has_rows(self) -> bool:

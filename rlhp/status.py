@@ -210,7 +210,7 @@ def _open(facts: Facts, stats: QueueStats) -> str:
 
 
 def _way_to_label(facts: Facts) -> str:
-    page = RunDir(facts.path).page_url()
+    page = RunDir(facts.path).page_link()
     if facts.config.labels.source == "human":
         return f"label at {page}" if page is not None else f"start a page with rlhp serve {facts.path}"
     return f"start one with rlhp label {facts.path}"

@@ -37,7 +37,7 @@ def test_a_run_starts_its_page_and_learns_from_the_answers_given_there(tmp_path:
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
         assert driver.stdout is not None
         said = ""
-        while not (found := re.search(r"label at (http://127\.0\.0\.1:\d+)/", said)):
+        while not (found := re.search(r"label at (http://127\.0\.0\.1:\d+/#token=\S+)", said)):
             line = driver.stdout.readline()
             assert line, said
             said += line
@@ -60,10 +60,10 @@ def test_a_run_starts_its_page_and_learns_from_the_answers_given_there(tmp_path:
     assert newest.version >= 1
 
 
-def _label(address: str, driver: subprocess.Popen[str]) -> int:
+def _label(link: str, driver: subprocess.Popen[str]) -> int:
     """Answer whatever is asked until the run is over; how many answers counted."""
     answered = 0
-    with Tab(address) as tab:
+    with Tab(link) as tab:
         assert tab.get("/api/run")["instruction"] == "Prefer large numbers."
         while driver.poll() is None:
             try:

@@ -22,6 +22,7 @@ from rlhp import program
 from rlhp.config import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.metrics import read_metrics
+from rlhp.reward import compaction
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
 from rlhp.types import pair_id
@@ -159,4 +160,19 @@ def test_answers_are_kept_where_the_configuration_was_changed(tmp_path: Path) ->
         shutil.rmtree(rundir.checkpoints / late)
     run(small(runs_dir=str(tmp_path), learner={"total_env_steps": 300}), resume=rundir)
     assert re.search(r"the configuration changed: the \d+ answers since", rundir.log_file.read_text())
+    assert PreferenceDataset.open(rundir.path).events()[: len(before)] == before
+
+
+def test_answers_are_kept_where_parts_were_merged_since_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(runs_dir=str(tmp_path), checkpoint={"every_env_steps": 120, "keep": 9})
+    rundir, _ = run(config)
+    before = PreferenceDataset.open(rundir.path).events()
+    for late in ("step-000000480", "step-000000360", "step-000000240"):
+        shutil.rmtree(rundir.checkpoints / late)
+    monkeypatch.setattr(compaction, "MERGED", 2)
+    assert PreferenceDataset.open(rundir.path)._compact_events() != []
+    run(config, resume=rundir)
+    assert "are gone or merged since the checkpoint: all answers are kept" in rundir.log_file.read_text()
     assert PreferenceDataset.open(rundir.path).events()[: len(before)] == before

@@ -70,6 +70,7 @@ def serve(
         listening,
         add=add,
         until_eof=until_eof,
+        link=descriptor is None,  # whoever handed it down prints the link: what is said here goes to a log
         certificate=certificate,
         key=key,
         say=lambda line: click.echo(line),
@@ -78,7 +79,7 @@ def serve(
 
 @click.group()
 def labeler() -> None:
-    """Say who may label a run: without any token only this machine is served."""
+    """Say who may label a run, each with a token and the link that holds it."""
 
 
 @labeler.command()
@@ -102,7 +103,7 @@ def list_(run_directory: Path | None, redis: str | None, run_name: str | None) -
     for each in found:
         click.echo(f"{each.name}{'  admin' if each.admin else ''}")
     if not found:
-        click.echo("nobody has a token: the page serves this machine alone", err=True)
+        click.echo("nobody has a token; rlhp labeler add NAME makes one, rlhp serve prints a link", err=True)
 
 
 @labeler.command()

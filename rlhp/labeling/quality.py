@@ -17,7 +17,7 @@ from rlhp.config import RunConfig
 from rlhp.query.pauses import Pauses
 from rlhp.query.queue import QueryQueue, QueueUnavailable
 from rlhp.reward.events import EventRow
-from rlhp.reward.quality import LabelerReport, report, weights
+from rlhp.reward.quality import LabelerReport, Reports, report, weights
 from rlhp.reward.suspicion import share
 
 __all__ = ["INFO", "LabelerReport", "Watch", "published", "report", "table", "weights"]
@@ -38,7 +38,8 @@ class Watch:
 
     def __init__(self, queue: QueryQueue, *, action: str, trusted: Sequence[str] = (), teachers: bool = False) -> None:
         self._queue, self._pauses = queue, Pauses(queue.url, run=queue.run)
-        self._action, self._trusted, self._teachers = action, tuple(trusted), teachers
+        self._action, self._trusted = action, tuple(trusted)
+        self._reports_on = Reports(teachers=teachers)
         self._pardoned: tuple[str, ...] = ()
         self._told: dict[str, str] = {}
 
@@ -66,7 +67,7 @@ class Watch:
         return weights(reports)
 
     def _reports(self, events: Sequence[EventRow]) -> list[LabelerReport]:
-        return report(events, trusted=(*self._trusted, *self._pardoned), teachers=self._teachers)
+        return self._reports_on(events, trusted=(*self._trusted, *self._pardoned))
 
     def _tell(self, reports: Sequence[LabelerReport]) -> None:
         for each in reports:

@@ -30,7 +30,7 @@ from rlhp.config import RewardConfig, RunConfig
 from rlhp.reward.events import EventRow
 from rlhp.reward.examples import SPARE_SHARE, bag_count, is_held_out
 from rlhp.reward.live import is_corrected, live
-from rlhp.reward.quality import DECISIVE, report
+from rlhp.reward.quality import DECISIVE, Reports
 from rlhp.types import Answer, Array, Query, Segment, pair_id, query_id
 
 LOOK_EVERY_SECONDS = 1.0
@@ -77,8 +77,9 @@ class Checks:
 
     def __init__(self, config: RunConfig, *, store: AnswerStore, put: Put, returns: Returns) -> None:
         self._quality, self._reward, self._seed = config.quality, config.reward, config.seed
-        self._rate, self._teachers = config.gold_rate, config.labels.source == "oracle"
+        self._rate = config.gold_rate
         self._store, self._put, self._returns = store, put, returns
+        self._reports = Reports(teachers=config.labels.source == "oracle")
         self._rng = np.random.default_rng([config.seed, 8])
         self._open: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)  # labeler -> query -> pair, since when
         self._looked_at = -math.inf
@@ -94,8 +95,7 @@ class Checks:
         if len(rows) == self._looked_through and not self._asked_last:
             return 0  # nobody did anything since, and nothing was left to ask
         standing = live(rows, purpose=None, extra=True)
-        reports = report(rows, trusted=self._quality.trusted, teachers=self._teachers)
-        suspected = {each.name for each in reports if each.state != "ok"}
+        suspected = {each.name for each in self._reports(rows, trusted=self._quality.trusted) if each.state != "ok"}
         by_labeler: dict[str, list[EventRow]] = defaultdict(list)
         for row in rows:
             if row.labeler is not None:

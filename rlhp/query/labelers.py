@@ -1,7 +1,8 @@
 """People who may label a run: their names, who of them may correct others, and the hashes of their tokens.
 
 A token is 256 random bits, shown once when it is made. Redis holds its sha256 under `tokens` of the run, so whoever
-reads the database cannot answer in anybody's name, and a removed labeler is out with the next request.
+reads the database cannot answer in anybody's name, and a removed labeler is out with the next request. Nobody is let in
+without one, on loopback neither: behind a proxy everybody comes from there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from rlhp.query.runs import check_name, key, not_open
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCAL = "local"
-"""Who everybody is while a run has no tokens: its server then listens on this machine alone."""
+"""Who opens the link that a server prints: an admin, since whoever started the server has the run's Redis anyway."""
+MOST_LINKS = 16
+"""Of servers without a run directory, each of which prints a link of its own; the oldest is worthless then."""
+_TOKEN_BYTES = 32
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +67,11 @@ class Labelers:
             raise RlhpError(
                 f"the name of a labeler is 1 to 64 letters, digits or . _ -, the first a letter or digit; got {name!r}"
             )
-        token = secrets.token_urlsafe(32)
-        facts = json.dumps({"sha256": _sha256(token), "admin": admin, "made_ms": round(time.time() * 1000)})
+        if name == LOCAL:
+            raise RlhpError(
+                f"the name {name!r} is that of whoever opens the link that rlhp serve prints; choose another name"
+            )
+        token, facts = _new(admin=admin)
         with self._connection.client("admit a labeler") as client:
             if not client.exists(key(self._run, "meta")):
                 raise not_open(self._run, url=self._url)
@@ -75,27 +83,38 @@ class Labelers:
             )
         return token
 
+    def link(self) -> str:
+        """A token for the link that a server prints, whose opener is the admin `local`; links printed before stay good.
+
+        The run need not be open yet: a server may be there before the trainer.
+        """
+        token, facts = _new(admin=True)
+        with self._connection.client("make a link") as client:
+            client.hset(self._key, f"{LOCAL}:{secrets.token_hex(4)}", facts)
+            links = [(json.loads(facts)["made_ms"], field) for field, facts in self._fields(client) if ":" in field]
+            for _, field in sorted(links)[:-MOST_LINKS]:
+                client.hdel(self._key, field)
+        return token
+
     def remove(self, name: str) -> bool:
         """Make a labeler's token worthless; False where there was none. Answers given stay."""
         with self._connection.client("remove a labeler") as client:
-            return bool(client.hdel(self._key, name))
+            fields = [field for field, _ in self._fields(client) if _name(field) == name]
+            return bool(fields and client.hdel(self._key, *fields))
 
     def all(self) -> list[Labeler]:
         """Everybody with a token, by name."""
-        return [labeler for _, labeler in sorted(self._stored(), key=lambda pair: pair[1].name)]
+        return [labeler for _, labeler in sorted({each.name: each for _, each in self._stored()}.items())]
 
     def find(self, token: str) -> Labeler | None:
         """Whose token this is; None for nobody's. It takes as long for a token that is almost right."""
+        if not _TOKEN.fullmatch(token):  # Redis is not asked about what can be none
+            return None
         wanted, found = _sha256(token), None
         for sha256, labeler in self._stored():
             if hmac.compare_digest(sha256, wanted):
                 found = labeler
         return found
-
-    def any(self) -> bool:
-        """Whether anybody has a token: without, a server may not listen beyond its own machine."""
-        with self._connection.client("look for labelers") as client:
-            return bool(client.exists(self._key))
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -103,8 +122,21 @@ class Labelers:
 
     def _stored(self) -> list[tuple[str, Labeler]]:
         with self._connection.client("read who may label") as client:
-            rows = client.hgetall(self._key)
-        return [_labeler(text(name), json.loads(facts)) for name, facts in rows.items()]
+            return [_labeler(_name(field), json.loads(facts)) for field, facts in self._fields(client)]
+
+    def _fields(self, client: Any) -> list[tuple[str, bytes]]:
+        """A labeler's name, or `local:` and a random end for each link."""
+        return [(text(field), facts) for field, facts in client.hgetall(self._key).items()]
+
+
+def _new(*, admin: bool) -> tuple[str, str]:
+    """A token, and what is stored of it."""
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    return token, json.dumps({"sha256": _sha256(token), "admin": admin, "made_ms": round(time.time() * 1000)})
+
+
+def _name(field: str) -> str:
+    return field.partition(":")[0]
 
 
 def _labeler(name: str, facts: dict[str, Any]) -> tuple[str, Labeler]:
@@ -112,4 +144,4 @@ def _labeler(name: str, facts: dict[str, Any]) -> tuple[str, Labeler]:
 
 
 def _sha256(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(token.encode()).hexdigest()

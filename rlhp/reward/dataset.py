@@ -2,7 +2,7 @@
 
     preferences/
       dataset.json               what the arrays mean: spaces, environment, segment length, versions
-      segments/part-*.parquet    written by the query actor, before it asks about them
+      segments/part-*.parquet    written by the query actor, before it asks about them; small ones are merged
       events/part-*.parquet      written by the reward trainer, before it acknowledges an answer
 
 Each table has one writer; both may be read by anybody at any time. `refresh` picks up what others wrote.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,11 @@ from rlhp.disk import sync
 from rlhp.errors import RlhpError
 from rlhp.reward import parts
 from rlhp.reward.cache import SegmentCache, segment_bytes
+from rlhp.reward.compaction import Compaction
 from rlhp.reward.events import EVENT_SCHEMA, EventRow, Purpose, event_rows, event_table
 from rlhp.reward.header import HEADER, complete_header, locate, read_header, refuse_occupied
 from rlhp.reward.live import Key, count, live
-from rlhp.reward.parts import Parts
+from rlhp.reward.parts import MovedAway, Parts, is_merged
 from rlhp.reward.revisions import unstored
 from rlhp.reward.schema import segment_rows, segment_schema, segment_table
 from rlhp.reward.verify import verify
@@ -58,18 +60,16 @@ class PreferenceDataset:
     Not for two threads at once.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, cache_bytes: int) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], *, cache_bytes: int, compacting: bool) -> None:
         self.path = path
         self.header = dict(header)
         self.spaces = Spaces.from_json(self.header["spaces"])
         self.segment_length: int = self.header["segment_length"]
         self._schema = segment_schema(self.spaces)
-        self._segments = Parts(path / "segments")
-        self._events = Parts(path / "events")
-        self._places: dict[str, Place] = {}
-        self._rows: dict[Key, EventRow] = {}
         self._cache = SegmentCache(cache_bytes)
         self._warned: set[str] = set()
+        self._compacting = compacting
+        self._forget()
         self.refresh()
 
     @classmethod
@@ -89,10 +89,13 @@ class PreferenceDataset:
         return cls.open(path, cache_bytes=cache_bytes)
 
     @classmethod
-    def open(cls, path: str | Path, *, cache_bytes: int = 1 << 30) -> PreferenceDataset:
-        """The dataset at `path`, or in its `preferences/`. ValueError naming what is missing, damaged or too new."""
+    def open(cls, path: str | Path, *, cache_bytes: int = 1 << 30, compacting: bool = True) -> PreferenceDataset:
+        """The dataset at `path`, or in its `preferences/`. ValueError naming what is missing, damaged or too new.
+
+        A writer that is not `compacting` leaves the parts that it writes as they are, for whoever goes by their names.
+        """
         path = locate(path)
-        return cls(path, read_header(path), cache_bytes=cache_bytes)
+        return cls(path, read_header(path), cache_bytes=cache_bytes, compacting=compacting)
 
     def add_segments(self, segments: Sequence[Segment]) -> int:
         """Store the segments that are not stored yet; durable when it returns. How many were new."""
@@ -111,6 +114,8 @@ class PreferenceDataset:
         name = self._segments.append(tables, schema=self._schema)
         for index, group in enumerate(groups):
             self._places.update({s.id: Place(name, index, row, s.length, s.env_steps) for row, s in enumerate(group)})
+        for merged in self._compact_segments() if self._compacting else ():
+            self._places.update(_places(self._segments.directory / merged, self._schema))
         return len(new)
 
     def add_events(self, rows: Sequence[EventRow]) -> int:
@@ -123,6 +128,8 @@ class PreferenceDataset:
         if new:
             self._events.append([event_table(list(new.values()))], schema=EVENT_SCHEMA)
             self._rows.update(new)
+            if self._compacting:
+                self._compact_events()
         return len(new)
 
     def add_runs(self, run_ids: Iterable[str]) -> None:
@@ -139,18 +146,41 @@ class PreferenceDataset:
 
         ValueError naming a damaged part; the parts before it are taken up, and so are the rest once it is gone.
         """
-        if self._segments.lost() or self._events.lost():
-            self._segments, self._events = Parts(self.path / "segments"), Parts(self.path / "events")
-            self._places, self._rows = {}, {}
-            self._cache.clear()
-        for name in self._segments.unseen():
-            for segment, place in _places(self._segments.directory / name, self._schema):
-                self._places.setdefault(segment, place)
-            self._segments.seen.add(name)
-        for name in self._events.unseen():
+        for _ in range(parts.LOOKS):
+            with suppress(MovedAway):  # merged with others after it was listed, so the next look finds these
+                return self._look()
+        self._look()
+
+    def _look(self) -> None:
+        segments, events = self._segments.look(), self._events.look()
+        if segments.lost or events.lost:
+            self._forget()
+            segments, events = self._segments.look(), self._events.look()
+        for name in segments.unseen:
+            self._take_segments(name)
+        for name in events.unseen:
+            self._take_events(name)
+
+    def _forget(self) -> None:
+        self._segments, self._events = Parts(self.path / "segments"), Parts(self.path / "events")
+        self._compact_segments = Compaction(self._segments, schema=self._schema)
+        self._compact_events = Compaction(self._events, schema=EVENT_SCHEMA)
+        self._places: dict[str, Place] = {}
+        self._rows: dict[Key, EventRow] = {}
+        self._cache.clear()
+
+    def _take_segments(self, name: str) -> None:
+        gone = self._segments.replaced(name) if is_merged(name) else frozenset()
+        for segment, place in _places(self._segments.directory / name, self._schema):
+            if segment not in self._places or self._places[segment].part in gone:
+                self._places[segment] = place
+        self._segments.take(name)
+
+    def _take_events(self, name: str) -> None:
+        if not (is_merged(name) and self._events.replaced(name) <= self._events.seen):
             for row in read_events(self._events.directory / name):
                 self._rows.setdefault(row.key, row)
-            self._events.seen.add(name)
+        self._events.take(name)
 
     def __contains__(self, segment: object) -> bool:
         """Whether a segment of this id is stored."""
@@ -163,6 +193,14 @@ class PreferenceDataset:
     def segments(self, ids: Iterable[str]) -> list[Segment]:
         """The segments with these ids, in this order; ValueError naming one that is not stored."""
         ids = list(ids)
+        for _ in range(parts.LOOKS):
+            try:
+                return self._segments_of(ids)
+            except MovedAway:  # merged with others since the last look
+                self.refresh()
+        return self._segments_of(ids)
+
+    def _segments_of(self, ids: Sequence[str]) -> list[Segment]:
         found: dict[str, Segment] = {}
         missing: dict[tuple[str, int], list[str]] = {}
         for segment in dict.fromkeys(ids):
@@ -232,11 +270,23 @@ class PreferenceDataset:
 
     def segment_tables(self) -> Iterator[pa.Table]:
         """All segments as raw tables, a row group at a time, each segment once."""
-        groups: dict[tuple[str, int], list[int]] = {}
-        for place in self._places.values():
-            groups.setdefault((place.part, place.row_group), []).append(place.row)
-        for (part, row_group), rows in groups.items():
-            yield parts.read(self._segments.directory / part, schema=self._schema, row_group=row_group).take(rows)
+        left = list(self._places)
+        while left:
+            groups: dict[tuple[str, int], list[str]] = {}
+            for segment in left:
+                place = self._places[segment]
+                groups.setdefault((place.part, place.row_group), []).append(segment)
+            left = []
+            for (part, row_group), segments in groups.items():
+                try:
+                    table = parts.read(self._segments.directory / part, schema=self._schema, row_group=row_group)
+                except MovedAway:
+                    left += segments
+                    continue
+                yield table.take([self._places[segment].row for segment in segments])
+            if left:
+                self.refresh()
+                left = [segment for segment in left if segment in self._places]
 
     def _read(self, part: str, row_group: int, wanted: Sequence[str]) -> list[Segment]:
         path = self._segments.directory / part

@@ -3,6 +3,9 @@
 A part is written under a name that readers ignore, synced, renamed and its directory synced: once
 `append` returns, the rows survive a crash; until then, no reader has seen any of them. One process
 writes a table, any number reads it, and no locks are taken.
+
+    part-00000007-1f0c93ab.parquet             what one `append` wrote
+    part-00000000to00000063-77aa01c2.parquet   has the rows of those that it names, which are about to be removed
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -27,7 +30,15 @@ Result = TypeVar("Result")
 DAMAGE = (ValueError, TypeError, IndexError, OverflowError, pa.ArrowException)
 """What reading and decoding the rows of a damaged part may raise."""
 
-_NUMBER = re.compile(r"part-(\d{8})")
+
+class MovedAway(Damaged):
+    """A part that was listed is gone: merged into another one since, or moved away."""
+
+
+LOOKS = 20
+"""At a directory whose parts are gone when they are to be read, before one of them is taken for damaged."""
+NAME = re.compile(r"part-(?P<first>\d{8})(?:to(?P<last>\d{8}))?-[0-9a-f]{8}\.parquet")
+_REPLACES = b"rlhp.replaces"
 _LOCAL = pyarrow.fs.LocalFileSystem()
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -37,23 +48,36 @@ _FORMAT = ds.ParquetFileFormat(
 class Parts:
     """The parts of one table, and which of them this process has taken up.
 
-    for name in parts.unseen():
+    for name in parts.look().unseen:
         use(read(parts.directory / name, schema=schema))
-        parts.seen.add(name)
+        parts.take(name)
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.seen: set[str] = set()
+        self._replaces: dict[str, frozenset[str]] = {}
         self._next: int | None = None  # None: nothing written yet, so the writer's part is not taken
 
-    def unseen(self) -> list[str]:
-        """Names not taken up yet, in the order in which they were written."""
-        return [name for name in list_parts(self.directory) if name not in self.seen]
+    def look(self) -> Look:
+        """What is there now and was not taken up. What another part has the rows of counts as not there."""
+        names = list_parts(self.directory)
+        self._replaces = {name: self.replaced(name) for name in names if is_merged(name)}
+        merged = frozenset().union(*self._replaces.values())
+        return Look(
+            unseen=[name for name in names if name not in self.seen and name not in merged],
+            lost=not self.seen <= merged.union(names),
+        )
 
-    def lost(self) -> bool:
-        """Whether a part that was taken up has been moved away since."""
-        return not self.seen <= set(list_parts(self.directory))
+    def replaced(self, name: str) -> frozenset[str]:
+        """The parts whose rows this one has, those included that were merged into these."""
+        found = self._replaces.get(name)
+        return replaced(self.directory / name) if found is None else found
+
+    def take(self, name: str) -> None:
+        """The rows of this part are taken up, and so are those of the parts that it replaces."""
+        self.seen -= self.replaced(name)
+        self.seen.add(name)
 
     def append(self, tables: Iterable[pa.Table], *, schema: pa.Schema) -> str:
         """Write one part, a row group per table; durable when it returns. Its name.
@@ -63,18 +87,75 @@ class Parts:
         if self._next is None:
             self.directory.mkdir(exist_ok=True)
             remove_torn(self.directory)
-            numbers = [int(match[1]) for match in map(_NUMBER.match, list_parts(self.directory)) if match]
+            names = list_parts(self.directory)
+            for name in filter(is_merged, names):
+                remove(self.directory, self.replaced(name))
+            numbers = [int(match["last"] or match["first"]) for match in map(NAME.fullmatch, names) if match]
             self._next = max(numbers, default=-1) + 1
-        # The random end keeps a writer that was thought dead from overwriting the part of its successor.
-        name = f"part-{self._next:08d}-{secrets.token_hex(4)}.parquet"
+        name = new_name(self._next)
         write_whole(self.directory / name, lambda file: _write(file, tables, schema))
         self._next += 1
         self.seen.add(name)
         return name
 
 
+class Look(NamedTuple):
+    """What a directory of parts holds that is new to somebody."""
+
+    unseen: list[str]
+    """Names, in the order in which their rows were written."""
+    lost: bool
+    """Whether a part that was taken up is gone, and no other part has its rows."""
+
+
+def new_name(first: int, last: int | None = None) -> str:
+    """Of a part, or of one that has the rows of many. By its name it comes where the first of them came.
+
+    The random end keeps a writer that was thought dead from overwriting the part of its successor.
+    """
+    numbers = f"{first:08d}" if last is None else f"{first:08d}to{last:08d}"
+    return f"part-{numbers}-{secrets.token_hex(4)}.parquet"
+
+
+def is_merged(name: str) -> bool:
+    """Whether this part replaces others."""
+    match = NAME.fullmatch(name)
+    return match is not None and match["last"] is not None
+
+
+def replaced(path: Path) -> frozenset[str]:
+    """The parts that a merged part names; MovedAway where it is gone itself."""
+
+    def load() -> frozenset[str]:
+        return frozenset(json.loads((pq.read_schema(path).metadata or {}).get(_REPLACES, b"[]")))
+
+    return _named(path, load)
+
+
+def write_merged(path: Path, tables: Iterable[pa.Table], *, schema: pa.Schema, replaces: Iterable[str]) -> None:
+    """A part that says which ones it has the rows of; durable when this returns."""
+    named = schema.with_metadata({_REPLACES: json.dumps(sorted(replaces))})
+    write_whole(path, lambda file: _write(file, tables, named))
+
+
+def remove(directory: Path, names: Iterable[str]) -> None:
+    """Remove parts whose rows another one has."""
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
+
+
 def list_parts(directory: Path) -> list[str]:
-    """Names of the parts, in the order in which they were written."""
+    """Names of the parts, in the order in which they were written.
+
+    Looked up until two looks agree: one alone, while parts are merged, may see neither the new part nor an old one.
+    """
+    names = None
+    while names != (names := _scan(directory)):
+        pass
+    return names
+
+
+def _scan(directory: Path) -> list[str]:
     if not directory.is_dir():  # some copies leave empty directories out
         return []
     names = (entry.name for entry in os.scandir(directory))
@@ -167,7 +248,7 @@ def _named(path: Path, load: Callable[[], Result]) -> Result:
     try:
         return load()
     except FileNotFoundError:
-        raise Damaged(f"{path} has been moved away since it was read; call refresh()") from None
+        raise MovedAway(f"{path} has been moved away since it was read; call refresh()") from None
     except PermissionError:
         raise
     except (*DAMAGE, OSError) as error:

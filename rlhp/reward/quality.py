@@ -1,22 +1,22 @@
-"""How good each labeler is, from the events of a run alone: pure functions, no clock, no queue.
+"""How good each labeler is, from the events of a run alone: no clock, no queue.
 
-What makes a labeler suspicious is in `rlhp.reward.suspicion`.
+What makes a labeler suspicious is in `rlhp.reward.suspicion`, what is counted in `rlhp.reward.tally`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 
 from rlhp.reward.events import EventRow
 from rlhp.reward.live import Key, is_corrected, live
-from rlhp.reward.suspicion import FAST_SECONDS, State, binomial_p, evidence_of, share, verdict, weight_of, wilson
+from rlhp.reward.suspicion import State, binomial_p, evidence_of, share, verdict, weight_of, wilson
+from rlhp.reward.tally import DECISIVE, Agreement, Tally, majority
 from rlhp.types import Answer
 
-DECISIVE = (Answer.FIRST, Answer.SECOND)
+__all__ = ["DECISIVE", "LabelerReport", "Reports", "majority", "report", "weights"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,103 @@ class LabelerReport:
         return share(self.left, self.decisive)
 
 
+class Reports:
+    """The reports on everybody, kept up to date: a call costs what is new since the one before.
+
+    reports = Reports()
+    reports(dataset.events())  # one per labeler, by name
+    """
+
+    def __init__(self, *, gold: Mapping[str, Answer] | None = None, teachers: bool = False) -> None:
+        """`gold` adds known answers by query to those that come with the events.
+
+        Everybody is timed, whatever they say they are, unless the run has `teachers` answer.
+        """
+        self._gold, self._teachers = dict(gold or {}), teachers
+        self._newest: EventRow | None = None
+        self._others = Agreement()
+        self._forget()
+
+    def __call__(self, events: Sequence[EventRow], *, trusted: Iterable[str] = ()) -> list[LabelerReport]:
+        """One report per labeler of these events: those of the call before and what came since, or else all anew.
+
+        Those named in `trusted` are always ok.
+        """
+        if self._seen > len(events) or (self._seen and events[self._seen - 1] is not self._newest):
+            self._forget()
+        self._take_in(events[self._seen :])
+        trusted = frozenset(trusted)
+        first_look = self._reports(self._everybody, trusted=trusted)
+        # A paused labeler's opinion is no majority to measure others by.
+        paused = frozenset(each.name for each in first_look if each.state == "paused")
+        if not paused:
+            return first_look
+        if self._others.without != paused:
+            self._others = Agreement(paused)
+            for standing in self._standing.values():
+                self._others.count(standing, 1)
+        return self._reports(self._others, trusted=trusted)
+
+    def _forget(self) -> None:
+        self._seen, self._newest = 0, None
+        self._known: dict[str, Answer | None] = dict(self._gold)
+        self._rows: dict[str, list[EventRow]] = defaultdict(list)
+        self._standing: dict[str, list[EventRow]] = {}
+        self._tallies: dict[str, Tally] = defaultdict(Tally)
+        self._everybody, self._others = Agreement(), Agreement()
+        self._seconds: dict[Key, float] = {}
+        self._answered_at: dict[str, datetime] = {}
+
+    def _take_in(self, rows: Sequence[EventRow]) -> None:
+        by_query: dict[str, list[EventRow]] = defaultdict(list)
+        for row in rows:
+            self._seen, self._newest = self._seen + 1, row
+            by_query[row.query_id].append(row)
+            if row.labeler is None:
+                continue
+            tally = self._tallies[row.labeler]
+            tally.events[row.event] += 1
+            if row.event == "answer":
+                tally.by_query.setdefault(row.query_id, None)
+                self._time(row)
+        for query, new in by_query.items():
+            self._count(query, -1)
+            self._rows[query] += new
+            self._standing[query] = live(self._rows[query], purpose=None, extra=True)
+            for row in new:
+                if row.gold_answer is not None and query not in self._gold:
+                    self._known[query] = row.gold_answer
+            self._count(query, 1)
+
+    def _time(self, row: EventRow) -> None:
+        """The longest that its labeler can have looked: since the lease, and since the answer before.
+
+        Both by the server's clock. A page fetches ahead, so a lease alone may be older than the look; what a labeler
+        says of its time and of itself counts for nothing. Corrections are an admin's, and are left out.
+        """
+        if self._teachers or row.answered_at is None or row.labeler is None or is_corrected(row):
+            return
+        since = [moment for moment in (row.shown_at, self._answered_at.get(row.labeler)) if moment is not None]
+        self._answered_at[row.labeler] = row.answered_at
+        if since and (seconds := (row.answered_at - max(since)).total_seconds()) >= 0:  # unless the clock was set back
+            self._seconds[row.key] = seconds
+
+    def _count(self, query: str, by: int) -> None:
+        """Put in what stands of a query, or take it out."""
+        standing = self._standing.get(query, [])
+        for row in standing:
+            assert row.labeler is not None
+            if not is_corrected(row):
+                seconds = self._seconds.get(row.key)
+                self._tallies[row.labeler].count(row, by, known=self._known.get(query), seconds=seconds)
+        self._everybody.count(standing, by)
+        if self._others.without:
+            self._others.count(standing, by)
+
+    def _reports(self, agreement: Agreement, *, trusted: frozenset[str]) -> list[LabelerReport]:
+        return [_one(name, tally, agreement, trusted=name in trusted) for name, tally in sorted(self._tallies.items())]
+
+
 def report(
     events: Iterable[EventRow],
     *,
@@ -87,39 +184,8 @@ def report(
     trusted: Iterable[str] = (),
     teachers: bool = False,
 ) -> list[LabelerReport]:
-    """One report per labeler of these events, by name.
-
-    `gold` adds known answers by query to those that came with the events. Those named in `trusted` are always ok.
-    Everybody is timed, whatever they say they are, unless the run has `teachers` answer.
-    """
-    rows = list(events)
-    known = {row.query_id: row.gold_answer for row in rows if row.gold_answer is not None} | dict(gold or {})
-    standing = live(rows, purpose=None, extra=True)
-    seconds = {} if teachers else seconds_taken(rows)
-    first_look = _reports(rows, standing, known=known, seconds=seconds, paused=frozenset(), trusted=frozenset(trusted))
-    # A paused labeler's opinion is no majority to measure others by.
-    paused = frozenset(each.name for each in first_look if each.state == "paused")
-    if not paused:
-        return first_look
-    return _reports(rows, standing, known=known, seconds=seconds, paused=paused, trusted=frozenset(trusted))
-
-
-def seconds_taken(rows: Iterable[EventRow]) -> dict[Key, float]:
-    """By answer, the longest that its labeler can have looked: since the lease, and since the answer before.
-
-    Both by the server's clock. A page fetches ahead, so a lease alone may be older than the look; what a labeler says
-    of its time and of itself counts for nothing. Corrections are an admin's, and are left out.
-    """
-    taken: dict[Key, float] = {}
-    before: dict[str | None, datetime] = {}
-    for row in rows:
-        if row.event != "answer" or row.answered_at is None or is_corrected(row):
-            continue
-        since = [moment for moment in (row.shown_at, before.get(row.labeler)) if moment is not None]
-        before[row.labeler] = row.answered_at
-        if since and (seconds := (row.answered_at - max(since)).total_seconds()) >= 0:  # unless the clock was set back
-            taken[row.key] = seconds
-    return taken
+    """One report per labeler of these events, by name, as of `Reports`."""
+    return Reports(gold=gold, teachers=teachers)(list(events), trusted=trusted)
 
 
 def weights(reports: Iterable[LabelerReport]) -> dict[str, float]:
@@ -127,138 +193,46 @@ def weights(reports: Iterable[LabelerReport]) -> dict[str, float]:
     return {each.name: each.weight for each in reports if each.weight < 1}
 
 
-def majority(answers: Iterable[Answer | None]) -> tuple[Answer, int] | None:
-    """What more than half of the decisive answers say, and how many say it; None where they are split."""
-    votes = Counter(answer for answer in answers if answer in DECISIVE)
-    if not votes:
-        return None
-    answer, count = votes.most_common(1)[0]
-    assert answer is not None
-    return (answer, count) if 2 * count > votes.total() else None
-
-
-def _reports(
-    rows: Sequence[EventRow],
-    standing: Sequence[EventRow],
-    *,
-    known: Mapping[str, Answer | None],
-    seconds: Mapping[Key, float],
-    paused: frozenset[str],
-    trusted: frozenset[str],
-) -> list[LabelerReport]:
-    by_query: dict[str, dict[str, EventRow]] = defaultdict(dict)
-    mine: dict[str, list[EventRow]] = {row.labeler: [] for row in rows if row.labeler is not None}
-    for row in standing:
-        assert row.labeler is not None
-        by_query[row.query_id][row.labeler] = row
-        if not is_corrected(row):
-            mine[row.labeler].append(row)
-    others: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        others[row.labeler or ""][row.event] += 1
-    return [
-        _one(
-            name, answers, others[name], by_query=by_query, known=known, seconds=seconds, paused=paused, trusted=trusted
-        )
-        for name, answers in sorted(mine.items())
-    ]
-
-
-def _one(
-    name: str,
-    answers: Sequence[EventRow],
-    events: Counter[str],
-    *,
-    by_query: Mapping[str, Mapping[str, EventRow]],
-    known: Mapping[str, Answer | None],
-    seconds: Mapping[Key, float],
-    paused: frozenset[str],
-    trusted: frozenset[str],
-) -> LabelerReport:
-    gold = [row.answer == known[row.query_id] for row in answers if known.get(row.query_id) in DECISIVE]
-    repeats = _repeats(answers)
-    agreed, outvoted = _shared(name, answers, by_query=by_query, without=paused)
-    predicted = [
-        (row.answer is Answer.FIRST) == (row.predicted_first > 0.5)
-        for row in answers
-        if row.answer in DECISIVE and row.purpose == "train" and row.predicted_first not in (None, 0.5)
-    ]
-    sides = [(row.answer is Answer.FIRST) == (row.shown_left != "second") for row in answers if row.answer in DECISIVE]
-    timed, told = _timed(answers, seconds)
-    how = Counter(row.how for row in answers)
-    evidence = evidence_of("gold", gold) + evidence_of("repeat", repeats) + evidence_of("shared", outvoted)
-    fast, undecided = sum(each < FAST_SECONDS for each in timed), len(answers) - len(sides)
-    side_p = binomial_p(sum(sides), len(sides))
-    state, reason = verdict(evidence, side_p=side_p, sides=sides, fast=(fast, len(timed)), undecided=undecided)
-    if name in trusted:
+def _one(name: str, tally: Tally, agreement: Agreement, *, trusted: bool) -> LabelerReport:
+    gold, repeats, left, fast = tally.gold, tally.repeats, tally.left, tally.fast
+    agreed, outvoted = agreement.agreed[name], agreement.outvoted[name]
+    shares = {"gold": gold, "repeat": repeats, "shared": outvoted}
+    evidence = sum(evidence_of(kind, each.part, of=each.whole) for kind, each in shares.items())
+    side_p = binomial_p(left.part, left.whole)
+    undecided = tally.answers - left.whole
+    state, reason = verdict(
+        evidence, side_p=side_p, left=(left.part, left.whole), fast=(fast.part, fast.whole), undecided=undecided
+    )
+    if trusted:
         state, reason = "ok", ""
-    low, high = wilson(sum(gold), len(gold))
+    low, high = wilson(gold.part, gold.whole)
     return LabelerReport(
         name=name,
-        kind=answers[-1].labeler_kind if answers else None,
-        ok=how["ok"],
-        late=how["late"],
-        extra=how["extra"],
-        skipped=events["skip"],
-        retracted=events["retract"],
-        gold_right=sum(gold),
-        gold_asked=len(gold),
+        kind=tally.kind,
+        ok=tally.how["ok"],
+        late=tally.how["late"],
+        extra=tally.how["extra"],
+        skipped=tally.events["skip"],
+        retracted=tally.events["retract"],
+        gold_right=gold.part,
+        gold_asked=gold.whole,
         gold_low=low,
         gold_high=high,
-        repeats_same=sum(repeats),
-        repeats_asked=len(repeats),
-        agreed=sum(agreed),
-        shared=len(agreed),
-        predicted_right=sum(predicted),
-        predicted_asked=len(predicted),
-        left=sum(sides),
-        decisive=len(sides),
+        repeats_same=repeats.part,
+        repeats_asked=repeats.whole,
+        agreed=agreed.part,
+        shared=agreed.whole,
+        predicted_right=tally.predicted.part,
+        predicted_asked=tally.predicted.whole,
+        left=left.part,
+        decisive=left.whole,
         side_p=side_p,
         undecided=undecided,
-        median_seconds=median(told) if told else None,
-        fast=fast,
-        timed=len(timed),
+        median_seconds=tally.median_seconds,
+        fast=fast.part,
+        timed=fast.whole,
         evidence=evidence,
         weight=weight_of(state, evidence),
         state=state,
         reason=reason,
     )
-
-
-def _timed(answers: Sequence[EventRow], seconds: Mapping[Key, float]) -> tuple[list[float], list[float]]:
-    """Seconds that count against a labeler, and those that are told of one: what people say where no server knows."""
-    claimed = {row.key: row.latency_ms / 1000 for row in answers if row.latency_ms is not None}
-    people = {row.key for row in answers if row.labeler_kind == "human"}
-    told = {row.key: seconds.get(row.key, claimed.get(row.key)) for row in answers}
-    known = [(key, taken) for key, taken in told.items() if taken is not None]
-    return [taken for key, taken in known if key in seconds or key in people], [taken for _, taken in known]
-
-
-def _repeats(answers: Sequence[EventRow]) -> list[bool]:
-    """For every repeat of an own earlier decisive answer, whether it is given again; pairs may come in either order."""
-    own = [row for row in answers if row.purpose == "train" and row.answer in DECISIVE]
-    before: set[tuple[str, str, Answer | None]] = {(row.first_id, row.second_id, row.answer) for row in own}
-    before |= {(second, first, _turned(answer)) for first, second, answer in before}
-    pairs = {(first, second) for first, second, _ in before}
-    asked = [row for row in answers if row.purpose == "repeat" and (row.first_id, row.second_id) in pairs]
-    return [(row.first_id, row.second_id, row.answer) in before for row in asked]
-
-
-def _shared(
-    name: str, answers: Sequence[EventRow], *, by_query: Mapping[str, Mapping[str, EventRow]], without: frozenset[str]
-) -> tuple[list[bool], list[bool]]:
-    """Agreement with any majority of the others, and with majorities of two or more, which alone are evidence:
-    where two disagree, nobody knows which of them is wrong."""
-    agreed, outvoted = [], []
-    for row in answers:
-        rest = [other.answer for who, other in by_query[row.query_id].items() if who != name and who not in without]
-        most = majority(rest)
-        if most is not None and row.answer in DECISIVE:
-            agreed.append(row.answer == most[0])
-            if most[1] >= 2:
-                outvoted.append(row.answer == most[0])
-    return agreed, outvoted
-
-
-def _turned(answer: Answer | None) -> Answer | None:
-    return {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST}.get(answer, answer) if answer else None

@@ -14,7 +14,7 @@ somebody at least as good as `CAREFUL` ever reaches odds of 100 to 1 with probab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -30,19 +30,19 @@ FEWEST = 20
 """Answers before clock and ties are held against anybody."""
 
 
-def evidence_of(kind: str, right: Sequence[bool]) -> float:
-    """ln of the odds for guessing that these answers are worth; positive where too many are wrong."""
+def evidence_of(kind: str, right: int, *, of: int) -> float:
+    """ln of the odds for guessing that so many right answers are worth; positive where too many are wrong."""
     careful = CAREFUL[kind]
-    wrong = len(right) - sum(right)
-    return sum(right) * math.log(0.5 / careful) + wrong * math.log(0.5 / (1 - careful))
+    return right * math.log(0.5 / careful) + (of - right) * math.log(0.5 / (1 - careful))
 
 
 def verdict(
-    evidence: float, *, side_p: float, sides: Sequence[bool], fast: tuple[int, int], undecided: int
+    evidence: float, *, side_p: float, left: tuple[int, int], fast: tuple[int, int], undecided: int
 ) -> tuple[State, str]:
-    """The state that these figures mean, and why. `sides`: True for the clip on the left; `fast`: count, out of."""
-    bias = abs(sum(sides) / len(sides) - 0.5) if sides else 0.0
-    one_side = f"{max(sum(sides), len(sides) - sum(sides))} of {len(sides)} answers were for the same side"
+    """The state that these figures mean, and why. `left` and `fast`: how many answers, out of how many."""
+    chosen, sides = left
+    bias = abs(chosen / sides - 0.5) if sides else 0.0
+    one_side = f"{max(chosen, sides - chosen)} of {sides} answers were for the same side"
     guessing = f"checks and shared answers look like guessing, {math.exp(min(evidence, 50)):,.0f} to 1"
     if evidence >= PAUSE:
         return "paused", guessing
@@ -54,7 +54,7 @@ def verdict(
         return "watch", one_side
     if fast[1] >= FEWEST and 2 * fast[0] >= fast[1]:
         return "watch", f"{fast[0]} of {fast[1]} answers took less than {FAST_SECONDS} s"
-    total = len(sides) + undecided
+    total = sides + undecided
     if total >= FEWEST and undecided >= 0.9 * total:
         return "watch", f"{undecided} of {total} answers say tie or cannot tell"
     return "ok", ""
@@ -83,9 +83,21 @@ def wilson(right: float, asked: int, *, level: float = 0.95) -> tuple[float, flo
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@lru_cache(maxsize=4096)
 def binomial_p(count: int, whole: int) -> float:
-    """P of a fair coin falling at least as unevenly as `count` heads of `whole`, two-sided and exact."""
+    """P of a fair coin falling at least as unevenly as `count` heads of `whole`, two-sided, to ten digits.
+
+    The likeliest count of the tail, and each next one as a fraction of the one before: the exact sum is one of integers
+    that have a bit for every coin.
+    """
     tail = min(count, whole - count)
     if 2 * tail >= whole - 1:
         return 1.0
-    return min(1.0, 2 * sum(math.comb(whole, k) for k in range(tail + 1)) / (1 << whole))
+    log_ways = math.lgamma(whole + 1) - math.lgamma(tail + 1) - math.lgamma(whole - tail + 1)
+    fraction = total = 1.0
+    for k in range(tail, 0, -1):
+        fraction *= k / (whole - k + 1)
+        total += fraction
+        if fraction < 1e-17 * total:
+            break
+    return min(1.0, 2 * math.exp(log_ways - whole * math.log(2)) * total)

@@ -159,7 +159,10 @@ def take_back(
         return None
     after: list[EventRow] = []
     if queue is not None:
-        dataset = PreferenceDataset.open(rundir.preferences)
+        if gone := _gone(rundir.preferences, point["parts"]):
+            log.warning("%d parts of the dataset are gone or merged since the checkpoint: all answers are kept", gone)
+            return None
+        dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
         take_in_all(queue, dataset)
         after = _events_of(rundir.preferences / "events", but=point["parts"]["events"])
         if strangers := {row.labeler for row in after if row.labeler is not None} - {TEACHER}:
@@ -194,6 +197,10 @@ def _digest(config: RunConfig) -> str:
 
 def _events_of(folder: Path, *, but: Sequence[str] = ()) -> list[EventRow]:
     return [row for name in list_parts(folder) if name not in but for row in read_events(folder / name)]
+
+
+def _gone(folder: Path, parts: Mapping[str, list[str]]) -> int:
+    return sum(not (folder / table / name).exists() for table in TABLES for name in parts[table])
 
 
 def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:

@@ -8,6 +8,8 @@ never ends the run, which other labelers may serve. It does not outlive the run:
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,39 +19,30 @@ from contextlib import contextmanager
 
 from rlhp.config import PageConfig
 from rlhp.disk import write_whole
-from rlhp.labeling.page.address import address_of, bound, is_loopback
-from rlhp.query.labelers import Labelers
+from rlhp.labeling.page.address import address_of, bound
+from rlhp.labeling.page.link import link_token
 from rlhp.query.queue import QueryQueue
 from rlhp.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
-FIRST_ADMIN = "admin"
 SOON_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 30.0
 GRACE_SECONDS = 8.0
+MOST_LOG_BYTES = 1_000_000
+LOOK_SECONDS = 5.0
+"""Between two looks at the size of page.log."""
 
 
 @contextmanager
 def page_server(config: PageConfig, rundir: RunDir, queue: QueryQueue, *, say: Callable[[str], None]) -> Iterator[None]:
-    """Serve the page for the length of a block, and say where it is."""
+    """Serve the page for the length of a block, and say the link that opens it, to whoever started the run alone."""
     server = PageServer(config, rundir)
     try:
-        say(f"label at {server.address}/{_first_token(config, queue)}")
+        say(f"label at {server.address}/#token={link_token(queue.url, run=queue.run, rundir=rundir)}")
         yield
     finally:
         server.stop()
-
-
-def _first_token(config: PageConfig, queue: QueryQueue) -> str:
-    """Beyond this machine somebody needs a token before anybody can be let in: an admin's, said once."""
-    labelers = Labelers(queue.url, run=queue.run)
-    try:
-        if is_loopback(config.host) or labelers.any():
-            return ""
-        return f"#token={labelers.add(FIRST_ADMIN, admin=True)}"
-    finally:
-        labelers.close()
 
 
 class PageServer:
@@ -58,6 +51,7 @@ class PageServer:
     def __init__(self, config: PageConfig, rundir: RunDir) -> None:
         """ValueError for a host that is not this machine's; a port that is taken becomes a free one."""
         self._rundir = rundir
+        self._log = rundir.path / "page.log"
         self._socket = bound(config.host, config.port, or_free=True)
         self.address = address_of(self._socket)
         write_whole(rundir.page_url_file, self.address + "\n")
@@ -65,6 +59,8 @@ class PageServer:
         self._process = self._start()
         self._watcher = threading.Thread(target=self._watch, name="labelling page", daemon=True)
         self._watcher.start()
+        self._trimmer = threading.Thread(target=self._trim, name="page log", daemon=True)
+        self._trimmer.start()
 
     @property
     def pid(self) -> int:
@@ -81,12 +77,13 @@ class PageServer:
         except subprocess.TimeoutExpired:
             process.kill()
         self._watcher.join()
+        self._trimmer.join()
         self._socket.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         descriptor = self._socket.fileno()
         command = [sys.executable, "-m", "rlhp", "serve", str(self._rundir.path), "--socket", str(descriptor)]
-        with (self._rundir.path / "page.log").open("ab") as output:
+        with self._log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is the driver's to handle.
             return subprocess.Popen(
                 [*command, "--until-eof"],
@@ -114,7 +111,14 @@ class PageServer:
             if self._stopping.is_set():  # stop() terminated the one before
                 self._process.terminate()
 
+    def _trim(self) -> None:
+        """Keep page.log small, and what was in it before: the server appends, so it goes on at the new end."""
+        while not self._stopping.wait(LOOK_SECONDS):
+            if self._log.stat().st_size > MOST_LOG_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+
     def _last_words(self) -> str:
-        text = (self._rundir.path / "page.log").read_text(encoding="utf-8", errors="replace")
+        text = self._log.read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"

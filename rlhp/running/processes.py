@@ -48,13 +48,16 @@ DRAIN_EVERY_SECONDS = 0.2
 
 
 class Parts:
-    """What a role reads from a run directory. `owner`: the token of the driver that it works for."""
+    """What a role reads from a run directory.
 
-    def __init__(self, path: str | Path, *, owner: str = "") -> None:
+    `owner`: the token of the driver that it works for. `exact`: checkpoints go by the names of the dataset's parts.
+    """
+
+    def __init__(self, path: str | Path, *, owner: str = "", exact: bool = False) -> None:
         self._owner = owner
         self.rundir = RunDir.open(path)
         self.config: RunConfig = self.rundir.config()
-        self.dataset = PreferenceDataset.open(self.rundir.preferences)
+        self.dataset = PreferenceDataset.open(self.rundir.preferences, compacting=not exact)
         self.spaces = self.dataset.spaces
         self.store = RewardStore(self.rundir.path / "reward")
 

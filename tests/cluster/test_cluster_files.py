@@ -140,8 +140,9 @@ ENVELOPE = {
     "cluster": """rayVersion authOptions enableInTreeAutoscaling autoscalerOptions headGroupSpec workerGroupSpecs""",
     "head": "rayStartParams template",
     "worker": "groupName replicas minReplicas maxReplicas rayStartParams template",
+    "autoscaler": "idleTimeoutSeconds upscalingMode securityContext volumeMounts",
     "job": "entrypoint runtimeEnvYAML submissionMode shutdownAfterJobFinishes ttlSecondsAfterFinished backoffLimit "
-    "rayClusterSpec",
+    "submitterPodTemplate rayClusterSpec",
 }
 """The keys of KubeRay's objects that we use; a misspelt one would be dropped in silence."""
 
@@ -153,6 +154,7 @@ def test_pods_are_strict_and_keys_of_ray_are_spelt_right(name: str) -> None:
     if name == "rayjob":
         assert set(one(KUBERNETES / "rayjob.yaml")["spec"]) <= set(ENVELOPE["job"].split())
     assert spec["rayVersion"] == pinned("ray")
+    assert set(spec["autoscalerOptions"]) <= set(ENVELOPE["autoscaler"].split())
     assert spec["authOptions"] == {"mode": "token"}
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group, found in groups(spec).items():
@@ -162,14 +164,107 @@ def test_pods_are_strict_and_keys_of_ray_are_spelt_right(name: str) -> None:
     assert cluster_spec("rayjob") == cluster_spec("raycluster"), "one cluster, described twice"
 
 
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+"""What the Pod Security standard `restricted` lets a pod mount."""
+
+
 def strict(pod: dict[str, Any]) -> None:
-    """No root, no privileges, a bound for memory."""
+    """As the Pod Security standard `restricted` has it, and a bound for memory."""
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"].get("runAsUser") != 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in pod["containers"]:
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"} <= VOLUMES
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        strict_container(container["securityContext"])
+        assert not any("hostPort" in port for port in container.get("ports", ()))
         assert "memory" in container["resources"]["limits"]
+
+
+def strict_container(context: dict[str, Any]) -> None:
+    """The same of a container alone."""
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context.get("privileged", False) is False
+    assert context.get("runAsUser") != 0
+    assert context.get("runAsNonRoot", True) is True
+
+
+def test_the_namespace_refuses_what_is_not_strict_and_what_kuberay_adds_passes() -> None:
+    assert (
+        one(KUBERNETES / "namespace.yaml")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    )
+    for name in ("raycluster", "rayjob"):
+        strict_container(cluster_spec(name)["autoscalerOptions"]["securityContext"])
+    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]
+    strict(submitter["spec"])
+    assert submitter["spec"]["restartPolicy"] == "Never"
+
+
+def pods() -> Iterator[dict[str, Any]]:
+    """The spec of every pod that our files describe."""
+    for name in ("raycluster", "rayjob"):
+        yield from (group["template"]["spec"] for group in groups(cluster_spec(name)).values())
+    yield one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"]
+    yield from (
+        each["spec"]["template"]["spec"] for each in documents(KUBERNETES / "redis.yaml") if "template" in each["spec"]
+    )
+
+
+def test_nobody_but_the_autoscaler_holds_a_token_of_kubernetes_and_it_deletes_no_pod() -> None:
+    assert all(pod["automountServiceAccountToken"] is False for pod in pods())
+    where = "/var/run/secrets/kubernetes.io/serviceaccount"
+    for name in ("raycluster", "rayjob"):
+        spec = cluster_spec(name)
+        (mount,) = spec["autoscalerOptions"]["volumeMounts"]
+        head = spec["headGroupSpec"]["template"]["spec"]
+        (volume,) = [each for each in head["volumes"] if each["name"] == mount["name"]]
+        files = {source["serviceAccountToken"]["path"] for source in volume["projected"]["sources"][:1]}
+        assert (mount["mountPath"], files) == (where, {"token"})
+        assert not any(
+            mounted["name"] == mount["name"] for each in head["containers"] for mounted in each["volumeMounts"]
+        )
+        assert head["serviceAccountName"] == "autoscaler"
+    objects = {each["kind"]: each for each in documents(KUBERNETES / "autoscaler.yaml")}
+    assert objects["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert objects["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": "autoscaler"}]
+    rights = {resource: set(rule["verbs"]) for rule in objects["Role"]["rules"] for resource in rule["resources"]}
+    assert rights == {"pods": {"get", "list", "watch"}, "rayclusters": {"get", "patch"}}
+
+
+def test_nobody_reaches_ray_or_redis_but_those_who_have_to() -> None:
+    policies = {each["metadata"]["name"]: each["spec"] for each in documents(KUBERNETES / "network.yaml")}
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}, "what nothing allows is refused"
+    ray = {"podSelector": {"matchLabels": {"ray.io/is-ray-node": "yes"}}}  # a label of KubeRay's
+    assert policies["ray"] == {**ray, "policyTypes": ["Ingress"], "ingress": [{"from": [ray]}]}
+    (jobs,) = policies["ray-jobs"]["ingress"]
+    assert jobs["ports"] == [{"port": 8265}]
+    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    assert {"podSelector": {"matchLabels": submitter}} in jobs["from"]
+    assert all("podSelector" in each for each in jobs["from"])
+
+
+def test_everything_but_the_job_is_applied_at_once() -> None:
+    resources = set(one(KUBERNETES / "kustomization.yaml")["resources"])
+    assert resources == {file.name for file in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml", "rayjob.yaml"}
+
+
+def test_no_service_of_compose_is_root_and_each_can_read_its_secrets() -> None:
+    compose = one(CLUSTER / "compose.yaml")
+    for service in compose["services"].values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["secrets"]) <= set(compose["secrets"])
+    assert compose["services"]["redis"]["user"].split(":")[0] not in ("0", "root")
+    assert re.search(r"^USER rlhp$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
+    head = (CLUSTER / "compose.yaml").read_text().partition("\nname:")[0]
+    assert "mkdir -m 700 secrets" in head
+    assert "chmod 444 secrets/*" in head, "a file's mode is the secret's, and no container runs as who made it"
+    assert {Path(secret["file"]).parent for secret in compose["secrets"].values()} == {Path("../secrets")}
+    ignored = (ROOT / ".gitignore").read_text().splitlines(), (ROOT / ".dockerignore").read_text().splitlines()
+    assert all("secrets/" in lines for lines in ignored)
 
 
 def test_redis_keeps_its_data_and_its_password() -> None:
@@ -194,19 +289,24 @@ def test_images_and_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     image = f"rlhp:{project['version']}"
     dockerfile = (CLUSTER / "Dockerfile").read_text()
-    python = re.search(r"^FROM python:(\d+\.\d+)-slim", dockerfile, re.MULTILINE)
+    python = re.search(r"^ARG PYTHON_IMAGE=python:(\d+\.\d+)-slim", dockerfile, re.MULTILINE)
+    assert "\nFROM ${PYTHON_IMAGE}\n" in dockerfile
     assert python is not None
     assert python[1] == project["requires-python"].removeprefix(">=")
     assert f"-t {image} ." in dockerfile
     compose = one(CLUSTER / "compose.yaml")
-    assert {compose["services"]["head"]["image"], compose["services"]["worker"]["image"]} == {image}
+    assert {compose["services"]["head"]["image"], compose["services"]["worker"]["image"]} == {
+        f"${{RLHP_IMAGE:-{image}}}"
+    }
+    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    assert [each["image"] for each in submitter] == [image]
     for name in ("raycluster", "rayjob"):
         for group in groups(cluster_spec(name)).values():
             assert group["template"]["spec"]["containers"][0]["image"] == image
-    (entry,) = one(KUBERNETES / "kustomization.yaml")["images"]
-    assert f"{entry['name']}:{entry['newTag']}" == image
+    entries = {f"{each['name']}:{each['newTag']}" for each in one(KUBERNETES / "kustomization.yaml")["images"]}
     redis = objects_image(KUBERNETES / "redis.yaml")
-    assert redis == compose["services"]["redis"]["image"]
+    assert entries == {image, redis}
+    assert compose["services"]["redis"]["image"] == f"${{REDIS_IMAGE:-{redis}}}"
 
 
 def objects_image(path: Path) -> str:

@@ -223,7 +223,7 @@ def test_wilson_is_the_interval_of_the_textbook() -> None:
     assert all(wilson(small, 20)[0] <= wilson(big, 20)[0] for small, big in pairwise(range(21)))
 
 
-def test_the_side_test_is_exact() -> None:
+def test_the_side_test_is_that_of_a_fair_coin() -> None:
     assert binomial_p(0, 10) == pytest.approx(2 / 1024)
     assert binomial_p(10, 10) == binomial_p(0, 10)
     assert binomial_p(5, 10) == binomial_p(5, 11) == binomial_p(0, 0) == 1.0

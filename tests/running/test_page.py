@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ import httpx
 import pytest
 
 from rlhp.config import PageConfig
+from rlhp.labeling.page.link import link_token
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue
 from rlhp.rundir import RunDir
+from rlhp.running import page as page_module
 from rlhp.running.page import PageServer, page_server
 from rlhp.running.services import NOTICES, Noticeboard
 from tests.fault_parts import command_line
@@ -37,9 +40,11 @@ def started(config: PageConfig, rundir: RunDir) -> Iterator[PageServer]:
         server.stop()
 
 
-def name_of_run(address: str) -> str:
-    """What the page says, however long its server takes to come."""
-    return str(httpx.get(address + "/api/run", timeout=60).json()["run"])
+def name_of_run(address: str, rundir: RunDir) -> str:
+    """What the page says to whoever opens the run's link, however long its server takes to come."""
+    token = link_token(rundir.redis_url() or "", run=rundir.name, rundir=rundir)
+    reply = httpx.get(address + "/api/run", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    return str(reply.json()["run"])
 
 
 @pytest.fixture
@@ -51,10 +56,10 @@ def test_the_address_stays_when_the_server_is_killed(run: tuple[RunDir, QueryQue
     rundir, _ = run
     with started(ANY_PORT, rundir) as server:
         assert rundir.page_url() == server.address
-        assert name_of_run(server.address) == rundir.name
+        assert name_of_run(server.address, rundir) == rundir.name
         first = server.pid
         os.kill(first, signal.SIGKILL)
-        assert name_of_run(server.address) == rundir.name, "whoever connects meanwhile waits"
+        assert name_of_run(server.address, rundir) == rundir.name, "whoever connects meanwhile waits"
         second = server.pid
         assert first != second
     assert [command_line(pid) for pid in (first, second)] == ["", ""]
@@ -66,23 +71,52 @@ def test_a_port_that_is_taken_becomes_a_free_one(run: tuple[RunDir, QueryQueue])
         port = int(one.address.rpartition(":")[2])
         with started(PageConfig(port=port), rundir) as two:
             assert one.address != two.address
-            assert name_of_run(two.address) == rundir.name
+            assert name_of_run(two.address, rundir) == rundir.name
 
 
-def test_the_address_is_said_with_a_token_only_where_others_can_reach_it(run: tuple[RunDir, QueryQueue]) -> None:
+def test_the_link_that_is_said_opens_the_page_and_stays_the_same(run: tuple[RunDir, QueryQueue]) -> None:
     rundir, queue = run
     said: list[str] = []
-    with page_server(ANY_PORT, rundir, queue, say=said.append):
-        assert said == [f"label at {rundir.page_url()}/"]
-    wide = PageConfig(host="0.0.0.0", port=0)
-    for _ in range(2):
-        with page_server(wide, rundir, queue, say=said.append):
-            pass
-    assert "/#token=" in said[1]
-    assert said[2].endswith("/"), "the one there is, is not made again"
+    for host in ("127.0.0.1", "127.0.0.1", "0.0.0.0"):
+        with page_server(PageConfig(host=host, port=0), rundir, queue, say=said.append):
+            assert said[-1] == f"label at {rundir.page_link()}"
+    tokens = {line.partition("/#token=")[2] for line in said}
+    assert tokens == {rundir.page_token()}
     labelers = Labelers(queue.url, run=queue.run)
-    assert [(each.name, each.admin) for each in labelers.all()] == [("admin", True)]
+    assert [(each.name, each.admin) for each in labelers.all()] == [("local", True)]
+    assert labelers.remove("local")
+    with page_server(ANY_PORT, rundir, queue, say=said.append):
+        assert rundir.page_token() not in tokens, "who starts the run again is let in again, by a new link"
+    assert [labelers.find(token) for token in tokens] == [None]
     labelers.close()
+
+
+def test_the_token_of_the_link_is_kept_for_this_user_alone(run: tuple[RunDir, QueryQueue]) -> None:
+    rundir, queue = run
+    with page_server(ANY_PORT, rundir, queue, say=lambda _: None):
+        token = rundir.page_token()
+        assert token
+        assert name_of_run(rundir.page_url() or "", rundir) == rundir.name
+    assert stat.S_IMODE(rundir.page_token_file.stat().st_mode) == 0o600
+    files = [file for file in rundir.path.rglob("*") if file.is_file() and file != rundir.page_token_file]
+    assert [file.name for file in files if token.encode() in file.read_bytes()] == []
+
+
+def test_its_log_stays_small(run: tuple[RunDir, QueryQueue], monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir, _ = run
+    monkeypatch.setattr(page_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(page_module, "MOST_LOG_BYTES", 100)
+    log, before = rundir.path / "page.log", rundir.path / "page.log.1"
+    with started(ANY_PORT, rundir) as server, log.open("a") as another:
+        assert name_of_run(server.address, rundir) == rundir.name
+        for words in ("first", "second"):
+            another.write(words + "." * 100 + "\n")
+            another.flush()
+            until(lambda words=words: before.exists() and words in before.read_text())  # type: ignore[misc]
+            until(lambda: log.stat().st_size == 0)
+        another.write("goes on")
+        another.flush()
+        assert log.read_text() == "goes on"
 
 
 def test_a_server_does_not_outlive_its_driver(run: tuple[RunDir, QueryQueue]) -> None:
@@ -98,7 +132,7 @@ def test_a_server_does_not_outlive_its_driver(run: tuple[RunDir, QueryQueue]) ->
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         pid = int(driver.stdout.readline())
-        assert name_of_run(rundir.page_url() or "") == rundir.name
+        assert name_of_run(rundir.page_url() or "", rundir) == rundir.name
         driver.kill()
     until(lambda: command_line(pid) == "")
 

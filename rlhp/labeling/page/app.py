@@ -8,6 +8,7 @@ run at once. The interface describes itself at /openapi.json.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from rlhp.labeling.page import admin, live, routes
 from rlhp.labeling.page.desk import Desk, Place
@@ -30,6 +32,7 @@ STATIC = Path(__file__).parent / "static"
 PAGES = {"/": "index.html", "/live": "live.html", "/admin": "admin.html"}
 REFUSALS = {
     401: "no token, or one that is not known",
+    408: "a body that takes longer than ten seconds",
     413: "a body of more than 16 KiB",
     422: "a request that is not what it should be",
     503: "Redis is away: try again after `Retry-After` seconds",
@@ -60,7 +63,8 @@ def make_app(place: Place) -> FastAPI:
     for path, name in PAGES.items():
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
-    app.add_middleware(Guard, who=desk.who, cookie=cookie_name(place.run), loopback=place.loopback)
+    app.add_middleware(Guard, who=desk.who, cookie=cookie_name(place.run))
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     _add_refusals(app)
     return app
 

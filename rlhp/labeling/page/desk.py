@@ -26,7 +26,7 @@ from rlhp.labeling.page.messages import (
 )
 from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
 from rlhp.query.clips import Clips, Side
-from rlhp.query.labelers import LOCAL, Labeler, Labelers
+from rlhp.query.labelers import Labeler, Labelers
 from rlhp.query.lookup import Lookup
 from rlhp.query.pauses import Pauses
 from rlhp.query.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
@@ -40,15 +40,13 @@ STRENGTH = {"slight": 0.5, "clear": 1.0, None: None}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Which run a server serves, and for whom."""
+    """Which run a server serves."""
 
     url: str
     run: str
     lease_seconds: float = 60.0
     rundir: RunDir | None = None
     """Where metrics, videos and the whole log of answers are; None at a Redis alone."""
-    loopback: bool = True
-    """Whether only this machine can reach the server: else everybody needs a token."""
 
 
 class Desk:
@@ -72,12 +70,8 @@ class Desk:
         self.pauses.close()
 
     def who(self, token: str | None) -> Labeler | None:
-        """Whose token this is. Without any tokens in the run everybody on this machine is `local`, an admin."""
-        if token and (found := self.labelers.find(token)) is not None:
-            return found
-        if self.place.loopback and not self.labelers.any():
-            return Labeler(name=LOCAL, admin=True)
-        return None
+        """Whose token this is; nobody's for none, wherever the request came from."""
+        return None if token is None else self.labelers.find(token)
 
     def run(self, me: Labeler) -> Run:
         """The run, and how its page behaves."""

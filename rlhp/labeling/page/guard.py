@@ -6,6 +6,7 @@ parsed. The token comes as a cookie, which scripts of a page cannot read, or as 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from rlhp.query.labelers import Labeler
 
 MOST_BYTES = 16 * 1024
 """Of a request's body: an answer with the longest note has two or three thousand."""
+BODY_SECONDS = 10.0
+"""For all of it to arrive."""
 LONGEST_LINE = 300
 RETRY_AFTER_SECONDS = 1
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 SESSION = "/api/session"
 
 HEADERS = {
@@ -63,15 +65,12 @@ def away(error: OSError) -> JSON:
 
 
 class Guard:
-    """ASGI middleware; `who` is asked with the token of a request, None for a request without one."""
+    """ASGI middleware; `who` is asked whose the token of a request is."""
 
-    def __init__(
-        self, app: ASGIApp, *, who: Callable[[str | None], Labeler | None], cookie: str, loopback: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, who: Callable[[str], Labeler | None], cookie: str) -> None:
         self._app = app
         self._who = who
         self._cookie = cookie
-        self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with `scope["state"]["me"]` set below /api."""
@@ -86,22 +85,19 @@ class Guard:
         refusal = await self._refusal(scope, api=api)
         if refusal is None:
             body = await _body(receive)
-            if body is None:
-                refusal = problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note")
+            if isinstance(body, Response):
+                refusal = body
             else:
                 receive = _replay(body, receive)
         await (refusal or self._app)(scope, receive, guarded)
 
     async def _refusal(self, scope: Scope, *, api: bool) -> Response | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self._loopback and _hostname(host) not in LOOPBACK_HOSTS:
-            # Another site whose name was made to point here would otherwise be taken for this one.
-            return problem(421, "this server answers to localhost and 127.0.0.1 alone; open it by one of these")
         if not api or scope["path"] == SESSION:
             return None
         try:
-            me = await run_in_threadpool(self._who, token_in(headers, cookie=self._cookie))
+            token = token_in(Headers(scope=scope), cookie=self._cookie)
+            # No thread for whoever shows nothing: they are for those who do.
+            me = None if token is None else await run_in_threadpool(self._who, token)
         except QueueUnavailable as error:
             return away(error)
         if me is None:
@@ -124,14 +120,17 @@ def token_in(headers: Headers, *, cookie: str) -> str | None:
     return found.value if found is not None else None
 
 
-def _hostname(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
+async def _body(receive: Receive) -> bytes | Response:
+    """The whole body; a refusal for one that is too long or too slow, of which no more is read."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _whole(receive)
+    except TimeoutError:
+        return problem(408, f"the request did not arrive within {BODY_SECONDS:.0f} seconds; send it again")
+    return problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note") if body is None else body
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None for one that is too long, of which no more is read."""
+async def _whole(receive: Receive) -> bytes | None:
     body = b""
     while True:
         message = await receive()

@@ -11,7 +11,7 @@ from rlhp.query.queue import explain
 from rlhp.query.records import LabelerStats
 from rlhp.reward.events import EventRow
 from rlhp.reward.live import live
-from rlhp.reward.quality import LabelerReport, report
+from rlhp.reward.quality import LabelerReport
 from rlhp.types import Answer
 
 
@@ -39,7 +39,7 @@ def labeler_rows(desk: Desk) -> list[LabelerRow]:
     """Everybody who answered, was seen or has a token, by name."""
     stats, pauses = desk.queue.stats().labelers, desk.pauses.all()
     pardoned = [name for name, reason in pauses.items() if not reason]
-    reports = {each.name: each for each in report(desk.log.rows(), trusted=pardoned)}
+    reports = {each.name: each for each in desk.log.reports(trusted=pardoned)}
     names = sorted({*stats, *reports, *(labeler.name for labeler in desk.labelers.all())})
     return [_labeler(name, stats.get(name), reports.get(name), paused=pauses.get(name, "")) for name in names]
 

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import uvicorn
@@ -25,11 +25,18 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.page.address import address_of, is_loopback
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.door import Door, Limits
+from rlhp.labeling.page.link import link_token
+from rlhp.labeling.page.pagelog import to_stderr
 from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue, ping
 
 GRACE_SECONDS = 5
+IDLE_SECONDS = 5
+"""Until a connection that has been served is closed."""
 LONGEST_HEADER_BYTES = 32 * 1024
+AT_ONCE = 64
+"""Connections accepted before any of them is looked at."""
 
 
 def serve(
@@ -38,39 +45,45 @@ def serve(
     *,
     add: str | None = None,
     until_eof: bool = False,
+    link: bool = True,
     certificate: str | None = None,
     key: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve until SIGINT or SIGTERM (or, with `until_eof`, the end of standard input); closes the socket.
 
-    `add` admits a labeler with admin rights first, and what is said then holds the token. Beyond this machine nobody
-    is served before somebody has one: ValueError. QueueUnavailable where Redis cannot be reached at the start; later
-    absences are waited out. `certificate` and `key` are PEM files for TLS; ValueError for two that do not fit.
+    What is said is a link with a token: that of the admin `local`, or of the labeler `add`, who is admitted as an admin
+    first; without `link` the address alone. QueueUnavailable where Redis cannot be reached at the start; later absences
+    are waited out. `certificate` and `key` are PEM files for TLS; RlhpError for two that do not fit.
     """
-    with listening:
+    with ExitStack() as stack:
+        stack.enter_context(listening)
+        stack.enter_context(to_stderr())
         _check_pair(certificate, key)
         ping(place.url)
-        host = listening.getsockname()[0]
         with QueryQueue(place.url, run=place.run) as queue:
-            place = replace(place, loopback=is_loopback(host), lease_seconds=_lease_seconds(queue, place))
-        labelers = Labelers(place.url, run=place.run)
-        token = labelers.add(add, admin=True) if add is not None else None
-        if not place.loopback and not labelers.any():
-            raise RlhpError(
-                f"host {host} can be reached from other machines, and run {place.run} has no tokens: anybody could "
-                "answer; make one first with rlhp labeler add NAME, or serve 127.0.0.1"
-            )
-        labelers.close()
-        server = _server(place, certificate=certificate, key=key)
+            place = replace(place, lease_seconds=_lease_seconds(queue, place))
+        token = _token(place, add=add) if link else None
+        address = address_of(listening, tls=certificate is not None)
+        door = stack.enter_context(Door(listening, limits=Limits.of_this_process()))
+        server = Server(place, door, certificate=certificate, key=key)
         if until_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
-        address = address_of(listening, tls=certificate is not None)
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
             say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
-            if not place.loopback and certificate is None:
+            if certificate is None and not is_loopback(door.getsockname()[0]):
                 say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
-            server.run(sockets=[listening])
+            server.run(sockets=[door])
+
+
+def _token(place: Place, *, add: str | None) -> str:
+    if add is None:
+        return link_token(place.url, run=place.run, rundir=place.rundir)
+    labelers = Labelers(place.url, run=place.run)
+    try:
+        return labelers.add(add, admin=True)
+    finally:
+        labelers.close()
 
 
 def _check_pair(certificate: str | None, key: str | None) -> None:
@@ -87,24 +100,41 @@ def _check_pair(certificate: str | None, key: str | None) -> None:
         ) from None
 
 
-def _server(place: Place, *, certificate: str | None, key: str | None) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            make_app(place),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=LONGEST_HEADER_BYTES,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-        )
+def _config(place: Place, door: Door, *, certificate: str | None, key: str | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        door.attended(make_app(place)),
+        proxy_headers=False,  # the application's own come later: the door has to see whose connection it is
+        loop="asyncio",  # another one would not accept through the door
+        http="h11",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=AT_ONCE,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=LONGEST_HEADER_BYTES,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
 
 
-class _Server(uvicorn.Server):
-    """A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end."""
+class Server(uvicorn.Server):
+    """The page of one run behind a door.
+
+    A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end.
+    """
+
+    def __init__(self, place: Place, door: Door, *, certificate: str | None = None, key: str | None = None) -> None:
+        super().__init__(_config(place, door, certificate=certificate, key=key))
+        self._door = door
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            self._door.sweep()
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from rlhp.labeling.page.address import address_of, bound
-from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
+from rlhp.labeling.page.door import Door, Limits
+from rlhp.labeling.page.link import link_token
+from rlhp.labeling.page.serving import Server
 from rlhp.query.clips import SIDES, Clips
 from rlhp.query.queue import QueryQueue
 
@@ -52,34 +53,43 @@ def ask(queue: QueryQueue, count: int, *, start: int = 0, **more: Any) -> list[s
 
 @contextmanager
 def served(queue: QueryQueue, **more: Any) -> Iterator[str]:
-    """The page of this run on a thread: its address."""
-    listening = bound("127.0.0.1", 0)
+    """The page of this run on a thread: the link that opens it."""
     place = Place(url=queue.url, run=queue.run, lease_seconds=queue.lease_seconds, **more)
-    server = uvicorn.Server(uvicorn.Config(make_app(place), log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, args=([listening],))
+    with behind(Door(bound("127.0.0.1", 0), limits=Limits()), place) as link:
+        yield link
+
+
+@contextmanager
+def behind(door: Door, place: Place, **tls: str) -> Iterator[str]:
+    """The page of this place on a thread, behind this door: the link that opens it."""
+    server = Server(place, door, **tls)
+    link = f"{address_of(door, tls=bool(tls))}/#token={link_token(place.url, run=place.run, rundir=place.rundir)}"
+    thread = threading.Thread(target=server.run, args=([door],))
     thread.start()
     try:
-        yield address_of(listening)
+        yield link
     finally:
         server.should_exit = True
         thread.join()
-        listening.close()
+        door.close()
 
 
-def command(*words: str, folder: Path | None = None) -> subprocess.Popen[str]:
-    """`rlhp WORDS` as a process of its own."""
+def command(*words: str, folder: Path | None = None, files: int | None = None) -> subprocess.Popen[str]:
+    """`rlhp WORDS` as a process of its own, which may open so many files."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "rlhp", *words]
+    if files is not None:
+        line = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *line]
     return subprocess.Popen(
         line, cwd=folder or ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
 @contextmanager
-def serving(queue: QueryQueue, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`rlhp serve` as a process: it, and the address that it says."""
+def serving(queue: QueryQueue, *words: str, files: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`rlhp serve` as a process: it, and the link that it says."""
     words = words or ("--port", "0")
-    with command("serve", "--redis", queue.url, "--run", queue.run, *words) as process:
+    with command("serve", "--redis", queue.url, "--run", queue.run, *words, files=files) as process:
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
@@ -91,13 +101,19 @@ def serving(queue: QueryQueue, *words: str) -> Iterator[tuple[subprocess.Popen[s
                 process.wait(20)
 
 
-class Tab:
-    """One open tab of a labeler."""
+def address_in(link: str) -> str:
+    """The address that a link opens, without its token."""
+    return link.partition("/#")[0].rstrip("/")
 
-    def __init__(self, address: str, *, page: str = "tab-1", token: str | None = None) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self.http = httpx.Client(base_url=address, headers=headers, timeout=30)
-        self.page = page
+
+class Tab:
+    """One open tab of a labeler: of the one whose link it is, unless another token is given."""
+
+    def __init__(self, link: str, *, page: str = "tab-1", token: str | None = None) -> None:
+        token = token if token is not None else link.partition("#token=")[2]
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx.Client(base_url=address_in(link), headers=headers, timeout=30)
+        self.link, self.page = link, page
 
     def __enter__(self) -> Tab:
         return self

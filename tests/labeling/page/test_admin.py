@@ -78,7 +78,7 @@ def test_the_table_names_everybody_who_answered_or_may(queue: QueryQueue, tab: T
     labelers = Labelers(queue.url, run=queue.run)
     token = labelers.add("ann", admin=True)
     labelers.close()
-    with Tab(str(tab.http.base_url), token=token) as ann:
+    with Tab(tab.link, token=token) as ann:
         rows = {row["name"]: row for row in ann.get("/api/admin/labelers")["labelers"]}
     assert sorted(rows) == ["ann", "local"]
     assert (rows["local"]["ok"], rows["local"]["state"]) == (1, "ok")
@@ -91,7 +91,7 @@ def test_what_left_redis_is_read_from_the_run_directory(queue: QueryQueue, tmp_p
     rundir = RunDir(tmp_path)
     dataset = PreferenceDataset.create(rundir.preferences, header=header(PLAIN))
     ask(queue, 2)
-    with served(queue, rundir=rundir) as address, Tab(address) as tab:
+    with served(queue, rundir=rundir) as link, Tab(link) as tab:
         tab.answer(tab.leases()[0], "tie")
         log = events(queue)
         dataset.add_events([EventRow.of_event(event) for event in log])
@@ -108,7 +108,7 @@ def test_the_live_view_reads_on_where_it_left_off(queue: QueryQueue, tmp_path: P
     rundir = RunDir(tmp_path)
     rows = [{"env_steps": 100 * n, "reward/version": n} for n in range(3)]
     rundir.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with served(queue, rundir=rundir) as address, Tab(address) as tab:
+    with served(queue, rundir=rundir) as link, Tab(link) as tab:
         assert tab.get("/api/live/metrics") == {"rows": rows, "next": 3}
         assert tab.get("/api/live/metrics", since=2) == {"rows": rows[2:], "next": 3}
         assert tab.get("/api/live/metrics", since=99) == {"rows": [], "next": 3}, "a resumed run may have fewer"

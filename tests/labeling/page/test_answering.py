@@ -43,7 +43,7 @@ def test_a_tab_holds_two_queries_and_asking_again_gives_the_same(queue: QueryQue
 
 def test_two_tabs_of_one_labeler_never_show_the_same_query(queue: QueryQueue, tab: Tab) -> None:
     ask(queue, 5)
-    with Tab(str(tab.http.base_url), page="tab-2") as other:
+    with Tab(tab.link, page="tab-2") as other:
         shown = [lease["query"] for each in (tab, other) for lease in each.leases()]
     assert sorted(shown) == ["q0", "q1", "q2", "q3"]
 
@@ -86,7 +86,7 @@ def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(queue: Que
 def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(queue: QueryQueue, tab: Tab) -> None:
     names = ask(queue, 1)
     lease = tab.leases()[0]
-    with served(queue) as address, Tab(address) as again:
+    with served(queue) as link, Tab(link) as again:
         assert again.http.get(lease["left"]).content == tab.http.get(lease["left"]).content
     desk = Desk(Place(url=queue.url, run=queue.run))
     by_labeler = {desk.left(Labeler(name=f"labeler-{n}", admin=False), names[0]) for n in range(64)}
@@ -168,7 +168,7 @@ def test_a_closed_tab_gives_its_queries_back_at_once(queue: QueryQueue, tab: Tab
     tab.leases()
     assert tab.post("/api/leases/release") == {"released": 2}
     assert queue.stats().pending == 3
-    with Tab(str(tab.http.base_url), page="tab-2") as other:
+    with Tab(tab.link, page="tab-2") as other:
         assert [lease["query"] for lease in other.leases()] == ["q0", "q1"]
 
 

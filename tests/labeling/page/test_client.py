@@ -13,7 +13,7 @@ from rlhp.query.labelers import Labelers
 from rlhp.query.pauses import Pauses
 from rlhp.query.queue import QueryQueue
 from rlhp.types import Answer
-from tests.labeling.page.parts import ask, served
+from tests.labeling.page.parts import address_in, ask, served
 from tests.labeling.parts import until
 
 SOURCE = Path(__file__).parents[3] / "examples" / "label_client.py"
@@ -22,9 +22,9 @@ SOURCE = Path(__file__).parents[3] / "examples" / "label_client.py"
 def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
     token = Labelers(queue.url, run=queue.run).add("robot")
     names = ask(queue, 5)
-    with served(queue) as address:
+    with served(queue) as link:
         counts: list[int] = []
-        thread = threading.Thread(target=lambda: counts.append(label(Client(address, token))))
+        thread = threading.Thread(target=lambda: counts.append(label(Client(address_in(link), token))))
         thread.start()
         until(lambda: queue.stats().answered == 5)
         queue.close()
@@ -40,14 +40,14 @@ def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:
     token = Labelers(queue.url, run=queue.run).add("robot")
     ask(queue, 1)
     Pauses(queue.url, run=queue.run).pause("robot", reason="it guesses")
-    with served(queue) as address:
-        assert label(Client(address, token)) == 0
+    with served(queue) as link:
+        assert label(Client(address_in(link), token)) == 0
 
 
 def test_a_wrong_token_is_told_at_once(queue: QueryQueue) -> None:
     Labelers(queue.url, run=queue.run).add("robot")
-    with served(queue) as address, pytest.raises(urllib.error.HTTPError, match="401"):
-        label(Client(address, "wrong"))
+    with served(queue) as link, pytest.raises(urllib.error.HTTPError, match="401"):
+        label(Client(address_in(link), "wrong"))
 
 
 def test_it_is_short_and_needs_the_standard_library_alone() -> None:

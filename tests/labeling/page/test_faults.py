@@ -28,12 +28,12 @@ def redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 def test_a_session_goes_on_at_another_server_after_the_first_was_killed(redis_url: str) -> None:
     with human_run(redis_url) as queue:
         ask(queue, 4)
-        with serving(queue) as (process, address), Tab(address) as tab:
+        with serving(queue) as (process, link), Tab(link) as tab:
             shown, ahead = tab.leases()
             tab.answer(shown, "left")
             process.kill()
             process.wait()
-        with serving(queue) as (_, address), Tab(address) as tab:
+        with serving(queue) as (_, link), Tab(link) as tab:
             assert tab.answer(shown, "left") == "same", "sent again, because the reply was lost"
             assert [lease["token"] for lease in tab.leases()][:1] == [ahead["token"]]
             assert tab.answer(ahead, "right") == "ok"
@@ -52,14 +52,14 @@ def test_two_servers_of_one_run_are_one_desk(redis_url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_leaves_on_a_signal_with_exit_code_0(redis_url: str, number: signal.Signals) -> None:
-    with human_run(redis_url) as queue, serving(queue) as (process, address), Tab(address) as tab:
+    with human_run(redis_url) as queue, serving(queue) as (process, link), Tab(link) as tab:
         tab.get("/api/run")
         process.send_signal(number)
         assert process.wait(20) == 0
 
 
 def test_while_redis_is_away_every_call_says_so_and_then_works_again(redis: EmbeddedRedis) -> None:
-    with human_run(redis.url) as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis.url) as queue, served(queue) as link, Tab(link) as tab:
         ask(queue, 2)
         lease = tab.leases()[0]
         os.kill(redis.pid, signal.SIGSTOP)  # away, and not restarted by its supervisor
@@ -77,7 +77,7 @@ def test_while_redis_is_away_every_call_says_so_and_then_works_again(redis: Embe
 
 
 def test_a_redis_that_was_killed_comes_back_with_lease_and_session(redis: EmbeddedRedis) -> None:
-    with human_run(redis.url) as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis.url) as queue, served(queue) as link, Tab(link) as tab:
         ask(queue, 2)
         lease, ahead = tab.leases()
         tab.answer(lease)

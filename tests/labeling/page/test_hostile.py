@@ -23,11 +23,11 @@ from rlhp.query.labelers import Labelers
 from rlhp.query.queue import QueryQueue
 from rlhp.rundir import RunDir
 from tests.labeling.page.hostile import Attack, Operation, attacks, operations
-from tests.labeling.page.parts import Tab, ask, human_run, served
+from tests.labeling.page.parts import Tab, address_in, ask, human_run, served
 from tests.query.parts import Meddler, events
 
 REQUESTS = int(os.environ.get("RLHP_FUZZ", "300"))
-REFUSALS = {400, 401, 403, 404, 405, 413, 415, 421, 422}
+REFUSALS = {400, 401, 403, 404, 405, 413, 415, 422}
 KEYS = re.compile(
     r"meta|tokens|pending|leased|open|finished|answers|counts|labelers|segrefs|dedup"
     r"|(labeler|seen|times|history|holds):(ann|local)|held:(ann|local)/[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -42,7 +42,7 @@ def target(redis_url: str) -> Iterator[tuple[QueryQueue, httpx.Client, list[Oper
         labelers = Labelers(queue.url, run=queue.run)
         token = labelers.add("ann", admin=True)
         labelers.close()
-        with served(queue) as address, httpx.Client(base_url=address, timeout=60) as client:
+        with served(queue) as link, httpx.Client(base_url=address_in(link), timeout=60) as client:
             yield queue, client, operations(client.get("/openapi.json").json()), token
 
 
@@ -84,10 +84,10 @@ def test_what_the_attacks_left_behind_is_what_a_labeler_may_leave(
     queue = target[0]
     meddler = Meddler(queue)
     keys = {name.removeprefix(meddler.key("")) for name in meddler.redis.scan_iter(match=meddler.key("*"))}
-    names = set(meddler.redis.hkeys(meddler.key("tokens")))
+    names = {name.partition(":")[0] for name in meddler.redis.hkeys(meddler.key("tokens"))}
     meddler.close()
     assert {name for name in keys if not KEYS.fullmatch(name)} == set()
-    assert names == {"ann"}
+    assert names == {"ann", "local"}
     log = events(queue)
     assert {event.labeler for event in log} <= {"ann", ""}
     assert {event.query for event in log} <= {f"q{n}" for n in range(6)}
@@ -133,7 +133,7 @@ def test_a_body_may_not_be_long_however_it_is_sent(
 
 
 def test_a_token_that_was_made_up_leases_answers_and_undoes_nothing(redis_url: str) -> None:
-    with human_run(redis_url) as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis_url) as queue, served(queue) as link, Tab(link) as tab:
         ask(queue, 3)
         (lease, _) = tab.leases()
         for token in (lease["token"] + 1, 2**53):
@@ -147,7 +147,7 @@ def test_a_token_that_was_made_up_leases_answers_and_undoes_nothing(redis_url: s
 
 def test_what_a_labeler_writes_comes_back_as_text_that_no_page_could_run(redis_url: str) -> None:
     evil = "</script><img src=x onerror=alert(1)>&\u2028\U0001f600"
-    with human_run(redis_url) as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis_url) as queue, served(queue) as link, Tab(link) as tab:
         ask(queue, 1)
         tab.answer(tab.leases()[0], note=evil)
         reply = tab.http.get("/api/admin/preferences")
@@ -158,7 +158,8 @@ def test_what_a_labeler_writes_comes_back_as_text_that_no_page_could_run(redis_u
 
 
 def test_forged_cookies_and_headers_are_nobody(redis_url: str) -> None:
-    with human_run(redis_url) as queue, served(queue) as address:
+    with human_run(redis_url) as queue, served(queue) as link:
+        address = address_in(link)
         labelers = Labelers(queue.url, run=queue.run)
         token = labelers.add("ann")
         labelers.close()
@@ -185,11 +186,11 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
         '{"env_steps": 5, "env_runners/episode_return_mean": 3.0, "return_correlation": 0.5, "labels/answered": 2}\n'
         '{"env_steps": 9, "eval/episode_return_mean": 1.0, "torn'
     )
-    with human_run(redis_url) as queue, served(queue, rundir=rundir) as address:
-        with Tab(address) as admin:
+    with human_run(redis_url) as queue, served(queue, rundir=rundir) as link:
+        with Tab(link) as admin:
             assert admin.get("/api/live/metrics")["rows"][0]["env_runners/episode_return_mean"] == 3.0
         labelers = Labelers(queue.url, run=queue.run)
-        with Tab(address, token=labelers.add("ann")) as ann:
+        with Tab(link, token=labelers.add("ann")) as ann:
             assert ann.get("/api/live/metrics") == {"rows": [{"env_steps": 5, "labels/answered": 2}], "next": 1}
             assert ann.get("/api/live/metrics", since=1) == {"rows": [], "next": 1}
             assert ann.get("/api/live/policy")["video"] is None

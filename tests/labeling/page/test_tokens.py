@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from rlhp import cli
 from rlhp.labeling.page.guard import HEADERS
-from rlhp.query.labelers import Labelers
+from rlhp.query.labelers import MOST_LINKS, Labelers
 from rlhp.query.queue import QueryQueue
-from tests.labeling.page.parts import Tab, ask, human_run, served, serving
+from tests.labeling.page.parts import Tab, address_in, ask, human_run, served, serving
 from tests.query.parts import Meddler
 
 REFUSED = {"error": "open the link with your token, or ask whoever runs this for one"}
@@ -32,9 +26,14 @@ def labelers(queue: QueryQueue) -> Iterator[Labelers]:
 
 
 @pytest.fixture
-def address(queue: QueryQueue) -> Iterator[str]:
-    with served(queue) as address:
-        yield address
+def link(queue: QueryQueue) -> Iterator[str]:
+    with served(queue) as link:
+        yield link
+
+
+@pytest.fixture
+def address(link: str) -> str:
+    return address_in(link)
 
 
 def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Labelers) -> None:
@@ -56,27 +55,31 @@ def test_names_are_unique_and_can_be_part_of_a_key(labelers: Labelers) -> None:
     labelers.add("ann")
     with pytest.raises(ValueError, match=r"labeler 'ann' has a token for run page-.* already; choose another name, or"):
         labelers.add("ann")
-    for name in ("", "-ann", "a/b", "a b", "a" * 65, "ann\n"):
+    with pytest.raises(ValueError, match="'local' is that of whoever opens the link that rlhp serve prints; choose"):
+        labelers.add("local")
+    for name in ("", "-ann", "a/b", "a b", "a" * 65, "ann\n", "local:1"):
         with pytest.raises(ValueError, match="the name of a labeler is 1 to 64 letters, digits or"):
             labelers.add(name)
     with pytest.raises(ValueError, match="was never opened there"):
         Labelers(labelers._url, run="nowhere").add("ann")
 
 
-def test_without_tokens_whoever_is_at_this_machine_is_an_admin(address: str) -> None:
-    with Tab(address) as tab:
+def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_anybody(link: str) -> None:
+    with Tab(link) as tab, Tab(address_in(link)) as stranger:
         assert tab.get("/api/run")["labeler"] == "local"
-        assert tab.get("/api/admin/labelers") == {"labelers": []}
-
-
-def test_the_first_token_locks_everybody_else_out_at_once(address: str, labelers: Labelers) -> None:
-    with Tab(address) as stranger:
-        stranger.get("/api/run")
-        token = labelers.add("ann")
+        assert [row["name"] for row in tab.get("/api/admin/labelers")["labelers"]] == ["local"]
         reply = stranger.http.get("/api/run")
         assert (reply.status_code, reply.json()) == (401, REFUSED)
-        with Tab(address, token=token) as ann:
-            assert ann.get("/api/run")["labeler"] == "ann"
+
+
+@pytest.mark.parametrize("proxied", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "label.example.org"}, {}])
+def test_what_a_proxy_on_this_machine_passes_on_needs_a_token_like_any_request(
+    address: str, labelers: Labelers, proxied: dict[str, str]
+) -> None:
+    token = labelers.add("ann")
+    assert httpx.get(address + "/api/run", headers=proxied).status_code == 401
+    reply = httpx.get(address + "/api/run", headers={**proxied, "Authorization": f"Bearer {token}"})
+    assert reply.json()["labeler"] == "ann"
 
 
 def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(address: str, labelers: Labelers) -> None:
@@ -108,7 +111,8 @@ def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(add
 
 
 def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: QueryQueue, labelers: Labelers) -> None:
-    with human_run(redis_url) as other, served(queue) as one, served(other) as two:
+    with human_run(redis_url) as other, served(queue) as here, served(other) as there:
+        one, two = address_in(here), address_in(there)
         others = Labelers(other.url, run=other.run)
         with httpx.Client() as browser:
             browser.post(one + "/api/session", json={"token": labelers.add("ann")})
@@ -126,7 +130,24 @@ def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: 
         assert ann.http.get("/api/run").status_code == 401
         assert ann.http.post("/api/session", json={"token": "replayed"}).status_code == 401
     assert not labelers.remove("ann")
-    assert [each.name for each in labelers.all()] == ["bob"]
+    assert [each.name for each in labelers.all()] == ["bob", "local"]
+
+
+def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(link: str, labelers: Labelers) -> None:
+    with Tab(link) as local, Tab(link, token=labelers.add("ann")) as ann, Tab(address_in(link)) as stranger:
+        labelers.remove("ann")
+        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [200, 401, 401]
+        assert labelers.remove("local")
+        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [401, 401, 401]
+    assert labelers.all() == []
+
+
+def test_links_printed_before_stay_good_until_there_are_too_many_of_them(labelers: Labelers) -> None:
+    links = [labelers.link() for _ in range(MOST_LINKS)]
+    assert all(labelers.find(token) for token in links)
+    labelers.link()
+    assert sum(labelers.find(token) is not None for token in links) == MOST_LINKS - 1
+    assert [(each.name, each.admin) for each in labelers.all()] == [("local", True)]
 
 
 def test_a_labeler_without_rights_reaches_nothing_of_an_admins(
@@ -154,12 +175,9 @@ def test_nobody_speaks_for_another_labelers_tab(queue: QueryQueue, address: str,
     assert queue.stats().labelers["ann"].ok == 1
 
 
-def test_only_this_machines_names_open_a_page_without_tokens(address: str) -> None:
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
-        for path in ("/", "/api/run"):
-            assert httpx.get(address + path, headers={"Host": host}).status_code == 421
-    for host in ("localhost", "127.0.0.1:9", "[::1]:80"):
-        assert httpx.get(address + "/api/run", headers={"Host": host}).status_code == 200
+def test_another_site_whose_name_was_made_to_point_here_is_nobody(address: str) -> None:
+    for host in ("evil.example", "evil.example:80", "localhost", "127.0.0.1:9", "[::1]:80", ""):
+        assert httpx.get(address + "/api/run", headers={"Host": host}).status_code == 401
 
 
 def test_every_reply_forbids_what_the_page_does_not_need(address: str) -> None:
@@ -171,45 +189,27 @@ def test_every_reply_forbids_what_the_page_does_not_need(address: str) -> None:
     assert httpx.get(address + "/api/run").headers["cache-control"] == "no-store"
 
 
-def test_beyond_this_machine_nobody_is_served_before_somebody_has_a_token(
+def test_beyond_this_machine_nobody_is_served_without_a_token_either(
     queue: QueryQueue, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = ["--redis", queue.url, "--run", queue.run]
-    assert cli.run(["serve", *where, "--host", "0.0.0.0", "--port", "0"]) == 2
-    assert "can be reached from other machines, and run" in capsys.readouterr().err
-    assert cli.run(["labeler", "add", "ann", *where]) == 0
+    assert cli.run(["labeler", "add", "ann", "--redis", queue.url, "--run", queue.run]) == 0
     token = capsys.readouterr().out.splitlines()[0].partition("#token=")[2]
-    with serving(queue, "--host", "0.0.0.0", "--port", "0") as (process, address):
+    with serving(queue, "--host", "0.0.0.0", "--port", "0") as (process, link):
         assert process.stdout is not None
         assert process.stdout.readline().startswith("without https tokens can be read on their way")
-        local = f"http://127.0.0.1:{address.rpartition(':')[2].rstrip('/')}"
-        assert httpx.get(local + "/api/run").status_code == 401
-        with Tab(local, token=token) as ann:
-            assert ann.get("/api/run")["labeler"] == "ann"
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[str, str]:
-    """Certificate and key of this machine, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (tmp_path / "page.pem").write_bytes(certificate.public_bytes(pem))
-    (tmp_path / "page.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
-    return str(tmp_path / "page.pem"), str(tmp_path / "page.key")
+        here = f"http://127.0.0.1:{address_in(link).rpartition(':')[2]}"
+        assert httpx.get(here + "/api/run").status_code == 401
+        for shown, name in ((token, "ann"), (link.partition("#token=")[2], "local")):
+            with Tab(here, token=shown) as tab:
+                assert tab.get("/api/run")["labeler"] == name
 
 
 def test_with_a_certificate_the_page_speaks_https_alone(
     queue: QueryQueue, labelers: Labelers, pair: tuple[str, str]
 ) -> None:
     token = labelers.add("ann")
-    with serving(queue, "--port", "0", "--certificate", pair[0], "--key", pair[1]) as (_, address):
+    with serving(queue, "--port", "0", "--certificate", pair[0], "--key", pair[1]) as (_, link):
+        address = address_in(link)
         assert address.startswith("https://127.0.0.1:")
         with httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=pair[0])) as browser:
             cookie = browser.post("/api/session", json={"token": token}).headers["set-cookie"]
@@ -241,7 +241,7 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
         out, err = capsys.readouterr()
         return code, out + err
 
-    assert say("list") == (0, "nobody has a token: the page serves this machine alone\n")
+    assert say("list") == (0, "nobody has a token; rlhp labeler add NAME makes one, rlhp serve prints a link\n")
     code, said = say("add", "ann", "--admin")
     assert code == 0
     assert said.startswith("admin ann: http://HOST:PORT/#token=")
@@ -257,9 +257,7 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
 
 
 def test_the_link_of_a_freshly_made_admin_is_said_once(queue: QueryQueue) -> None:
-    with serving(queue, "--port", "0", "--add", "root") as (_, said):
-        address, _, token = said.partition("/#token=")
-        with Tab(address, token=token) as tab:
-            assert tab.get("/api/run")["admin"]
-    with serving(queue) as (_, said):
-        assert "token" not in said
+    with serving(queue, "--port", "0", "--add", "root") as (_, link), Tab(link) as root:
+        assert (root.get("/api/run")["labeler"], root.get("/api/run")["admin"]) == ("root", True)
+        with serving(queue) as (_, another), Tab(another) as tab:
+            assert tab.get("/api/run")["labeler"] == "local"

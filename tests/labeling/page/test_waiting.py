@@ -85,7 +85,7 @@ def test_the_progress_tells_how_far_the_run_and_this_labeler_are() -> None:
 
 
 def test_the_page_hears_what_the_driver_wrote(redis_url: str) -> None:
-    with human_run(redis_url) as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis_url) as queue, served(queue) as link, Tab(link) as tab:
         queue.set_info({"phase": "warm-up", "segments": "7", "segments_wanted": "60", "env_steps": "210"})
         said = tab.post("/api/leases")
         assert said["waiting"] == {"reason": "collecting", "detail": "collecting segments: 7/60"}
@@ -97,13 +97,13 @@ def test_the_page_hears_what_the_driver_wrote(redis_url: str) -> None:
 
 
 def test_a_run_of_teachers_leases_nothing_that_has_no_clips(redis_url: str) -> None:
-    with human_run(redis_url, source="oracle") as queue, served(queue) as address, Tab(address) as tab:
+    with human_run(redis_url, source="oracle") as queue, served(queue) as link, Tab(link) as tab:
         ask(queue, 1)
         assert tab.post("/api/leases")["waiting"]["reason"] == "teachers"
         assert queue.stats().pending == 1
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(redis_url: str) -> None:
-    with QueryQueue(redis_url, run="coming") as queue, served(queue) as address, Tab(address) as tab:
+    with QueryQueue(redis_url, run="coming") as queue, served(queue) as link, Tab(link) as tab:
         assert tab.get("/api/run")["state"] == "missing"
         assert tab.post("/api/leases")["waiting"]["reason"] == "missing"

@@ -93,7 +93,7 @@ def server(run: Asking) -> Iterator[Served]:
 def label(run: Asking, server: Served, page: Page) -> Iterator[Page]:
     """The labelling page, with three queries to answer."""
     run.ask(3)
-    yield opened(page, server.address)
+    yield opened(page, server)
     page.close()
     until(lambda: run.queue.sweep() >= 0 and run.queue.stats().leased == 0)
     run.forget()

@@ -94,11 +94,11 @@ class Asking:
 
 
 class Served:
-    """`rlhp serve` for one run: may be killed, and started again at the same address."""
+    """`rlhp serve` for one run and the token of its link: may be killed, and started again at the same address."""
 
     def __init__(self, *run: str, port: int = 0) -> None:
         self._run = run
-        self.address = ""
+        self.address = self.token = ""
         self.start(port)
 
     def start(self, port: int | None = None) -> None:
@@ -115,9 +115,9 @@ class Served:
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        found = re.search(r"https?://[^/\s]+", line)
-        assert found is not None, f"the server printed no address but {line!r}"
-        self.address = found[0]
+        found = re.search(r"(https?://[^/\s]+)/#token=(\S+)", line)
+        assert found is not None, f"the server printed no link but {line!r}"
+        self.address, self.token = found.groups()
 
     def kill(self) -> None:
         """As a crash: nothing is finished or flushed."""
@@ -137,9 +137,9 @@ class Served:
             stream.close()
 
 
-def opened(page: Page, address: str, path: str = "/") -> Page:
-    """The page at this address."""
-    page.goto(address + path)
+def opened(page: Page, at: Served | str, path: str = "/") -> Page:
+    """The page at this address; of a server by the link that it printed."""
+    page.goto(at + path if isinstance(at, str) else f"{at.address}{path}#token={at.token}")
     return page
 
 

@@ -120,7 +120,7 @@ def test_a_query_taken_back_in_a_tab_that_closed_is_answered_in_another(
     other = label.context.new_page()
     label.goto("about:blank")
     until(lambda: run.queue.stats().leased == 0)
-    opened(other, server.address)
+    opened(other, server)
     for _ in range(3):
         press(other, "ArrowRight")
     said = arrived(run, query)
@@ -151,7 +151,7 @@ def test_a_note_goes_with_one_answer(run: Asking, label: Page) -> None:
 
 def test_two_tabs_are_asked_different_queries(run: Asking, server: Served, label: Page) -> None:
     run.ask(2)
-    other = opened(label.context.new_page(), server.address)
+    other = opened(label.context.new_page(), server)
     mine = {playing(label), press(label, "ArrowLeft"), playing(label)}
     theirs = {playing(other)}
     assert not mine & theirs
@@ -172,7 +172,7 @@ def test_the_queries_of_a_closed_tab_go_to_another(run: Asking, server: Served, 
     held = {press(label, "ArrowLeft"), playing(label)}
     other = label.context.new_page()
     label.close()
-    opened(other, server.address)
+    opened(other, server)
     seen = {press(other, "ArrowLeft"), press(other, "ArrowLeft")}
     assert len(seen | held) == 3
     other.close()

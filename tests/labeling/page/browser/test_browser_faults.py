@@ -29,7 +29,7 @@ def test_an_answer_given_while_the_server_is_away_arrives_when_it_is_back(
     asking: Asking, served: Served, page: Page
 ) -> None:
     asking.ask(4)
-    opened(page, served.address)
+    opened(page, served)
     playing(page)
     until(lambda: asking.queue.stats().leased == 2)
     page.wait_for_function("() => document.querySelectorAll('video[src]').length === 4")
@@ -46,7 +46,7 @@ def test_an_answer_given_while_the_server_is_away_arrives_when_it_is_back(
 
 def test_an_unsent_answer_survives_its_tab(asking: Asking, served: Served, page: Page, tab: Callable[[], Page]) -> None:
     asking.ask(2)
-    opened(page, served.address)
+    opened(page, served)
     playing(page)
     served.kill()
     given = press(page, "ArrowDown")
@@ -54,7 +54,7 @@ def test_an_unsent_answer_survives_its_tab(asking: Asking, served: Served, page:
     page.close()
     served.start()
     assert asking.queue.stats().answered == 0
-    opened(tab(), served.address)
+    opened(tab(), served)
     until(lambda: asking.queue.stats().answered == 1)
     assert counted(asking) == {given: 1}
 
@@ -71,7 +71,7 @@ def test_a_reply_that_got_lost_is_asked_for_again(
         route.abort()
 
     context.route("**/api/answers", lose, times=2)
-    opened(page, served.address)
+    opened(page, served)
     given = press(page, "ArrowLeft")
     while len(lost) < 2:
         page.wait_for_timeout(20)
@@ -94,7 +94,7 @@ def test_a_redis_that_is_killed_costs_no_answer(own_redis: EmbeddedRedis, page: 
     asking = Asking(own_redis.url)
     asking.ask(6)
     served = Served("--redis", asking.url, "--run", asking.queue.run)
-    opened(page, served.address)
+    opened(page, served)
     given = [press(page, "ArrowLeft")]
     until(lambda: asking.queue.stats().answered == 1)
     os.kill(int((own_redis.directory / "server.pid").read_text()), signal.SIGKILL)
@@ -163,7 +163,7 @@ def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_
 def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Served, page: Page) -> None:
     asking.ask(2)
     page.clock.install()
-    opened(page, served.address)
+    opened(page, served)
     query = playing(page)
     page.clock.fast_forward("02:05")
     says(page, "nobody was here")
@@ -175,11 +175,11 @@ def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Serve
     until(lambda: asking.queue.stats().answered == 1)
 
 
-def asleep_while_it_asks(page: Page, address: str) -> Route:
+def asleep_while_it_asks(page: Page, served: Served) -> Route:
     """A page of a run without queries that fell asleep; the request for some that is still under way."""
     held: list[Route] = []
     page.clock.install()
-    opened(page, address)
+    opened(page, served)
     expect(page.locator("#reason")).to_have_text("This run is starting")
     page.clock.pause_at(datetime.now() + timedelta(hours=1))
     page.mouse.move(50, 50)  # from here on it sleeps after two minutes of a clock that stands still
@@ -197,7 +197,7 @@ def asleep_while_it_asks(page: Page, address: str) -> Route:
 def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_others(
     asking: Asking, served: Served, page: Page
 ) -> None:
-    request = asleep_while_it_asks(page, served.address)
+    request = asleep_while_it_asks(page, served)
     asking.ask(2)
     with page.expect_response("**/api/leases/release"):
         request.continue_()
@@ -211,7 +211,7 @@ def test_a_page_that_falls_asleep_while_it_asks_leaves_what_it_is_given_to_other
 def test_a_page_that_falls_asleep_while_it_asks_and_is_given_nothing_promises_nothing(
     asking: Asking, served: Served, page: Page
 ) -> None:
-    request = asleep_while_it_asks(page, served.address)
+    request = asleep_while_it_asks(page, served)
     with page.expect_response("**/api/leases"):
         request.continue_()
     page.wait_for_timeout(300)
@@ -222,7 +222,7 @@ def test_a_page_that_waited_too_long_says_that_clips_are_ready_and_leaves_them_t
     asking: Asking, served: Served, page: Page
 ) -> None:
     page.clock.install()
-    opened(page, served.address)
+    opened(page, served)
     expect(page.locator("#reason")).to_have_text("This run is starting")
     page.clock.fast_forward("02:05")
     says(page, "nobody was here")

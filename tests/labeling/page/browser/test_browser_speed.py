@@ -31,7 +31,7 @@ NEXT += " && document.body.dataset.seen"
 
 def test_the_next_clip_plays_at_once(asking: Asking, served: Served, page: Page) -> None:
     asking.ask(42)
-    opened(page, served.address)
+    opened(page, served)
     playing(page)
     page.evaluate(WATCH)
     for number in range(40):
@@ -51,7 +51,7 @@ def test_five_hundred_answers_leave_no_memory_behind(
 ) -> None:
     small = moving_dot(colour=(40, 88, 176), count=3, size=64)  # what stays behind is no matter of pixels
     asking.ask(502, clips=(small, small))
-    opened(page, served.address)
+    opened(page, served)
     session = context.new_cdp_session(page)
 
     def held() -> dict[str, float]:

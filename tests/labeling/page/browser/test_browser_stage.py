@@ -73,7 +73,7 @@ def test_animated_pictures_play_like_videos(run: Asking, server: Served, page: P
     frames = np.random.default_rng(0).integers(0, 255, (15, 32, 48, 3), np.uint8)
     picture = encode(frames, fps=30, codec="apng")
     run.ask(2, clips=(picture, picture))
-    opened(page, server.address)
+    opened(page, server)
     playing(page)
     page.keyboard.press("r")
     said = answered(run, page, "ArrowLeft")

@@ -42,7 +42,7 @@ def watched(rundir: RunDir) -> Iterator[Served]:
 
 
 def test_the_live_view_draws_the_metrics_and_goes_on(rundir: RunDir, watched: Served, page: Page) -> None:
-    opened(page, watched.address, "/live")
+    opened(page, watched, "/live")
     expect(page.locator("#tiles")).to_contain_text("20k")
     chart = page.get_by_role("img", name="Predicted return: newest predicted 100")
     expect(chart).to_be_visible()
@@ -71,7 +71,7 @@ def test_the_predicted_reward_runs_along_with_the_policy(rundir: RunDir, watched
     videos.mkdir(exist_ok=True)
     (videos / "policy.webm").write_bytes(moving_dot(colour=(40, 88, 176)))
     (videos / "policy.json").write_text(json.dumps({"predicted": [float(n) for n in range(20)], "env_steps": 12_000}))
-    opened(page, watched.address, "/live")
+    opened(page, watched, "/live")
     expect(page.get_by_role("img", name="Predicted reward: newest predicted reward 19")).to_be_visible()
     expect(page.locator("#policy-facts")).to_have_text("after 12k env steps")
     cursor = "() => Number(document.querySelector('.cursor').getAttribute('x1'))"
@@ -82,7 +82,7 @@ def test_the_predicted_reward_runs_along_with_the_policy(rundir: RunDir, watched
 
 def test_an_admin_sees_who_answers_and_corrects_an_answer(asking: Asking, watched: Served, page: Page) -> None:
     asking.ask(3)
-    opened(page, watched.address)
+    opened(page, watched)
     query = press(page, "ArrowLeft")
     playing(page)
     page.keyboard.press("n")
@@ -90,7 +90,7 @@ def test_an_admin_sees_who_answers_and_corrects_an_answer(asking: Asking, watche
     page.keyboard.press("Enter")
     press(page, "ArrowUp")
     until(lambda: asking.queue.stats().answered == 2)
-    opened(page, watched.address, "/admin")
+    opened(page, watched, "/admin")
     expect(page.get_by_role("row", name="local")).to_contain_text("2")
     page.get_by_label("Answer", exact=True).select_option("tie")
     expect(page.locator("#log li")).to_have_count(1)
