@@ -57,7 +57,7 @@ def test_a_configuration_this_machine_is_too_small_for(tmp_path: Path) -> None:
 
 def test_an_environment_that_returns_what_it_must_not_is_found_out(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("env: {id: 'tests.rollout.test_guard:Changed', kwargs: {what: longer}, max_episode_steps: 9}\n")
+    file.write_text("env: {id: 'tests.rollout.test_guard:Changed', kwargs: {what: longer}, max_episode_steps: 60}\n")
     (check,) = (found for found in doctor.examine(file) if found.level == "fail")
     assert "env.id='tests.rollout.test_guard:Changed': step: the observation: expected shape (1,)" in check.finding
     file.write_text(
