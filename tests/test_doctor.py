@@ -55,6 +55,19 @@ def test_a_configuration_this_machine_is_too_small_for(tmp_path: Path) -> None:
     assert found[2].finding.startswith("5000 env runners want 5000 CPUs, this machine has ")
 
 
+def test_an_environment_that_returns_what_it_must_not_is_found_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("env: {id: 'tests.rollout.test_guard:Changed', kwargs: {what: longer}, max_episode_steps: 60}\n")
+    (check,) = (found for found in doctor.examine(file) if found.level == "fail")
+    assert "env.id='tests.rollout.test_guard:Changed': step: the observation: expected shape (1,)" in check.finding
+    file.write_text(
+        "env: {id: 'tests.rollout.test_guard:Draws', kwargs: {shape: null}, max_episode_steps: 60}\n"
+        "labels: {source: human}\n"
+    )
+    (check,) = (found for found in doctor.examine(file) if found.level == "fail")
+    assert "env.id='tests.rollout.test_guard:Draws': render: expected a picture" in check.finding
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     sets = [f"runs_dir={tmp_path}", "name=a", "rollout.num_env_runners=1"]
