@@ -11,6 +11,7 @@ import io
 import lzma
 import math
 import os
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from rlhp.types import Array
 
 UNREADABLE = (
     BadZipFile, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, EOFError, OverflowError,
-    MemoryError, RecursionError, NotImplementedError, RuntimeError, OSError, zlib.error, lzma.LZMAError,
+    MemoryError, RecursionError, NotImplementedError, RuntimeError, OSError, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
 """What zipfile and numpy may raise over bytes that are damaged, encrypted, or none of theirs."""
 
@@ -48,6 +49,7 @@ class NpzFile:
             with ZipFile(io.BytesIO(data)) as archive:
                 members = archive.infolist()
                 _check_size(members)
+                _check_count(data, len(members))
                 found = {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
         except UNREADABLE as error:
             raise RlhpError(
@@ -99,6 +101,13 @@ def _check_size(members: list[ZipInfo]) -> None:
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > have:
         raise ValueError(f"its arrays take {size:,} bytes, this machine has {have:,}")
+
+
+def _check_count(data: bytes, count: int) -> None:
+    """Hold the members that were found against the number at the end of the file, as zipfile does not."""
+    (told,) = struct.unpack_from("<H", data, data.rfind(b"PK\x05\x06") + 10)
+    if told != min(count, 0xFFFF):
+        raise ValueError(f"it has {told} members by its own account, and {count} are found")
 
 
 def _array(archive: ZipFile, member: ZipInfo) -> Array:
