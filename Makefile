@@ -39,7 +39,7 @@ demo: setup ## train a policy from synthetic preferences, and on the env reward 
 	$(BIN)/rlhp compare configs/demo.yaml
 
 test: setup system ## every test
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 fuzz: setup system ## the fuzz tests with ten times their examples: a quarter of an hour
 	RLHP_FUZZ=10 $(BIN)/pytest -m fuzz $(ARGS)

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from rlhp.loopback import CLUSTERS
 from tests.ray_session import ray_session
@@ -23,8 +24,15 @@ SETTINGS = {
     "MPLBACKEND": "Agg",
     "RLHP_SECRETS_DIR": tempfile.mkdtemp(prefix="rlhp-test-secrets-"),  # instead of this user's own
 }
-CROWDED, WHOLE = ("faults", "cluster", "browser", "learning"), "many processes"
-"""Marks of tests that start a whole program or a browser, and the group they form."""
+CROWDED = (
+    "tests/cluster/",
+    "tests/labeling/page/browser/",
+    "tests/test_faults.py",
+    "tests/test_learning.py",
+    "tests/test_people.py",
+    "tests/running/test_growing.py",
+)
+"""Tests that start a whole program on several nodes, kill its processes, or drive a browser."""
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -42,14 +50,23 @@ def _clusters_are_allowed() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, a file stays together; tests that start many processes share one worker, the first.
+    """Tests that start many processes come first, so that the longest part of the work does not come last."""
+    items.sort(key=lambda item: not item.nodeid.startswith(CROWDED))
 
-    So no two of them fill the machine at the same time, and the longest part of the work does not come last.
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Where tests run side by side a file stays together, and all tests that start many processes share one worker.
+
+    So no two of them fill the machine at the same time.
     """
-    for item in items:
-        group = WHOLE if any(map(item.get_closest_marker, CROWDED)) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not any(map(item.get_closest_marker, CROWDED)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "many processes" if nodeid.startswith(CROWDED) else nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    """Of `pytest -n 2`."""
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
