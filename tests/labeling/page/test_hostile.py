@@ -29,7 +29,7 @@ from tests.query.parts import Meddler, events
 REQUESTS = int(os.environ.get("RLHP_FUZZ", "300"))
 REFUSALS = {400, 401, 403, 404, 405, 413, 415, 422}
 KEYS = re.compile(
-    r"meta|tokens|pending|leased|open|finished|answers|counts|labelers|segrefs|dedup"
+    r"meta|tokens|pending|leased|open|finished|answers|counts|labelers|segrefs|dedup|clock"
     r"|(labeler|seen|times|history|holds):(ann|local)|held:(ann|local)/[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
     r"|q:q\d|seg:q\d-[ab]|clip:q\d:(first|second)|clips?[a-z:]*"
 )
