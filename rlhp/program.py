@@ -256,6 +256,8 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
             info = rundir.info()
             algorithm = _learner(config, facts, begun=info.resumed + info.restarts)
             present.callback(_stop, algorithm)
+            if services is not None and config.rollout.num_env_runners == 0:
+                algorithm.env_runner.connect()  # which samples inside this process, and is no actor of its own
             if services is not None:
                 services.settle(algorithm.nodes())
             return algorithm

@@ -164,3 +164,13 @@ def test_a_teacher_that_skips_queries_does_not_keep_the_run_in_its_warm_up(tmp_p
     assert counts["drops"] > 5, "one labeler is all there is, so what it skips is dropped and another is asked instead"
     assert summary.labels_asked == summary.labels_answered == counts["answers"] == 20
     assert rows(rundir)[-1]["phase"] == "learning"
+
+
+def test_without_env_runners_the_other_roles_are_processes_all_the_same(tmp_path: Path) -> None:
+    config = small(runs_dir=str(tmp_path))
+    assert config.rollout.num_env_runners == 0
+    rundir = RunDir.create(config, "small")
+    summary = program.train(config, rundir=rundir, serial=False)
+    assert summary.env_steps == 480
+    assert summary.reward_version >= 1
+    assert summary.labels_answered == summary.labels_asked > 0

@@ -78,8 +78,8 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             self._fleet = Fleet(group, wanted=self.config.rlhp.num_env_runners, rows=rows)
 
     def nodes(self) -> set[str]:
-        """The Ray nodes on which env runners are."""
-        return self._fleet.nodes() if self._fleet is not None else set()
+        """The Ray nodes on which env runners are: this one, where none is an actor of its own."""
+        return self._fleet.nodes() if self._fleet is not None else {ray.get_runtime_context().get_node_id()}
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Before each round: RLlib restores those who are back, newcomers join, all share the batch."""

@@ -75,8 +75,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self._stopped = Stopped.by(error)
             return
         if self._context.preferences and self.worker_index and config.num_env_runners > 0:
-            self.reward_source = self._context.reward_source(self.worker_index)
-            self.segment_sink = self._context.segment_sink()
+            self.connect()
         incarnation = time.time_ns()
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
         if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
@@ -99,6 +98,11 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._incarnation = f"{incarnation:x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
         self._offered, self._dropped = 0, 0
         self._rows: int | None = None
+
+    def connect(self) -> None:
+        """Have rewards from the reward models and offer segments to the query actor, all of them Ray actors."""
+        self.reward_source = self._context.reward_source(self.worker_index or 0)
+        self.segment_sink = self._context.segment_sink()
 
     def make_env(self) -> None:
         """Our own vector environment, reset anew; made again where that fails, as often as `RETRIES` allows."""

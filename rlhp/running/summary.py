@@ -69,6 +69,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
     by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
     film = None if interrupted else loop.film(wait=True)
     status = loop.services.status() if loop.services is not None else {}
+    answered = int(status.get("labels/answered", 0))
     summary = Summary(
         run=str(loop.rundir.path),
         source=config.labels.source,
@@ -80,8 +81,8 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         true_return=trained.mean,
         true_return_std=trained.std,
         episodes=len(trained.returns),
-        labels_asked=int(status.get("labels/asked", 0)),
-        labels_answered=int(status.get("labels/answered", 0)),
+        labels_asked=max(int(status.get("labels/asked", 0)), answered),  # the queue was looked at a moment before
+        labels_answered=answered,
         reward_version=int(status.get("reward/version", 0)),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
