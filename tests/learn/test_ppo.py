@@ -19,8 +19,14 @@ LIFETIME = ("env_runners", "num_env_steps_sampled_lifetime")
 class Nobody:
     """Env runners of which none came up."""
 
+    def __init__(self) -> None:
+        self._worker_manager = self
+
     def num_healthy_remote_workers(self) -> int:
         return 0
+
+    def actors(self) -> dict[int, object]:
+        return {}
 
 
 def test_a_machine_that_starts_no_env_runner_is_a_loss_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

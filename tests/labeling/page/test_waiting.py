@@ -20,7 +20,7 @@ LEARNING = {**HUMAN, "phase": "learning", "allowed": "40"}
 def stats(**counts: Any) -> QueueStats:
     numbers = dict.fromkeys(
         ("pending", "leased", "reserved", "done", "dropped", "admitted", "asked", "answered", "unacked", "backlog",
-         "expired", "lapsed", "checks"), 0,
+         "expired", "lapsed", "checks", "set_aside"), 0,
     )  # fmt: skip
     return QueueStats(**{"state": "open", "oldest_age_seconds": 0.0, **numbers, **counts})
 
