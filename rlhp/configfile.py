@@ -28,7 +28,7 @@ from rlhp.config import RunConfig, TeacherConfig
 from rlhp.errors import RlhpError
 
 LONGEST_CHAIN = 20
-"""Of files that extend each other."""
+"""A chain of files that extend each other may be this long."""
 MOST_BYTES = 4 * yamlfile.MOST_CHARACTERS
 
 

@@ -21,7 +21,7 @@ from rlhp.addresses import redact
 from rlhp.config import RunConfig
 
 MOST_LINES = 20
-"""Of keys that are wrong; a file with more is of another program, and nobody reads a line for each."""
+"""So many wrong keys get a line each. A file with more is another program's, and nobody would read all of them."""
 
 HABITS = {
     "clip_length": "query.segment_length",

@@ -45,11 +45,11 @@ class Owner:
     """Drawn for each start; what is shown with every call."""
     host: str
     machine: str
-    """Where its process id means anything, as `provenance.machine` has it."""
+    """The machine on which its process id means anything, as `provenance.machine` has it."""
     pid: int
     pid_started: int | None
     directory: str | None
-    """Of the run; None where a queue was opened without one."""
+    """The run's directory; None where a queue was opened without one."""
     since: str
 
     @classmethod

@@ -145,7 +145,7 @@ class _Odd(ValueError):
 
 
 def _tasks(source: Path) -> list[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]:
-    """Of each task its name for people, its data and its annotations."""
+    """Each task's name for people, its data and its annotations."""
     data = read_regular(source)
     try:
         found = json.loads(data.decode("utf-8-sig"))
@@ -174,7 +174,7 @@ _DATA = ("query", "first", "second", "shown_left")
 
 
 def _rows(tasks: Sequence[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]) -> Iterator[EventRow]:
-    """Of each annotation its event; a task that was imported twice is one query, whose annotations count on."""
+    """Each annotation's event. A task that was imported twice is one query, whose annotations count on."""
     by_query: dict[str, list[tuple[datetime | None, str, Mapping[str, Any], Mapping[str, Any]]]] = {}
     sides: dict[str, tuple[str, str]] = {}
     for task, data, said in tasks:

@@ -123,7 +123,7 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
         )
     except (ValueError, TypeError) as error:
         raise RlhpError(
-            f"the Redis address {redact(url)!r} cannot be used: {addresses.redact(one_line(error))}"
+            f"the Redis address {addresses.shown(url)!r} cannot be used: {addresses.redact(one_line(error))}"
         ) from None
 
 
@@ -160,11 +160,6 @@ def reaching(url: str, doing: str) -> Iterator[None]:
         raise kind(_line(url, doing, error)) from error
     except exceptions.InvalidResponse as error:
         raise Refused(_line(url, doing, error)) from error
-
-
-def redact(url: str) -> str:
-    """The address without user, password and query: fit for logs."""
-    return addresses.shown(url)
 
 
 _OURS = ("attempt to ", "bad argument", "Error compiling script", "wrong number of arguments", "stack overflow")
@@ -209,7 +204,7 @@ def _line(url: str, doing: str, cause: object) -> str:
     words = " ".join(str(cause).split()) or type(cause).__name__
     shorter = addresses.redact(words if len(words) <= 300 else f"{words[:300]}...").rstrip(".")
     way_out = _way_out(cause, f"{words} {type(cause).__name__}")
-    return f"{doing}: no service from Redis at {redact(url)}: {shorter}; {way_out}"
+    return f"{doing}: no service from Redis at {addresses.shown(url)}: {shorter}; {way_out}"
 
 
 @cache

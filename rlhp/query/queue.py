@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
+from rlhp import addresses
 from rlhp.errors import RlhpError
 from rlhp.owner import Held, Owner, acquire
 from rlhp.query import connection, records, runs
@@ -93,7 +94,7 @@ class QueryQueue:
         return self._connection.owner
 
     def __repr__(self) -> str:
-        return f"QueryQueue({connection.redact(self.url)!r}, run={self.run!r})"
+        return f"QueryQueue({addresses.shown(self.url)!r}, run={self.run!r})"
 
     # The run
 
@@ -146,7 +147,7 @@ class QueryQueue:
 
         before, self._connection.owner = self.owner, ""  # `open` says itself whose the run is
         try:
-            what = f"run {self.run} at {connection.redact(self.url)}"
+            what = f"run {self.run} at {addresses.shown(self.url)}"
             acquire(claim, what=what, take_over=take_over, wait=resume, say=say)
             before = shown.token
         finally:

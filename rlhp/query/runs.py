@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from rlhp.addresses import shown
 from rlhp.errors import RlhpError
 from rlhp.owner import Held, Owner
-from rlhp.query.connection import Connection, Refused, make_client, reaching, redact
+from rlhp.query.connection import Connection, Refused, make_client, reaching
 from rlhp.query.records import NAME, text
 
 SCHEMA = "1"
@@ -38,7 +39,7 @@ def check_name(kind: str, name: str) -> None:
 def not_open(run: str, *, url: str) -> RlhpError:
     """What to raise about a run that is not there (any more)."""
     return RlhpError(
-        f"run {run} is not at {redact(url)}: it was never opened there, or the server lost its data since. Start the "
+        f"run {run} is not at {shown(url)}: it was never opened there, or the server lost its data since. Start the "
         "run first, or go on with rlhp train --resume: answers on disk count, open queries are asked anew. A server "
         "of your own keeps its data with appendonly yes and maxmemory-policy noeviction"
     )
@@ -47,7 +48,7 @@ def not_open(run: str, *, url: str) -> RlhpError:
 def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:
     """What to say where the script `open` found something else under the run's name."""
     kind, _, value = found.partition(":")
-    where = f"{key(run, 'meta')} at {redact(url)}"
+    where = f"{key(run, 'meta')} at {shown(url)}"
     if kind == "used":
         return (
             f"{where} belongs to another run of the name {run}: {Owner.from_json(value)}. Two runs would share one "
@@ -83,6 +84,6 @@ def warn_about_eviction(connection: Connection) -> None:
     if policy != "noeviction":
         _log.warning(
             "Redis at %s may throw queries and answers away (maxmemory-policy %s); set it to noeviction",
-            redact(connection.url),
+            shown(connection.url),
             policy,
         )

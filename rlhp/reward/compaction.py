@@ -22,7 +22,7 @@ MERGED = 64
 """Parts that become one."""
 LEVELS = 2
 LARGEST_BYTES = 4 << 20
-"""Of a part that is merged: few of these are large already."""
+"""A part with more than this is not merged: a few of such parts are large already."""
 GROUP_BYTES = 1 << 20
 """Uncompressed, of a row group: what reading one segment costs."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhp import imports
-from rlhp.errors import RlhpError
+from rlhp.errors import RlhpError, one_line
 from rlhp.reward.architecture import Architecture
 from rlhp.reward.normalizer import InputNormalizer
 from rlhp.reward.picture_network import PictureEnsemble
@@ -153,7 +153,7 @@ class CustomEnsemble(nn.Module):
             rewards: Tensor = self.members[index](obs, actions)
         except Exception as error:
             rows = f"observations {list(obs.shape)} and actions {list(actions.shape)}"
-            raise RlhpError(f"reward.module={self._name!r} failed on {rows}: {_line(error)}") from error
+            raise RlhpError(f"reward.module={self._name!r} failed on {rows}: {one_line(error)}") from error
         if not isinstance(rewards, Tensor) or rewards.shape != obs.shape[:1]:
             got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
             raise RlhpError(f"reward.module={self._name!r} returned {got} for {len(obs)} rows, not one reward for each")
@@ -178,7 +178,7 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RlhpError(
-            f"reward.device={name!r} cannot be used here: {_line(error)}. Set reward.device='cpu'."
+            f"reward.device={name!r} cannot be used here: {one_line(error)}. Set reward.device='cpu'."
         ) from error
     return device
 
@@ -204,7 +204,7 @@ def _build_one(architecture: Architecture) -> nn.Module:
     except Exception as error:
         given = ", ".join(sorted(kwargs))
         raise RlhpError(
-            f"reward.module={name!r} could not be built with the keywords {given}: {_line(error)}. "
+            f"reward.module={name!r} could not be built with the keywords {given}: {one_line(error)}. "
             f"Take {next(iter(size))} and action_size in its constructor, and the rest from reward.module_kwargs."
         ) from error
     if not isinstance(module, nn.Module):
@@ -233,13 +233,8 @@ def _try_out(module: nn.Module, architecture: Architecture) -> None:
         module.load_state_dict(before)
         module.zero_grad(set_to_none=True)
     except Exception as error:
-        raise RlhpError(f"{rule}; with B = 2 it failed: {_line(error)}") from error
+        raise RlhpError(f"{rule}; with B = 2 it failed: {one_line(error)}") from error
     module.train(was_training)
     if not isinstance(rewards, Tensor) or rewards.shape != (2,):
         got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
         raise RlhpError(f"{rule}; with B = 2 it returned {got}. End it with .squeeze(-1), perhaps.")
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -37,7 +37,7 @@ class Tally:
     """One labeler's answers that stand and are its own."""
 
     events: Counter[str] = field(default_factory=Counter)
-    """Of each kind, whether they stand or not."""
+    """The number of events of each kind, whether they stand or not."""
     how: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     gold: Share = field(default_factory=Share)
@@ -48,7 +48,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     """Sorted."""
     by_query: dict[str, EventRow | None] = field(default_factory=dict)
-    """In the order of its first answers; None where none stands."""
+    """The answer that stands per query, in the order of first answers; None where none stands."""
     _said: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
     _said_again: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -73,14 +73,14 @@ class Tally:
 
     @property
     def median_seconds(self) -> float | None:
-        """Of all answers whose time is known."""
+        """The median over all answers whose time is known."""
         if not self.seconds:
             return None
         middle = len(self.seconds) // 2
         return self.seconds[middle] if len(self.seconds) % 2 else sum(self.seconds[middle - 1 : middle + 1]) / 2
 
     def _count_repeat(self, row: EventRow, by: int) -> None:
-        """For every repeat of an own decisive answer, whether it is given again; pairs may come in either order."""
+        """Count whether a repeat of an own decisive answer is given again. Its pair may come in either order."""
         if row.answer is None or not (row.purpose == "repeat" or (row.purpose == "train" and row.answer in DECISIVE)):
             return
         pair, answer = _sorted(row, row.answer)
@@ -105,13 +105,13 @@ class Tally:
 
 @dataclass(slots=True)
 class Agreement:
-    """With the majority of the others, but for those who are no majority to measure anybody by."""
+    """Agreement with the majority of the others, but for those who are no majority to measure anybody by."""
 
     without: frozenset[str] = frozenset()
     agreed: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
     """Agreement of a labeler with any majority of the others."""
     outvoted: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
-    """With majorities of two or more, which alone are evidence: where two disagree, nobody knows which is wrong."""
+    """Agreement with majorities of two or more. These alone are evidence: of two who disagree, either may be wrong."""
 
     def count(self, standing: Sequence[EventRow], by: int) -> None:
         """Put the answers to one query in, or with `by=-1` take them out."""

@@ -185,7 +185,7 @@ class GuardedVector(VectorWrapper):
 
 
 def shape(values: Array) -> str:
-    """Of what was returned, in a few words."""
+    """What was returned, in a few words."""
     return f"shape {values.shape} of {values.dtype}"
 
 

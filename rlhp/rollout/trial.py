@@ -16,7 +16,7 @@ EPISODES = 3
 LONGEST = 1000
 """Steps that an episode may take to end by itself."""
 SECONDS = 10.0
-"""For all of these episodes, of a slow simulator."""
+"""So long may a slow simulator take for all of these episodes."""
 
 Env = gym.Env[Any, Any]
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 MOST_CONNECTIONS = 512
 FEWEST_CONNECTIONS = 16
 RESERVED_FILES = 128
-"""Of those a process may have open: for Redis, pages and clips, and for what is accepted before others are closed."""
+"""So many open files are left for Redis, pages and clips, and for connections that are accepted before others close."""
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Limits:
 
     @classmethod
     def of_this_process(cls) -> Limits:
-        """As many connections as the limit of open files leaves room for."""
+        """These limits, with as many connections as the limit of open files leaves room for."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = MOST_CONNECTIONS if files == resource.RLIM_INFINITY else files - RESERVED_FILES
         return cls(connections=max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, room)))
@@ -61,7 +61,7 @@ class Visit(socket.socket):
     """Whether its last request showed a token that is known."""
     busy = False
     since = 0.0
-    """When its last request began or, without one under way, ended; at first when it was accepted."""
+    """The moment at which its request began or its last one ended; before the first, at which it was accepted."""
 
     def turns(self, *, busy: bool) -> None:
         """A request begins or ends."""
@@ -127,7 +127,7 @@ class Door(socket.socket):
             del self._visits[visit.peer]
 
     def attended(self, app: ASGIApp) -> ASGIApp:
-        """The same application, whose requests are noted; outside of whatever rewrites `scope["client"]`."""
+        """Wrap an application so that its requests are noted. It goes around whatever rewrites `scope["client"]`."""
 
         async def noted(scope: Scope, receive: Receive, send: Send) -> None:
             visit = self._visits.get(tuple(scope.get("client") or ()))

@@ -24,7 +24,7 @@ from rlhp.query.labelers import Labeler
 MOST_BYTES = 16 * 1024
 """Of a request's body: an answer with the longest note has two or three thousand."""
 BODY_SECONDS = 10.0
-"""For all of it to arrive."""
+"""So long may a request's body take until all of it has arrived."""
 LONGEST_LINE = 300
 RETRY_AFTER_SECONDS = 1
 SESSION = "/api/session"
