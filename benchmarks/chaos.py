@@ -1,5 +1,8 @@
 """Every kind of process of a run is killed once a minute, at moments drawn from a seed; it ends by itself.
 
+Meanwhile entries that nobody wrote are put into its log, the clock of its Redis jumps by hours, and it is started a
+second time (`meddling`).
+
     python -m benchmarks.chaos                       # 3 calm runs, then one under kill -9: about an hour
     python -m benchmarks.chaos --calm 0              # the other one alone
     python -m benchmarks.chaos --calm 0 --minutes 3  # a short one
@@ -7,8 +10,9 @@
 The task is Pendulum at the pace of a slow simulator, so that a run takes a while and a small machine suffices. The
 run is one of `labels.source=human`: it has a clip renderer and a page; teachers answer in the place of people, as
 processes from elsewhere that this program starts again. What is counted at the end: answers that Redis took and the
-disk has not (lost), that the disk has twice (duplicated), queries asked twice; and whether the true return is where
-those of the calm runs are. Rows go to `results/chaos.jsonl`; a run that is there is not made again.
+disk has not (lost), that the disk has twice (duplicated), queries asked twice, entries that were set aside; and whether
+the true return is where those of the calm runs are. Rows go to `results/chaos.jsonl`; a run that is there is not made
+again.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ import numpy as np
 import redis
 
 from benchmarks import rows, tables
+from benchmarks.meddling import NOBODY_ASKED, Meddler
 from rlhp.query.server import EmbeddedRedis
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.rundir import RunDir
@@ -58,6 +63,10 @@ STEP_SECONDS = 0.01
 EVERY_MINUTES = {"driver": 4}
 """Once a minute otherwise. A driver brings all of Ray with it, half a minute on a busy machine: one that is killed
 before it has made a checkpoint makes no progress at all, and no program can help that."""
+SECOND_OWNER_MINUTE = 3
+"""Of four: half a minute at least before the driver is killed and two after it came back, so that there is a first."""
+MEDDLING = {"poison": Meddler.poison, "clock": Meddler.shift}
+"""Once a minute."""
 LABELERS = 2
 MINUTE = 60.0
 LONGEST_SECONDS = 3 * 3600.0
@@ -92,6 +101,7 @@ class Run:
 
     def __init__(self, folder: Path, *, seed: int, steps: int, more: Sequence[str] = ()) -> None:
         self.path = folder / "run"
+        self.meddler = Meddler(folder, self.path, [*sets(folder, seed=seed, steps=steps), *more])
         self._output = (folder / "output.txt").open("ab")
         words = [word for each in (*sets(folder, seed=seed, steps=steps), *more) for word in ("--set", each)]
         self._keeper = self._start("train", str(CONFIG), "--keep", *words)
@@ -146,7 +156,7 @@ class Run:
         return found
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.meddler.clock.environment}
         return subprocess.Popen(
             [sys.executable, "-m", "rlhp", *words],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, env=environment,
@@ -154,14 +164,31 @@ class Run:
 
 
 def schedule(seed: int, minute: int) -> list[tuple[float, str]]:
-    """When in this minute each kind is killed: (seconds since the start, kind), in order."""
+    """What happens in this minute: (seconds since the start, kind of process or of meddling), in order."""
     rng = random.Random(f"{seed}/{minute}")
     kinds = [kind for kind in KINDS if (minute + 1) % EVERY_MINUTES.get(kind, 1) == 0]
-    return sorted((MINUTE * (minute + rng.random()), kind) for kind in kinds)
+    moments = [(minute + rng.random(), kind) for kind in [*kinds, *MEDDLING]]
+    if (minute + 1) % EVERY_MINUTES["driver"] == SECOND_OWNER_MINUTE:
+        moments.append((minute + rng.random() / 2, "second owner"))
+    return sorted((MINUTE * moment, kind) for moment, kind in moments)
+
+
+def strike(run: Run, kind: str, rng: random.Random) -> bool:
+    """Kill one process of a kind, or meddle; False where nothing was there to be struck."""
+    if kind == "second owner":
+        return run.meddler.second_owner(rng)
+    if kind in MEDDLING:
+        return MEDDLING[kind](run.meddler, rng)
+    there = run.pids(kind)
+    if not there:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(rng.choice(there), signal.SIGKILL)
+    return True
 
 
 def torment(run: Run, *, seed: int, minutes: float, say: Any = print) -> Counter[str]:
-    """Kill for so long from the first checkpoint on, and wait for the end of the run; how many of each kind."""
+    """Strike for so long from the first checkpoint on, and wait for the end of the run; kills of each kind."""
     killed: Counter[str] = Counter()
     rng = random.Random(seed)
     while run.going() and not any((run.path / "checkpoints").glob("step-*")):
@@ -169,32 +196,34 @@ def torment(run: Run, *, seed: int, minutes: float, say: Any = print) -> Counter
     began, minute = time.monotonic(), 0
     due = schedule(seed, 0)
     while run.going() and time.monotonic() - began < LONGEST_SECONDS:
+        run.meddler.look()
         now = time.monotonic() - began
         if not due:
             minute += 1
             due = schedule(seed, minute)
         if now < minutes * MINUTE and due[0][0] <= now:
             kind = due.pop(0)[1]
-            there = run.pids(kind)
-            if there:
-                with suppress(ProcessLookupError):
-                    os.kill(rng.choice(there), signal.SIGKILL)
-                    killed[kind] += 1
-            say(f"{now:7.1f} s  kill -9 {kind}" + ("" if there else ": none is there"), flush=True)
+            struck = strike(run, kind, rng)
+            killed[kind] += struck and kind in KINDS
+            say(f"{now:7.1f} s  {kind}" + ("" if struck else ": none is there"), flush=True)
         time.sleep(0.1)
-    return killed
+    return +killed
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, decode_responses=True, encoding_errors="replace")
 
 
 def accounts(path: Path) -> dict[str, int]:
     """What Redis took against what the disk has."""
     rundir = RunDir.open(path)
-    with EmbeddedRedis(rundir.redis) as server, redis.Redis.from_url(server.url, decode_responses=True) as client:
+    with EmbeddedRedis(rundir.redis) as server, _client(server.url) as client:
         prefix = f"rlhp:{{{rundir.name}}}:"
         counts: Any = client.hgetall(f"{prefix}counts")
         entries: Any = client.xrange(f"{prefix}answers")
     events = PreferenceDataset.open(rundir.preferences).events()
     rows_ = Counter((row.query_id, row.labeler or "", row.rev, row.event) for row in events)
-    kept = {(each["id"], each["by"], int(each["rev"]), each["ev"]) for _, each in entries}
+    kept = {(each["id"], each["by"], int(each["rev"]), each["ev"]) for _, each in entries if each["id"] != NOBODY_ASKED}
     answered = Counter(row.query_id for row in events if row.event == "answer")
     pairs = Counter(frozenset((row.first_id, row.second_id)) for row in events if row.event == "answer")
     return {
@@ -202,6 +231,7 @@ def accounts(path: Path) -> dict[str, int]:
         "lost": int(counts["events"]) - len(rows_) + len(kept - rows_.keys()),
         "duplicated": sum(rows_.values()) - len(rows_) + sum(answered.values()) - len(answered),
         "asked_twice": sum(pairs.values()) - len(pairs),
+        "set_aside": int(counts.get("set_aside", 0)),
     }
 
 
@@ -224,7 +254,8 @@ def measure(*, arm: str, seed: int, steps: int, minutes: float) -> dict[str, Any
         return {
             "arm": arm, "seed": seed, "env_steps": summary["env_steps"], "seconds": round(took),
             "true_return": summary["true_return"], "killed": dict(killed), "kills": sum(killed.values()),
-            "resumed": info.resumed, "restarts": info.restarts, **accounts(run.path),
+            "meddled": dict(run.meddler.counts), "resumed": info.resumed, "restarts": info.restarts,
+            **accounts(run.path),
         }  # fmt: skip
 
 
@@ -238,26 +269,34 @@ def interval(returns: list[float]) -> tuple[float, float]:
 
 
 def section() -> str:
-    """The table for docs/benchmarks.md: the longest run under kill -9 and the calm ones of its length."""
+    """The table for docs/benchmarks.md: the newest run under kill -9 and the calm ones of its length."""
     found = rows.read(NAME)
-    worst = max((row for row in found if row["arm"] == "chaos"), key=lambda row: float(row["env_steps"]))
+    worst = [row for row in found if row["arm"] == "chaos"][-1]
     calm = [r for r in found if r["arm"] == "calm" and abs(r["env_steps"] - worst["env_steps"]) < 2000]
+    meddled = worst["meddled"]
     kills = ", ".join(f"{count} x {kind}" for kind, count in worst["killed"].items())
     lines = [
         "## Under kill -9", "", "    python -m benchmarks.chaos", "",
         "Pendulum at the pace of a slow simulator, people's answers given by teachers, page and clips; one process of "
         "every kind killed per minute for twenty minutes (the driver every fourth), at moments drawn from a seed. "
+        "Once a minute, too, an entry that nobody wrote is put into the log and the clock of Redis set to another time "
+        "(60 s to 25 hours away); every fourth minute the run is started a second time. "
         "Answers are those that Redis took, against those on disk.", "",
         "| run | env steps | minutes | kills | learner restarts, resumes | answers | lost | doubled | asked twice | "
-        "true return |", "|---|---|---|---|---|---|---|---|---|---|",
+        "set aside | true return |", "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in [*calm, worst]:
         lines.append(
             f"| {row['arm']} | {row['env_steps']:,} | {row['seconds'] / 60:.0f} | {row['kills']} | "
             f"{row['restarts']}, {row['resumed']} | {row['answers']} | {row['lost']} | {row['duplicated']} | "
-            f"{row['asked_twice']} | {row['true_return']:.1f} |"
+            f"{row['asked_twice']} | {row['set_aside']} | {row['true_return']:.1f} |"
         )
     lines += ["", f"Killed: {kills}."]
+    lines += [
+        f"Entries that nobody wrote: {meddled['poison']}. Clock set: {meddled['clock']} times. Second owners: "
+        f"{meddled['second owners']}, none let in ({meddled.get('refused: owned', 0)} told who has the run, "
+        f"{meddled.get('refused: Redis was away', 0)} that Redis was away)."
+    ]
     if len(calm) > 1:
         low, high = interval([row["true_return"] for row in calm])
         inside = "inside" if low <= worst["true_return"] <= high else "outside"

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 """An owner that was not heard of for so long may be replaced by anybody."""
 BEAT_SECONDS = 5.0
+WATCH_SECONDS = 3 * BEAT_SECONDS
+"""For so long a silent owner is watched even so: the clock that says how long it is silent may have been set ahead."""
 LOOK_EVERY_SECONDS = 0.5
 
 
@@ -128,12 +130,13 @@ def acquire(
     is watched (with `wait`) for as long as its lease can last; RlhpError as soon as it is heard of, or at once without.
     """
     held = first = claim("")
-    deadline = time.monotonic() + LEASE_SECONDS
+    began = time.monotonic()
     while held is not None:
         assert first is not None
         alive = held.owner.is_here and not held.owner.dead
         unheard = (held.owner.token, held.beat) == (first.owner.token, first.beat)
-        silent = unheard and (held.silent_seconds >= LEASE_SECONDS or time.monotonic() >= deadline)
+        watched = time.monotonic() - began
+        silent = unheard and watched >= (WATCH_SECONDS if held.silent_seconds >= LEASE_SECONDS else LEASE_SECONDS)
         if held.owner.dead or (not alive and (take_over or silent)):
             held = claim(held.owner.token)
             continue

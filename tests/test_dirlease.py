@@ -49,7 +49,10 @@ def test_a_run_that_another_host_may_be_running_is_waited_for_and_refused_when_i
 
 
 @pytest.mark.parametrize(("ago", "take_over"), [(61.0, False), (0.0, True)])
-def test_one_that_is_silent_or_known_to_be_dead_is_replaced(rundir: RunDir, ago: float, take_over: bool) -> None:
+def test_one_that_is_silent_or_known_to_be_dead_is_replaced(
+    rundir: RunDir, monkeypatch: pytest.MonkeyPatch, ago: float, take_over: bool
+) -> None:
+    monkeypatch.setattr(owners, "WATCH_SECONDS", 0.05)
     file = left_by_another_host(rundir, seconds_ago=ago)
     with rundir.running(take_over=take_over):
         assert rundir.lease.owner is not None

@@ -48,6 +48,7 @@ def another(queue: QueryQueue, **more: Any) -> QueryQueue:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits looks often."""
     monkeypatch.setattr(owners, "LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(owners, "WATCH_SECONDS", 0.05)
 
 
 def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path, redis_url: str) -> None:
@@ -111,6 +112,17 @@ def test_an_owner_of_another_host_that_stays_silent_is_replaced(
     assert third.beat()
     with pytest.raises(TakenOver):
         second.beat()
+
+
+def test_an_owner_that_only_seems_silent_keeps_its_run(queue: QueryQueue, meddler: Meddler, quick: None) -> None:
+    queue.close()
+    first = another(queue, owner=elsewhere())
+    meddler.redis.hincrby(meddler.key("meta"), "owner_beat", -3_600_000)  # by a clock that was set ahead since
+    said: list[str] = []
+    with pytest.raises(RlhpError, match="process 77 on far in /runs/demo"):
+        another(queue, resume=True, owner=here(), say=lambda text: beats(said, text, first))
+    assert said
+    assert ask(first) == "ok"
 
 
 def test_take_over_does_not_wait(queue: QueryQueue) -> None:
