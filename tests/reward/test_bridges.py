@@ -11,6 +11,7 @@ import pytest
 from rlhp.reward.bridges import import_imitation, import_npz
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.export import export
+from rlhp.reward.npz import NpzFile
 from rlhp.reward.reuse import merge_into
 from rlhp.spaces import Spaces
 from rlhp.types import Answer
@@ -109,6 +110,7 @@ def test_a_probability_becomes_the_likelier_answer_and_its_strength(tmp_path: Pa
         ({"preferences": np.array([1.5])}, r"1 probabilities for 2 fragments: one in \[0, 1\] per pair"),
         ({"preferences": np.array([1.0, 0.0])}, "2 probabilities for 2 fragments"),
         ({"preferences": np.array([{}])}, "cannot be imported"),
+        ({"lengths": np.array([3, 2**63 + 3], np.uint64)}, f"'lengths' is to fit into int64, got {2**63 + 3}"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(
@@ -117,6 +119,17 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(
     with pytest.raises(ValueError, match=complaint):
         import_imitation(bare(tmp_path / "f.npz", **changes), tmp_path / "d", like=LIKE)
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(("value", "fits"), [(255, True), (256, False)])
+def test_whole_numbers_do_not_become_others_in_a_smaller_type(tmp_path: Path, value: int, fits: bool) -> None:
+    np.savez(tmp_path / "f.npz", obs=np.array([7, value], np.uint16))
+    found = NpzFile.read(tmp_path / "f.npz")
+    if fits:
+        assert found.numbers("obs", kinds="iu", shape=(None,), like="|u1").tolist() == [7, value]
+    else:
+        with pytest.raises(ValueError, match="'obs' is to fit into uint8, got 256"):
+            found.numbers("obs", kinds="iu", shape=(None,), like="|u1")
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
