@@ -141,7 +141,7 @@ with outliving():
 @pytest.mark.parametrize("what", ["file", "descriptor"])
 def test_other_code_may_close_standard_output(tmp_path: Path, what: str) -> None:
     command = [sys.executable, "-c", CLOSED, str(tmp_path / "done"), what]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, (tmp_path / "done").read_text()) == (0, "done")
     assert done.stderr.count("standard output is given up") == 1
     assert "Traceback" not in done.stderr
