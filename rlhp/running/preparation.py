@@ -16,7 +16,7 @@ from rlhp.config import RunConfig
 from rlhp.errors import RlhpError
 from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
-from rlhp.learn.settings import check_actions, check_passthrough
+from rlhp.learn.settings import check_actions, check_batch, check_passthrough
 from rlhp.owner import Owner, TakenOver, beating
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
@@ -44,6 +44,7 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     check_passthrough(config.learner.rllib)
+    check_batch(config)
     if config.ray.address is not None:
         refuse_silence(config.ray.address)
     if config.preferences:

@@ -349,7 +349,7 @@ class InPlace(Countdown):
 
 
 def test_an_environment_that_changes_its_action_changes_nothing_that_is_kept() -> None:
-    envs = make_vector_env(EnvConfig(id=HERE + "InPlace"), num_envs=2, vectorize="auto")
+    envs: Any = make_vector_env(EnvConfig(id=HERE + "InPlace"), num_envs=2, vectorize="auto")
     envs.reset(seed=[1, 2])
     actions = np.full((2, 2), 0.5, np.float32)
     envs.step(actions)
@@ -382,7 +382,7 @@ class Tells(Countdown):
 def test_a_state_that_cannot_be_read_is_the_environment_s(sizes: list[int], said: str) -> None:
     config = EnvConfig(id=HERE + "Tells", kwargs={"sizes": sizes})
     probe(config)
-    envs = make_vector_env(config, num_envs=2, vectorize="auto", who="env runner 4")
+    envs: Any = make_vector_env(config, num_envs=2, vectorize="auto", who="env runner 4")
     kind, read = states_of(envs, draws_clips=False)
     assert kind == "hook"
     assert read is not None
