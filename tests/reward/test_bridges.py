@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -119,6 +120,16 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(
     with pytest.raises(ValueError, match=complaint):
         import_imitation(bare(tmp_path / "f.npz", **changes), tmp_path / "d", like=LIKE)
     assert not (tmp_path / "d").exists()
+
+
+def test_an_export_of_another_version_is_named(tmp_path: Path) -> None:
+    export(filled(tmp_path / "d").path, tmp_path / "f.npz", to="npz")
+    with np.load(tmp_path / "f.npz") as file:
+        arrays = dict(file)
+    arrays["header"] = np.array(json.dumps(json.loads(str(arrays["header"])) | {"schema_version": 99}))
+    np.savez(tmp_path / "f.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"f\.npz cannot be imported: .*schema_version 99, this version of rlhp reads"):
+        import_npz(tmp_path / "f.npz", tmp_path / "again")
 
 
 @pytest.mark.parametrize(("value", "fits"), [(255, True), (256, False)])
