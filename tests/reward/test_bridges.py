@@ -127,7 +127,7 @@ def test_an_export_of_another_version_is_named(tmp_path: Path) -> None:
     with np.load(tmp_path / "f.npz") as file:
         arrays = dict(file)
     arrays["header"] = np.array(json.dumps(json.loads(str(arrays["header"])) | {"schema_version": 99}))
-    np.savez(tmp_path / "f.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "f.npz", **arrays)
     with pytest.raises(ValueError, match=r"f\.npz cannot be imported: .*schema_version 99, this version of rlhp reads"):
         import_npz(tmp_path / "f.npz", tmp_path / "again")
 
