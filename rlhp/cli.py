@@ -35,6 +35,9 @@ OURS = NOT_ALL = 1
 _GO_ON = ("train", "compare", "tune", "label", "serve")
 """Commands that do their work whether anybody reads what they print or not."""
 
+SEED = click.IntRange(0, 2**53)
+"""As `seed` of a config."""
+
 _run = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -154,7 +157,7 @@ def compare(config: Path, sets: tuple[str, ...]) -> int:
 @click.option("--set-teacher", "sets", multiple=True, metavar="KEY=VALUE", help="One key of labels.teacher.")
 @click.option("--latency", type=float, metavar="SECONDS", help="Time taken per answer.")
 @click.option("--name", help="Name of this labeler.")
-@click.option("--seed", type=int, help="Of the teacher's faults; otherwise the run's seed, or 0.")
+@click.option("--seed", type=SEED, help="Of the teacher's faults; otherwise the run's seed, or 0.")
 @click.option("--until-eof", is_flag=True, help="Leave when standard input ends, as it does when its holder dies.")
 def label(
     run_directory: Path | None,
@@ -223,7 +226,7 @@ def status(run: Path | None, address: str | None) -> None:
 @_run
 @click.option("--episodes", type=click.IntRange(min=1), help="Otherwise evaluation.episodes of the run.")
 @click.option("--explore/--no-explore", default=None, help="Sample actions; otherwise evaluation.explore of the run.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the evaluation episodes.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the evaluation episodes.")
 @click.option("--video", type=click.Path(path_type=Path), help="Draw an episode: a .webm, .mp4 or .png, and a .json.")
 @click.option("--best", is_flag=True, help="The checkpoint of the highest true return instead of the newest.")
 def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None, best: bool) -> None:

@@ -6,9 +6,10 @@ and `--set` are read by `rlhp.configfile`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from textwrap import shorten
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rlhp.configcluster import RayConfig, RedisConfig
 from rlhp.configenv import AtariConfig, EnvConfig
@@ -25,14 +26,29 @@ __all__ = [  # those of rlhp.configcluster, configenv, configkeeping and configl
 ]  # fmt: skip
 
 Positive = Field(gt=0)
+WIDEST = 65_536
+
+
+def _layers(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if len(widths) > 64 or not all(1 <= width <= WIDEST for width in widths):
+        raise ValueError(
+            f"at most 64 layers of 1 to {WIDEST} units each, got {shorten(str(list(widths)), 60)}; correct it"
+        )
+    return widths
+
+
+Widths = Annotated[tuple[int, ...], AfterValidator(_layers)]
+"""Units of the hidden layers of a network."""
 NEWEST_STEPS, FEWEST_NEWEST = 4000, 50
 
 
 class RolloutConfig(Section):
     """Env runners: Ray actors that step environments and ask for predicted rewards."""
 
-    num_env_runners: int = Field(default=2, ge=0, description="Ray actors; 0 samples inside the driver.")
-    num_envs_per_env_runner: int = Field(default=8, ge=1, description="Environments stepped together by one runner.")
+    num_env_runners: int = Field(default=2, ge=0, le=10_000, description="Ray actors; 0 samples inside the driver.")
+    num_envs_per_env_runner: int = Field(
+        default=8, ge=1, le=100_000, description="Environments stepped together by one runner."
+    )
     vectorize: Literal["auto", "sync", "native"] = Field(
         default="auto",
         description="`native` uses the environment's own vector implementation, `auto` where it exists "
@@ -59,7 +75,7 @@ class QueryConfig(Section):
     """Which pairs are worth asking about."""
 
     segment_length: int = Field(default=30, ge=1, description="K, steps per segment.")
-    pool: int = Field(default=1000, ge=2, description="Newest segments kept as candidates.")
+    pool: int = Field(default=1000, ge=2, le=10_000_000, description="Newest segments kept as candidates.")
     newest: int | None = Field(
         default=None,
         ge=2,
@@ -85,7 +101,7 @@ class QueryConfig(Section):
 class RewardConfig(Section):
     """The reward ensemble and how it is fitted (Christiano et al. 2017, sections 2.2.1 and 2.2.3)."""
 
-    members: int = Field(default=5, ge=1, description="M, size of the ensemble (3 in the paper).")
+    members: int = Field(default=5, ge=1, le=1000, description="M, size of the ensemble (3 in the paper).")
     network: Network = Field(
         default="auto",
         description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_coarse` two layers for CPUs, "
@@ -96,7 +112,7 @@ class RewardConfig(Section):
         description="What the networks see of pictures: bytes as 0 to 1, or each pixel less its mean, over its "
         "standard deviation, as they were when fitting began.",
     )
-    hidden: tuple[int, ...] = Field(
+    hidden: Widths = Field(
         default=(64, 64), description="Units per hidden layer; after the convolutions where there are some."
     )
     activation: Literal["silu", "leaky_relu", "relu", "tanh"] = Field(
@@ -218,7 +234,7 @@ class LearnerConfig(Section):
     pixels: Literal["scaled", "standardized"] = Field(
         default="scaled", description="What they see of pictures, as `reward.pixels`; pixels are as in the first batch."
     )
-    hidden: tuple[int, ...] = Field(
+    hidden: Widths = Field(
         default=(64, 64),
         description="Units of policy and value networks: one for each, or one for both behind convolutions.",
     )

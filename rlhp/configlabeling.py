@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+LARGEST = 2**53
+"""Of whole numbers: beyond it JSON, numpy and torch no longer agree on which number it is."""
 
 
 class Section(BaseModel):
     """A group of keys: unknown ones are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _not_beyond(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(
+                f"a whole number is at most {LARGEST}, got one of {len(hex(value)) - 2} hex digits; lower it"
+            )
+        return value
 
 
 class TeacherConfig(Section):

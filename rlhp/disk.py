@@ -6,6 +6,7 @@ Whatever writes below a run directory does so inside `naming`, so that such an e
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -90,10 +91,11 @@ def read_regular(path: Path, *, most: int | None = None) -> bytes:
     A pipe would be waited for, perhaps for ever. OSError where there is nothing, or it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait too
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # of which `open` would say the descriptor, not the path
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with naming(path), open(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
-        if stat.S_ISDIR(facts.st_mode):
-            raise IsADirectoryError(21, "Is a directory", str(path))
         if not stat.S_ISREG(facts.st_mode):
             raise RlhpError(f"{path}: is a pipe or a device and might never end; save it as a file, and name that one")
         if most is not None and facts.st_size > most:

@@ -11,8 +11,9 @@ import errno
 OF_THE_DISK = frozenset(
     getattr(errno, name)
     for name in (
-        "EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENOENT",
-        "ENOSPC", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS",
+        "EACCES", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EILSEQ", "EIO", "EISDIR", "ELOOP", "EMFILE", "EMLINK",
+        "ENAMETOOLONG", "ENFILE", "ENODEV", "ENOENT", "ENOSPC", "ENOTDIR", "ENOTEMPTY", "ENXIO", "EOPNOTSUPP",
+        "EPERM", "EROFS", "ESTALE", "ETXTBSY", "EXDEV",
     )
 )  # fmt: skip
 """What a file system says of a path that somebody can free, make, move or give rights to."""

@@ -56,6 +56,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "queue/leased": ("queries", "Queries in the hands of a labeler."),
     "queue/oldest_age_seconds": ("s", "Age of the oldest query without an answer."),
     "queue/set_aside": ("entries", "Entries of the answer log that made no row, so far: see `run.log`."),
+    "queue/refused": ("queries", "Times that Redis had no memory left for a query, so far: nobody was asked."),
     "clips/ready": ("queries", "Queries whose clips are there, so far."),
     "clips/dropped": ("queries", "Queries dropped because a clip of them could not be drawn, so far."),
     "clips/draw_ms": ("ms", "Drawing one frame, in the newest clip."),

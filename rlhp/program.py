@@ -212,7 +212,7 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
         # One that was killed before it did anything is as good as new.
         begun = rundir.info().resumed if newest is not None or rundir.has_rows else 0
         algorithm = _learner(config, facts, begun=begun)
-        point = take_back(config, rundir, newest, algorithm.env_runner, queue) if repeatable else None
+        point = take_back(config, rundir, newest, algorithm.env_runner, queue, say=say) if repeatable else None
         services, asking, fitting = None, None, None
         if queue is not None:
             parts, rewards = (Parts(rundir.path, exact=True) for _ in range(2))  # a role has a dataset of its own

@@ -179,6 +179,8 @@ def _unusual(facts: Facts) -> Iterator[str]:
     if facts.info.state != "running" and stats is not None and stats.backlog:
         resume = f"rlhp train --resume {facts.path}"
         yield f"{stats.backlog} answers are at the queue and not on disk: {resume} stores them."
+    if refused := row.get("queue/refused", 0):
+        yield (f"Redis had no memory left for a query {refused:.0f} times: raise its maxmemory, or nobody is asked.")
     odd = row.get("queue/set_aside", 0) if stats is None else stats.set_aside
     if odd:
         yield (

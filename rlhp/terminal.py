@@ -37,15 +37,21 @@ class _Outliving:
         try:
             return act()
         except OSError as error:
-            self._give_up(error)
-            return otherwise
+            # What is printed from now on goes nowhere, and so does what still lies in the buffer.
+            number = self._stream.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:  # which it is where somebody's code has closed that descriptor
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            self._say("nobody reads it any more" if error.errno == errno.EPIPE else str(error.strerror))
+        except ValueError:  # somebody's code has closed it
+            if not self._stream.closed:
+                raise
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for the rest of the process
+            self._say("it was closed by other code in this process")
+        return otherwise
 
-    def _give_up(self, error: OSError) -> None:
-        """Whatever is printed from now on goes nowhere, and so does what still lies in the buffer."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-        why = "nobody reads it any more" if error.errno == errno.EPIPE else error.strerror
+    def _say(self, why: str) -> None:
         self._tell(f"{self._name} is given up, {why}; the run goes on, and its directory has run.log and metrics.jsonl")
 
 

@@ -97,6 +97,10 @@ def test_an_unknown_environment_leaves_no_run_directory(tmp_path: Path, capsys: 
         (["eval", "nowhere"], "nowhere: no such run directory"),
         (["label"], "give a run directory, or the address of its queue with --redis URL, not both"),
         (["label", "--redis", "http://x", "--run", "a"], "a Redis address starts with redis://"),
+        (["eval", "nowhere", "--seed", "-1"], "-1 is not in the range"),
+        (["eval", "nowhere", "--seed", str(2**70)], f"{2**70} is not in the range"),
+        (["label", "nowhere", "--seed", "-1"], "-1 is not in the range"),
+        (["status", "--address", "head"], "ray.address is HOST:PORT"),
         (["trian"], "No such command 'trian'"),
     ],
 )

@@ -309,6 +309,20 @@ def test_what_no_person_writes_is_refused_in_few_lines(tmp_path: Path, text: str
     assert len(caught.value.problems) <= 23
 
 
+@pytest.mark.parametrize(
+    "text",
+    [f"seed={10**30}", f"learner.total_env_steps={2**64}", f"query.pool={2**40}", "rollout.num_envs_per_env_runner=1e9",
+     "reward.members=100000", "reward.hidden=[0]", "learner.hidden=[64, 1000000000]"],
+)  # fmt: skip
+def test_a_size_that_no_machine_has_is_refused(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path, "env: {id: Pendulum-v1}")
+    (line,) = refusal(file, text)
+    assert line.startswith(text.partition("=")[0] + ":")
+    assert "at most" in line
+    assert "--set" in line
+    configfile.load(file, sets=[f"seed={2**53}"])
+
+
 def test_merge_keys_are_taken_and_own_keys_win(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "env: {id: E}\nlearner: &small\n  lr: 1e-3\n  hidden: [8]\nreward:\n  <<: *small\n  lr: 0.5\n"

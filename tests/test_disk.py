@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -106,6 +107,14 @@ def test_pipes_devices_and_huge_files_are_not_waited_for(tmp_path: Path) -> None
         read_regular(tmp_path / "file", most=4)
 
 
+def test_a_directory_or_a_link_to_itself_is_a_path_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link")
+    for path in (tmp_path, tmp_path / "link"):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))) as caught:
+            read_regular(path)
+        assert curable(caught.value)
+
+
 PRINTS = """
 import sys
 from rlhp.terminal import outliving
@@ -114,6 +123,28 @@ with outliving():
         print("line", number)
     open(sys.argv[1], "w").write("done")
 """
+
+
+CLOSED = """
+import os, sys
+from rlhp.terminal import outliving
+with outliving():
+    print("begins")
+    sys.stdout.close() if sys.argv[2] == "file" else os.close(1)
+    for number in range(20000):
+        print("line", number)
+        sys.stdout.flush()
+    open(sys.argv[1], "w").write("done")
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "descriptor"])
+def test_other_code_may_close_standard_output(tmp_path: Path, what: str) -> None:
+    command = [sys.executable, "-c", CLOSED, str(tmp_path / "done"), what]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, (tmp_path / "done").read_text()) == (0, "done")
+    assert done.stderr.count("standard output is given up") == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["a closed pipe", "a full disk"])

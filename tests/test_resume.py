@@ -20,6 +20,7 @@ import yaml
 
 from rlhp import program
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.metrics import read_metrics
 from rlhp.reward import compaction
@@ -174,5 +175,28 @@ def test_answers_are_kept_where_parts_were_merged_since_the_checkpoint(
     monkeypatch.setattr(compaction, "MERGED", 2)
     assert PreferenceDataset.open(rundir.path)._compact_events() != []
     run(config, resume=rundir)
-    assert "are gone or merged since the checkpoint: all answers are kept" in rundir.log_file.read_text()
+    assert "were merged since the checkpoint: all answers are kept" in rundir.log_file.read_text()
     assert PreferenceDataset.open(rundir.path).events()[: len(before)] == before
+
+
+def test_a_part_of_the_preferences_that_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small(runs_dir=str(tmp_path))
+    rundir, _ = run(config)
+    part = sorted((rundir.preferences / "events").glob("*.parquet"))[1]
+    part.unlink()
+    capsys.readouterr()
+    run(config, resume=rundir)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if f"events/{part.name}" in line]
+    assert line.startswith("warning: ")
+
+
+def test_preferences_that_are_gone_are_not_asked_for_again(tmp_path: Path) -> None:
+    config = small(runs_dir=str(tmp_path))
+    rundir, summary = run(config)
+    shutil.move(rundir.preferences, tmp_path / "elsewhere")
+    with pytest.raises(RlhpError, match=rf"{summary.labels_answered} answers of this run") as caught:
+        run(config, resume=rundir)
+    assert str(rundir.preferences) in str(caught.value)
+    assert not rundir.preferences.exists()
+    shutil.move(tmp_path / "elsewhere", rundir.preferences)
+    run(config, resume=rundir)

@@ -131,6 +131,7 @@ def test_answers_that_are_nowhere_on_disk_are_told_whatever_state_the_run_is_in(
         assert odd.startswith("3 entries of the answer log made no row and are set aside")
         assert "run.log" in odd
         assert "rlhp:{demo}:aside" in odd
+    assert "maxmemory" in explain(facts(rundir, state="running", row={"queue/refused": 2.0}))[-1]
     assert "set aside" in explain(facts(rundir, state="finished", queue=None, row={"queue/set_aside": 2}))[-1]
 
 

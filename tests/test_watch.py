@@ -82,6 +82,15 @@ def test_entries_that_were_set_aside_are_told_once() -> None:
     assert "run.log" in said[0]
 
 
+def test_a_redis_without_memory_is_told_once() -> None:
+    said: list[str] = []
+    concerns = Concerns(said.append)
+    for row in ({"queue/refused": 0}, {"queue/refused": 3}, {"env_steps": 1}, {"queue/refused": 90}):
+        concerns.look(row)
+    assert len(said) == 1
+    assert "maxmemory" in said[0]
+
+
 def test_the_dashboard_is_that_of_today_and_names_only_what_is_exported() -> None:
     text = (ROOT / "cluster" / "grafana.json").read_text(encoding="utf-8")
     assert json.loads(text) == grafana.dashboard(), "python -m rlhp.grafana > cluster/grafana.json"

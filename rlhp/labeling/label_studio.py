@@ -11,6 +11,7 @@ answers reach a run through the same door as anybody's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,7 +85,7 @@ def export_tasks(
     with new_directory(out) as torn:
         (torn / "clips").mkdir()
         for each in wanted:
-            write_whole(torn / "clips" / f"{each}.webm", draw(dataset.segment(each)))
+            write_whole(torn / "clips" / _clip_name(each), draw(dataset.segment(each)))
         write_json(torn / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs])
         write_whole(torn / "labels.xml", _INTERFACE)
     return Tasks(out=out, tasks=len(pairs), clips=len(wanted))
@@ -135,9 +136,14 @@ def _task(query: str, first: str, second: str, *, url: str, instruction: str) ->
     return {
         "data": {
             "query": query, "first": first, "second": second, "shown_left": left,
-            "left": f"{url}{on_left}.webm", "right": f"{url}{on_right}.webm", "instruction": instruction,
+            "left": url + _clip_name(on_left), "right": url + _clip_name(on_right), "instruction": instruction,
         }
     }  # fmt: skip
+
+
+def _clip_name(segment: str) -> str:
+    """An id of ours as it is; one that was imported may be a path, and gets a name that leads nowhere else."""
+    return f"{segment if re.fullmatch('[0-9A-Za-z_-]{1,100}', segment) else digest('clip', segment)}.webm"
 
 
 class _Odd(ValueError):
@@ -191,7 +197,10 @@ def _rows(tasks: Sequence[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]
                 "labeler_kind": "human", "shown_left": data["shown_left"], "strategy": "imported",
                 "answered_at": moment, "latency_ms": _milliseconds(annotation),
             }  # fmt: skip
-            if annotation.get("was_cancelled"):
+            cancelled = annotation.get("was_cancelled", False)
+            if cancelled not in (True, False, None):
+                raise _Odd(f"{task}: was_cancelled is true or false, got {cancelled!r}; export in the format JSON")
+            if cancelled:
                 yield EventRow(event="skip", **known)
                 continue
             revisions[labeler] = revisions.get(labeler, 0) + 1

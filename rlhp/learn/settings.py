@@ -84,8 +84,7 @@ def algorithm_config(
     register_env(ENV_NAME, lambda _: None)  # the columnar runner makes its own environments
     learner, rollout = config.learner, config.rollout
     at_first = rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
-    runners = max(1, at_first)
-    rows = -(-learner.train_batch_size // (runners * rollout.num_envs_per_env_runner))
+    rows = -(-learner.train_batch_size // (runners_at_first(config) * rollout.num_envs_per_env_runner))
     algorithm = PreferencePPOConfig()
     algorithm.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     algorithm.environment(ENV_NAME, observation_space=spaces.obs.flat_space(), action_space=action_space)
@@ -161,6 +160,28 @@ def check_actions(env_id: str, action: ActionSpec) -> None:
             f"the learner draws continuous actions as one row of floats; {env_id} takes shape {action.shape} of "
             f"{np.dtype(action.dtype)}. Wrap the environment with gymnasium.wrappers.TransformAction."
         )
+
+
+def check_batch(config: RunConfig) -> None:
+    """RlhpError where whole rows of all environments are no batch of the wanted size, of which RLlib asks a tenth."""
+    learner, rollout = config.learner, config.rollout
+    envs = runners_at_first(config) * rollout.num_envs_per_env_runner
+    wanted, learners = learner.train_batch_size, max(1, learner.num_learners)
+    total = -(-wanted // learners) * learners
+    whole = -(-wanted // envs) * envs
+    collected = -(-total // whole) * whole
+    if 10 * (collected - total) > total:
+        raise RlhpError(
+            f"learner.train_batch_size={wanted}: {envs} environments are stepped together, so a batch has {collected} "
+            f"env steps, more than a tenth beyond it. Set learner.train_batch_size={collected}, or lower "
+            "rollout.num_envs_per_env_runner or rollout.num_env_runners."
+        )
+
+
+def runners_at_first(config: RunConfig) -> int:
+    """Env runners that the run starts with; the driver is one where it has no others."""
+    rollout = config.rollout
+    return max(1, rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners)
 
 
 def check_passthrough(settings: dict[str, Any]) -> None:

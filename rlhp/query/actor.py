@@ -69,7 +69,7 @@ class QueryActor:
         self._offered = 0
         self._answered_before = answered(settle(live(store.events())))
         self._forgotten: int | None = None
-        self._duplicates = 0
+        self._duplicates = self._refused = 0
         self._agreement = Agreement()
         self._checks = Checks(config, store=store, put=self._put, returns=lambda pairs: self._returns(pairs)[0])
 
@@ -140,7 +140,7 @@ class QueryActor:
     def _put(self, query: Query, only: str | None, hidden: Mapping[str, Any]) -> str:
         first, second = query.first.id, query.second.id
         payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
-        return self._queue.put(
+        status = self._queue.put(
             query=query.id,
             first=first,
             second=second,
@@ -151,6 +151,8 @@ class QueryActor:
             hidden=hidden,
             ready=not self._config.draws_clips,
         )
+        self._refused += status == "no memory"
+        return status
 
     def _ask(self, query: Query, hidden: Mapping[str, Any]) -> int:
         pair = (query.first.id, query.second.id)
@@ -296,5 +298,6 @@ class QueryActor:
             "labels/allowed": self._allowed(steps),
             "labels/budget": self._config.labels.budget,
             "labels/duplicates": self._duplicates,
+            "queue/refused": self._refused,
             "reward/segment_correlation": self._agreement.correlation,
         }

@@ -20,7 +20,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from rlhp import addresses
-from rlhp.errors import RlhpError, Unreachable, one_line
+from rlhp.errors import UNREADABLE, RlhpError, Unreachable, one_line
 from rlhp.owner import Owner, taken_over
 
 RETRIES = 4
@@ -130,8 +130,13 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
 def ping(url: str, *, timeout_seconds: float = 2.0) -> str:
     """Version of the server that answers at `url`; QueueUnavailable at once where none does."""
     with reaching(url, "ping"), make_client(url, timeout_seconds=timeout_seconds) as client:
-        client.ping()
-        return str(client.info("server")["redis_version"])
+        try:
+            client.ping()
+            return str(client.info("server")["redis_version"])
+        except UNREADABLE as error:  # redis-py takes replies apart as if they were what a Redis says
+            raise exceptions.InvalidResponse(
+                f"Protocol Error: it answers as no Redis does ({one_line(error)})"
+            ) from error
 
 
 @contextmanager

@@ -226,7 +226,7 @@ class QueryQueue:
         after it is finished, and never shorter than until its last event is acked. `want` labelers are asked.
         With `ready=False` the query waits for its clips. `only` addresses it to one labeler: such a query
         bypasses cap and budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
-        A server at its memory limit counts as full.
+        A server at its memory limit takes none.
         """
         if first == second or want < 1 or not set(payloads) <= {first, second} or not math.isfinite(priority):
             raise ValueError(
@@ -242,7 +242,7 @@ class QueryQueue:
             facts = (query, pair, first, second, priority, want, only or "", int(ready))
             status = text(self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces))
         except connection.OutOfMemory:
-            return "full"
+            return "no memory"
         if status == "missing":
             raise runs.not_open(self.run, url=self.url)
         return cast(records.PutStatus, status)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rlhp.types import Answer, parse_answer
 
 RunState = Literal["open", "draining", "closed", "missing"]
-PutStatus = Literal["ok", "same", "dup", "full", "spent"]
+PutStatus = Literal["ok", "same", "dup", "full", "spent", "no memory"]
 ReadyStatus = Literal["ok", "same", "noclip", "gone"]
 AnswerStatus = Literal["ok", "late", "extra", "same", "conflict", "denied", "gone"]
 SkipStatus = Literal["ok", "same", "denied", "gone"]
@@ -30,6 +30,7 @@ _MEANING: dict[str, str] = {
     "same": "already done by an earlier call: nothing changed",
     "dup": "these two segments were already asked about in this run",
     "full": "the queue is full: wait until somebody answers, or drop a query that matters less",
+    "no memory": "the server is at its memory limit and asks nothing more: raise its maxmemory",
     "spent": "the label budget is spent: no further query is asked",
     "late": "the lease had run out, but nobody had answered yet: the answer counts",
     "extra": "somebody else had answered: the answer is stored, but not counted",

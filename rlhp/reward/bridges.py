@@ -28,7 +28,7 @@ from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.events import EventRow
 from rlhp.reward.header import refuse_occupied, sound_header
 from rlhp.reward.npz import NpzFile
-from rlhp.reward.schema import obs_column
+from rlhp.reward.schema import SCHEMA_VERSION, obs_column
 from rlhp.spaces import Spaces
 from rlhp.types import TARGET, Answer, Array, Preference, Segment, digest, query_id
 
@@ -155,7 +155,10 @@ def store(out: Path, *, header: Mapping[str, Any], segments: Sequence[Segment], 
 def _header(found: NpzFile) -> dict[str, Any]:
     text = found.numbers("header", kinds="U", shape=())
     try:
-        return sound_header(json.loads(str(text)))
+        header = sound_header(json.loads(str(text)))
+        if (version := header.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+            raise ValueError(f"it has schema_version {version!r}, this version of rlhp reads {SCHEMA_VERSION}")
+        return header
     except (ValueError, RecursionError) as error:
         raise found.wrong(f"its header is none of a dataset: {one_line(error)}") from error
 

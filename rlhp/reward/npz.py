@@ -74,12 +74,14 @@ class NpzFile:
             what = _WORDS.get(kinds, "numbers")
             have = f"{array.dtype.name} {list(array.shape)}"
             raise self.wrong(f"the array {name!r} is to hold {what} [{size}], got {have}")
-        if like is None:
-            return array
-        if not np.can_cast(array.dtype, np.dtype(like), "same_kind"):
-            raise self.wrong(f"the array {name!r} is to fit into {np.dtype(like).name}, got {array.dtype.name}")
+        dtype = np.dtype(like if like is not None else "<i8" if array.dtype.kind == "u" else array.dtype)
+        if like is not None and not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise self.wrong(f"the array {name!r} is to fit into {dtype.name}, got {array.dtype.name}")
         with np.errstate(over="ignore"):  # what gets infinite by it is looked for by whoever uses it
-            return array.astype(like)
+            found = array.astype(dtype, copy=False)
+        if dtype.kind in "iu" and (beyond := found != array).any():  # a whole number too large becomes another one
+            raise self.wrong(f"the array {name!r} is to fit into {dtype.name}, got {array[beyond][0]}")
+        return found
 
     def texts(self, name: str, *, rows: int) -> list[str]:
         """These texts, none of them empty."""

@@ -26,7 +26,7 @@ from rlhp.rollout.atari import AtariGame, AtariGames, game_of
 from rlhp.rollout.drawable import CannotDraw, Pictured, way_to_draw
 from rlhp.rollout.guard import EnvFailed, Guarded, GuardedVector, blamed
 from rlhp.rollout.lookup import bare_env, registered
-from rlhp.rollout.states import state_kind
+from rlhp.rollout.states import sim_state, state_kind
 from rlhp.rollout.tasks import EndlessEpisode, HiddenTermination, known_task
 from rlhp.rollout.trial import ends_by_itself, few_steps
 from rlhp.spaces import Spaces, describe
@@ -140,6 +140,7 @@ def probe(config: EnvConfig) -> EnvFacts:
         never_ends = config.id.rpartition("-v")[0] in _NEVER_ENDS_EARLY
         with blamed(config, "its attributes"):
             kind, spec = state_kind(env), env.spec
+            sim_state(env)
         return EnvFacts(
             env_id=config.id,
             spaces=spaces,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 import gymnasium as gym
@@ -94,7 +94,8 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """As the environment steps, with an `info` of nothing."""
         self._steps += 1
         try:
-            obs, reward, terminated, truncated, info = returned.step_results(self.env.step(action))
+            own = action.copy() if isinstance(action, np.ndarray) else action  # many scale or clip it in place
+            obs, reward, terminated, truncated, info = returned.step_results(self.env.step(own))
             if self._known_task:
                 return obs, reward, terminated, truncated, info
             obs, reward = self._take(obs), returned.reward(reward)
@@ -112,6 +113,10 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """[H, W, 3] uint8: as the environment draws itself, in RGB."""
         with blamed(self._config, "render", self._where()):
             return returned.frame(self.env.render())
+
+    def asked(self, call: str) -> AbstractContextManager[None]:
+        """What is raised inside is this environment's, asked for something else than the above."""
+        return blamed(self._config, call, self._where())
 
     def close(self) -> None:
         """Close it; a failure is said and changes nothing, since nobody needs it any more."""
@@ -161,7 +166,7 @@ class GuardedVector(VectorWrapper):
         """As the environments step, with an `info` of nothing."""
         self._steps += 1
         with blamed(self._config, "step", f"{self._who}, step {self._steps}".removeprefix(", ")):
-            obs, paid, terminated, truncated, _ = returned.step_results(self.env.step(actions))
+            obs, paid, terminated, truncated, _ = returned.step_results(self.env.step(np.array(actions)))
             paid = self._row(np.asarray(paid), "reward", "fiu")
             if not (fine := np.abs(paid) <= returned.LARGEST_REWARD).all():
                 returned.reward(paid[~fine][0])

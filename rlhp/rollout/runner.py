@@ -79,6 +79,11 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         incarnation = time.time_ns()
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
         if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
+            log.warning(
+                "the process of env runner %d ended, and this one goes on in its place. Where that comes again, the "
+                "environment ends or crashes its process: logs/worker-*.err of Ray's session has its last words",
+                self.worker_index,
+            )
             # With the seeds it began with it would play its first episodes again, action for action.
             self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0, incarnation])
             torch.manual_seed(int(self._rng.integers(2**63)))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rlhp.errors import RlhpError
 from rlhp.rollout.atari import AtariGames
 from rlhp.rollout.drawable import Pictured
+from rlhp.rollout.guard import Guarded
 from rlhp.rollout.lander import is_lander, lander_state
+from rlhp.rollout.returned import Unfit
 from rlhp.types import Array
 
 Env = gym.Env[Any, Any]
@@ -40,11 +42,16 @@ def sim_state(env: Env) -> Array | None:
 def state_reader(env: Env) -> Callable[[], Array]:
     """Reads the simulator state of this environment, which has one, again and again."""
     inner: Any = env.unwrapped
+    asked = guard_of(env)
+    first: list[int] = []
 
     def hook() -> Array:
-        state = np.array(inner.rlhp_state(), dtype=np.float64)
-        if state.ndim != 1:
-            raise RlhpError(f"rlhp_state() returns a one-dimensional array of numbers, got shape {state.shape}")
+        with asked("rlhp_state"):
+            state = np.array(inner.rlhp_state(), dtype=np.float64)
+            if state.ndim != 1 or (first and first[0] != len(state)):
+                size = f", always {first[0]} of them" if first else ""
+                raise Unfit(f"returns a one-dimensional array of numbers{size}; got shape {state.shape}")
+        first[:] = [len(state)]
         return state
 
     def mujoco() -> Array:
@@ -74,4 +81,21 @@ def states_of(envs: VectorEnv[Any, Any, Any], *, draws_clips: bool) -> tuple[str
     if not singles or state_kind(singles[0]) == "none":
         return "none", None
     readers = [state_reader(env) for env in singles]
-    return state_kind(singles[0]), lambda: np.stack([read() for read in readers])
+
+    def read() -> Array:
+        states = [each() for each in readers]
+        if len({len(state) for state in states}) > 1:
+            with guard_of(singles[0])("rlhp_state"):
+                raise Unfit(f"returns as many numbers in each environment; got {[len(state) for state in states]}")
+        return np.stack(states)
+
+    return state_kind(singles[0]), read
+
+
+def guard_of(env: Env) -> Callable[[str], AbstractContextManager[None]]:
+    """What blames this environment for what it raises when it is asked for something; nobody, where it has no guard."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Guarded):
+            return env.asked
+        env = env.env
+    return lambda call: nullcontext()

@@ -33,7 +33,7 @@ class Concerns:
         self._row: dict[str, Any] = {}
         self._progress: tuple[Any, ...] = ()
         self._since, self._said = clock(), 1
-        self._odd_told = False
+        self._odd_told = self._refusal_told = False
         self._closed = threading.Event()
         if quiet_seconds is not None:
             threading.Thread(target=self._run, name="concerns", daemon=True).start()
@@ -46,6 +46,12 @@ class Concerns:
             self._tell(
                 f"{odd} entries of the answer log made no row and are set aside: somebody's own client wrote them, or "
                 "they are damaged. The answers behind them are stored; run.log names each"
+            )
+        if self._row.get("queue/refused", 0) and not self._refusal_told:
+            self._refusal_told = True
+            self._tell(
+                "Redis is at its memory limit, and nobody is asked any more: raise its maxmemory (the policy goes on "
+                "learning from the answers there are)"
             )
         progress = tuple(self._row.get(name, 0) for name in PROGRESS)
         if progress != self._progress:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from rlhp.reward.dataset import PreferenceDataset, read_events
 from rlhp.reward.events import EventRow
 from rlhp.reward.intake import take_in_all
 from rlhp.reward.model import RewardWeights
-from rlhp.reward.parts import list_parts
+from rlhp.reward.parts import Parts, list_parts
 from rlhp.reward.store import RewardStore
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.exact import restore_environments, restore_runner, runner_state
@@ -148,7 +148,13 @@ def impossible(config: RunConfig) -> str | None:
 
 
 def take_back(
-    config: RunConfig, rundir: RunDir, checkpoint: Path | None, runner: ColumnarEnvRunner, queue: QueryQueue | None
+    config: RunConfig,
+    rundir: RunDir,
+    checkpoint: Path | None,
+    runner: ColumnarEnvRunner,
+    queue: QueryQueue | None,
+    *,
+    say: Callable[[str], object] = print,
 ) -> Any:
     """Bring environments, disk and queue back to the checkpoint: its state, or None where all was left as it is.
 
@@ -159,8 +165,13 @@ def take_back(
         return None
     after: list[EventRow] = []
     if queue is not None:
-        if gone := _gone(rundir.preferences, point["parts"]):
-            log.warning("%d parts of the dataset are gone or merged since the checkpoint: all answers are kept", gone)
+        if lost := _gone(rundir.preferences, point["parts"]):
+            text = f"gone from {rundir.preferences} since the checkpoint, with what they held: {', '.join(lost)}"
+            log.warning(text)
+            say(f"warning: {text}. Put them back from a copy: the run goes on without them, and not bit for bit")
+            return None
+        if merged := _gone(rundir.preferences, point["parts"], merged=True):
+            log.warning("%d parts of the dataset were merged since the checkpoint: all answers are kept", len(merged))
             return None
         dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
         take_in_all(queue, dataset)
@@ -199,8 +210,15 @@ def _events_of(folder: Path, *, but: Sequence[str] = ()) -> list[EventRow]:
     return [row for name in list_parts(folder) if name not in but for row in read_events(folder / name)]
 
 
-def _gone(folder: Path, parts: Mapping[str, list[str]]) -> int:
-    return sum(not (folder / table / name).exists() for table in TABLES for name in parts[table])
+def _gone(folder: Path, parts: Mapping[str, list[str]], *, merged: bool = False) -> list[str]:
+    """Those of these parts that are not there, as table/name: of which no other part has the rows, or `merged` ones."""
+    found = []
+    for table in TABLES:
+        whole = Parts(folder / table)
+        elsewhere = frozenset().union(*(whole.replaced(name) for name in list_parts(folder / table)))
+        missing = [name for name in parts[table] if not (folder / table / name).exists()]
+        found += [f"{table}/{name}" for name in missing if (name in elsewhere) is merged]
+    return found
 
 
 def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:

@@ -16,7 +16,8 @@ from rlhp.config import RunConfig
 from rlhp.errors import RlhpError
 from rlhp.labeling.render import check_drawable
 from rlhp.labeling.teacher import make_teacher
-from rlhp.learn.settings import check_actions, check_passthrough
+from rlhp.learn.settings import check_actions, check_batch, check_passthrough
+from rlhp.metrics import read_metrics
 from rlhp.owner import Owner, TakenOver, beating
 from rlhp.query.clips import Clips
 from rlhp.query.queue import QueryQueue
@@ -44,6 +45,7 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     check_passthrough(config.learner.rllib)
+    check_batch(config)
     if config.ray.address is not None:
         refuse_silence(config.ray.address)
     if config.preferences:
@@ -150,6 +152,11 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> Preferen
     if (rundir.preferences / "dataset.json").exists():
         RewardStore(rundir.path / "reward").newest()
         return PreferenceDataset.open(rundir.preferences)
+    if answered := max((row.get("labels/answered") or 0 for row in read_metrics(rundir.metrics_file)), default=0):
+        raise RlhpError(
+            f"{rundir.preferences} is gone, and {answered:.0f} answers of this run with it: put the directory back, or "
+            "begin a new run; a run that went on without would ask people again"
+        )
     dataset = PreferenceDataset.create(
         rundir.preferences,
         header={

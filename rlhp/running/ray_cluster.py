@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from rlhp.config import RunConfig
-from rlhp.errors import Unreachable
+from rlhp.errors import RlhpError, Unreachable
 from rlhp.reward.client import NAMESPACE
 
 NOISY = ("ray.rllib", "ray.tune", "ray.train", "ray._common.deprecation", "ray._private.authentication")
@@ -114,13 +114,17 @@ def _explained(address: str | None) -> Iterator[None]:
 
 
 def refuse_silence(address: str) -> None:
-    """ConnectionError at once where nobody listens at `host:port`: Ray would try for many minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in address:
-        return  # `auto`, or an address of Ray's client
+    """RlhpError for what is no address, and at once where nobody listens there: Ray would try for many minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise RlhpError(f"ray.address is HOST:PORT of a Ray head, ray://HOST:PORT or auto, got {address!r}; correct it")
+    if address.startswith("ray://"):
+        return  # a server of Ray's client, which waits for nobody
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
         raise Unreachable(
             f"ray.address={address}: nothing answers there ({error}); start the head with `ray start --head`, or leave "
             "ray.address empty for a local Ray"

@@ -92,7 +92,10 @@ class Watchdog:
                 if excused:
                     self._since = time.monotonic()
                     continue
-                self._stalled = f"no env step for {self._stall_seconds:g} s (ray.stall_seconds)"
+                self._stalled = (
+                    f"no env step for {self._stall_seconds:g} s (ray.stall_seconds): a process or a node is "
+                    "gone, or the environment hangs or ends its process each time"
+                )
                 self._since = None  # given up once
                 abandon = self._abandon
             log.warning("%s: env runners and learners are killed", self._stalled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -105,6 +106,9 @@ def test_what_is_none_of_ours_is_refused(tmp_path: Path, dataset: PreferenceData
     refused(json.dumps(tasks), "holds no annotation")
     refused(json.dumps(annotated(tasks[:1], ["up"])), r"one of left, right, tie, incomparable is chosen, got \['up'\]")
     tasks = annotated(json.loads((tmp_path / "out" / "tasks.json").read_text())[:1], ["tie"])
+    tasks[0]["annotations"][0]["was_cancelled"] = "false"
+    refused(json.dumps(tasks), "task .*was_cancelled is true or false, got 'false'")
+    tasks[0]["annotations"][0]["was_cancelled"] = None
     tasks[0]["data"]["first"] = "elsewhere"
     refused(json.dumps(tasks), "segment elsewhere is not in .*; name the run that the tasks were made from")
     with pytest.raises(ValueError, match="exists already"):
@@ -126,6 +130,20 @@ def test_other_tags_other_clocks_and_a_task_that_is_there_twice(tmp_path: Path, 
     (tmp_path / "p.json").write_text(json.dumps(again))
     with pytest.raises(ValueError, match=r"p\.json: task .*created_at .*'yesterday'"):
         import_answers(tmp_path / "p.json", tmp_path / "other", like=dataset.path)
+
+
+def test_a_segment_named_as_a_path_is_drawn_into_the_folder_of_clips(tmp_path: Path) -> None:
+    made = PreferenceDataset.create(tmp_path / "preferences", header=header())
+    s = [replace(segment(number), id=name) for number, name in enumerate(("../../out", "/tmp/x", "a" * 300, "ours"))]
+    made.add_segments(s)
+    made.add_events([answer(s[0], s[1]), answer(s[2], s[3])])
+    done = export_tasks(made.path, tmp_path / "out", draw=draw, url="")
+    tasks = [task["data"] for task in json.loads((done.out / "tasks.json").read_text())]
+    clips = {each[side] for each in tasks for side in ("left", "right")}
+    assert {path.name for path in (done.out / "clips").iterdir()} == clips
+    assert len(clips) == 4
+    assert "ours.webm" in clips
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "preferences"]
 
 
 def test_an_export_that_cannot_be_drawn_leaves_nothing(tmp_path: Path, dataset: PreferenceDataset) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rlhp.config import RunConfig
+from rlhp.errors import RlhpError
 from rlhp.learn.ppo import PreferencePPOConfig
-from rlhp.learn.settings import FORBIDDEN, OURS, algorithm_config, check_actions, check_passthrough
+from rlhp.learn.settings import FORBIDDEN, OURS, algorithm_config, check_actions, check_batch, check_passthrough
 from rlhp.rollout.envs import probe
 from rlhp.running.preparation import check
 from rlhp.spaces import ActionSpec
@@ -98,6 +99,36 @@ REFUSED = {
 def test_a_setting_that_cannot_be_passed_on_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(REFUSED[name])}$"):
         built(small(learner={"rllib": {name: 1}}))
+
+
+@pytest.mark.parametrize(
+    ("batch", "runners", "envs", "learners"),
+    [
+        (60, 0, 100, 0),
+        (60, 0, 66, 0),
+        (60, 0, 67, 0),
+        (60, 0, 31, 0),
+        (60, 0, 41, 0),
+        (61, 0, 61, 2),
+        (2048, 8, 100, 0),
+    ],
+)
+def test_a_batch_that_rllib_would_refuse_is_refused_before_the_start_and_no_other(
+    batch: int, runners: int, envs: int, learners: int
+) -> None:
+    config = small(
+        rollout={"num_env_runners": runners, "num_envs_per_env_runner": envs},
+        learner={"train_batch_size": batch, "minibatch_size": 10, "num_learners": learners},
+    )
+    settings = built(config)
+    try:
+        settings.validate_train_batch_size_vs_rollout_fragment_length()
+    except ValueError:
+        with pytest.raises(RlhpError, match=r"Set learner\.train_batch_size=\d+") as caught:
+            check_batch(config)
+        fitting = int(str(caught.value).rpartition("train_batch_size=")[2].partition(",")[0])
+        config = small(rollout=config.rollout.model_dump(), learner={"train_batch_size": fitting})
+    check_batch(config)
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:

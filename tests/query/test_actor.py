@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 
 from rlhp.query.queue import QueryQueue
 from rlhp.query.server import EmbeddedRedis
@@ -177,6 +178,19 @@ def test_a_budget_that_the_queue_calls_spent_is_no_error(tmp_path: Path, redis_u
     at(actor, STEPS)
     assert asked_by(actor) == 6
     assert queue.stats().asked == 6
+
+
+def test_a_server_without_memory_is_counted_and_asked_again(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server, redis.Redis.from_url(server.url) as client:
+        actor = actor_in(tmp_path, opened(server.url), config())
+        actor.offer(segments(4))
+        at(actor, STEPS)
+        client.config_set("maxmemory", "1")
+        assert actor.step() == 0
+        assert actor.status()["queue/refused"] == 6
+        client.config_set("maxmemory", "64mb")
+        assert asked_by(actor) == 6
+        assert actor.status()["queue/refused"] == 6
 
 
 def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(tmp_path: Path, queue: QueryQueue) -> None:

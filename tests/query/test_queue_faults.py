@@ -61,14 +61,14 @@ def test_every_query_is_counted_once_whatever_its_labelers_do(redis_url: str) ->
     assert stats.expired > 0  # somebody did vanish
 
 
-def test_a_server_at_its_memory_limit_is_full_but_takes_answers(tmp_path: Path) -> None:
+def test_a_server_at_its_memory_limit_takes_no_query_but_answers(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server, redis.Redis.from_url(server.url) as client:
         queue = opened(server.url)
         ask(queue, "a")
         ask(queue, "b")
         lease = take(queue)
         client.config_set("maxmemory", "1")
-        assert ask(queue, "c", payloads={"c-a": b"any"}) == "full"
+        assert ask(queue, "c", payloads={"c-a": b"any"}) == "no memory"
         assert (queue.stats().asked, queue.segments(["c-a"])) == (2, {})
         assert say(queue, lease) == "ok"
         other = take(queue)

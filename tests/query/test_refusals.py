@@ -85,7 +85,10 @@ def test_keys_of_another_program_are_named(tmp_path: Path) -> None:
             queue.events(consumer="trainer")
 
 
-def test_another_program_at_that_port_is_named() -> None:
+@pytest.mark.parametrize(
+    "reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*1\r\n" * 100_000, b":5\r\n" * 4], ids=["words", "deep", "numbers"]
+)
+def test_another_program_at_that_port_is_named(reply: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
 
@@ -93,7 +96,9 @@ def test_another_program_at_that_port_is_named() -> None:
             visitor, _ = door.accept()
             with visitor:
                 visitor.recv(100)
-                visitor.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                with suppress(OSError):  # it need not be read to its end
+                    visitor.sendall(reply)
+                    visitor.recv(100)
 
         visit = threading.Thread(target=answer, daemon=True)
         visit.start()

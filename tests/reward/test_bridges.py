@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rlhp.reward.bridges import import_imitation, import_npz
 from rlhp.reward.dataset import PreferenceDataset
 from rlhp.reward.export import export
+from rlhp.reward.npz import NpzFile
 from rlhp.reward.reuse import merge_into
 from rlhp.spaces import Spaces
 from rlhp.types import Answer
@@ -109,6 +111,7 @@ def test_a_probability_becomes_the_likelier_answer_and_its_strength(tmp_path: Pa
         ({"preferences": np.array([1.5])}, r"1 probabilities for 2 fragments: one in \[0, 1\] per pair"),
         ({"preferences": np.array([1.0, 0.0])}, "2 probabilities for 2 fragments"),
         ({"preferences": np.array([{}])}, "cannot be imported"),
+        ({"lengths": np.array([3, 2**63 + 3], np.uint64)}, f"'lengths' is to fit into int64, got {2**63 + 3}"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(
@@ -117,6 +120,27 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(
     with pytest.raises(ValueError, match=complaint):
         import_imitation(bare(tmp_path / "f.npz", **changes), tmp_path / "d", like=LIKE)
     assert not (tmp_path / "d").exists()
+
+
+def test_an_export_of_another_version_is_named(tmp_path: Path) -> None:
+    export(filled(tmp_path / "d").path, tmp_path / "f.npz", to="npz")
+    with np.load(tmp_path / "f.npz") as file:
+        arrays = dict(file)
+    arrays["header"] = np.array(json.dumps(json.loads(str(arrays["header"])) | {"schema_version": 99}))
+    np.savez(tmp_path / "f.npz", **arrays)
+    with pytest.raises(ValueError, match=r"f\.npz cannot be imported: .*schema_version 99, this version of rlhp reads"):
+        import_npz(tmp_path / "f.npz", tmp_path / "again")
+
+
+@pytest.mark.parametrize(("value", "fits"), [(255, True), (256, False)])
+def test_whole_numbers_do_not_become_others_in_a_smaller_type(tmp_path: Path, value: int, fits: bool) -> None:
+    np.savez(tmp_path / "f.npz", obs=np.array([7, value], np.uint16))
+    found = NpzFile.read(tmp_path / "f.npz")
+    if fits:
+        assert found.numbers("obs", kinds="iu", shape=(None,), like="|u1").tolist() == [7, value]
+    else:
+        with pytest.raises(ValueError, match="'obs' is to fit into uint8, got 256"):
+            found.numbers("obs", kinds="iu", shape=(None,), like="|u1")
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:

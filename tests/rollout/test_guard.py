@@ -16,6 +16,7 @@ from rlhp.labeling.render import check_drawable
 from rlhp.rollout import returned
 from rlhp.rollout.envs import UNSTATED_LIMIT, make_env, make_vector_env, playback_fps, probe
 from rlhp.rollout.guard import EnvFailed, GuardedVector
+from rlhp.rollout.states import states_of
 from rlhp.rollout.tape import CannotRestore, Tape
 from tests.rollout.example_envs import Countdown, Step
 
@@ -335,6 +336,64 @@ def test_an_odd_speed_of_playback_is_a_warning(said: Any, fps: int, monkeypatch:
 
 
 # Being brought back
+
+
+class InPlace(Countdown):
+    """Scales and clips the actions it is given where they lie."""
+
+    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def step(self, action: Any) -> Step:
+        action *= 50
+        return super().step(action)
+
+
+def test_an_environment_that_changes_its_action_changes_nothing_that_is_kept() -> None:
+    envs: Any = make_vector_env(EnvConfig(id=HERE + "InPlace"), num_envs=2, vectorize="auto")
+    envs.reset(seed=[1, 2])
+    actions = np.full((2, 2), 0.5, np.float32)
+    envs.step(actions)
+    assert actions.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    envs.close()
+
+
+class Tells(Countdown):
+    """Says its state in as many numbers as `sizes` has it from step to step; of a negative number it knows none."""
+
+    def __init__(self, *, sizes: list[int]) -> None:
+        super().__init__(steps=9)
+        self._sizes = sizes
+
+    def rlhp_state(self) -> list[float]:
+        tried = self.np_random_seed in (None, 0)  # as before the start
+        size = self._sizes[0 if tried else min(self.steps - self.left, len(self._sizes) - 1)]
+        if size < 0:
+            raise RuntimeError("the simulator is silent")
+        return [0.0] * size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([2, -1], "rlhp_state failed with RuntimeError: the simulator is silent"),
+        ([2, 3], "always 2 of them; got shape"),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_the_environment_s(sizes: list[int], said: str) -> None:
+    config = EnvConfig(id=HERE + "Tells", kwargs={"sizes": sizes})
+    probe(config)
+    envs: Any = make_vector_env(config, num_envs=2, vectorize="auto", who="env runner 4")
+    kind, read = states_of(envs, draws_clips=False)
+    assert kind == "hook"
+    assert read is not None
+    envs.reset(seed=[1, 2])
+    assert read().shape == (2, 2)
+    envs.step(np.zeros(2, np.int64))
+    with pytest.raises(EnvFailed, match=rf"Tells.*{said}.*env runner 4, environment 0, step 1 of episode 1, seed 1"):
+        read()
+    envs.close()
+    with pytest.raises(EnvFailed, match="the simulator is silent"):
+        probe(EnvConfig(id=HERE + "Tells", kwargs={"sizes": [-1]}))
 
 
 def test_a_generator_of_its_own_rules_out_an_exact_resume_and_nothing_else() -> None:

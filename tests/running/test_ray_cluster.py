@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from rlhp.errors import RlhpError
 from rlhp.running.ray_cluster import _without_noise, ray_cluster, refuse_silence
 from tests.small_runs import small
 
@@ -38,6 +39,21 @@ def test_nothing_is_lost_when_the_start_fails(capfd: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:1", "local"])
 def test_only_an_address_of_host_and_port_is_tried(address: str) -> None:
     refuse_silence(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["head", ":6379", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:0", "http://head:8265", "ray://head", "h:6e3"],
+)
+def test_what_is_no_address_is_told_before_ray_is_asked(address: str) -> None:
+    with pytest.raises(RlhpError, match=r"ray\.address is HOST:PORT") as caught:
+        refuse_silence(address)
+    assert repr(address) in str(caught.value)
+
+
+def test_a_name_that_no_host_can_have_is_nobody() -> None:
+    with pytest.raises(ConnectionError, match="nothing answers there"):
+        refuse_silence("a" * 70 + ":6379")
 
 
 def test_somebody_who_listens_is_answer_enough() -> None:
