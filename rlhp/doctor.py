@@ -213,6 +213,7 @@ def config(config: RunConfig) -> Iterator[Check]:
     from rlhp.rollout.envs import probe, variable_length_warning
 
     yield Check(level="ok", subject="config", finding=f"valid, sha256 {configfile.sha256(config)[:12]}")
+    raydirs.refuse(starts_ray=False)  # the imports below bring Ray
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     if config.preferences and config.draws_clips:

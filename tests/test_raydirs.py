@@ -51,3 +51,14 @@ def test_nothing_that_was_tried_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     raydirs.refuse(starts_ray=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_cannot_be_examined_without_a_home_and_the_doctor_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text("env: {id: Pendulum-v1}\n")
+    monkeypatch.setattr(Path, "home", homeless)
+    (failed,) = [each for each in doctor.examine(file) if each.level == "fail"]
+    assert "no home directory" in failed.finding
+    assert "set HOME" in failed.finding
