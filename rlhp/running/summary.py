@@ -31,6 +31,7 @@ class Summary:
     episodes: int
     labels_asked: int
     labels_answered: int
+    labels_budget: int
     reward_version: int
     interrupted: bool
     plots: list[str]
@@ -51,7 +52,9 @@ class Summary:
                 "give more learner.total_env_steps, or a smaller labels.initial_share or labels.budget"
             )
         if self.source != "none":
-            lines.append(f"labels: {self.labels_answered} answers, reward version {self.reward_version}")
+            lines.append(
+                f"labels: {self.labels_answered} of {self.labels_budget} answers, reward version {self.reward_version}"
+            )
         lines += [f"plot: {plot}" for plot in self.plots]
         if self.video is not None:
             lines.append(f"video of the policy: {self.video}")
@@ -83,6 +86,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         episodes=len(trained.returns),
         labels_asked=max(int(status.get("labels/asked", 0)), answered),  # the queue was looked at a moment before
         labels_answered=answered,
+        labels_budget=config.labels.budget,
         reward_version=int(status.get("reward/version", 0)),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
