@@ -92,7 +92,7 @@ def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
 
 
 def queue_of(rundir: RunDir) -> str:
-    """Where the queue of a run is. RlhpError where there is none, or none any more: an embedded Redis ends with its run."""
+    """Where the queue of a run is. RlhpError where there is none, or none any more, since an embedded one ends too."""
     url = rundir.redis_url()
     if url is None:
         raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
