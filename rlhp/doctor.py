@@ -208,12 +208,12 @@ def processors() -> Iterator[Check]:
 
 def config(config: RunConfig) -> Iterator[Check]:
     """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    raydirs.refuse(starts_ray=False)  # these imports bring Ray
     from rlhp.labeling.render import check_drawable
     from rlhp.learn.settings import check_actions
     from rlhp.rollout.envs import probe, variable_length_warning
 
     yield Check(level="ok", subject="config", finding=f"valid, sha256 {configfile.sha256(config)[:12]}")
-    raydirs.refuse(starts_ray=False)  # the imports below bring Ray
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     if config.preferences and config.draws_clips:
