@@ -15,7 +15,7 @@ UNKNOWN_USER = """
 import os, pathlib, sys
 def homeless(*_):
     raise RuntimeError("Could not determine home directory.")
-pathlib.Path.home = homeless  # before anything else is imported, as for a user whom no file names
+pathlib.Path.home = pathlib.Path.expanduser = homeless  # before other imports, as for a user whom no file names
 from rlhp import doctor
 for check in doctor.examine(sys.argv[1]):
     print(check)
