@@ -58,7 +58,7 @@ def troubles(actors: Sequence[ActorFacts]) -> list[str]:
     """One sentence for each actor that cannot be spoken to now."""
     why = {
         "restarting": "is being started again",
-        "pending_creation": "waits for a node with room; see `ray status`",
+        "pending_creation": "is being started, or waits for a node with room; see `ray status` where it goes on",
         "dependencies_unready": "waits for what it is built from",
     }
     return [f"The {each.role} {why.get(each.state, f'is {each.state}')}." for each in actors if not each.here]

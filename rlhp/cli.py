@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlhp import jobcommands
-from rlhp.errors import RlhpError, curable, one_line, root
+from rlhp.errors import curable, one_line, root
 from rlhp.labeling import commands, exchange
 from rlhp.runlog import log_with_traceback
 from rlhp.terminal import outliving
@@ -175,7 +175,7 @@ def label(
         raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
     from rlhp import credentials
     from rlhp.config import QueryConfig, TeacherConfig
-    from rlhp.labeling.process import run_labeler
+    from rlhp.labeling.process import queue_of, run_labeler
     from rlhp.rundir import RunDir
 
     start, lease_seconds = TeacherConfig(), QueryConfig().lease_seconds
@@ -184,9 +184,7 @@ def label(
         settings = rundir.config()
         start, run_name, lease_seconds = settings.labels.teacher, rundir.name, settings.query.lease_seconds
         seed = settings.seed if seed is None else seed
-        redis = rundir.redis_url()
-        if redis is None:
-            raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+        redis = queue_of(rundir)
     else:
         assert redis is not None
         redis = credentials.complete(redis)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from rlhp.addresses import check, has_password, without_password
 from rlhp.configcluster import RedisConfig
-from rlhp.disk import read_regular, write_whole
+from rlhp.disk import expanded, read_regular, write_whole
 from rlhp.errors import RlhpError
 
 URL = "RLHP_REDIS_URL"
@@ -50,7 +50,7 @@ def address(redis: RedisConfig) -> str | None:
     for key, option in _TLS.items():
         file = getattr(redis, key)
         if file is not None:
-            query.setdefault(option, str(Path(file).expanduser().absolute()))
+            query.setdefault(option, str(expanded(file).absolute()))
     return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="/"), ""))
 
 
@@ -79,20 +79,20 @@ def keep(rundir: Path, url: str) -> None:
 
 def kept(rundir: Path) -> str | None:
     """What `keep` was told last."""
-    with suppress(OSError):
+    with suppress(OSError, RlhpError):  # without a home directory nothing was kept
         return _kept(rundir).read_text(encoding="utf-8").strip()
     return None
 
 
 def forget(rundir: Path) -> None:
     """Keep nothing for this run any more."""
-    with suppress(OSError):
+    with suppress(OSError, RlhpError):
         _kept(rundir).unlink()
 
 
 def _kept(rundir: Path) -> Path:
     folder = os.environ.get(SECRETS_DIR)
-    home = Path(folder) if folder else Path.home() / ".local" / "state" / "rlhp"
+    home = Path(folder) if folder else expanded("~/.local/state/rlhp")
     return home / f"{hashlib.sha256(str(rundir.resolve()).encode()).hexdigest()[:32]}.url"
 
 
@@ -104,7 +104,7 @@ def _password(redis: RedisConfig) -> str | None:
     if not name:
         return None
     try:
-        lines = read_regular(Path(name).expanduser(), most=65536).decode().splitlines()
+        lines = read_regular(expanded(name), most=65536).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise RlhpError(

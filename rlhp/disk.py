@@ -37,6 +37,17 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def expanded(path: str) -> Path:
+    """The path that a user named, with `~` put in full. RlhpError where nobody knows whose home it means."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = path.split("/")[0][1:]
+        whose = f"there is no user {user} here" if user else f"this user (id {os.getuid()}) has no home directory"
+        way_out = "write the path in full" + ("" if user else ", or set HOME")
+        raise RlhpError(f"{path} begins in a home directory, and {whose}; {way_out}") from None
+
+
 Data = Callable[[IO[bytes]], object] | bytes | memoryview | str
 
 

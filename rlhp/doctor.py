@@ -208,6 +208,7 @@ def processors() -> Iterator[Check]:
 
 def config(config: RunConfig) -> Iterator[Check]:
     """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    raydirs.refuse(starts_ray=False)  # these imports bring Ray
     from rlhp.labeling.render import check_drawable
     from rlhp.learn.settings import check_actions
     from rlhp.rollout.envs import probe, variable_length_warning
@@ -221,7 +222,7 @@ def config(config: RunConfig) -> Iterator[Check]:
         yield Check(level="warn", subject="env", finding=line)
     warning = variable_length_warning(facts)
     if warning is not None and config.preferences:
-        yield Check(level="warn", subject="env", finding=f"{config.env.id} steps", way_out=warning)
+        yield Check(level="warn", subject="env", finding="episodes may end early", way_out=warning)
     else:
         yield Check(
             level="ok", subject="env", finding=f"{config.env.id} steps, {facts.episode_limit} steps per episode"

@@ -168,7 +168,9 @@ def duration(seconds: float) -> str:
 
 
 def _labels(row: Mapping[str, Any]) -> str:
-    text = f"{row.get('labels/answered', 0)} answered, {row['labels/asked']} asked of {row.get('labels/budget', '?')}"
+    answered = int(row.get("labels/answered", 0))
+    asked = max(int(row["labels/asked"]), answered)  # the queue was looked at a moment before
+    text = f"{answered} answered, {asked} asked of {row.get('labels/budget', '?')}"
     rate = row.get("labels/per_minute")
     return text if rate is None else f"{text}, {rate:.1f}/min"
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhp.config import RunConfig
+from rlhp.disk import expanded
 from rlhp.errors import RlhpError
 
 HOME = "RLHP_HOME"
@@ -15,7 +16,7 @@ HOME = "RLHP_HOME"
 
 def home(runs_dir: str) -> Path:
     """A relative path begins at RLHP_HOME, else here. ValueError where here is what Ray unpacked for a job."""
-    path = Path(runs_dir).expanduser()
+    path = expanded(runs_dir)
     if path.is_absolute():
         return path
     where = os.environ.get(HOME)

@@ -17,7 +17,7 @@ from rlhp.errors import RlhpError
 from rlhp.metrics import MetricsWriter
 from rlhp.query.queue import QueryQueue
 from rlhp.query.server import EmbeddedRedis
-from rlhp.rundir import RunDir
+from rlhp.rundir import RunDir, State
 from rlhp.runlog import log_to
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +173,20 @@ def test_an_error_from_another_process_is_told_like_one_of_this(
 def test_label_needs_a_queue_that_was_started(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["label", str(run.path)]) == 2
     assert "its queue was never started; start the run with rlhp train first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "way_out"), [("finished", False), ("interrupted", True)])
+def test_label_and_serve_say_that_an_embedded_queue_ended_with_its_run(
+    run: RunDir, capsys: pytest.CaptureFixture[str], state: State, way_out: bool
+) -> None:
+    with EmbeddedRedis(run.redis):
+        pass
+    run.update(state=state)
+    for command in ("label", "serve"):
+        assert cli.run([command, str(run.path)]) == 2
+        said = capsys.readouterr().err
+        assert f"{run.path}: the run is {state}" in said
+        assert (f"rlhp train --resume {run.path}" in said) == way_out
 
 
 def test_label_answers_until_the_run_is_closed(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,3 +75,21 @@ def test_a_place_that_cannot_be_written_is_told_with_the_way_out(
         credentials.keep(tmp_path, "redis://:secret@host:1/0")
     credentials.keep(tmp_path, "redis://host:1/0")
     assert credentials.kept(tmp_path) is None
+
+
+@pytest.mark.parametrize("where", ["password_file", "ca_file"])
+def test_a_file_in_the_home_of_nobody_is_refused_by_name(where: str) -> None:
+    named = RedisConfig.model_validate({"url": "rediss://host:1/0", where: "~no-such-user/file"})
+    with pytest.raises(ValueError, match=r"~no-such-user/file .* in full"):
+        credentials.address(named)
+
+
+def test_without_a_home_directory_nothing_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("RLHP_SECRETS_DIR", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert credentials.kept(tmp_path) is None
+    with pytest.raises(ValueError, match=r"no home directory.* set HOME"):
+        credentials.keep(tmp_path, "redis://:word@host:1/0")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rlhp import configfile
-from rlhp.disk import naming, new_directory, read_regular, sealed, unsealed, write_whole
+from rlhp.disk import expanded, naming, new_directory, read_regular, sealed, unsealed, write_whole
 from rlhp.errors import RlhpError, curable
 from rlhp.learn.states import save_state
 from rlhp.metrics import MetricsWriter
@@ -162,3 +162,11 @@ def test_a_program_goes_on_when_nothing_can_be_printed(tmp_path: Path, how: str)
     assert (tmp_path / "done").read_text() == "done"
     assert said.count("standard output is given up") == 1
     assert "Traceback" not in said
+
+
+def test_a_path_in_the_home_of_nobody_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/runs") == tmp_path / "runs"
+    assert expanded("runs/~") == Path("runs/~")
+    with pytest.raises(RlhpError, match=r"^~no-such-user/runs .* no user no-such-user .* in full"):
+        expanded("~no-such-user/runs")

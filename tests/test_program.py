@@ -174,3 +174,7 @@ def test_without_env_runners_the_other_roles_are_processes_all_the_same(tmp_path
     assert summary.env_steps == 480
     assert summary.reward_version >= 1
     assert summary.labels_answered == summary.labels_asked > 0
+    stored = PreferenceDataset.open(rundir.path).counts()["answers"]
+    again = program.train(config, rundir=rundir, resume=True, serial=False)  # over before any role has said a word
+    assert (again.labels_answered, again.labels_asked) == (stored, stored)
+    assert again.reward_version >= summary.reward_version

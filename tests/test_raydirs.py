@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlhp import doctor, raydirs
 from rlhp.errors import RlhpError
+
+UNKNOWN_USER = """
+import os, pathlib, sys
+def homeless(*_):
+    raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = pathlib.Path.expanduser = homeless  # before other imports, as for a user whom no file names
+from rlhp import doctor
+for check in doctor.examine(sys.argv[1]):
+    print(check)
+"""
 
 
 def homeless() -> Path:
@@ -51,3 +63,13 @@ def test_nothing_that_was_tried_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     raydirs.refuse(starts_ray=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_cannot_be_examined_without_a_home_and_the_doctor_says_what_to_set(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text("env: {id: Pendulum-v1}\n")
+    said = subprocess.run([sys.executable, "-c", UNKNOWN_USER, str(file)], capture_output=True, text=True, check=True)
+    assert "no home directory" in said.stdout
+    assert "set HOME" in said.stdout

@@ -38,7 +38,9 @@ def test_actors_are_listed_and_the_absent_ones_explained(tmp_path: Path) -> None
         "reward model 0  10.0.0.2  7        alive             1         version 3",
         "query actor     -         -        pending_creation  2",
     ]
-    assert actors.troubles([ALIVE, LOST]) == ["The query actor waits for a node with room; see `ray status`."]
+    assert actors.troubles([ALIVE, LOST]) == [
+        "The query actor is being started, or waits for a node with room; see `ray status` where it goes on."
+    ]
     actors.write(tmp_path / "actors.json", [ALIVE, LOST])
     assert actors.read(tmp_path / "actors.json")[0] == [ALIVE, LOST]
 

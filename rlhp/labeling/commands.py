@@ -136,7 +136,7 @@ def _place(run_directory: Path | None, redis: str | None, run_name: str | None) 
         raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
     from rlhp import credentials
     from rlhp.labeling.page.desk import Place
-    from rlhp.labeling.process import only_run
+    from rlhp.labeling.process import only_run, queue_of
     from rlhp.rundir import RunDir
 
     if run_directory is None:
@@ -144,10 +144,9 @@ def _place(run_directory: Path | None, redis: str | None, run_name: str | None) 
         redis = credentials.complete(redis)
         return Place(url=redis, run=run_name if run_name is not None else only_run(redis))
     rundir = RunDir.open(run_directory)
-    url = rundir.redis_url()
-    if url is None:
-        raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
-    return Place(url=url, run=rundir.name, lease_seconds=rundir.config().query.lease_seconds, rundir=rundir)
+    return Place(
+        url=queue_of(rundir), run=rundir.name, lease_seconds=rundir.config().query.lease_seconds, rundir=rundir
+    )
 
 
 def _labelers(place: Place) -> Labelers:

@@ -17,7 +17,8 @@ from rlhp.config import TeacherConfig
 from rlhp.errors import RlhpError
 from rlhp.labeling.teacher import make_teacher
 from rlhp.labeling.worker import Counts, LabelerWorker, TeacherFailed
-from rlhp.query.queue import QueryQueue, list_runs
+from rlhp.query.queue import QueryQueue, QueueUnavailable, list_runs, ping
+from rlhp.rundir import RunDir
 from rlhp.types import Teacher
 
 REPORT_EVERY_SECONDS = 30.0
@@ -88,6 +89,24 @@ def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
             "queries; set labels.share_env_reward=true in that run (train --resume RUN --set ...), or answer with a "
             "teacher that looks at observations: --teacher package.module:Name"
         )
+
+
+def queue_of(rundir: RunDir) -> str:
+    """Where the queue of a run is. RlhpError where there is none, or none any more, since an embedded one ends too."""
+    url = rundir.redis_url()
+    if url is None:
+        raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+    state = rundir.info().state
+    if rundir.redis_url_file.exists() or state in ("created", "running"):
+        return url
+    try:
+        ping(url)
+    except QueueUnavailable:
+        then = "" if state == "finished" else f"; go on with rlhp train --resume {rundir.path}, which starts both again"
+        raise RlhpError(
+            f"{rundir.path}: the run is {state}, and its embedded Redis, which held the queue, ended with it{then}"
+        ) from None
+    return url
 
 
 def only_run(url: str) -> str:

@@ -56,6 +56,10 @@ class RewardStore:
         if weights is not None:
             self.save(weights, trainer_state=trainer_state)
 
+    def newest_number(self) -> int:
+        """Of the newest version that was saved, intact or not; 0 before the first."""
+        return max(map(_number, self._versions()), default=0)
+
     def newest(self) -> RewardWeights | None:
         """The newest intact version, or None before the first. Damaged where there are versions, but none is intact."""
         versions = self._versions()

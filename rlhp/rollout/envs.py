@@ -49,6 +49,8 @@ class EnvFacts:
     spaces: Spaces
     episode_limit: int
     """Steps after which every episode is truncated."""
+    limit_stated: bool
+    """False where the environment ends its episodes itself, and the limit is ours, for those that go on."""
     known_task: bool
     """One of the paper's MuJoCo tasks, with its bonus instead of termination."""
     variable_length_possible: bool
@@ -145,6 +147,7 @@ def probe(config: EnvConfig) -> EnvFacts:
             env_id=config.id,
             spaces=spaces,
             episode_limit=int(env.get_wrapper_attr("_max_episode_steps")),
+            limit_stated=not isinstance(env, UnstatedLimit),
             known_task=task is not None,
             variable_length_possible=not (config.hide_termination or never_ends),
             state_kind=kind,
@@ -167,10 +170,12 @@ def variable_length_warning(facts: EnvFacts) -> str | None:
     """What to tell a user whose episodes may end early, None where they cannot."""
     if not facts.variable_length_possible:
         return None
+    before = f"before their {facts.episode_limit} steps" if facts.limit_stated else "when their environment says so"
+    keys = "" if facts.limit_stated else "env.max_episode_steps to their length and "
     return (
-        f"episodes of {facts.env_id} may end before their {facts.episode_limit} steps, and an early end tells the "
-        "policy about the task even though the env reward is hidden. Set env.hide_termination = true so that all "
-        "episodes are equally long; it changes nothing where no episode ends early."
+        f"episodes of {facts.env_id} may end {before}, and an early end tells the "
+        f"policy about the task even though the env reward is hidden. Set {keys}env.hide_termination = true so that "
+        "all episodes are equally long; it changes nothing where no episode ends early."
     )
 
 

@@ -54,8 +54,10 @@ def ends_by_itself(config: EnvConfig, env: Env, *, limit: int) -> str:
                 "itself still does)."
             )
         lengths.append(steps)
+    fewest, most = min(lengths), max(lengths)
+    after = f"{most} steps each" if fewest == most else f"{fewest} to {most} steps"
     return (
         f"{config.id} states no time limit; {EPISODES} episodes of random actions ended by themselves, after "
-        f"{min(lengths)} to {max(lengths)} steps, and one that goes on is cut after {limit:,}. Set "
+        f"{after}, and one that goes on is cut after {limit:,}. Set "
         "env.max_episode_steps to cut it elsewhere"
     )

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from rlhp.disk import write_whole
 from rlhp.learn.evaluate import evaluate, random_act
+from rlhp.reward.dataset import PreferenceDataset
+from rlhp.reward.store import RewardStore
+from rlhp.reward.votes import answered, settle
+from rlhp.rundir import RunDir
 from rlhp.running.loop import Loop
 
 
@@ -31,6 +35,7 @@ class Summary:
     episodes: int
     labels_asked: int
     labels_answered: int
+    labels_budget: int
     reward_version: int
     interrupted: bool
     plots: list[str]
@@ -51,7 +56,9 @@ class Summary:
                 "give more learner.total_env_steps, or a smaller labels.initial_share or labels.budget"
             )
         if self.source != "none":
-            lines.append(f"labels: {self.labels_answered} answers, reward version {self.reward_version}")
+            lines.append(
+                f"labels: {self.labels_answered} of {self.labels_budget} answers, reward version {self.reward_version}"
+            )
         lines += [f"plot: {plot}" for plot in self.plots]
         if self.video is not None:
             lines.append(f"video of the policy: {self.video}")
@@ -69,7 +76,8 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
     by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
     film = None if interrupted else loop.film(wait=True)
     status = loop.services.status() if loop.services is not None else {}
-    answered = int(status.get("labels/answered", 0))
+    stored, newest = _on_disk(loop.rundir)
+    count = max(int(status.get("labels/answered", 0)), stored)
     summary = Summary(
         run=str(loop.rundir.path),
         source=config.labels.source,
@@ -81,15 +89,24 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         true_return=trained.mean,
         true_return_std=trained.std,
         episodes=len(trained.returns),
-        labels_asked=max(int(status.get("labels/asked", 0)), answered),  # the queue was looked at a moment before
-        labels_answered=answered,
-        reward_version=int(status.get("reward/version", 0)),
+        labels_asked=max(int(status.get("labels/asked", 0)), count),  # the queue was looked at a moment before
+        labels_answered=count,
+        labels_budget=config.labels.budget,
+        reward_version=max(int(status.get("reward/version", 0)), newest),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
         video=None if film is None else str(film),
     )
     write_whole(loop.rundir.path / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary
+
+
+def _on_disk(rundir: RunDir) -> tuple[int, int]:
+    """Answered queries and the newest reward version: what roles said last is of a moment before, or nothing yet."""
+    if not (rundir.preferences / "dataset.json").exists():
+        return 0, 0
+    dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
+    return answered(settle(dataset.live())), RewardStore(rundir.path / "reward").newest_number()
 
 
 def _draw(loop: Loop) -> list[Path]:

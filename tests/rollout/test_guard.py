@@ -14,7 +14,7 @@ from gymnasium.wrappers import RescaleAction, TimeLimit, TransformObservation
 from rlhp.config import EnvConfig
 from rlhp.labeling.render import check_drawable
 from rlhp.rollout import returned
-from rlhp.rollout.envs import UNSTATED_LIMIT, make_env, make_vector_env, playback_fps, probe
+from rlhp.rollout.envs import UNSTATED_LIMIT, make_env, make_vector_env, playback_fps, probe, variable_length_warning
 from rlhp.rollout.guard import EnvFailed, GuardedVector
 from rlhp.rollout.states import states_of
 from rlhp.rollout.tape import CannotRestore, Tape
@@ -288,8 +288,12 @@ def test_an_environment_that_ends_itself_needs_no_limit_and_is_warned_about() ->
     assert facts.episode_limit == UNSTATED_LIMIT
     (warning,) = facts.warnings
     assert "states no time limit" in warning
-    assert "after 7 to 7 steps" in warning
+    assert "after 7 steps each" in warning
     assert "env.max_episode_steps" in warning
+    advice = variable_length_warning(facts)
+    assert advice is not None
+    assert f"{UNSTATED_LIMIT}" not in advice, "no episode has this length"
+    assert "Set env.max_episode_steps to their length and env.hide_termination = true" in advice
 
 
 # Drawing
