@@ -63,8 +63,8 @@ LABELERS, LATENCY_SECONDS = 4, 0.35
 """Each answers as fast as ten people who take 3.5 s."""
 NEVER_SPENT = 10_000_000
 FACTS = EnvFacts(
-    env_id="HalfCheetah-v5", spaces=SPACES, episode_limit=1000, limit_stated=True, known_task=True, variable_length_possible=False,
-    state_kind="mujoco", native_vector=False, fps=20, reward_threshold=None,
+    env_id="HalfCheetah-v5", spaces=SPACES, episode_limit=1000, limit_stated=True, known_task=True,
+    variable_length_possible=False, state_kind="mujoco", native_vector=False, fps=20, reward_threshold=None,
 )  # fmt: skip
 """As `probe` finds them; no environment is made here."""
 
