@@ -61,13 +61,16 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 ray.kill(actor)
 
     def setup(self, config: Any) -> None:
-        """As RLlib does, and remember who collects; TimeoutError where no env runner comes up."""
+        """As RLlib does, and remember who collects; TimeoutError where env runners do not come up, or are lost then."""
         try:
             super().setup(config)
-        except IndexError as error:  # RLlib takes the first of no answers
-            if self.env_runner_group is None or self.env_runner_group.num_healthy_remote_workers():
+        except IndexError as error:  # RLlib asks one env runner for the spaces and takes the first of its answers
+            group = self.env_runner_group
+            if group is None or group.num_healthy_remote_workers() == group.num_remote_workers():
                 raise
-            refuse_stopped(self.env_runner_group)
+            if group.num_healthy_remote_workers():
+                raise TimeoutError("an env runner was lost while the learner was built") from error
+            refuse_stopped(group)
             raise TimeoutError(
                 "no env runner came up; Ray's session directory (logs/worker-*.err, logs/raylet.out) says why not"
             ) from error

@@ -16,28 +16,42 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 LIFETIME = ("env_runners", "num_env_steps_sampled_lifetime")
 
 
-class Nobody:
-    """Env runners of which none came up."""
+class Started:
+    """Two env runners, of which so many are up."""
 
-    def __init__(self) -> None:
+    def __init__(self, healthy: int) -> None:
         self._worker_manager = self
+        self._healthy = healthy
 
     def num_healthy_remote_workers(self) -> int:
-        return 0
+        return self._healthy
+
+    def num_remote_workers(self) -> int:
+        return 2
 
     def actors(self) -> dict[int, object]:
         return {}
 
 
-def test_a_machine_that_starts_no_env_runner_is_a_loss_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("healthy", "raised", "said"),
+    [
+        (0, TimeoutError, "no env runner came up; Ray's session directory"),
+        (1, TimeoutError, "an env runner was lost while"),
+        (2, IndexError, "list index out of range"),
+    ],
+)
+def test_env_runners_that_are_not_there_are_a_loss_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, healthy: int, raised: type[Exception], said: str
+) -> None:
     def setup(self: PreferencePPO, config: object) -> None:
-        self.env_runner_group = Nobody()
+        self.env_runner_group = Started(healthy)
         [][0]
 
     monkeypatch.setattr(PPO, "setup", setup)
     config = small(rollout={"num_env_runners": 1})
     settings = algorithm_config(config, probe(config.env).spaces, action_space=action_space(config))
-    with pytest.raises(TimeoutError, match="no env runner came up; Ray's session directory"):
+    with pytest.raises(raised, match=said):
         settings.build_algo()
 
 
