@@ -49,8 +49,8 @@ check: setup ## lint, format, types, import direction, generated pages; seconds,
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@$(BIN)/python -m rlhp.configdocs | diff -u docs/configuration.md - \
-		|| { echo "docs/configuration.md is behind rlhp/config.py: run make docs-config" >&2; exit 1; }
+	@$(BIN)/python -m rlhp.cli.reference | diff -u docs/configuration.md - \
+		|| { echo "docs/configuration.md is behind rlhp/config/schema.py: run make docs-config" >&2; exit 1; }
 
 bench: setup ## measure what is missing in benchmarks/results, then write docs/benchmarks.md: hours, alone
 	for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
@@ -72,8 +72,8 @@ format: setup ## rewrite the sources as make check wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs-config: setup ## write docs/configuration.md from rlhp/config.py
-	$(BIN)/python -m rlhp.configdocs > docs/configuration.md
+docs-config: setup ## write docs/configuration.md from rlhp/config/schema.py
+	$(BIN)/python -m rlhp.cli.reference > docs/configuration.md
 
 constraints: setup ## resolve every dependency anew into constraints.txt
 	$(BIN)/python .ci/constraints.py

@@ -23,11 +23,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from benchmarks import rows, tables
-from benchmarks.plots import plain, save
 from benchmarks.pong import thin
-from benchmarks.suites import CONFIGS
-from rlhp.metrics import read_metrics
+from benchmarks.report import rows, tables
+from benchmarks.report.plots import plain, save
+from benchmarks.rig.suites import CONFIGS
+from rlhp.storage.metrics import read_metrics
 
 NAME = "atari_memory"
 RUN = Path("runs/atari-memory")

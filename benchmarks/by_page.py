@@ -31,9 +31,9 @@ import av
 import numpy as np
 from playwright.sync_api import Browser, Error, Page, Route, sync_playwright
 
-from benchmarks import rows, tables
-from benchmarks.intervals import recovered, told
-from benchmarks.suites import CONFIGS, CONTROL, EPISODES
+from benchmarks.report import rows, tables
+from benchmarks.report.intervals import recovered, told
+from benchmarks.rig.suites import CONFIGS, CONTROL, EPISODES
 from rlhp.types import Array
 
 NAME = "by_page"
@@ -125,7 +125,7 @@ def run(seed: int) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
         f"env.kwargs={{step_seconds: {SLOW_SECONDS}}}", *LARGE_STEPS,
     )  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "benchmarks.one_run", str(CONFIGS / f"{TASK}.yaml"), *sets]
+    command = [sys.executable, "-m", "benchmarks.rig.one_run", str(CONFIGS / f"{TASK}.yaml"), *sets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said: list[str] = []

@@ -36,11 +36,11 @@ import gymnasium as gym
 import numpy as np
 import redis
 
-from benchmarks import rows, tables
-from benchmarks.meddling import NOBODY_ASKED, Meddler
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from benchmarks.report import rows, tables
+from benchmarks.rig.meddling import NOBODY_ASKED, Meddler
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.storage.rundir import RunDir
 
 NAME = "chaos"
 ROOT = Path(__file__).parent.parent

@@ -5,8 +5,8 @@
     python -m benchmarks.control_plane --quick    # two short points of four runners, printed and not stored
 
 Reward models, query actor, Redis and teacher processes are those of `rlhp train`; the fake runners
-(`benchmarks.fake_runners`) have fragments of configs/halfcheetah.yaml labelled and offer their segments. A point is a
-process of its own, with a Ray of its own.
+(`benchmarks.rig.fake_runners`) have fragments of configs/halfcheetah.yaml labelled and offer their segments. A point is
+a process of its own, with a Ray of its own.
 
 paced         a fragment follows the last one's rewards after the time that a real runner takes for its steps
 unthrottled   it follows at once: where does it saturate?
@@ -32,24 +32,24 @@ from typing import Any
 import numpy as np
 import ray
 
-from benchmarks import alone, control_plane_tables, rows
-from benchmarks.fake_runners import Host, total
-from benchmarks.samples import ACTION, OBS, SPACES
-from rlhp import configfile
-from rlhp.config import RunConfig
-from rlhp.memory import resident_mb
-from rlhp.query.queue import QueryQueue
-from rlhp.reward.client import NAMESPACE
+from benchmarks.report import control_plane_tables, rows
+from benchmarks.rig import alone
+from benchmarks.rig.fake_runners import Host, total
+from benchmarks.rig.samples import ACTION, OBS, SPACES
+from rlhp.config import loading
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import EnvFacts
+from rlhp.queue.queue import QueryQueue
 from rlhp.reward.fit import Fitter
-from rlhp.reward.store import RewardStore
+from rlhp.reward.versions import RewardStore
 from rlhp.rollout.context import RunnerContext, query_actor_name
-from rlhp.rollout.envs import EnvFacts
-from rlhp.rundir import RunDir
-from rlhp.running.labelers import Labelers
-from rlhp.running.preparation import make_dataset, opened_queue
-from rlhp.running.processes import DRAIN_EVERY_SECONDS, QueryProcess
-from rlhp.running.ray_cluster import ray_cluster
-from rlhp.running.reward_models import RewardModels
+from rlhp.run.children import Labelers
+from rlhp.run.preflight import make_dataset, opened_queue
+from rlhp.storage.rundir import RunDir
+from rlhp.system.memory import resident_mb
+from rlhp.system.ray import NAMESPACE, ray_cluster
+from rlhp.workers.placement import RewardModels
+from rlhp.workers.roles import DRAIN_EVERY_SECONDS, QueryProcess
 
 SECONDS, QUICK_SECONDS = 20.0, 3.0
 SETTLE_SECONDS, QUICK_SETTLE_SECONDS = 6.0, 1.0
@@ -100,7 +100,7 @@ def config_of(point: Point, *, runs_dir: str) -> RunConfig:
         f"labels.budget={NEVER_SPENT}", "labels.schedule=offline",
         f"labels.labelers={LABELERS}", f"labels.teacher.latency_seconds={latency}",
     ]  # fmt: skip
-    return configfile.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
+    return loading.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
 
 
 class Plane:

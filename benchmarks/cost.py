@@ -32,13 +32,15 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks import alone, rows, tables
-from benchmarks.stock import stock_ppo
-from rlhp import configfile, program
-from rlhp.config import RunConfig
-from rlhp.metrics import MetricsWriter
-from rlhp.rundir import RunDir
-from rlhp.running.ray_cluster import ray_cluster
+from benchmarks.report import rows, tables
+from benchmarks.rig import alone
+from benchmarks.rig.stock import stock_ppo
+from rlhp import program
+from rlhp.config import loading
+from rlhp.config.schema import RunConfig
+from rlhp.storage.metrics import MetricsWriter
+from rlhp.storage.rundir import RunDir
+from rlhp.system.ray import ray_cluster
 
 TASKS = ("halfcheetah", "pendulum", "cartpole")
 ARMS = ("stock", "control", "preferences")
@@ -115,8 +117,8 @@ def config_of(task: str, arm: str, *, runs_dir: str = "runs") -> RunConfig:
     ]  # fmt: skip
     path = alone.ROOT / "configs" / f"{task}.yaml"
     if arm == "control":  # a fast machine is through CartPole before the clock has seen enough
-        sets.append(f"learner.total_env_steps={3 * configfile.load(path).learner.total_env_steps}")
-    return configfile.load(path, sets=sets)
+        sets.append(f"learner.total_env_steps={3 * loading.load(path).learner.total_env_steps}")
+    return loading.load(path, sets=sets)
 
 
 def ours(task: str, arm: str, clock: Clock) -> None:

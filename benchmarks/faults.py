@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rows
 from benchmarks.chaos import KINDS, Run
-from rlhp.metrics import read_metrics
+from benchmarks.report import rows
+from rlhp.storage.metrics import read_metrics
 
 NAME = "faults"
 PATIENCE_SECONDS = 300.0

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks import rows
-from rlhp.labeling.video import encode
-from rlhp.query.clips import SIDES, Clips
-from rlhp.query.queue import QueryQueue
-from rlhp.query.server import EmbeddedRedis
+from benchmarks.report import rows
+from rlhp.labeling.clips.video import encode
+from rlhp.queue.clips import SIDES, Clips
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
 
 NAME = "key_press"
 ANSWERS = 200

@@ -30,10 +30,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks import rows
-from rlhp.query.clips import SIDES, Clips
-from rlhp.query.queue import Event, QueryQueue
-from rlhp.query.server import EmbeddedRedis
+from benchmarks.report import rows
+from rlhp.queue.clips import SIDES, Clips
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import Event, QueryQueue
 
 PROCESSES = 5
 LABELERS_EACH = 10
@@ -140,7 +140,7 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
 
 
 def _admit(queue: QueryQueue, names: list[str]) -> None:
-    from rlhp.query.labelers import Labelers
+    from rlhp.queue.accounts import Labelers
 
     labelers = Labelers(queue.url, run=queue.run)
     for name in names:

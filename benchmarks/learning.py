@@ -29,14 +29,14 @@ from typing import Any
 
 import ray
 
-from benchmarks import rows
-from benchmarks.alone import cpu_seconds
 from benchmarks.busy import busy
-from benchmarks.suites import SUITES, Measurement
+from benchmarks.report import rows
+from benchmarks.rig.alone import cpu_seconds
+from benchmarks.rig.suites import SUITES, Measurement
 from rlhp import program
-from rlhp.metrics import read_metrics
-from rlhp.rundir import RunDir
-from rlhp.running.ray_cluster import ray_cluster
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
+from rlhp.system.ray import ray_cluster
 
 DEFAULT = ("headline", "mujoco", "pixels", "ablations", "teachers")
 QUICK = "quick"

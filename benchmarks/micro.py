@@ -27,20 +27,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import alone, rows, tables
-from benchmarks.answering import LABELERS, queue
-from benchmarks.samples import ACTION, OBS, SPACES, STEPS, preference
-from rlhp import configfile
-from rlhp.config import RewardConfig, RunConfig
+from benchmarks.report import rows, tables
+from benchmarks.rig import alone
+from benchmarks.rig.answering import LABELERS, queue
+from benchmarks.rig.samples import ACTION, OBS, SPACES, STEPS, preference
+from rlhp.config import loading
+from rlhp.config.schema import RewardConfig, RunConfig
+from rlhp.envs.make import make_env, probe
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.learn.settings import algorithm_config
-from rlhp.memory import keep_freed_memory
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.events import EventRow
+from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.preferences.events import EventRow
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
-from rlhp.rollout.envs import make_env, probe
-from rlhp.running.ray_cluster import ray_cluster
+from rlhp.system.memory import keep_freed_memory
+from rlhp.system.ray import ray_cluster
 from rlhp.types import Preference
 
 REPEATS = 5
@@ -122,7 +123,7 @@ def dataset() -> dict[str, Any]:
 def checkpoint() -> dict[str, Any]:
     """Milliseconds to save a HalfCheetah run's policy durably, and its size."""
     sets = ["name=bench", "rollout.num_env_runners=0", "labels.source=none"]
-    config = configfile.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
+    config = loading.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
     with ray_cluster(config, cpus=1), tempfile.TemporaryDirectory() as scratch:
         algorithm = algorithm_config(config, probe(config.env).spaces, action_space=_action_space(config)).build_algo()
         algorithm.train()

@@ -4,7 +4,8 @@
     sudo .venv/bin/python -m benchmarks.nodes --steps 20000 --print
 
 A head without CPUs, two workers, and a Redis that belongs to nobody's Ray: four machines in network namespaces
-(`benchmarks.machines`). Three env runners on four CPUs: once a worker is gone, one has no place until another comes.
+(`benchmarks.rig.machines`). Three env runners on four CPUs: once a worker is gone, one has no place until another
+comes.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks import rows
-from benchmarks.machines import Machine, Network, missing
-from rlhp.metrics import read_metrics
-from rlhp.query.server import find_server
-from rlhp.reward.dataset import PreferenceDataset
+from benchmarks.report import rows
+from benchmarks.rig.machines import Machine, Network, missing
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.embedded import find_server
+from rlhp.storage.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "nodes.png"

@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rows, tables
-from benchmarks.suites import config_hash
-from rlhp import configfile, program
-from rlhp.config import EnvConfig, RunConfig
+from benchmarks.report import rows, tables
+from benchmarks.rig.suites import config_hash
+from rlhp import program
+from rlhp.config import loading
+from rlhp.config.schema import EnvConfig, RunConfig
+from rlhp.envs.make import make_env, make_vector_env, probe
+from rlhp.envs.states import sim_state
 from rlhp.labeling.judges import BackflipJudge, OneLegJudge
 from rlhp.learn.checkpoint import Checkpoints, load_policy
 from rlhp.learn.evaluate import Act, policy_act, random_act
-from rlhp.metrics import read_metrics
-from rlhp.rollout.envs import make_env, make_vector_env, probe
-from rlhp.rollout.states import sim_state
-from rlhp.rundir import RunDir
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from rlhp.types import Array
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -111,7 +112,7 @@ def settings(task: str, arm: str, seed: int, *, runs_dir: str, quick: bool) -> R
         sets.append("labels.source=none")
     if quick:
         sets += [f"{key}={value}" for key, value in QUICK.items()]
-    return configfile.load(CONFIGS / TASKS[task].config, sets=sets)
+    return loading.load(CONFIGS / TASKS[task].config, sets=sets)
 
 
 def play(make_act: MakeAct, env: EnvConfig, *, episodes: int, seed: int) -> Array:
@@ -230,7 +231,7 @@ def _keep(task: str, state: Array, *, seed: int, figure: float) -> None:
         with np.load(path) as kept:
             if float(kept["figure"]) >= figure:
                 return
-    env_id = configfile.load(CONFIGS / TASKS[task].config).env.id
+    env_id = loading.load(CONFIGS / TASKS[task].config).env.id
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(path, state=state, env_id=env_id, seed=seed, figure=figure)
 

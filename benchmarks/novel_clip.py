@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import novel
-from rlhp import configfile
-from rlhp.configlabeling import ClipsConfig
-from rlhp.labeling.painter import Painter
+from rlhp.config import loading
+from rlhp.config.schema import ClipsConfig
+from rlhp.labeling.clips.painter import Painter
 from rlhp.types import Array, Segment
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -37,7 +37,7 @@ def draw(task: str, *, images: Path = IMAGES) -> tuple[Path, Path]:
         raise ValueError(f"{kept} is not there, so there is no episode to draw; run python -m benchmarks.novel first")
     with np.load(kept, allow_pickle=False) as data:
         state = data["state"]
-    env = configfile.load(novel.CONFIGS / novel.TASKS[task].config).env
+    env = loading.load(novel.CONFIGS / novel.TASKS[task].config).env
     start = liveliest(state, task)
     film, sheet = images / f"{task}.webm", images / f"{task}.png"
     with Painter(env, ClipsConfig(width=320, height=240, timeout_seconds=PATIENCE)) as painter:

@@ -25,13 +25,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from benchmarks import rows, tables
-from rlhp.config import LearnerConfig, RewardConfig
-from rlhp.convolution import Network
-from rlhp.learn.pictures import PictureEncoder, PictureEncoderConfig
+from benchmarks.report import rows, tables
+from rlhp.config.schema import LearnerConfig, RewardConfig
+from rlhp.envs.spaces import Spaces, describe
+from rlhp.learn.encoder import PictureEncoder, PictureEncoderConfig
+from rlhp.models.convolution import Network
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
-from rlhp.spaces import Spaces, describe
 from rlhp.types import Answer, Array, Preference, Segment
 
 REPEATS = 5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import intervals, tables
-from benchmarks.intervals import told
-from benchmarks.suites import EPISODES, SUITES
-from rlhp.rollout.moving_dot import best_return
+from benchmarks.report import intervals, tables
+from benchmarks.report.intervals import told
+from benchmarks.rig.suites import EPISODES, SUITES
+from rlhp.envs.moving_dot import best_return
 
 BEST = {"moving_dot": best_return()}
 TARGET = 0.9

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks import rows, tables
-from benchmarks.plots import plain, save
-from benchmarks.suites import CONFIGS, CONTROL, NONE, config_hash
-from rlhp import configfile, program
-from rlhp.metrics import read_metrics
-from rlhp.rundir import RunDir
+from benchmarks.report import rows, tables
+from benchmarks.report.plots import plain, save
+from benchmarks.rig.suites import CONFIGS, CONTROL, NONE, config_hash
+from rlhp import program
+from rlhp.config import loading
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 
 NAME = "pong"
 CONFIG = CONFIGS / "pong_hour.yaml"
@@ -52,7 +53,7 @@ def measure(arm: str, *, seed: int = 0, quick: bool = False) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
         name = f"pong-hour-{arm}-{seed}"
         sets = [f"seed={seed}", f"name={name}", f"evaluation.episodes={GAMES}", "tensorboard=false", *ARMS[arm]]
-        config = configfile.load(CONFIG, sets=[*sets, *(QUICK if quick else ()), *([f"runs_dir={scratch}"] * quick)])
+        config = loading.load(CONFIG, sets=[*sets, *(QUICK if quick else ()), *([f"runs_dir={scratch}"] * quick)])
         there = RunDir.existing(config.runs_dir, name)
         rundir = RunDir.create(config, name) if there is None else RunDir.open(there)
         summary = program.train(rundir.config(), rundir=rundir, resume=there is not None)

@@ -14,14 +14,12 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks import rows
-from rlhp.config import EnvConfig
-from rlhp.configlabeling import ClipsConfig
-from rlhp.labeling import gl
-from rlhp.labeling.painter import Painter, PainterBroken
-from rlhp.learn.evaluate import random_act
-from rlhp.learn.play import play_episode
-from rlhp.rollout.envs import make_vector_env, probe
+from benchmarks.report import rows
+from rlhp.config.schema import ClipsConfig, EnvConfig
+from rlhp.envs.make import make_vector_env, probe
+from rlhp.labeling.clips import gl
+from rlhp.labeling.clips.painter import Painter, PainterBroken
+from rlhp.learn.evaluate import play_episode, random_act
 from rlhp.types import Segment
 
 NAME = "rendering"

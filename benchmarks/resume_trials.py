@@ -27,13 +27,13 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import rows
+from benchmarks.report import rows
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.metrics import read_metrics
-from rlhp.query.queue import QueryQueue
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from rlhp.types import pair_id
 
 NAME = "resume"

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import rows
 from benchmarks.imitation_peer import venv
-from benchmarks.reward_alone_tables import COUNTS, FLIPPED, NAME, OURS, SYSTEMS, THEIRS, Row, section
-from benchmarks.trajectories import SOURCES, digest, pairs
+from benchmarks.report import rows
+from benchmarks.report.reward_alone_tables import COUNTS, FLIPPED, NAME, OURS, SYSTEMS, THEIRS, Row, section
+from benchmarks.rig.trajectories import SOURCES, digest, pairs
+from rlhp.envs.make import probe
 from rlhp.reward.fit import Fitter
-from rlhp.reward.model import Labeller
-from rlhp.rollout.envs import probe
+from rlhp.reward.versions import Labeller
 from rlhp.types import Answer, Array, Preference, Segment
 
 EPOCHS = 200

@@ -24,17 +24,18 @@ import numpy as np
 import torch
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from benchmarks import alone, rows, tables
-from benchmarks.stock import stock_config
-from benchmarks.turns import Sink, Turn, sampled, timed
-from rlhp import configfile
-from rlhp.config import RunConfig
-from rlhp.learn.settings import algorithm_config
+from benchmarks.report import rows, tables
+from benchmarks.rig import alone
+from benchmarks.rig.stock import stock_config
+from benchmarks.rig.turns import Sink, Turn, sampled, timed
+from rlhp.config import loading
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import make_vector_env, probe
+from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
-from rlhp.rollout.envs import make_vector_env, probe
 from rlhp.rollout.runner import ColumnarEnvRunner
-from rlhp.running.ray_cluster import hush
+from rlhp.system.ray import hush
 
 ARMS = ("raw", "control", "preferences", "stock")
 ENVS = 16
@@ -51,7 +52,7 @@ def config_of(arm: str) -> RunConfig:
         f"labels.source={'oracle' if arm == 'preferences' else 'none'}",
         "name=sampling", "rollout.num_env_runners=0", f"rollout.num_envs_per_env_runner={ENVS}",
     ]  # fmt: skip
-    return configfile.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
+    return loading.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
 
 
 def raw() -> Turn:

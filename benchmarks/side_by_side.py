@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from benchmarks import intervals, rows, tables
 from benchmarks.imitation_peer import venv
 from benchmarks.imitation_peer.settings import SETTINGS, fingerprint, quick
-from benchmarks.intervals import told
-from benchmarks.suites import config_hash
-from rlhp import configfile
+from benchmarks.report import intervals, rows, tables
+from benchmarks.report.intervals import told
+from benchmarks.rig.suites import config_hash
+from rlhp.config import loading
 
 NAME = "side_by_side"
 CONFIGS = venv.ROOT / "configs"
@@ -61,7 +61,7 @@ def our_sets(task: str, seed: int, *, env_steps: int, short: bool = False) -> li
     """What is changed in the task's config file."""
     peer = quick(SETTINGS[task]) if short else SETTINGS[task]
     # whole batches: the last one ends at the peer's steps or before, never after
-    last = env_steps - configfile.load(CONFIGS / TASKS[task].config).learner.train_batch_size + 1
+    last = env_steps - loading.load(CONFIGS / TASKS[task].config).learner.train_batch_size + 1
     return [
         f"seed={seed}", f"learner.total_env_steps={last}", f"labels.budget={peer.comparisons}",
         f"evaluation.episodes={peer.episodes}", *TASKS[task].sets,
@@ -70,7 +70,7 @@ def our_sets(task: str, seed: int, *, env_steps: int, short: bool = False) -> li
 
 def our_key(task: str, seed: int, *, env_steps: int) -> Row:
     """What makes a row of rlhp the same measurement: the resolved config, whatever the seed."""
-    config = configfile.load(CONFIGS / TASKS[task].config, sets=our_sets(task, 0, env_steps=env_steps))
+    config = loading.load(CONFIGS / TASKS[task].config, sets=our_sets(task, 0, env_steps=env_steps))
     return {"task": task, "system": "rlhp", "seed": seed, "config_sha256": config_hash(config)}
 
 
@@ -84,7 +84,7 @@ def measure_ours(task: str, seed: int, *, env_steps: int, short: bool = False) -
     """One run of rlhp with as many env steps."""
     changes = [f"--set={change}" for change in our_sets(task, seed, env_steps=env_steps, short=short)]
     config = str(CONFIGS / TASKS[task].config)
-    answer = venv.timed([sys.executable, "-m", "benchmarks.one_run", config, *changes])
+    answer = venv.timed([sys.executable, "-m", "benchmarks.rig.one_run", config, *changes])
     return {**our_key(task, seed, env_steps=env_steps), **_timed(answer)}
 
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import intervals, rows, tables
 from benchmarks.imitation_peer import venv
-from benchmarks.intervals import Estimate, told
-from benchmarks.suites import CONTROL, SUITES
+from benchmarks.report import intervals, rows, tables
+from benchmarks.report.intervals import Estimate, told
+from benchmarks.rig.suites import CONTROL, SUITES
 
 PEERS = "unseen_peers"
 SYSTEMS = ("imitation", "sb3")

@@ -1,5 +1,5 @@
 """`python -m rlhp` is `rlhp`."""
 
-from rlhp.cli import main
+from rlhp.cli.main import main
 
 main()

@@ -41,39 +41,42 @@ import torch
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rlhp.config import RunConfig
-from rlhp.denormals import flushed
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.errors import RlhpError
-from rlhp.labeling.quality import Watch
-from rlhp.labeling.teacher import make_teacher
+from rlhp.labeling.labeler_monitor import Watch
+from rlhp.labeling.teachers import make_teacher
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints, load_policy
 from rlhp.learn.evaluate import evaluate as play
 from rlhp.learn.evaluate import policy_act
-from rlhp.learn.ppo import PreferencePPO
-from rlhp.learn.settings import algorithm_config
-from rlhp.live import LiveTable
-from rlhp.metrics import MetricsWriter, read_metrics
+from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.monitor.alarms import Alarms
+from rlhp.monitor.alerts import Watching
+from rlhp.monitor.console import LiveTable
 from rlhp.query.actor import QueryActor
-from rlhp.query.queue import QueryQueue
-from rlhp.reward.client import NAMESPACE
+from rlhp.queue.queue import QueryQueue
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
-from rlhp.rollout.envs import EnvFacts, make_env, probe, variable_length_warning
-from rlhp.rundir import RunDir
-from rlhp.runlog import log_to, told
-from rlhp.running import restarts
-from rlhp.running.alarms import Alarms
-from rlhp.running.edges import Services
-from rlhp.running.exact import TEACHER, ExactState, Recalled, impossible, said_before, take_back
-from rlhp.running.film import Films, codec_of, draw, take_of
-from rlhp.running.labelers import Labelers
-from rlhp.running.loop import Loop
-from rlhp.running.pace import Pace
-from rlhp.running.page import page_server
-from rlhp.running.preparation import check, make_dataset, opened_queue, reconcile, stopping_on_ctrl_c
-from rlhp.running.processes import (
+from rlhp.run import recovery
+from rlhp.run.children import Labelers, page_server
+from rlhp.run.loop import Loop
+from rlhp.run.preflight import check, make_dataset, opened_queue, reconcile, stopping_on_ctrl_c
+from rlhp.run.resume import TEACHER, ExactState, Recalled, impossible, said_before, take_back
+from rlhp.run.services import ClusterServices, SerialServices, Services
+from rlhp.run.summary import Summary, finish
+from rlhp.run.throttle import Pace
+from rlhp.run.videos import Films, codec_of, draw, take_of
+from rlhp.storage.metrics import MetricsWriter, read_metrics
+from rlhp.storage.rundir import RunDir
+from rlhp.system.logs import log_to, told
+from rlhp.system.memory import flushed
+from rlhp.system.ray import NAMESPACE, hush, ray_cluster
+from rlhp.workers.placement import RewardModels
+from rlhp.workers.resources import local_cpus, refuse_too_small
+from rlhp.workers.roles import (
     ClipProcess,
     Parts,
     QueryProcess,
@@ -81,12 +84,6 @@ from rlhp.running.processes import (
     clip_renderer,
     trainer_name,
 )
-from rlhp.running.ray_cluster import hush, ray_cluster
-from rlhp.running.reward_models import RewardModels
-from rlhp.running.room import local_cpus, refuse_too_small
-from rlhp.running.services import ClusterServices, SerialServices
-from rlhp.running.summary import Summary, finish
-from rlhp.running.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +117,7 @@ def train(
         stack.callback(display.close)
         for line in facts.warnings:
             display.message(line)
-        stack.enter_context(told(display.message, "rlhp.query.runs", "rlhp.reward.store", "rlhp.learn.checkpoint"))
+        stack.enter_context(told(display.message, "rlhp.queue.runs", "rlhp.reward.versions", "rlhp.learn.checkpoint"))
         if config.preferences and (warning := variable_length_warning(facts)):
             display.message(warning)
         if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
@@ -145,10 +142,10 @@ def train(
         if alarms is not None:
             with suppress(ValueError):  # a damaged row is said where it is read for its own sake
                 alarms.recall(read_metrics(rundir.metrics_file))
-        loop.watchdog = stack.enter_context(restarts.watchdog(config, services, serial=serial))
+        loop.watchdog = stack.enter_context(recovery.watchdog(config, services, serial=serial))
         if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
             loop.pace = Pace(config, services, stop, say=display.message)
-        restarts.run(loop, make_algorithm)
+        recovery.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")
         return finish(loop, interrupted=stop.is_set())

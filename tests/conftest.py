@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from rlhp.loopback import CLUSTERS
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.system.ray_setup import CLUSTERS
 from tests.ray_session import ray_session
 
 __all__ = ["ray_session"]
@@ -26,11 +27,12 @@ SETTINGS = {
 }
 CROWDED = (
     "tests/cluster/",
+    "tests/experiments/",
     "tests/labeling/page/browser/",
     "tests/test_faults.py",
     "tests/test_learning.py",
     "tests/test_people.py",
-    "tests/running/test_growing.py",
+    "tests/workers/test_growing.py",
 )
 """Tests that start a whole program on several nodes, kill its processes, or drive a browser."""
 for _name, _value in SETTINGS.items():
@@ -91,3 +93,10 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"RLHP_REQUIRE_ALL=1 forbids skips, and this test was skipped: {reason}"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis for all tests of this process that name their own runs."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis") / "server") as server:
+        yield server.url

@@ -16,10 +16,10 @@ from typing import Any, Self
 import redis
 import yaml
 
-from rlhp import provenance
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.storage import provenance
+from rlhp.storage.rundir import RunDir
 from tests.environments import LENGTH
 
 ROOT = Path(__file__).parent.parent

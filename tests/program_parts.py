@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from rlhp import program
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.metrics import read_metrics
-from rlhp.query.queue import QueryQueue
-from rlhp.rundir import RunDir
-from rlhp.running.summary import Summary
+from rlhp.queue.queue import QueryQueue
+from rlhp.run.summary import Summary
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 
 ON_THE_CLOCK = {
     "wall_seconds", "env_steps_per_second", "labels/per_minute", "queue/oldest_age_seconds",

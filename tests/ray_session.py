@@ -21,7 +21,7 @@ def ray_session() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of Ray's own imports and of the sockets that it leaves open
         import ray  # late: it reads the environment that conftest.py has set
 
-        from rlhp.reward.client import NAMESPACE
+        from rlhp.system.ray import NAMESPACE
 
         ray.init(
             address="local",  # even where somebody runs one on this machine

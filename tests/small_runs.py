@@ -7,13 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlhp.config import RunConfig
-from rlhp.learn.settings import algorithm_config
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import make_env, probe
+from rlhp.envs.spaces import Spaces
+from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
-from rlhp.rollout.envs import make_env, probe
 from rlhp.rollout.runner import ColumnarEnvRunner
-from rlhp.spaces import Spaces
 from rlhp.types import Array, Segment
 from tests.environments import LENGTH
 

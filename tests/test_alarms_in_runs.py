@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlhp import program
-from rlhp.metrics import read_metrics
-from rlhp.rundir import RunDir
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -19,12 +19,12 @@ SOURCES = sorted((ROOT / "rlhp").rglob("*.py"))
 LONGEST_FUNCTION = 60
 
 DOORS = {
-    "redis": ["rlhp/query/connection.py"],
-    "yaml": ["rlhp/yamlfile.py"],
+    "redis": ["rlhp/queue/connection.py"],
+    "yaml": ["rlhp/config/yamlfile.py"],
     "ray.rllib": ["rlhp/rollout/", "rlhp/learn/"],
-    "click": ["rlhp/cli.py", "rlhp/jobcommands.py", "rlhp/labeling/commands.py", "rlhp/labeling/exchange.py"],
-    "matplotlib": ["rlhp/plotting.py"],
-    "tensorboardX": ["rlhp/tensorboard.py"],
+    "click": ["rlhp/cli/main.py", "rlhp/cli/cluster.py", "rlhp/cli/labeling.py", "rlhp/cli/data.py"],
+    "matplotlib": ["rlhp/monitor/plots.py"],
+    "tensorboardX": ["rlhp/storage/tensorboard.py"],
 }
 """Where a dependency may be imported; replacing it is then a change of these files alone."""
 
@@ -81,7 +81,7 @@ def test_imports_go_one_way() -> None:
 
 def test_a_labeler_needs_neither_torch_nor_ray() -> None:
     # import-linter reads import statements of modules; only an import shows what packages pull in around them.
-    rooms = [*(ROOT / "rlhp/labeling").glob("[!_]*.py"), ROOT / "rlhp/query/queue.py"]
+    rooms = [*(ROOT / "rlhp/labeling").glob("[!_]*.py"), ROOT / "rlhp/queue/queue.py"]
     modules = [".".join(Path(relative(path)).with_suffix("").parts) for path in sorted(rooms)]
     program = f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

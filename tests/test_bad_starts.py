@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
-from tests.reward.dataset_samples import PLAIN, header, segment, the_part
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.storage.rundir import RunDir
+from tests.preferences.dataset_samples import PLAIN, header, segment, the_part
 from tests.small_runs import SMALL, small
 
 ROOT = Path(__file__).parent.parent

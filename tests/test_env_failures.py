@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from rlhp import program
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
 from rlhp.errors import RlhpError
-from rlhp.metrics import read_metrics
-from rlhp.rundir import RunDir
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer, Query
 from tests.environments import Drift
 from tests.small_runs import small

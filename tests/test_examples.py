@@ -12,12 +12,13 @@ import pytest
 
 from examples.selection import CloseCalls
 from examples.teacher import NearerTheMiddle
-from rlhp import configfile, program
-from rlhp.cli import rlhp
-from rlhp.config import RunConfig
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.store import RewardStore
-from rlhp.rundir import RunDir
+from rlhp import program
+from rlhp.cli.main import rlhp
+from rlhp.config import loading
+from rlhp.config.schema import RunConfig
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer, Preference, Query
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,8 +47,8 @@ def train(config: RunConfig) -> tuple[RunDir, PreferenceDataset]:
 
 def alone(tmp_path: Path, **parts: Any) -> RunConfig:
     """The example environment and nothing else of one's own but `parts`, by the keys of line.yaml."""
-    env = configfile.load(WHOLE).env.model_dump()
-    return configfile.parse({"env": env, **parts}, sets=[*SHRUNK, f"runs_dir={tmp_path}"])
+    env = loading.load(WHOLE).env.model_dump()
+    return loading.parse({"env": env, **parts}, sets=[*SHRUNK, f"runs_dir={tmp_path}"])
 
 
 def as_the_teacher_says(preferences: list[Preference]) -> bool:
@@ -58,7 +59,7 @@ def as_the_teacher_says(preferences: list[Preference]) -> bool:
 
 @pytest.mark.usefixtures("ray_session")
 def test_all_examples_train_together_and_no_env_reward_leaves_the_env_runner(tmp_path: Path) -> None:
-    rundir, dataset = train(configfile.load(WHOLE, sets=[*SHRUNK, f"runs_dir={tmp_path}"]))
+    rundir, dataset = train(loading.load(WHOLE, sets=[*SHRUNK, f"runs_dir={tmp_path}"]))
     assert as_the_teacher_says(dataset.preferences())
     assert all(segment.env_reward is None for segment in dataset.segments(dataset.segment_ids()))
     newest = RewardStore(rundir.path / "reward").newest()
@@ -126,7 +127,7 @@ def test_every_command_on_a_page_can_be_given(page: Path) -> None:
         with rlhp.commands[name].make_context(name, arguments) as context:
             config = context.params.get("config") or context.params.get("target")
             if config is not None and config.suffix == ".yaml" and config.parent.name in ("configs", "examples"):
-                configfile.load(ROOT / config, sets=context.params.get("sets", ()))
+                loading.load(ROOT / config, sets=context.params.get("sets", ()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlhp.metrics import without_rewinds
-from rlhp.rundir import RunDir
+from rlhp.storage.metrics import without_rewinds
+from rlhp.storage.rundir import RunDir
 from tests.fault_parts import PATIENCE_SECONDS, Driver, check_answers, check_versions, command_line, kill
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]

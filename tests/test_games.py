@@ -9,9 +9,9 @@ import pytest
 
 from rlhp import program
 from rlhp.frames import nbytes, slides
-from rlhp.metrics import read_metrics
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -13,8 +13,8 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rlhp import program
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.storage.rundir import RunDir
 from tests import environments
 from tests.small_runs import small
 

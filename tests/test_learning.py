@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from rlhp import program
-from rlhp.metrics import read_metrics
-from rlhp.rundir import RunDir
-from rlhp.running.summary import Summary
+from rlhp.run.summary import Summary
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from tests.small_runs import small
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.learning]

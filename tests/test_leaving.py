@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from rlhp import program
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.query.budget import LabelBudget
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.store import RewardStore
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.query.schedule import LabelBudget
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.rundir import RunDir
 from rlhp.types import pair_id
 from tests.environments import ByObservation
 from tests.program_parts import ENDLESS, Meanwhile, newest, policy, queue_of, rows, run
-from tests.query.parts import Meddler
+from tests.queue.parts import Meddler
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
 
 
 def human(path: Path) -> RunConfig:
-    # A point in the plane cannot be drawn; the drawn way is in tests/running/test_film.py.
+    # A point in the plane cannot be drawn; the drawn way is in tests/run/test_videos.py.
     return small(runs_dir=str(path), labels={"source": "human"}, clips={"enabled": False}, learner=ENDLESS)
 
 

@@ -11,9 +11,9 @@ import redis
 
 from rlhp import program
 from rlhp.errors import RlhpError
-from rlhp.owner import Owner, TakenOver
-from rlhp.query.server import EmbeddedRedis
-from rlhp.rundir import RunDir
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.storage.lease import Owner, TakenOver
+from rlhp.storage.rundir import RunDir
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.store import RewardStore
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.rundir import RunDir
 from tests.fault_parts import descendants
 from tests.labeling.page.parts import ROOT, Tab
 from tests.small_runs import SMALL

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from rlhp import program
-from rlhp.config import RunConfig
-from rlhp.metrics import read_metrics
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.store import RewardStore
-from rlhp.rundir import RunDir
+from rlhp.config.schema import RunConfig
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from tests.program_parts import ON_THE_CLOCK
 from tests.small_runs import small
 

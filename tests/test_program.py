@@ -11,9 +11,9 @@ import torch
 
 from rlhp import program
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
-from rlhp.running.summary import Summary
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.run.summary import Summary
+from rlhp.storage.rundir import RunDir
 from tests.program_parts import newest, policy, repeatable, rows, run
 from tests.small_runs import small
 

@@ -19,13 +19,13 @@ import torch
 import yaml
 
 from rlhp import program
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
 from rlhp.errors import RlhpError
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.metrics import read_metrics
-from rlhp.reward import compaction
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
+from rlhp.preferences import parts
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 from rlhp.types import pair_id
 from tests.environments import Contrary
 from tests.program_parts import repeatable, run
@@ -172,7 +172,7 @@ def test_answers_are_kept_where_parts_were_merged_since_the_checkpoint(
     before = PreferenceDataset.open(rundir.path).events()
     for late in ("step-000000480", "step-000000360", "step-000000240"):
         shutil.rmtree(rundir.checkpoints / late)
-    monkeypatch.setattr(compaction, "MERGED", 2)
+    monkeypatch.setattr(parts, "MERGED", 2)
     assert PreferenceDataset.open(rundir.path)._compact_events() != []
     run(config, resume=rundir)
     assert "were merged since the checkpoint: all answers are kept" in rundir.log_file.read_text()

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from rlhp import program
-from rlhp.config import RunConfig
-from rlhp.live import LiveTable
-from rlhp.metrics import MetricsWriter, read_metrics
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.rundir import RunDir
-from rlhp.running.edges import Services
-from rlhp.running.loop import Loop
-from rlhp.running.preparation import check, make_dataset, opened_queue
+from rlhp.config.schema import RunConfig
+from rlhp.monitor.console import LiveTable
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.run.loop import Loop
+from rlhp.run.preflight import check, make_dataset, opened_queue
+from rlhp.run.services import Services
+from rlhp.storage.metrics import MetricsWriter, read_metrics
+from rlhp.storage.rundir import RunDir
 from tests.program_parts import ENDLESS, Meanwhile
 from tests.small_runs import small
 

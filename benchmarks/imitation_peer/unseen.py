@@ -33,7 +33,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import unseen_tasks
 from benchmarks.imitation_peer.train import StepCounter
-from rlhp.rollout.tasks import EndlessEpisode, HiddenTermination, known_task, task_kwargs
+from rlhp.envs.mujoco_tasks import EndlessEpisode, HiddenTermination, known_task, task_kwargs
 
 ENVS, ROLLOUT_STEPS, EPISODES = 8, 2048, 30
 ITERATIONS = 5

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhp.config import EnvConfig
+from rlhp.config.schema import EnvConfig
 from rlhp.errors import RlhpError
 from rlhp.types import Answer, Array, Query, Segment
 
@@ -74,7 +74,7 @@ class Body:
     def __init__(self, env_id: str) -> None:
         import mujoco
 
-        from rlhp.rollout.envs import make_env
+        from rlhp.envs.make import make_env
 
         env = make_env(EnvConfig(id=env_id, hide_termination=True))
         model: Any = env.unwrapped.model  # type: ignore[attr-defined]

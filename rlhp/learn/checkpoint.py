@@ -2,17 +2,22 @@
 
     algorithm.pt   RLlib's state and what it forgets: policy, optimisers, KL coefficient, observation statistics
     policy.pt      weights and observation statistics alone, for `rlhp eval`
-    exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.running.exact`)
+    exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.run.resume`)
     rlhp.json      our counters, the size and digest of each file, and the digest of all that; written last
 
-Nothing in here is unpickled: files hold numbers, texts and arrays (`rlhp.learn.states`). A checkpoint whose files are
-not what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
+Nothing in here is unpickled: files hold numbers, texts and arrays. A checkpoint whose files are not
+what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
 
 The preferences, and in a distributed run the reward model with its optimiser and version, are not in here: they are
 saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
 
 The best is the one with the highest true return, kept for whoever looks at the run. Nothing else reads it: a run goes
 on from the newest, and `rlhp eval` plays the newest unless told otherwise.
+
+Nested states as one file that is read back without running anything that stands in it.
+
+What RLlib, torch and we call a state is dictionaries, lists, numbers, texts and arrays. Saved as such, a file needs
+no classes to be read (`torch.load(weights_only=True)`): one from elsewhere can hold wrong numbers, but runs no code.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import json
 import logging
 import os
 import shutil
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +38,72 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rlhp.config import RunConfig
-from rlhp.disk import Damaged, sync, write_whole
+from rlhp.config.schema import RunConfig
+from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError, one_line
-from rlhp.learn.mirror import Mirror
-from rlhp.learn.ppo import PreferencePPO
-from rlhp.learn.settings import algorithm_config
-from rlhp.learn.states import load_state, save_state
-from rlhp.rollout.normalize import RunningMoments
-from rlhp.rundir import RunDir
-from rlhp.spaces import Spaces
+from rlhp.files import Damaged, sync, write_whole
+from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.rollout.normalization import RunningMoments
+from rlhp.storage.remote import Mirror
+from rlhp.storage.rundir import RunDir
+
+ARRAY, BYTES = "__array__", "__bytes__"
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Write it; TypeError naming the place of whatever is none of the above."""
+    buffer = io.BytesIO()  # torch itself would turn an error of the disk into one that names neither it nor the path
+    torch.save(_plain(state, ()), buffer)
+    write_whole(path, buffer.getbuffer())
+
+
+def load_state(path: Path) -> Any:
+    """What `save_state` wrote, bit for bit; ValueError for a file that is damaged or holds anything else."""
+    try:
+        return _back(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # zip, pickle, torch and the operating system each have their own
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RlhpError(f"{path}: cannot be read as a saved state: {line}") from error
+
+
+def _plain(value: Any, place: tuple[str, ...]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()  # a view would drag what it is a view of along
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {ARRAY: torch.from_numpy(np.array(value, order="C"))}
+    if isinstance(value, bytes):
+        return {BYTES: torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else torch.zeros(0)}
+    if isinstance(value, dict):
+        return {_key(name, place): _plain(item, (*place, str(name))) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item, (*place, str(k))) for k, item in enumerate(value))
+    if isinstance(value, (list, deque)):
+        return [_plain(item, (*place, str(k))) for k, item in enumerate(value)]
+    raise TypeError(f"{'.'.join(place)}: a {type(value).__name__} cannot be saved; only numbers, texts and arrays can")
+
+
+def _key(name: Any, place: tuple[str, ...]) -> str | int:
+    if isinstance(name, (str, int)):
+        return name
+    raise TypeError(f"{'.'.join(place)}: a state is named by texts or numbers, got {name!r}")
+
+
+def _back(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {ARRAY}:
+            return value[ARRAY].numpy()
+        if value.keys() == {BYTES}:
+            return value[BYTES].numpy().tobytes()
+        return {name: _back(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_back(item) for item in value)
+    return value
+
 
 SCHEMA = 3
 FACTS = "rlhp.json"

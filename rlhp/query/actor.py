@@ -4,6 +4,14 @@
 
 It may drop segments, it never drops an answer, and it never asks one pair twice. It asks when the label
 schedule allows it and fewer than `query.max_open` queries are open; nothing waits for it.
+
+What the query actor needs of others: a store for segments, and the asking side of a queue.
+
+How well the reward model ranks what the policy does now, by the env rewards of the candidate pool.
+
+Correlating whole episodes mixes the versions that priced them, and a new version shifts them all; here one version
+prices every segment. For whoever reads the metrics: nothing is chosen by it. Without env rewards in segments (people
+answer) there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -12,26 +20,105 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
+from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError
-from rlhp.query.agreement import Agreement
-from rlhp.query.body import body_of
-from rlhp.query.budget import AdaptiveSchedule, LabelBudget
-from rlhp.query.candidates import random_pairs
-from rlhp.query.edges import Queue, SegmentStore
-from rlhp.query.gold import Checks
-from rlhp.query.selection import make_selection
+from rlhp.preferences.answers import answered, live, settle
+from rlhp.preferences.events import EventRow
+from rlhp.query.checks import Checks
+from rlhp.query.schedule import AdaptiveSchedule, LabelBudget
+from rlhp.query.selection import make_selection, random_pairs
+from rlhp.queue.records import body_of
 from rlhp.reward.client import RewardSource
-from rlhp.reward.live import live
 from rlhp.reward.service import NoRewardYet
-from rlhp.reward.votes import answered, settle
-from rlhp.spaces import Spaces
 from rlhp.types import Array, Query, Segment, TeacherContext, decode, encode, pair_id, query_id
+
+
+class SegmentStore(Protocol):
+    """Where segments are made durable before anyone is asked about them."""
+
+    def add_segments(self, segments: Sequence[Segment]) -> Any: ...
+
+    def asked_pairs(self) -> set[str]: ...
+
+    def refresh(self) -> None: ...
+
+    def events(self) -> list[EventRow]: ...
+
+    def segments(self, ids: Iterable[str]) -> list[Segment]: ...
+
+
+class Queue(Protocol):
+    """The side of the query queue that asks."""
+
+    def put(
+        self,
+        *,
+        query: str,
+        first: str,
+        second: str,
+        body: Any,
+        payloads: Any,
+        want: int,
+        only: str | None,
+        hidden: Any,
+        ready: bool,
+    ) -> str: ...
+
+    def stats(self) -> Any: ...
+
+
+SEGMENTS = 256
+"""Of the pool, evenly over it: oldest to newest."""
+EVERY = 20
+"""Looks of the query actor between two measurements of one version: the pool changes too."""
+
+Returns = Callable[[list[tuple[Segment, Segment]]], tuple[Array | None, int | None]]
+"""Predicted returns [M, C, 2] of pairs and the version they come from."""
+
+
+class Agreement:
+    """`correlation` as of the last `look` that measured; None before there is one."""
+
+    def __init__(self) -> None:
+        self.correlation: float | None = None
+        self._looks = 0
+
+    def state(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"looks": self._looks, "correlation": self.correlation}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self._looks, self.correlation = state["looks"], state["correlation"]
+
+    def look(self, pool: Sequence[Segment], *, returns: Returns) -> None:
+        """Measure now and then. It draws nothing, so no choice of queries depends on it."""
+        self._looks += 1
+        if self._looks % EVERY != 1:
+            return
+        usable = [segment for segment in pool if segment.env_reward is not None]
+        chosen = usable[:: max(1, len(usable) // SEGMENTS)][:SEGMENTS]
+        chosen = chosen[: len(chosen) // 2 * 2]
+        if len(chosen) < 4:
+            return
+        predicted, _ = returns(list(zip(chosen[::2], chosen[1::2], strict=True)))
+        if predicted is None:
+            return
+        true = np.array([segment.true_return for segment in chosen])
+        sums = predicted.reshape(len(predicted), -1)  # [M, C, 2] -> first, second, first, second: as they were chosen
+        spread = sums.std(1, keepdims=True)
+        mean = (sums / np.where(spread > 0, spread, 1.0)).mean(0)  # members have scales of their own
+        with np.errstate(invalid="ignore", divide="ignore"):  # a reward that is almost the same everywhere
+            found = float(np.corrcoef(true, mean)[0, 1])
+        if np.isfinite(found):
+            self.correlation = found
+
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from ray.exceptions import RayError, RayTaskError
 
 from rlhp.frames import Light
 from rlhp.reward.service import NoRewardYet
+from rlhp.system.ray import NAMESPACE
 from rlhp.types import Array
 
 log = logging.getLogger(__name__)
 
-NAMESPACE = "rlhp"
 FIRST_COMPLAINT_SECONDS = 5.0
 NEXT_COMPLAINT_SECONDS = 30.0
 SUSPECT_SECONDS = 20.0

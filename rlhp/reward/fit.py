@@ -7,6 +7,29 @@
     weights = fitter.publish(1)  # and then, for as long as answers come: add, train(uses), publish(version)
 
 Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, O observation as a row.
+
+The optimiser of the ensemble, and what it remembers when the scale of an input changes.
+
+The scale on which reward networks see observations: set when fitting begins, and moved along with what is observed.
+
+Only an ensemble of MLPs can take up a change of scale, in its first layer. Convolutions cannot, where it is another at
+each place of the picture, and nobody knows how a user's module would: for them the first scale stays.
+
+Which of two ensembles explains the answers better that it was not fitted to: the answers decide, not a setting.
+
+Whether a reward needs the action differs from task to task. A cost of torque cannot be seen in states, and an ensemble
+that does not see actions misses it. Where nothing is paid for actions, whatever an ensemble says about them is an error
+that the policy exploits at once. So both kinds are fitted to the same answers, and each new reward version is the one
+that predicts the answers outside its members' bags better.
+
+Shapes: M members, N preferences.
+
+How far the policy's newest observations are from everything that was ever asked about.
+
+A reward is only known where somebody compared segments. A policy that leaves that region is paid by extrapolation, and
+held-out answers cannot tell: they are from the region too.
+
+Shapes: B newest observations, N observations in answered segments, O observation as a row.
 """
 
 from __future__ import annotations
@@ -22,23 +45,152 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhp.config import RewardConfig
-from rlhp.denormals import flushed
+from rlhp.config.schema import RewardConfig
+from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError
+from rlhp.models.architecture import Architecture
+from rlhp.models.ensemble import Ensemble, Network, build, usable_device
+from rlhp.models.normalizer import Moments, Reservoir
+from rlhp.models.picture_ensemble import PictureEnsemble
 from rlhp.reward import loss
-from rlhp.reward.architecture import Architecture
-from rlhp.reward.choice import out_of_bag, sees_action
-from rlhp.reward.examples import Batch, Examples, Part
-from rlhp.reward.input_scale import scale_inputs
-from rlhp.reward.model import Labeller, RewardWeights
-from rlhp.reward.network import Ensemble, build, usable_device
-from rlhp.reward.normalizer import Reservoir
-from rlhp.reward.novelty import novelty
-from rlhp.reward.optimizer import optimizer_for
+from rlhp.reward.data import Batch, Examples, Part
+from rlhp.reward.loss import FitReport, assess, losses, mean_known, numbers
 from rlhp.reward.penalty import AdaptivePenalty
-from rlhp.reward.report import FitReport, assess, losses, mean_known, numbers
-from rlhp.spaces import Spaces
+from rlhp.reward.versions import Labeller, RewardWeights
+from rlhp.system.memory import flushed
 from rlhp.types import Array, Preference
+
+REMEMBERED = {"exp_avg": 1, "exp_avg_sq": 2, "square_avg": 2}
+"""What Adam and RMSprop keep of past gradients, and in which power."""
+
+
+def optimizer_for(config: RewardConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam or RMSprop. Neither mixes members: what is stacked in one parameter is updated number by number."""
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.lr)
+    return torch.optim.Adam(parameters, lr=config.lr, betas=(config.adam_beta1, 0.999))
+
+
+def rescale_memory(optimizer: torch.optim.Optimizer, weight: Tensor, *, scale: Tensor) -> None:
+    """Adjust to a weight [M, F, H] whose rows grew by scale [F]: the gradients of such a row are that much smaller."""
+    memory = optimizer.state[weight]
+    for name in memory.keys() & REMEMBERED.keys():
+        memory[name].div_(scale[:, None] ** REMEMBERED[name])
+
+
+SOME = 16
+"""Preferences that stand in for transitions where none were observed yet."""
+
+
+def scale_inputs(
+    network: Network,
+    reservoir: Reservoir,
+    examples: Examples,
+    *,
+    spaces: Spaces,
+    optimizer: torch.optim.Optimizer,
+    again: bool,
+) -> None:
+    """Standardize inputs by all that was observed, or by the preferences where nothing was yet.
+
+    `again`: not the first time, so that rewards have to stay what they were.
+    """
+    if isinstance(network, PictureEnsemble):
+        if not again:
+            network.pixels.meet(_pictures(reservoir, examples).to(network.batches.device))
+        return
+    if not hasattr(network, "inputs"):  # a user's module for pictures, which it sees as 0 to 1
+        return
+    moments = _moments(reservoir, examples)
+    mean, std = moments.mean.copy(), moments.std.copy()
+    if spaces.action.choices:
+        mean[spaces.obs.size :], std[spaces.obs.size :] = 0.0, 1.0
+    size = len(network.inputs.mean)  # without the actions where the network does not standardize them
+    mean, std = mean[:size], std[:size]
+    if not again:
+        network.inputs.set(mean, std)
+    elif isinstance(network, Ensemble):
+        scale = network.rescale_inputs(mean, std)
+        rescale_memory(optimizer, network.penalized()[0], scale=scale)
+
+
+def _moments(reservoir: Reservoir, examples: Examples) -> Moments:
+    moments = reservoir.moments
+    if moments.count == 0:
+        everything = examples.batch(np.arange(len(examples)))
+        inputs = torch.cat([everything.obs, everything.actions], -1)[everything.mask]
+        moments = Moments(inputs.shape[1])
+        moments.add(inputs.cpu().numpy())
+    return moments
+
+
+def _pictures(reservoir: Reservoir, examples: Examples) -> Tensor:
+    """uint8 [B, C, H, W]."""
+    if len(reservoir):
+        return torch.from_numpy(reservoir.rows()[0])
+    some = examples.batch(np.arange(min(len(examples), SOME)))
+    return some.obs[some.mask]
+
+
+CLEARLY = 2.5
+"""Standard errors by which an ensemble that sees actions has to be ahead before it takes over; it goes when it is no
+longer ahead at all. On tasks that pay nothing for actions the lead stayed below this over hundreds of answers."""
+FACTORS = np.geomspace(0.03, 10.0, 26).tolist()
+NEVER_SURE = 0.005
+"""Probabilities stay this far from 0 and 1, so that a single answer decides nothing."""
+
+
+def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Part) -> Tensor:
+    """Log-likelihood [N] of each answer under the members that were not trained on it; 0 where all of them were.
+
+    The members average their probabilities. Predicted returns are multiplied by the one factor under which all answers
+    are likeliest: an ensemble may be sure beyond reason and still rank segments best, and rewards have no scale.
+    """
+    judges_MN = part.validation.to(first_MN.dtype)
+    count_N = judges_MN.sum(0)
+    found = []
+    for factor in FACTORS:
+        p_MN = (factor * (first_MN - second_MN)).sigmoid()
+        p_N = ((judges_MN * p_MN).sum(0) / count_N.clamp(min=1)).clamp(NEVER_SURE, 1 - NEVER_SURE)
+        likely_N = part.target * p_N.log() + (1 - part.target) * (1 - p_N).log()
+        found.append(torch.where(count_N > 0, likely_N, 0.0))
+    return max(found, key=lambda likely_N: float(likely_N.sum()))
+
+
+def sees_action(seeing_N: Tensor, blind_N: Tensor, *, now: bool) -> bool:
+    """Whether the ensemble that sees actions is to be published, from what both make of each answer (`out_of_bag`).
+
+    `now`: whether it is the one that is published so far.
+    """
+    lead_N = (seeing_N - blind_N)[(seeing_N != 0) & (blind_N != 0)]
+    if now or len(lead_N) < 2:
+        return now and float(lead_N.sum()) >= 0
+    return bool(float(lead_N.sum()) > CLEARLY * float(lead_N.std()) * len(lead_N) ** 0.5)
+
+
+FEWEST = 20
+"""Different observations below which a distance between two of them says little."""
+CLOSE = 0.25
+"""Standard deviations per coordinate that are never called far, however densely was asked."""
+
+
+def novelty(newest_BO: Tensor, asked_NO: Tensor) -> float | None:
+    """Median distance of the newest to the nearest that was asked about, in units of that among those asked about.
+
+    About 1 where the policy does what was asked about, 2 where it is twice as far from it as asked segments are from
+    each other. Those distances count as `CLOSE` at least, or the least move would be novel where few coordinates were
+    asked about densely. None with too little to compare. Both in standardized coordinates, one observation per segment,
+    of which some may be the same.
+    """
+    asked_NO = torch.unique(asked_NO, dim=0)
+    if len(asked_NO) < FEWEST or len(newest_BO) == 0:
+        return None
+    among_NN = torch.cdist(asked_NO, asked_NO)
+    among_NN.fill_diagonal_(torch.inf)
+    spacing = float(among_NN.min(1).values.median())
+    away = float(torch.cdist(newest_BO, asked_NO).min(1).values.median())
+    return away / max(spacing, CLOSE * math.sqrt(asked_NO.shape[1]))
+
 
 VALIDATE_EVERY = 10
 """Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
@@ -222,7 +374,7 @@ class Fitter:
         return self._architecture.side(self._side).action_size > 0
 
     def novelty(self) -> float | None:
-        """How far recent observations are from those in the preferences (`rlhp.reward.novelty`); None for pictures."""
+        """How far recent observations are from those in the preferences (`rlhp.reward.fit`); None for pictures."""
         if not isinstance(self._network, Ensemble) or not self.size or not len(self._reservoir):
             return None
         inputs, size = self._network.inputs, self._spaces.obs.size

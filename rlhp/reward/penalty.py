@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlhp.config import RewardConfig
+from rlhp.config.schema import RewardConfig
 from rlhp.types import Array
 
 FACTOR = 1.001

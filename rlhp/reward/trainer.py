@@ -4,9 +4,14 @@
 
 It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2): fitting is paid by env
 steps (`reward.label_uses_per_step`) and never waits for a person; the learner waits for it where it is too far
-behind (`rlhp.running.pace`). Where the answers are explained a version is the one before at the newest scale. Killed,
+behind (`rlhp.run.throttle`). Where the answers are explained a version is the one before at the newest scale. Killed,
 it comes back with its last version's optimiser and bookkeeping, rereads the dataset, and rereads every answer it had
 not acknowledged.
+
+The way of an answer from the queue to the disk: stored, then acknowledged, so that a crash delivers it again.
+
+events -> rows -> preferences/events -> ack
+            \\-> set aside, where an entry makes no row: the answers behind it are stored all the same
 """
 
 from __future__ import annotations
@@ -18,23 +23,56 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from rlhp.config import RunConfig
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.events import EventRow
+from rlhp.config.schema import RunConfig
+from rlhp.envs.spaces import Spaces
+from rlhp.preferences.answers import answered, doubts, is_reused, settle
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.preferences.events import EventRow, storable
+from rlhp.preferences.fresh import NEWEST, by_age, fresh_accuracy, predicted
 from rlhp.reward.fit import Fitter
-from rlhp.reward.fresh import NEWEST, by_age, fresh_accuracy, predicted
-from rlhp.reward.intake import AnswerSource, take_in
-from rlhp.reward.live import is_reused
-from rlhp.reward.model import RewardWeights
-from rlhp.reward.report import FitReport
-from rlhp.reward.store import RewardStore
-from rlhp.reward.votes import answered, doubts, settle
-from rlhp.spaces import Spaces
+from rlhp.reward.loss import FitReport
+from rlhp.reward.versions import RewardStore, RewardWeights
 from rlhp.types import Answer, Array
+
+CONSUMER = "reward-trainer"
+
+
+class AnswerSource(Protocol):
+    """The answer stream: read through a consumer group, acknowledged when durable."""
+
+    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Any]: ...
+
+    def ack(self, stream_ids: Any) -> Any: ...
+
+    def set_aside(self, reasons: Any) -> Any:
+        """Acknowledge entries that make no row, by stream id, and keep them with the reason."""
+
+    def check_owner(self) -> None:
+        """TakenOver where the run is another process's by now."""
+
+
+def take_in(answers: AnswerSource, dataset: PreferenceDataset) -> int:
+    """Store the next answers; how many there were."""
+    events = answers.events(consumer=CONSUMER)
+    if not events:
+        return 0
+    rows, odd = storable(events)
+    dataset.add_events(rows)
+    if odd:
+        answers.set_aside(odd)
+    answers.ack([event.stream_id for event in events if event.stream_id not in odd])
+    return len(events)
+
+
+def take_in_all(answers: AnswerSource, dataset: PreferenceDataset) -> None:
+    """Store all that the queue holds."""
+    while take_in(answers, dataset):
+        pass
+
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +304,7 @@ class RewardTrainer:
         self._answers_known = now
 
     def status(self) -> dict[str, Any]:
-        """Numbers for metrics and `rlhp status`; see `rlhp.metrics.METRICS` for their meaning."""
+        """Numbers for metrics and `rlhp status`; see `rlhp.storage.metrics.METRICS` for their meaning."""
         report = self._report
         counts = self._dataset.counts()
         return {

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlhp.config import EnvConfig, RunConfig
-from rlhp.convolution import POLICY, choose
-from rlhp.reward.client import NAMESPACE, Replicas, RewardSource
-from rlhp.runlog import start_log
-from rlhp.spaces import Spaces
+from rlhp.config.schema import EnvConfig, RunConfig
+from rlhp.envs.spaces import Spaces
+from rlhp.models.convolution import POLICY, choose
+from rlhp.reward.client import Replicas, RewardSource
+from rlhp.system.logs import start_log
+from rlhp.system.ray import NAMESPACE
 from rlhp.types import Segment
 
 
@@ -43,14 +44,14 @@ class RunnerContext:
     target_std: float
     log_std_init: float
     policy_network: str | None
-    """Where observations are pictures, what reads them: a name in `rlhp.convolution.POLICY`."""
+    """Where observations are pictures, what reads them: a name in `rlhp.models.convolution.POLICY`."""
     policy_head_scale: float
     label_timeout_seconds: float
     num_env_runners: int
     """How many are wanted; a run may start with fewer."""
     spaces: Spaces
     draws_clips: bool = False
-    """Whether people will look at segments: see `rlhp.rollout.drawable`."""
+    """Whether people will look at segments: see `rlhp.envs.states`."""
     log_file: Path | None = None
     """Where a runner in a process of its own logs; None: nowhere of ours."""
     resumed: int = 0

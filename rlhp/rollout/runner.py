@@ -9,6 +9,11 @@ Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: no
 learned), and, in the control arm, `sample` with the env reward.
 
 Shapes: N environments, T rows, O flat observation, A action.
+
+The state of a local env runner as it stands between two fragments, running episodes included.
+
+RLlib's own state of a runner is weights, statistics and a counter: what it restores begins its episodes anew. Where the
+environments can be brought back (`rlhp.rollout.episode_replay`), this is the rest.
 """
 
 from __future__ import annotations
@@ -24,23 +29,20 @@ from ray.exceptions import RayError, RayTaskError
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rlhp.envs.atari import AtariGames
+from rlhp.envs.guard import EnvFailed, Failures, Stopped
+from rlhp.envs.make import make_vector_env, needs_pictures
+from rlhp.envs.spaces import describe
+from rlhp.envs.states import has_pictures, states_of
 from rlhp.frames import FrameColumn
-from rlhp.memory import resident_mb
 from rlhp.reward.client import RewardSource
-from rlhp.rollout.acting import as_seen, executed_actions
-from rlhp.rollout.atari import AtariGames
+from rlhp.rollout.acting import as_seen, drawing, executed_actions
 from rlhp.rollout.context import RunnerContext, SegmentSink
-from rlhp.rollout.drawable import has_pictures
-from rlhp.rollout.envs import make_vector_env, needs_pictures
-from rlhp.rollout.failures import Failures, Stopped
+from rlhp.rollout.episode_replay import CannotRestore, Tape
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
-from rlhp.rollout.guard import EnvFailed
-from rlhp.rollout.normalize import RunningMoments
-from rlhp.rollout.policy import drawing
+from rlhp.rollout.normalization import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
-from rlhp.rollout.states import states_of
-from rlhp.rollout.tape import Tape
-from rlhp.spaces import describe
+from rlhp.system.memory import resident_mb
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)
@@ -373,3 +375,48 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
 def _again(_: Any, error: Exception) -> NoReturn:
     raise error
+
+
+_PER_ENVIRONMENT = ("_obs", "_was_done", "_episode_number", "_episode_start", "_true_return", "_predicted_return")
+_PLAIN = ("_incarnation", "_offered", "_dropped")
+
+
+def runner_state(runner: ColumnarEnvRunner) -> dict[str, Any]:
+    """Plain data; CannotRestore where the environments are of a kind that cannot be brought back."""
+    if runner._state_kind == "replay":
+        raise CannotRestore("games are not brought back")
+    state: dict[str, Any] = {name: getattr(runner, name) for name in _PLAIN}
+    state["rng"] = runner._rng.bit_generator.state
+    state["metrics"] = runner.metrics.get_state()
+    state["begun"] = not runner._needs_initial_reset
+    if state["begun"]:
+        state["tape"] = runner._tape.state()
+        state["cutter"] = runner._cutter.state()
+        state |= {name: np.array(getattr(runner, name)) for name in _PER_ENVIRONMENT}
+    return state
+
+
+def restore_environments(runner: ColumnarEnvRunner, state: dict[str, Any]) -> None:
+    """Bring its environments back; CannotRestore where they come out elsewhere, and then they are reset anew."""
+    if not state["begun"]:
+        return
+    if len(state["_obs"]) != runner.num_envs:
+        raise CannotRestore(f"{len(state['_obs'])} environments were saved, there are {runner.num_envs} now")
+    try:
+        runner._tape.restore(state["tape"], obs=state["_obs"], done=state["_was_done"], returns=state["_true_return"])
+    except CannotRestore:
+        runner._needs_initial_reset = True
+        raise
+
+
+def restore_runner(runner: ColumnarEnvRunner, state: dict[str, Any]) -> None:
+    """Everything else, after `restore_environments` and after RLlib's own state."""
+    for name in _PLAIN:
+        setattr(runner, name, state[name])
+    runner._rng.bit_generator.state = state["rng"]
+    runner.metrics.set_state(state["metrics"])
+    runner._needs_initial_reset = not state["begun"]
+    if state["begun"]:
+        runner._cutter.set_state(state["cutter"])
+        for name in _PER_ENVIRONMENT:
+            setattr(runner, name, np.array(state[name]))

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from rlhp import frames
+from rlhp.envs.atari_replay import GameLog
+from rlhp.envs.spaces import ObsSpec
 from rlhp.rollout.fragment import Fragment, Piece
-from rlhp.rollout.replay import GameLog
-from rlhp.spaces import ObsSpec
 from rlhp.types import Array, Segment, segment_id
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import alone, control_plane, control_plane_tables, fake_runners, rows
+from benchmarks import control_plane
 from benchmarks.control_plane import Point
-from benchmarks.samples import ACTION, OBS, SPACES, STEPS
+from benchmarks.report import control_plane_tables, rows
+from benchmarks.rig import alone, fake_runners
+from benchmarks.rig.samples import ACTION, OBS, SPACES, STEPS
 from rlhp.rollout.context import RunnerContext
 from rlhp.types import Array, Segment
 

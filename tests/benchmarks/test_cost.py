@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import alone, cost, rows
-from benchmarks.stock import SHARED, stock_config
-from rlhp.learn.settings import algorithm_config
-from rlhp.rollout.envs import probe
+from benchmarks import cost
+from benchmarks.report import rows
+from benchmarks.rig import alone
+from benchmarks.rig.stock import SHARED, stock_config
+from rlhp.envs.make import probe
+from rlhp.learn.ppo.rllib import algorithm_config
 from tests.small_runs import action_space
 
 BURN = "import time\nwhile time.process_time() < 0.6: pass"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.machines import Machine, Network, missing
+from benchmarks.rig.machines import Machine, Network, missing
 
 pytestmark = [
     pytest.mark.optional,  # a container need not let even root make namespaces

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import answering, micro, rows, samples, sampling, turns
+from benchmarks import micro, sampling
+from benchmarks.report import rows
+from benchmarks.rig import answering, samples, turns
 from rlhp.types import decode, encode
 
 

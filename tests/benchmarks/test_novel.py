@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import novel, rows
+from benchmarks import novel
+from benchmarks.report import rows
 from rlhp.types import Array
 
 pytest.importorskip("mujoco", reason="the bench reads bodies with mujoco, which is not installed")

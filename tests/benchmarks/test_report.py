@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import rows
-from benchmarks.report import SECTIONS
+from benchmarks.report import rows
+from benchmarks.report.__main__ import SECTIONS
 
 
 @pytest.mark.parametrize("name", [name for name, _ in SECTIONS])

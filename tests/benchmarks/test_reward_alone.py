@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import reward_alone, reward_alone_tables, rows, trajectories
+from benchmarks import reward_alone
 from benchmarks.imitation_peer import venv
+from benchmarks.report import reward_alone_tables, rows
+from benchmarks.rig import trajectories
 from rlhp.types import Array
 
 pytest.importorskip("mujoco", reason="the tasks of this bench are MuJoCo's, which is not installed")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import rows, side_by_side
+from benchmarks import side_by_side
 from benchmarks.imitation_peer import venv
 from benchmarks.imitation_peer.settings import SETTINGS, fingerprint
-from rlhp import configfile
+from benchmarks.report import rows
+from rlhp.config import loading
 
 COUNTED_RUN = """
 import json
@@ -95,7 +96,7 @@ def test_a_process_that_fails_says_why() -> None:
 @pytest.mark.parametrize("task", sorted(side_by_side.TASKS))
 def test_both_sides_get_the_same_labels_and_rlhp_the_steps_that_the_peer_took(task: str) -> None:
     sets = side_by_side.our_sets(task, 3, env_steps=433_920)
-    config = configfile.load(side_by_side.CONFIGS / side_by_side.TASKS[task].config, sets=sets)
+    config = loading.load(side_by_side.CONFIGS / side_by_side.TASKS[task].config, sets=sets)
     last = config.learner.total_env_steps - 1  # a run that stands there takes one more batch
     assert last + config.learner.train_batch_size == 433_920
     assert config.labels.budget == SETTINGS[task].comparisons

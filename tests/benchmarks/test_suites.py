@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suites import CONFIGS, PAPER, SUITES
-from rlhp import configfile
+from benchmarks.rig.suites import CONFIGS, PAPER, SUITES
+from rlhp.config import loading
 
 SAID = {"env.id", "env.hide_termination", "env.max_episode_steps", "env.termination_penalty", "labels.budget",
         "labels.instruction", "query.segment_length", "learner.total_env_steps"}  # fmt: skip
@@ -17,16 +17,16 @@ OF_A_BENCH = {"name", "seed", "runs_dir", "evaluation.episodes", "checkpoint.eve
 
 @pytest.mark.parametrize("suite", ["unseen-dev", "unseen-test", "unseen-flat", "pacing"])
 def test_unseen_tasks_set_nothing_but_what_their_table_says(suite: str) -> None:
-    default = configfile.flat(configfile.parse({"env": {"id": "E"}}))
+    default = loading.flat(loading.parse({"env": {"id": "E"}}))
     for measurement in SUITES[suite].measurements(suite):
-        given = configfile.flat(measurement.config())
+        given = loading.flat(measurement.config())
         changed = {key for key, value in given.items() if default.get(key) != value}
         assert changed <= SAID | OF_A_BENCH, measurement.name
 
 
 def test_the_papers_numbers_are_those_of_its_file() -> None:
-    from_file = configfile.load(CONFIGS / "paper.yaml", sets=["env.id=E"])
-    assert configfile.parse({"env": {"id": "E"}}, sets=PAPER) == from_file.model_copy(update={"name": None})
+    from_file = loading.load(CONFIGS / "paper.yaml", sets=["env.id=E"])
+    assert loading.parse({"env": {"id": "E"}}, sets=PAPER) == from_file.model_copy(update={"name": None})
 
 
 def of_states() -> list[Path]:

@@ -15,9 +15,11 @@ import click
 import pytest
 import yaml
 
-from rlhp import cli, configfile, tuning
-from rlhp.config import RunConfig
-from rlhp.running.room import bundles
+from rlhp.cli import main
+from rlhp.config import loading
+from rlhp.config.schema import RunConfig
+from rlhp.experiments import sweep
+from rlhp.workers.resources import bundles
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -96,7 +98,7 @@ def fits(config: RunConfig, nodes: list[dict[str, float]]) -> list[str]:
 
 
 def test_every_resource_that_the_cluster_config_asks_for_is_offered() -> None:
-    config = configfile.load(CLUSTER / "halfcheetah.yaml")
+    config = loading.load(CLUSTER / "halfcheetah.yaml")
     assert config.ray.address == "auto"
     for name in ("aws", "gcp"):
         types = one(CLUSTER / f"{name}.yaml")["available_node_types"].values()
@@ -330,7 +332,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("where", "arguments"), [pytest.param(*each, id=each[0]) for each in commands()])
 def test_every_command_in_these_files_can_be_parsed(where: str, arguments: list[str]) -> None:
-    command: click.Command = cli.rlhp
+    command: click.Command = main.rlhp
     context = click.Context(command, info_name="rlhp")
     while isinstance(command, click.Group):
         if not arguments:
@@ -343,10 +345,10 @@ def test_every_command_in_these_files_can_be_parsed(where: str, arguments: list[
         return
     parsed = command.make_context(command.name, list(arguments), resilient_parsing=False)
     for text in parsed.params.get("sets") or ():
-        configfile.parse({"env": {"id": "E"}}, sets=[text])
+        loading.parse({"env": {"id": "E"}}, sets=[text])
     config = parsed.params.get("config")
     if isinstance(config, Path) and "/" in str(config) and "NAME" not in str(config):
         if command.name == "tune":
-            tuning.load(ROOT / config, sets=parsed.params["sets"])
+            sweep.load(ROOT / config, sets=parsed.params["sets"])
         else:
-            configfile.load(ROOT / config)
+            loading.load(ROOT / config)

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rlhp import program
-from rlhp.config import EnvConfig, RunConfig
+from rlhp.config.schema import EnvConfig, RunConfig
+from rlhp.envs.make import EnvFacts, probe
 from rlhp.errors import RlhpError
-from rlhp.labeling.render import check_drawable
-from rlhp.rollout.envs import EnvFacts, probe
-from rlhp.rundir import RunDir
-from rlhp.running.preparation import check
+from rlhp.labeling.clips.views import check_drawable
+from rlhp.run.preflight import check
+from rlhp.storage.rundir import RunDir
 from tests.fuzz.plans import LIMITS, plans
 from tests.fuzz.scale import times
 from tests.fuzz.strange_envs import Plan

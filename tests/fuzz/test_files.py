@@ -17,25 +17,24 @@ import numpy as np
 import pytest
 import redis
 
-from rlhp import configfile
-from rlhp.disk import sealed
+from rlhp.config import loading
 from rlhp.errors import RlhpError
-from rlhp.labeling.label_studio import import_answers
+from rlhp.files import sealed
 from rlhp.learn import checkpoint
-from rlhp.learn.checkpoint import Checkpoints
-from rlhp.learn.states import load_state, save_state
-from rlhp.metrics import MetricsWriter, read_metrics
-from rlhp.query.queue import QueryQueue
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.bridges import import_imitation, import_npz
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.export import export
-from rlhp.reward.store import RewardStore
-from rlhp.rundir import RunDir
+from rlhp.learn.checkpoint import Checkpoints, load_state, save_state
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.preferences.exchange.imitation import import_imitation, import_npz
+from rlhp.preferences.exchange.label_studio import import_answers
+from rlhp.preferences.exchange.tables import export
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.metrics import MetricsWriter, read_metrics
+from rlhp.storage.rundir import RunDir
 from rlhp.types import MAGIC, Answer, DecodeError, Segment, decode, encode
 from tests.fuzz.damage import damages
 from tests.fuzz.scale import times
-from tests.reward.dataset_samples import NESTED, PLAIN, answer, header, segment
+from tests.preferences.dataset_samples import NESTED, PLAIN, answer, header, segment
 from tests.reward.versions import weights
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(900)]
@@ -252,7 +251,7 @@ def test_damaged_parquet_parts(tmp_path: Path, table: str) -> None:
 @pytest.fixture
 def rundir(tmp_path: Path) -> RunDir:
     settings = {"env": {"id": "Pendulum-v1"}, "runs_dir": str(tmp_path), "name": "demo", "seed": 3}
-    return RunDir.create(configfile.parse(settings), "demo")
+    return RunDir.create(loading.parse(settings), "demo")
 
 
 def test_damaged_metrics(rundir: RunDir) -> None:

@@ -1,4 +1,4 @@
-"""A real Redis for the tests of this room, and a fresh run in it for each."""
+"""A fresh run in the real Redis for each test of this room."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlhp.query.queue import QueryQueue
-from rlhp.query.server import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
 from tests.labeling.parts import opened
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis") / "server")
-    yield server.start()
-    server.stop()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlhp.labeling.worker import LabelerWorker
-from rlhp.query.body import body_of
-from rlhp.query.queue import Event, QueryQueue
+from rlhp.queue.queue import Event, QueryQueue
+from rlhp.queue.records import body_of
 from rlhp.types import Answer, Query, Segment, TeacherContext, encode
 
 CONTEXT = TeacherContext(mean_episode_return=10.0, lowest_warmup_return=-1.0, episode_length=20.0)

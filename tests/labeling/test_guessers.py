@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.labeling.quality import Watch, published
-from rlhp.query.pauses import Pauses
-from rlhp.query.queue import Lease, QueryQueue
-from rlhp.reward import tally
+from rlhp.labeling.labeler_monitor import Watch
+from rlhp.preferences import quality
+from rlhp.preferences.quality import published
+from rlhp.queue.accounts import Pauses
+from rlhp.queue.queue import Lease, QueryQueue
 from tests.query.actor_parts import STEPS, actor_in, at, config, segments
 from tests.reward.trainer_parts import Run
 
@@ -56,7 +57,7 @@ class Office:
 def test_who_guesses_is_found_within_thirty_answers_and_lent_nothing_more(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tally, "FAST_SECONDS", 0.0)  # these labelers take no time at all
+    monkeypatch.setattr(quality, "FAST_SECONDS", 0.0)  # these labelers take no time at all
     office = Office(redis_url, tmp_path)
     for name in ("ann", "bob"):
         assert office.work(name, better, answers=20) == 20

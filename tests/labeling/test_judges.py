@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlhp.config import EnvConfig, TeacherConfig
-from rlhp.configfile import load
+from rlhp.config.loading import load
+from rlhp.config.schema import EnvConfig, TeacherConfig
+from rlhp.envs.make import make_env
+from rlhp.envs.states import sim_state, state_kind
 from rlhp.labeling.judges import BackflipJudge, Judge, OneLegJudge
-from rlhp.labeling.teacher import make_teacher
-from rlhp.rollout.envs import make_env
-from rlhp.rollout.states import sim_state, state_kind
+from rlhp.labeling.teachers import make_teacher
 from rlhp.types import Answer, Array, Query, Segment, decode, encode
 
 pytest.importorskip("mujoco", reason="the judges look at bodies with mujoco, which is not installed")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlhp.config import TeacherConfig
-from rlhp.labeling.teacher import PRESETS, BPrefTeacher, make_teacher
+from rlhp.config.schema import TeacherConfig
+from rlhp.labeling.teachers import PRESETS, BPrefTeacher, make_teacher
 from rlhp.types import Answer, Query
 from tests.labeling.parts import segment
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from rlhp.labeling.teacher import BPrefTeacher
+from rlhp.labeling.teachers import BPrefTeacher
 from rlhp.labeling.worker import LabelerWorker, TeacherFailed
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer, Query
 from tests.labeling.parts import CONTEXT, Scripted, ask, log, opened, put, query, worker
 

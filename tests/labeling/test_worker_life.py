@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.labeling.teacher import BPrefTeacher
+from rlhp.labeling.teachers import BPrefTeacher
 from rlhp.labeling.worker import LabelerWorker
-from rlhp.query.queue import QueryQueue, QueueUnavailable
-from rlhp.query.server import EmbeddedRedis
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue, QueueUnavailable
 from rlhp.types import Answer, Query
 from tests.labeling.parts import Scripted, ask, log, opened, until, worker
 
@@ -73,7 +73,7 @@ def test_a_stopped_worker_gives_its_leases_back(queue: QueryQueue) -> None:
 HANGING = """
 import sys, time
 from rlhp.labeling.worker import LabelerWorker
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.queue import QueryQueue
 
 class Hangs:
     def answer(self, query):

@@ -13,14 +13,14 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rlhp.config import RunConfig
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import make_vector_env, probe
 from rlhp.learn.checkpoint import Checkpoints, load_policy
 from rlhp.learn.evaluate import policy_act
-from rlhp.learn.mirror import Mirror
-from rlhp.learn.ppo import PreferencePPO
-from rlhp.learn.settings import algorithm_config
-from rlhp.rollout.envs import make_vector_env, probe
-from tests.labeling.bucket import bucket
+from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.storage.remote import Mirror
+from tests.labeling.clips.bucket import bucket
 from tests.small_runs import Basket, action_space, priced, small
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlhp.config import EnvConfig, RunConfig
+from rlhp.config.schema import EnvConfig, RunConfig
+from rlhp.envs.make import make_env
 from rlhp.learn.evaluate import Evaluation, evaluate, policy_act, random_act
-from rlhp.rollout.envs import make_env
-from rlhp.rollout.normalize import RunningMoments
+from rlhp.rollout.normalization import RunningMoments
 from rlhp.types import Array
 from tests.environments import LENGTH
 from tests.small_runs import env_runner, small

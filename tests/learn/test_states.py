@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhp.learn.states import load_state, save_state
+from rlhp.learn.checkpoint import load_state, save_state
 
 STATE: dict[Any, Any] = {
     "numbers": [1, 2**100, -0.1, float("inf"), True, None, "text"],

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhp.config import RunConfig
-from rlhp.query.actor import QueryActor
-from rlhp.query.edges import Queue
-from rlhp.query.queue import Lease, QueryQueue
-from rlhp.reward.dataset import PreferenceDataset
+from rlhp.config.schema import RunConfig
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.query.actor import QueryActor, Queue
+from rlhp.queue.queue import Lease, QueryQueue
 from rlhp.types import Segment
-from tests.reward.dataset_samples import PLAIN, K, header, segment
+from tests.preferences.dataset_samples import PLAIN, K, header, segment
 from tests.small_runs import priced, small
 
 STEPS = 1000

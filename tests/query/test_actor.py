@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import redis
 
-from rlhp.query.queue import QueryQueue
-from rlhp.query.server import EmbeddedRedis
-from rlhp.reward.events import EventRow
-from rlhp.reward.live import REUSED
+from rlhp.preferences.answers import REUSED
+from rlhp.preferences.events import EventRow
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
 from rlhp.types import pair_id
+from tests.preferences.dataset_samples import K, answer, segment
 from tests.query.actor_parts import STEPS, Checked, actor_in, asked_by, at, config, dataset_in, leases, segments
-from tests.query.parts import ask, opened
-from tests.reward.dataset_samples import K, answer, segment
+from tests.queue.parts import ask, opened
 
 # When it asks
 

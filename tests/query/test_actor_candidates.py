@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.queue import QueryQueue
 from rlhp.reward.service import NoRewardYet
 from rlhp.types import decode
+from tests.preferences.dataset_samples import PLAIN, K
 from tests.query.actor_parts import STEPS, actor_in, asked_by, at, config, leases, segments
 from tests.query.own_selection import Recorded
-from tests.reward.dataset_samples import PLAIN, K
 from tests.small_runs import priced
 
 

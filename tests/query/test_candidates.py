@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlhp.query.candidates import random_pairs
+from rlhp.query.selection import random_pairs
 from rlhp.types import pair_id
 from tests.query.actor_parts import segments
 

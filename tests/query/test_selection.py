@@ -9,8 +9,8 @@ import pytest
 
 from rlhp.query.selection import Disagreement, Random, make_selection
 from rlhp.types import Array, Segment
+from tests.preferences.dataset_samples import segment
 from tests.query.own_selection import Recorded
-from tests.reward.dataset_samples import segment
 
 PAIRS: list[tuple[Segment, Segment]] = [(segment(2 * n), segment(2 * n + 1)) for n in range(40)]
 

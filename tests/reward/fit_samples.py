@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlhp.config import RewardConfig
+from rlhp.config.schema import RewardConfig
+from rlhp.envs.spaces import ActionSpec, Leaf, ObsSpec, Spaces
 from rlhp.reward.fit import Fitter
-from rlhp.spaces import ActionSpec, Leaf, ObsSpec, Spaces
 from rlhp.types import Answer, Array, Preference, Segment
 
 OBS, ACTION, STEPS = 3, 2, 8

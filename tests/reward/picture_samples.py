@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from rlhp.spaces import ActionSpec, Leaf, ObsSpec, Spaces
+from rlhp.envs.spaces import ActionSpec, Leaf, ObsSpec, Spaces
 from rlhp.types import Answer, Array, Preference, Segment
 
 STACK, ACTIONS, STEPS = 2, 2, 4

@@ -8,10 +8,11 @@ from typing import Any
 
 import ray
 
-from rlhp.reward.client import NAMESPACE, Replicas, replica_name
+from rlhp.reward.client import Replicas, replica_name
 from rlhp.reward.service import RewardModel
+from rlhp.system.ray import NAMESPACE
 from rlhp.types import Array
-from tests.reward.dataset_samples import PLAIN
+from tests.preferences.dataset_samples import PLAIN
 from tests.reward.versions import diverged, weights
 
 

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rlhp.reward.batching import Together
-from rlhp.reward.service import RewardModel
+from rlhp.reward.service import RewardModel, Together
 from rlhp.types import Array
-from tests.reward.dataset_samples import PLAIN
+from tests.preferences.dataset_samples import PLAIN
 from tests.reward.versions import fragment, weights
 
 

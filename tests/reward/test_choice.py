@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhp.reward.choice import out_of_bag, sees_action
-from rlhp.reward.examples import Part
-from rlhp.reward.fit import Fitter
-from rlhp.reward.model import Labeller
+from rlhp.reward.data import Part
+from rlhp.reward.fit import Fitter, out_of_bag, sees_action
+from rlhp.reward.versions import Labeller
 from rlhp.types import Answer, Preference
 from tests.reward.fit_samples import ACTION, OBS, SPACES, config, preferences, transitions
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlhp.denormals import flushes
 from rlhp.reward.fit import Fitter
-from rlhp.reward.model import Labeller
 from rlhp.reward.penalty import HIGHEST, LOWEST
+from rlhp.reward.versions import Labeller
+from rlhp.system.memory import flushes
 from rlhp.types import Answer
 from tests.reward.fit_samples import SPACES, config, env_rewards, fitter, preference, preferences, transitions
 

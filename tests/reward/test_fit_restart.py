@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhp.reward.fit import Fitter
-from rlhp.reward.model import RewardWeights
+from rlhp.reward.versions import RewardWeights
 from tests.reward.fit_samples import SPACES, config, fitter, preferences, transitions
 
 HERE = "tests.reward.fit_samples"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhp.reward.fit import Fitter
-from rlhp.reward.novelty import FEWEST, novelty
+from rlhp.reward.fit import FEWEST, Fitter, novelty
 from tests.reward.fit_samples import SCALE, SPACES, config, preferences, transitions
 
 

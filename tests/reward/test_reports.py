@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from rlhp.reward.events import EventRow
-from rlhp.reward.quality import LabelerReport, Reports, report
+from rlhp.preferences.events import EventRow
+from rlhp.preferences.quality import LabelerReport, Reports, report
 from rlhp.types import Answer
-from tests.reward.slow_quality import slow_report
+from tests.preferences.slow_quality import slow_report
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWERS = list(Answer)

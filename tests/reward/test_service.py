@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from rlhp.reward.model import RewardWeights
 from rlhp.reward.service import NoRewardYet, RewardModel
+from rlhp.reward.versions import RewardWeights
 from rlhp.types import DecodeError
-from tests.reward.dataset_samples import PLAIN
+from tests.preferences.dataset_samples import PLAIN
 from tests.reward.versions import ENVS, OBS, ROWS, diverged, fragment, weights
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import redis
 
-from rlhp.owner import TakenOver
-from rlhp.query.queue import QueryQueue
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.live import REUSED
-from rlhp.reward.store import RewardStore
+from rlhp.preferences.answers import REUSED
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer
-from tests.reward.dataset_samples import answer, segment
+from rlhp.reward.versions import RewardStore
+from rlhp.storage.lease import TakenOver
+from tests.preferences.dataset_samples import answer, segment
 from tests.reward.trainer_parts import LABELER, PAGE, DiesBeforeAck, Run, as_json, config, known_rows, transitions
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlhp.reward.events import EventRow
-from rlhp.reward.votes import doubts, majority, settle
+from rlhp.preferences.answers import doubts, majority, settle
+from rlhp.preferences.events import EventRow
 from rlhp.types import Answer
-from tests.reward.dataset_samples import answer, segment
+from tests.preferences.dataset_samples import answer, segment
 
 FIRST, SECOND, TIE = Answer.FIRST, Answer.SECOND, Answer.TIE
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhp.config import RunConfig
-from rlhp.query.body import body_of
-from rlhp.query.queue import Event, QueryQueue
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.model import RewardWeights
-from rlhp.reward.store import RewardStore
+from rlhp.config.schema import RunConfig
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.queue import Event, QueryQueue
+from rlhp.queue.records import body_of
 from rlhp.reward.trainer import RewardTrainer
+from rlhp.reward.versions import RewardStore, RewardWeights
 from rlhp.types import Answer, Array, Query, encode, query_id
-from tests.reward.dataset_samples import PLAIN, header, segment
+from tests.preferences.dataset_samples import PLAIN, header, segment
 from tests.reward.versions import fragment
 from tests.small_runs import small
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from rlhp.reward.fit import Fitter
-from rlhp.reward.model import RewardWeights
+from rlhp.reward.versions import RewardWeights
 from rlhp.types import Array
-from tests.reward.dataset_samples import PLAIN
+from tests.preferences.dataset_samples import PLAIN
 from tests.reward.fit_samples import config
 
 ENVS, ROWS, OBS = 3, 7, 3

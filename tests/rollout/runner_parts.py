@@ -12,8 +12,8 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 
-from rlhp.config import RunConfig
-from rlhp.rollout.envs import make_env
+from rlhp.config.schema import RunConfig
+from rlhp.envs.make import make_env
 from rlhp.rollout.runner import EPISODES, ColumnarEnvRunner
 from rlhp.types import Array
 from tests.environments import LENGTH
@@ -27,7 +27,7 @@ EXAMPLES = {
     "discrete": {**DRIFT, "kwargs": {"discrete": True}},
     "dict and multi-discrete": {**DRIFT, "id": "tests.environments:TwoWheels"},
     "variable length": {**DRIFT, "kwargs": {"ends_early": True}},
-    "one step": {**DRIFT, "id": "tests.rollout.example_envs:Countdown", "kwargs": {"steps": 1}},
+    "one step": {**DRIFT, "id": "tests.envs.example_envs:Countdown", "kwargs": {"steps": 1}},
 }
 
 

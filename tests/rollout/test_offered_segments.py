@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rlhp.envs.make import make_env
 from rlhp.rollout.acting import executed_actions
-from rlhp.rollout.envs import make_env
 from tests.environments import LENGTH
 from tests.rollout.runner_parts import DRIFT, ENVS, RAW, by_episode, example, finished, joined
 from tests.small_runs import env_runner, small

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from rlhp.config import RunConfig
-from rlhp.configlabeling import ClipsConfig
+from rlhp.config.schema import ClipsConfig, RunConfig
+from rlhp.envs.atari_replay import replay, steps_of
 from rlhp.frames import nbytes, slides
-from rlhp.labeling.render import make_view
+from rlhp.labeling.clips.views import make_view
 from rlhp.learn.evaluate import evaluate, random_act
-from rlhp.rollout.replay import replay, steps_of
 from rlhp.rollout.runner import EPISODES
 from rlhp.types import Array, Segment, decode, encode
 from tests.small_runs import env_runner, small

@@ -12,9 +12,9 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from ray.rllib.core.columns import Columns
 
-from rlhp.learn.settings import algorithm_config
+from rlhp.envs.make import make_env, probe
+from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.rollout.acting import executed_actions
-from rlhp.rollout.envs import make_env, probe
 from rlhp.rollout.runner import ColumnarEnvRunner
 from tests.environments import LENGTH
 from tests.rollout.runner_parts import (

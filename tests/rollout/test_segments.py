@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhp.envs.spaces import Leaf, ObsSpec
 from rlhp.rollout.fragment import Fragment, pieces
 from rlhp.rollout.segments import Origin, SegmentCutter
-from rlhp.spaces import Leaf, ObsSpec
 from rlhp.types import Array, Segment, segment_id
 
 K = 4

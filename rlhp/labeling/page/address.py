@@ -1,11 +1,17 @@
-"""Where a page listens: a socket that can be handed to the process that serves it, and what to type into a browser."""
+"""Where a page listens: a socket that can be handed to the process that serves it, and what to type into a browser.
+
+The link that opens a page: `rlhp train` and `rlhp serve` print it, and whoever opens it is the admin `local`.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 
 from rlhp.errors import RlhpError
+from rlhp.queue.accounts import Labelers
+from rlhp.storage.rundir import RunDir
 
 
 def bound(host: str, port: int, *, or_free: bool = False) -> socket.socket:
@@ -35,3 +41,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def link_token(url: str, *, run: str, rundir: RunDir | None) -> str:
+    """The token of that link: the one in the run directory while it opens the page, else a new one."""
+    labelers = Labelers(url, run=run)
+    try:
+        token = None if rundir is None else rundir.page_token()
+        if token is None or labelers.find(token) is None:
+            token = labelers.link()
+            if rundir is not None:
+                with suppress(OSError):  # somebody else's directory: the next server prints another link
+                    rundir.write_page_token(token)
+        return token
+    finally:
+        labelers.close()

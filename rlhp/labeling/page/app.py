@@ -26,7 +26,7 @@ from rlhp.labeling.page import admin, live, routes
 from rlhp.labeling.page.desk import Desk, Place
 from rlhp.labeling.page.guard import JSON, Guard, away, problem
 from rlhp.labeling.page.messages import Problem
-from rlhp.labeling.page.session import cookie_name
+from rlhp.labeling.page.routes import cookie_name
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {"/": "index.html", "/live": "live.html", "/admin": "admin.html"}

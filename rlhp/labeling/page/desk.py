@@ -2,14 +2,17 @@
 
 The page says left and right, the queue first and second. Which is which is a hash of run, query and labeler: nothing
 to remember, the same after a restart and on every server of the run, and another draw for another labeler.
+
+Everything that was answered so far: the dataset on disk, and behind it what Redis still holds.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from rlhp.labeling.page.log import AnswerLog
 from rlhp.labeling.page.messages import (
     Answered,
     Choice,
@@ -25,13 +28,54 @@ from rlhp.labeling.page.messages import (
     UndoOutcome,
 )
 from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
-from rlhp.query.clips import Clips, Side
-from rlhp.query.labelers import Labeler, Labelers
-from rlhp.query.lookup import Lookup
-from rlhp.query.pauses import Pauses
-from rlhp.query.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
-from rlhp.rundir import RunDir
+from rlhp.preferences.answers import Key
+from rlhp.preferences.events import EventRow, storable
+from rlhp.preferences.quality import LabelerReport, Reports
+from rlhp.queue.accounts import Labeler, Labelers, Pauses
+from rlhp.queue.clips import Clips, Side
+from rlhp.queue.lookup import Lookup
+from rlhp.queue.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
+from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer, digest
+
+if TYPE_CHECKING:
+    from rlhp.preferences.dataset import PreferenceDataset
+
+
+class AnswerLog:
+    """The events of one run; without a run directory only those that Redis still holds."""
+
+    def __init__(self, lookup: Lookup, rundir: RunDir | None) -> None:
+        self._lookup, self._rundir = lookup, rundir
+        self._dataset: PreferenceDataset | None = None
+        self._rows: dict[Key, EventRow] = {}
+        self._reports = Reports()
+        self._lock = threading.Lock()
+
+    def rows(self) -> list[EventRow]:
+        """Every event, each once, oldest first."""
+        fresh, _ = storable(self._lookup.unread())  # first: what leaves Redis is on disk
+        with self._lock:
+            for row in (*self._stored(), *fresh):
+                self._rows.setdefault(row.key, row)
+            return list(self._rows.values())
+
+    def reports(self, *, trusted: Iterable[str]) -> list[LabelerReport]:
+        """On everybody who did any of that."""
+        rows = self.rows()
+        with self._lock:
+            return self._reports(rows, trusted=trusted)
+
+    def _stored(self) -> list[EventRow]:
+        if self._rundir is None or not (self._rundir.preferences / "dataset.json").exists():
+            return []
+        from rlhp.preferences.dataset import PreferenceDataset  # a second of imports that labelers need not wait for
+
+        if self._dataset is None:
+            self._dataset = PreferenceDataset.open(self._rundir.preferences)
+        self._dataset.refresh()
+        return self._dataset.events()
+
 
 UNDO_DEPTH = 10
 STRENGTH = {"slight": 0.5, "clear": 1.0, None: None}

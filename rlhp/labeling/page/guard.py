@@ -18,8 +18,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlhp.query.connection import QueueUnavailable
-from rlhp.query.labelers import Labeler
+from rlhp.queue.accounts import Labeler
+from rlhp.queue.connection import QueueUnavailable
 
 MOST_BYTES = 16 * 1024
 """Of a request's body: an answer with the longest note has two or three thousand."""

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Response
 
 from rlhp.labeling.page.messages import MetricRows, PolicyClip
-from rlhp.labeling.page.routes import Me, TheDesk
-from rlhp.labeling.page.video import media_type
-from rlhp.metrics import read_metrics
-from rlhp.query.labelers import Labeler
-from rlhp.rundir import RunDir
+from rlhp.labeling.page.routes import Me, TheDesk, media_type
+from rlhp.queue.accounts import Labeler
+from rlhp.storage.metrics import read_metrics
+from rlhp.storage.rundir import RunDir
 
 MOST_ROWS = 5000
 FILMS = ("policy.webm", "policy.mp4")

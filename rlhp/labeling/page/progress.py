@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from rlhp.labeling.page.messages import Progress, Waiting
-from rlhp.query.records import QueueStats
+from rlhp.queue.records import QueueStats
 
 OVER_SECONDS = 60.0
 """The rate of answers is that of the last minute."""

@@ -1,4 +1,9 @@
-"""The routes of a labeler: session, run, leases, answers, skips, undo, progress, clips."""
+"""The routes of a labeler: session, run, leases, answers, skips, undo, progress, clips.
+
+The cookie of a session: it is the labeler's token, so a session outlives the server and ends with the token.
+
+What kind of video some bytes are, by their first few.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +28,25 @@ from rlhp.labeling.page.messages import (
     UndoOutcome,
     Who,
 )
-from rlhp.labeling.page.session import cookie_name
-from rlhp.labeling.page.video import media_type
-from rlhp.query.labelers import Labeler
+from rlhp.queue.accounts import Labeler
+from rlhp.types import digest
+
+
+def cookie_name(run: str) -> str:
+    """One per run: a browser sends the cookies of a host to all of its ports, so two runs would fight over one."""
+    return f"rlhp_session_{digest('session', run)[:8]}"
+
+
+def media_type(data: bytes) -> str:
+    """WebM, MP4 or PNG (an animated one); anything else is a download, which no browser runs."""
+    if data.startswith(b"\x1a\x45\xdf\xa3"):
+        return "video/webm"
+    if data[4:8] == b"ftyp":
+        return "video/mp4"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    return "application/octet-stream"
+
 
 SESSION_SECONDS = 30 * 24 * 3600
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import Tab, human_run, served
 
 

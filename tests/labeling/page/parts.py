@@ -15,13 +15,12 @@ from typing import Any
 
 import httpx
 
-from rlhp.labeling.page.address import address_of, bound
+from rlhp.labeling.page.address import address_of, bound, link_token
 from rlhp.labeling.page.desk import Place
 from rlhp.labeling.page.door import Door, Limits
-from rlhp.labeling.page.link import link_token
-from rlhp.labeling.page.serving import Server
-from rlhp.query.clips import SIDES, Clips
-from rlhp.query.queue import QueryQueue
+from rlhp.labeling.page.server import Server
+from rlhp.queue.clips import SIDES, Clips
+from rlhp.queue.queue import QueryQueue
 
 ROOT = Path(__file__).parents[3]
 WEBM = b"\x1a\x45\xdf\xa3"

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from rlhp.labeling.page.desk import Desk, Place
-from rlhp.query.labelers import Labelers
-from rlhp.query.queue import QueryQueue
-from rlhp.reward.dataset import PreferenceDataset
-from rlhp.reward.events import EventRow
-from rlhp.rundir import RunDir
+from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.preferences.events import EventRow
+from rlhp.queue.accounts import Labelers
+from rlhp.queue.queue import QueryQueue
+from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer
 from tests.labeling.page.parts import WEBM, Tab, ask, served
-from tests.query.parts import Meddler, events
-from tests.reward.dataset_samples import PLAIN, header
+from tests.preferences.dataset_samples import PLAIN, header
+from tests.queue.parts import Meddler, events
 
 
 def choices(tab: Tab, **query: object) -> list[tuple[str, str, str]]:

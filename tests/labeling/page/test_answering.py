@@ -7,13 +7,12 @@ from collections import Counter
 import pytest
 
 from rlhp.labeling.page.desk import Desk, Place, answer_of, choice_of
-from rlhp.query.clips import SIDES
-from rlhp.query.labelers import Labeler
-from rlhp.query.pauses import Pauses
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.accounts import Labeler, Pauses
+from rlhp.queue.clips import SIDES
+from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
 from tests.labeling.page.parts import WEBM, Tab, ask, served
-from tests.query.parts import Meddler, events
+from tests.queue.parts import Meddler, events
 
 
 def test_the_page_hears_which_run_it_is_and_how_to_behave(queue: QueryQueue, tab: Tab) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from examples.label_client import Client, choose, label
-from rlhp.query.labelers import Labelers
-from rlhp.query.pauses import Pauses
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.accounts import Labelers, Pauses
+from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
 from tests.labeling.page.parts import address_in, ask, served
 from tests.labeling.parts import until

@@ -17,13 +17,12 @@ import pytest
 
 from rlhp.labeling.page import door as door_module
 from rlhp.labeling.page import guard
-from rlhp.labeling.page import serving as serving_module
+from rlhp.labeling.page import server as serving_module
 from rlhp.labeling.page.address import bound
 from rlhp.labeling.page.desk import Place
-from rlhp.labeling.page.door import FEWEST_CONNECTIONS, MOST_CONNECTIONS, RESERVED_FILES, Door, Limits
-from rlhp.labeling.page.pagelog import Seldom
-from rlhp.query.clips import Clips
-from rlhp.query.queue import QueryQueue
+from rlhp.labeling.page.door import FEWEST_CONNECTIONS, MOST_CONNECTIONS, RESERVED_FILES, Door, Limits, Seldom
+from rlhp.queue.clips import Clips
+from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import WEBM, Tab, address_in, ask, behind, serving
 from tests.labeling.parts import until
 

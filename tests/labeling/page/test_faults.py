@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rlhp import cli
+from rlhp.cli import main
 from rlhp.labeling.page.address import bound
-from rlhp.query.server import EmbeddedRedis
+from rlhp.queue.embedded import EmbeddedRedis
 from tests.labeling.page.parts import Tab, ask, human_run, served, serving
 from tests.labeling.parts import until
-from tests.query.parts import events
+from tests.queue.parts import events
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def test_the_end_of_its_holder_ends_a_server(redis_url: str, tmp_path: Path) -> 
 def test_a_server_needs_its_redis_at_the_start_and_a_port_that_is_free(
     redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["serve", "--redis", "redis://127.0.0.1:1/0", "--run", "gone", "--port", "0"]) == 2
+    assert main.run(["serve", "--redis", "redis://127.0.0.1:1/0", "--run", "gone", "--port", "0"]) == 2
     assert "no service from Redis at redis://127.0.0.1:1/0" in capsys.readouterr().err
     with human_run(redis_url) as queue, bound("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
-        assert cli.run(["serve", "--redis", redis_url, "--run", queue.run, "--port", port]) == 2
+        assert main.run(["serve", "--redis", redis_url, "--run", queue.run, "--port", port]) == 2
         assert f"cannot serve at 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
         with bound("127.0.0.1", int(port), or_free=True) as free:
             assert free.getsockname()[1] != taken.getsockname()[1]

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhp.labeling.page.guard import LONGEST_LINE, MOST_BYTES
-from rlhp.query.labelers import Labelers
-from rlhp.query.queue import QueryQueue
-from rlhp.rundir import RunDir
+from rlhp.queue.accounts import Labelers
+from rlhp.queue.queue import QueryQueue
+from rlhp.storage.rundir import RunDir
 from tests.labeling.page.hostile import Attack, Operation, attacks, operations
 from tests.labeling.page.parts import Tab, address_in, ask, human_run, served
-from tests.query.parts import Meddler, events
+from tests.queue.parts import Meddler, events
 
 REQUESTS = int(os.environ.get("RLHP_FUZZ", "300"))
 REFUSALS = {400, 401, 403, 404, 405, 413, 415, 422}

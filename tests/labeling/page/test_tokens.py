@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from rlhp import cli
+from rlhp.cli import main
 from rlhp.labeling.page.guard import HEADERS
-from rlhp.query.labelers import MOST_LINKS, Labelers
-from rlhp.query.queue import QueryQueue
+from rlhp.queue.accounts import MOST_LINKS, Labelers
+from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import Tab, address_in, ask, human_run, served, serving
-from tests.query.parts import Meddler
+from tests.queue.parts import Meddler
 
 REFUSED = {"error": "open the link with your token, or ask whoever runs this for one"}
 
@@ -192,7 +192,7 @@ def test_every_reply_forbids_what_the_page_does_not_need(address: str) -> None:
 def test_beyond_this_machine_nobody_is_served_without_a_token_either(
     queue: QueryQueue, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["labeler", "add", "ann", "--redis", queue.url, "--run", queue.run]) == 0
+    assert main.run(["labeler", "add", "ann", "--redis", queue.url, "--run", queue.run]) == 0
     token = capsys.readouterr().out.splitlines()[0].partition("#token=")[2]
     with serving(queue, "--host", "0.0.0.0", "--port", "0") as (process, link):
         assert process.stdout is not None
@@ -226,10 +226,10 @@ def test_a_certificate_and_a_key_that_do_not_fit_are_told_before_anything_is_ser
 ) -> None:
     certificate, key = pair
     where = ["serve", "--redis", queue.url, "--run", queue.run, "--port", "0"]
-    assert cli.run([*where, "--key", key]) == 2
+    assert main.run([*where, "--key", key]) == 2
     assert "is of no use without its certificate; add --certificate FILE" in capsys.readouterr().err
     for wrong in (["--certificate", certificate], ["--certificate", key, "--key", certificate]):
-        assert cli.run([*where, *wrong]) == 2
+        assert main.run([*where, *wrong]) == 2
         assert f"no https with certificate {wrong[1]} and key" in capsys.readouterr().err
 
 
@@ -237,7 +237,7 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
     where = ["--redis", queue.url, "--run", queue.run]
 
     def say(*words: str) -> tuple[int, str]:
-        code = cli.run(["labeler", *words, *where])
+        code = main.run(["labeler", *words, *where])
         out, err = capsys.readouterr()
         return code, out + err
 
@@ -252,7 +252,7 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
     assert say("remove", "ann") == (
         2, f"error: no labeler 'ann' has a token for run {queue.run}; rlhp labeler list names them\n",
     )  # fmt: skip
-    assert cli.run(["labeler", "list"]) == 2
+    assert main.run(["labeler", "list"]) == 2
     assert "give a run directory, or the address of its queue" in capsys.readouterr().err
 
 

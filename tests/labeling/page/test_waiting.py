@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of, waiting_for
-from rlhp.query.queue import QueryQueue
-from rlhp.query.records import QueueStats
+from rlhp.queue.queue import QueryQueue
+from rlhp.queue.records import QueueStats
 from tests.labeling.page.parts import Tab, ask, human_run, served
 
 HUMAN = {"source": "human", "budget": "100"}

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, expect
 
-from rlhp.labeling.video import encode
-from rlhp.query.clips import Clips
-from rlhp.query.queue import Event, QueryQueue
+from rlhp.labeling.clips.video import encode
+from rlhp.queue.clips import Clips
+from rlhp.queue.queue import Event, QueryQueue
 
 CHROMIUM_FLAGS = [
     "--headless",

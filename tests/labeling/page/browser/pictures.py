@@ -19,11 +19,11 @@ import gymnasium as gym
 import numpy as np
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from rlhp import configfile
-from rlhp.labeling.video import encode
-from rlhp.query.labelers import Labelers
-from rlhp.query.server import EmbeddedRedis
-from rlhp.rundir import RunDir
+from rlhp.config import loading
+from rlhp.labeling.clips.video import encode
+from rlhp.queue.accounts import Labelers
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, ROOT, Asking, Served, opened, playing, press
 
 DESK = ViewportSize(width=1280, height=832)
@@ -70,7 +70,7 @@ def answered_by_others(asking: Asking) -> None:
 def run_directory(folder: Path, asking: Asking, *, like: Path) -> RunDir:
     """A directory for the run, with the metrics of another one and a video of the policy."""
     sections = {"env": {"id": "HalfCheetah-v5"}, "labels": {"source": "human"}, "tensorboard": False}
-    config = configfile.parse({**sections, "runs_dir": str(folder), "name": asking.queue.run})
+    config = loading.parse({**sections, "runs_dir": str(folder), "name": asking.queue.run})
     rundir = RunDir.create(config, asking.queue.run)
     rundir.write_redis_url(asking.url)
     shutil.copy(like / "metrics.jsonl", rundir.metrics_file)
@@ -119,7 +119,7 @@ def main(folder: Path, like: Path) -> None:
             redis.url,
             name="cheetah",
             strength="yes",
-            instruction=configfile.load(ROOT / "configs" / "halfcheetah.yaml").labels.instruction,
+            instruction=loading.load(ROOT / "configs" / "halfcheetah.yaml").labels.instruction,
             budget="80",
             segments="120",
             segments_wanted="500",

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from rlhp.query.labelers import Labelers
-from rlhp.query.server import EmbeddedRedis
+from rlhp.queue.accounts import Labelers
+from rlhp.queue.embedded import EmbeddedRedis
 from tests.labeling.page.browser.parts import Asking, Served, opened, playing, press, says, until
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from rlhp.labeling.video import encode
+from rlhp.labeling.clips.video import encode
 from tests.labeling.page.browser.parts import Asking, Served, answered, opened, playing, press
 
 pytestmark = pytest.mark.browser

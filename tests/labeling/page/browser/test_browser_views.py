@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from rlhp import configfile
-from rlhp.metrics import MetricsWriter
-from rlhp.query.labelers import Labelers
-from rlhp.rundir import RunDir
+from rlhp.config import loading
+from rlhp.queue.accounts import Labelers
+from rlhp.storage.metrics import MetricsWriter
+from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import Asking, Served, moving_dot, opened, playing, press, until
 
 pytestmark = pytest.mark.browser
@@ -24,7 +24,7 @@ TRUE_RETURN = {"env_runners/episode_return_mean": 50.0, "return_correlation": 0.
 def rundir(asking: Asking, tmp_path: Path) -> RunDir:
     """A run that has learned for ten iterations."""
     sections = {"env": {"id": "HalfCheetah-v5"}, "labels": {"source": "human"}, "tensorboard": False}
-    config = configfile.parse({**sections, "runs_dir": str(tmp_path), "name": asking.queue.run})
+    config = loading.parse({**sections, "runs_dir": str(tmp_path), "name": asking.queue.run})
     rundir = RunDir.create(config, asking.queue.run)
     rundir.write_redis_url(asking.url)
     with MetricsWriter(rundir, tensorboard=False) as metrics:

@@ -1,0 +1,94 @@
+"""The actors of a run as last seen: who, where, how often started again, and what each is at.
+
+The driver writes `actors.json` every few seconds, so that `rlhp status` can tell without joining the Ray cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlhp.files import write_whole
+
+QUIET_ROLE_SECONDS = 10.0
+"""A role whose thread has turned since is not called busy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorFacts:
+    """One Ray actor."""
+
+    run: str
+    role: str
+    """`env runner`, `learner`, `reward model 0`, `query actor`, ..."""
+    name: str
+    """By which Ray finds it; empty for those of RLlib."""
+    state: str
+    """Ray's word, in small letters: alive, restarting, pending_creation, dependencies_unready."""
+    node: str
+    """Its address; empty while it has none."""
+    pid: int
+    restarts: int
+    note: str = ""
+    """What it is at: the version it serves, what it waits for."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be spoken to."""
+        return self.state == "alive"
+
+
+def table(actors: Sequence[ActorFacts]) -> list[str]:
+    """Lines for people, headings first; empty without actors."""
+    if not actors:
+        return []
+    rows = [("actor", "node", "process", "state", "restarts", "")]
+    rows += [(a.role, a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note) for a in actors]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return ["  ".join([*(row[k].ljust(width) for k, width in enumerate(widths)), row[5]]).rstrip() for row in rows]
+
+
+def troubles(actors: Sequence[ActorFacts]) -> list[str]:
+    """One sentence for each actor that cannot be spoken to now."""
+    why = {
+        "restarting": "is being started again",
+        "pending_creation": "is being started, or waits for a node with room; see `ray status` where it goes on",
+        "dependencies_unready": "waits for what it is built from",
+    }
+    return [f"The {each.role} {why.get(each.state, f'is {each.state}')}." for each in actors if not each.here]
+
+
+def write(file: Path, actors: Sequence[ActorFacts]) -> None:
+    """Whole or not at all."""
+    facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "actors": [asdict(each) for each in actors]}
+    write_whole(file, json.dumps(facts) + "\n")
+
+
+def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
+    """The actors and when they were seen; none and None where nobody wrote, or another rlhp did."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        facts: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
+        found = facts["actors"]
+        assert isinstance(found, list)
+        return [ActorFacts(**each) for each in found], datetime.fromisoformat(str(facts["at"]))
+    return [], None
+
+
+def note(status: Mapping[str, Any]) -> str:
+    """The status of a role in a few words: what it serves, what waits, what it waits for."""
+    words = []
+    if (version := status.get("version", status.get("reward/version"))) is not None:
+        words.append(f"version {version}")
+    if (pool := status.get("segments/pool")) is not None:
+        words.append(f"{pool} segments")
+    if (beat := status.get("beat")) is not None and time.time() - beat > QUIET_ROLE_SECONDS:
+        words.append(f"busy for {time.time() - beat:.0f} s")
+    if waiting := status.get("waiting_for"):
+        words.append(f"waits: {waiting}")
+    return ", ".join(words)

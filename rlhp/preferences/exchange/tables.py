@@ -1,0 +1,186 @@
+"""A preference dataset for other tools: one npz, one JSON line per preference, or one compact Parquet part per table.
+
+Shapes: P preferences, S segments, K steps of the longest segment allowed, O one observation leaf, A one action.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from rlhp.errors import RlhpError
+from rlhp.files import new_directory, write_whole
+from rlhp.preferences.dataset import ROW_GROUP_BYTES, PreferenceDataset
+from rlhp.preferences.events import EVENT_SCHEMA, Purpose, event_table
+from rlhp.preferences.exchange.imitation import write_imitation
+from rlhp.preferences.parts import Parts
+from rlhp.preferences.schema import obs_column, segment_schema
+from rlhp.types import TARGET, Array, Preference, Segment
+
+Format = Literal["npz", "parquet", "jsonl", "imitation"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """What an export wrote."""
+
+    out: Path
+    to: Format
+    preferences: int
+    incomparable: int
+    """How many of those have no target."""
+    segments: int
+
+
+def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Purpose = "train") -> Exported:
+    """Write the dataset at `dataset_path` to `out`, which must not exist yet.
+
+    npz, jsonl and imitation (see `imitation`) hold the answers of this purpose that stand and their
+    segments, imitation without those that are `incomparable`; parquet holds everything, as a dataset directory that
+    `PreferenceDataset.open` and `pandas.read_parquet` read. All of it passes through memory, for parquet 16 MiB at a
+    time.
+
+    ValueError where there is nothing to export, where `out` exists, or where JSON cannot express a value.
+    """
+    writers: dict[str, Callable[[PreferenceDataset, Path, list[Preference]], int]] = {
+        "npz": _write_npz,
+        "parquet": _write_parquet,
+        "jsonl": _write_jsonl,
+        "imitation": write_imitation,
+    }
+    if to not in writers:
+        raise RlhpError(f"a dataset is exported to one of {', '.join(writers)}; got {to!r}")
+    out = Path(out)
+    if out.exists():
+        raise RlhpError(f"{out} exists already; choose another name, or remove it first")
+    dataset = PreferenceDataset.open(dataset_path)
+    preferences = dataset.preferences(purpose=purpose) if to != "parquet" else []
+    if not preferences and (to != "parquet" or not (dataset.segment_ids() or dataset.events())):
+        raise RlhpError(f"nothing to export: {dataset.path} holds no {purpose} answer that stands")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    segments = writers[to](dataset, out, preferences)
+    answers = (
+        [row.answer for row in dataset.live(purpose=purpose)] if to == "parquet" else [p.answer for p in preferences]
+    )
+    unusable = sum(answer not in TARGET for answer in answers)
+    return Exported(out=out, to=to, preferences=len(answers), incomparable=unusable, segments=segments)
+
+
+def _write_npz(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
+    segments = _distinct(preferences)
+    index = {segment.id: row for row, segment in enumerate(segments)}
+    steps = dataset.segment_length
+    arrays: dict[str, Array] = {
+        obs_column(leaf.path): _padded([s.obs[leaf.path] for s in segments], rows=steps + 1)  # [S, K+1, *O]
+        for leaf in dataset.spaces.obs.leaves
+    }
+    arrays |= {
+        "actions": _padded([s.actions for s in segments], rows=steps),  # [S, K, *A]
+        "mask": _padded([np.ones(s.length, bool) for s in segments], rows=steps),  # [S, K] False where padded
+        "length": np.array([s.length for s in segments], np.int32),
+        "env_reward": _padded([_known(s, s.env_reward) for s in segments], rows=steps),  # [S, K] NaN where unknown
+        "predicted_reward": _padded([_known(s, s.predicted_reward) for s in segments], rows=steps),
+        "env_steps": np.array([s.env_steps for s in segments], np.int64),
+        "policy_version": np.array([s.policy_version for s in segments], np.int64),
+        "terminated": np.array([s.terminated for s in segments], bool),
+        "truncated": np.array([s.truncated for s in segments], bool),
+        "segment_ids": np.array([s.id for s in segments], np.str_),
+        "pairs": np.array([(index[p.first.id], index[p.second.id]) for p in preferences], np.int64),  # [P, 2] into S
+        "targets": np.array([TARGET.get(p.answer, np.nan) for p in preferences], np.float32),  # NaN: incomparable
+        "answers": np.array([p.answer.value for p in preferences], np.str_),
+        "labelers": np.array([p.labeler for p in preferences], np.str_),
+        "query_ids": np.array([p.query for p in preferences], np.str_),
+        "header": np.array(json.dumps(dataset.header), np.str_),
+    }
+    # mypy takes the arrays for savez_compressed's own flags, which share the keyword namespace.
+    write_whole(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    return len(segments)
+
+
+def _write_jsonl(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
+    lines = (_line(preference) for preference in preferences)
+    write_whole(out, lambda file: file.writelines(lines))
+    return len(_distinct(preferences))
+
+
+def _write_parquet(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
+    with new_directory(out) as torn:
+        PreferenceDataset.create(torn, header=dataset.header)
+        if dataset.segment_ids():
+            tables = _merged(dataset.segment_tables())
+            Parts(torn / "segments").append(tables, schema=segment_schema(dataset.spaces))
+        if dataset.events():
+            Parts(torn / "events").append([event_table(dataset.events())], schema=EVENT_SCHEMA)
+    return len(dataset.segment_ids())
+
+
+def _distinct(preferences: Sequence[Preference]) -> list[Segment]:
+    both = (segment for preference in preferences for segment in (preference.first, preference.second))
+    return list({segment.id: segment for segment in both}.values())
+
+
+def _padded(arrays: Sequence[Array], *, rows: int) -> Array:
+    """[L_i, *X] of different lengths -> [S, rows, *X], zeros behind the end."""
+    out = np.zeros((len(arrays), rows, *arrays[0].shape[1:]), arrays[0].dtype)
+    for index, array in enumerate(arrays):
+        out[index, : len(array)] = array
+    return out
+
+
+def _known(segment: Segment, rewards: Array | None) -> Array:
+    return np.full(segment.length, np.nan, np.float32) if rewards is None else np.asarray(rewards, np.float32)
+
+
+def _line(preference: Preference) -> bytes:
+    record = {
+        "query": preference.query,
+        "answer": preference.answer.value,
+        "target": TARGET.get(preference.answer),
+        "labeler": preference.labeler,
+        "first": _plain(preference.first),
+        "second": _plain(preference.second),
+    }
+    try:
+        return json.dumps(record, allow_nan=False).encode() + b"\n"
+    except ValueError:
+        raise RlhpError(
+            f"query {preference.query}: one of its segments holds a NaN or an infinite value, which JSON cannot "
+            "express; export to npz or parquet"
+        ) from None
+
+
+def _plain(segment: Segment) -> dict[str, Any]:
+    return {
+        "id": segment.id,
+        "run": segment.run,
+        "episode": segment.episode,
+        "start": segment.start,
+        "length": segment.length,
+        "env_steps": segment.env_steps,
+        "policy_version": segment.policy_version,
+        "reward_version": segment.reward_version,
+        "terminated": segment.terminated,
+        "truncated": segment.truncated,
+        "obs": {path: leaf.tolist() for path, leaf in segment.obs.items()},
+        "actions": segment.actions.tolist(),
+        "env_reward": None if segment.env_reward is None else segment.env_reward.tolist(),
+        "predicted_reward": None if segment.predicted_reward is None else segment.predicted_reward.tolist(),
+    }
+
+
+def _merged(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Tables of a size worth a row group, out of many small ones."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(each.nbytes for each in waiting) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting).unify_dictionaries()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).unify_dictionaries()
