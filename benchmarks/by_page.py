@@ -45,7 +45,7 @@ LARGE_STEPS = (
     "learner.train_batch_size=2048", "learner.minibatch_size=256", "learner.num_epochs=10", "learner.lr=1.5e-3",
     "reward.label_uses_per_step=0.5", "reward.max_lag_steps=null", "query.pool=1000",
 )  # fmt: skip
-"""Few and large steps of the optimiser, which leave a core to the browser. The rows are older than the pool of 300."""
+"""Few and large steps of the optimizer, which leave a core to the browser. The rows are older than the pool of 300."""
 SLOW_SECONDS = 0.0018
 """Of the wall that an env step takes at least."""
 STEP_SECONDS = 0.05

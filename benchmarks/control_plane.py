@@ -5,7 +5,7 @@
     python -m benchmarks.control_plane --quick    # two short points of four runners, printed and not stored
 
 Reward models, query actor, Redis and teacher processes are those of `rlhp train`; the fake runners
-(`benchmarks.rig.fake_runners`) have fragments of configs/halfcheetah.yaml labelled and offer their segments. A point is
+(`benchmarks.rig.fake_runners`) have fragments of configs/halfcheetah.yaml labeled and offer their segments. A point is
 a process of its own, with a Ray of its own.
 
 paced         a fragment follows the last one's rewards after the time that a real runner takes for its steps
@@ -43,7 +43,7 @@ from rlhp.queue.queue import QueryQueue
 from rlhp.reward.fit import Fitter
 from rlhp.reward.versions import RewardStore
 from rlhp.rollout.context import RunnerContext, query_actor_name
-from rlhp.run.children import Labelers
+from rlhp.run.children import TeacherProcesses
 from rlhp.run.preflight import make_dataset, opened_queue
 from rlhp.storage.rundir import RunDir
 from rlhp.system.memory import resident_mb
@@ -127,7 +127,7 @@ class Plane:
             name = query_actor_name(self._rundir.name)
             self._query_actor = actor.options(name=name).remote(str(self._rundir.path))
             stack.callback(lambda: ray.kill(self._query_actor))
-            labelers = Labelers(self._rundir, count=LABELERS)
+            labelers = TeacherProcesses(self._rundir, count=LABELERS)
             stack.callback(labelers.stop)
             self._pids = self._find_pids()
             stack.callback(self._send_home)
@@ -146,7 +146,7 @@ class Plane:
             time.sleep(max(0.0, min(DRAIN_EVERY_SECONDS, deadline - time.monotonic())))
 
     def wait_until_busy(self) -> None:
-        """Every runner had a fragment labelled and a query was answered; TimeoutError where that never comes."""
+        """Every runner had a fragment labeled and a query was answered; TimeoutError where that never comes."""
         deadline = time.monotonic() + START_SECONDS
         while not (all(ray.get([host.begun.remote() for host in self._hosts])) and self.queue.stats().answered):
             if time.monotonic() > deadline:

@@ -9,7 +9,7 @@
     preferences   our env runner on predicted rewards, with all that asks, answers and fits
 
 All three have the task's config: the same networks, batches, epochs and environments (2 runners x 8), observations
-standardised. Each run is a process of its own. It is measured while it learns, so neither start-up nor warm-up
+standardized. Each run is a process of its own. It is measured while it learns, so neither start-up nor warm-up
 counts. The three runs of a repeat follow one another, in an order that changes: a ratio is taken within a repeat.
 """
 
@@ -129,7 +129,7 @@ def ours(task: str, arm: str, clock: Clock) -> None:
             super().write(row)
             if row["phase"] == "learning":
                 sample = row.get("time/sample_seconds")
-                clock.tick(row["env_steps"], sample_seconds=sample, label_wait_ms=row.get("reward/label_wait_ms"))
+                clock.tick(row["env_steps"], sample_seconds=sample, label_wait_ms=row.get("reward/predict_wait_ms"))
 
     with tempfile.TemporaryDirectory() as scratch, patch.object(program, "MetricsWriter", Watched):
         config = config_of(task, arm, runs_dir=scratch)
@@ -183,7 +183,7 @@ def section() -> str:
         arms[row["task"], row["arm"]].append(row)
     lines = [
         "## Cost of preferences", "", "    python -m benchmarks.cost", "",
-        "Env steps per second while learning (sampling, labelling, learning): the median over the iterations of a run, "
+        "Env steps per second while learning (sampling, labeling, learning): the median over the iterations of a run, "
         "then over runs. 2 env runners x 8 environments; `stock` is RLlib's PPO with its own env runner, the same "
         "networks, batches and epochs. CPU seconds are those of the whole process tree in the same time.", "",
         "| task | arm | runs | env steps/s, median (lowest to highest) | mean over the whole time |"

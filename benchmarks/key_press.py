@@ -1,4 +1,4 @@
-"""From a key press to the first frame of the next clip, in a real Chromium: the labelling page fetches ahead.
+"""From a key press to the first frame of the next clip, in a real Chromium: the labeling page fetches ahead.
 
     python -m benchmarks.key_press
 

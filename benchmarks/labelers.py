@@ -1,4 +1,4 @@
-"""Fifty labelers at one labelling server, half of them killed: is every answer counted once, and how fast is it?
+"""Fifty labelers at one labeling server, half of them killed: is every answer counted once, and how fast is it?
 
     python -m benchmarks.labelers                 # ten minutes, 5 processes of 10 labelers
     python -m benchmarks.labelers --minutes 1
@@ -140,9 +140,9 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
 
 
 def _admit(queue: QueryQueue, names: list[str]) -> None:
-    from rlhp.queue.accounts import Labelers
+    from rlhp.queue.accounts import Accounts
 
-    labelers = Labelers(queue.url, run=queue.run)
+    labelers = Accounts(queue.url, run=queue.run)
     for name in names:
         os.environ["RLHP_TOKEN_" + name.replace("-", "_")] = labelers.add(name)
     labelers.close()

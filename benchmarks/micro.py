@@ -46,7 +46,7 @@ from rlhp.types import Preference
 
 REPEATS = 5
 TRANSITIONS = (1024, 2048)
-"""What one env runner of two, and what a single one, has labelled at a time in the shipped configs."""
+"""What one env runner of two, and what a single one, has labeled at a time in the shipped configs."""
 PREFERENCES = 350
 """Half of the usual budget."""
 
@@ -170,7 +170,7 @@ Line = tuple[str, str, str, str, float | None]
 """Figure, name in its row, words, unit, target (a rate is at least 1,000 and wants to be high)."""
 LINES: tuple[Line, ...] = (
     *(
-        ("label", f"us_per_transition_{count}", f"labelling, {count} transitions a call, 3 members", "us CPU each", 1.5)
+        ("label", f"us_per_transition_{count}", f"labeling, {count} transitions a call, 3 members", "us CPU each", 1.5)
         for count in TRANSITIONS
     ),
     ("fit", "ms_per_step_3", "gradient step of 3 members, 64 pairs x 30 steps each", "ms CPU", None),

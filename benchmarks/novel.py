@@ -1,4 +1,4 @@
-"""Behaviour that no env reward describes, learned from a scripted judge: backflips, and running on one leg.
+"""Behavior that no env reward describes, learned from a scripted judge: backflips, and running on one leg.
 
     python -m benchmarks.novel                      # both tasks, 3 seeds, beside the env reward and chance
     python -m benchmarks.novel --task backflip --seeds 1
@@ -160,7 +160,7 @@ def section() -> str:
     """The tables, for the page of benchmarks."""
     found = rows.read("novel")
     lines = [
-        "## Novel behaviour", "", "    python -m benchmarks.novel", "",
+        "## Novel behavior", "", "    python -m benchmarks.novel", "",
         "No env reward describes these, and none was sent to anybody: a scripted judge answers 900 queries from the "
         f"simulator states of the two segments. Means over {EPISODES} episodes with the most likely actions, each "
         "seed. Flips are whole turns of what an episode turned backward, in sum, while nothing but the foot touched "

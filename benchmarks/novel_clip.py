@@ -1,4 +1,4 @@
-"""Draws the best episode of novel behaviour that `benchmarks.novel` kept: a film, and its frames on one sheet.
+"""Draws the best episode of novel behavior that `benchmarks.novel` kept: a film, and its frames on one sheet.
 
 python -m benchmarks.novel_clip                # docs/images/backflip.webm and .png, one_leg.webm and .png
 """

@@ -141,7 +141,7 @@ def section() -> str:
     found = rows.read("pixel_speed")
     lines = [
         "## Networks for pictures", "", "    python -m benchmarks.pixel_speed", "",
-        f"Stacks of {STACK} grey frames of {SIZE} x {SIZE}. On a CPU: CPU time of one thread, so 1,000,000 / the first "
+        f"Stacks of {STACK} gray frames of {SIZE} x {SIZE}. On a CPU: CPU time of one thread, so 1,000,000 / the first "
         "column is what one core labels per second; on a GPU: time on the wall. Medians over repeats.", "",
         "| device | network | label, 3 members, us each | gradient step, 3 members x 16 pairs, ms | "
         f"policy, {GAMES} games, ms | policy step, 256 stacks, ms |",

@@ -31,7 +31,7 @@ from benchmarks.report.reward_alone_tables import COUNTS, FLIPPED, NAME, OURS, S
 from benchmarks.rig.trajectories import SOURCES, digest, pairs
 from rlhp.envs.make import probe
 from rlhp.reward.fit import Fitter
-from rlhp.reward.versions import Labeller
+from rlhp.reward.versions import RewardPredictor
 from rlhp.types import Answer, Array, Preference, Segment
 
 EPOCHS = 200
@@ -100,7 +100,7 @@ def fit(
     held_out = data["heldout_actions"]
     judged = data["heldout_obs"][:, :, :-1].reshape(-1, obs.shape[-1])
     encoded = spaces.action.encode(held_out.reshape(-1, actions.shape[-1]))
-    return Labeller(weights).label(judged, encoded).reshape(held_out.shape[:3]), seconds
+    return RewardPredictor(weights).predict(judged, encoded).reshape(held_out.shape[:3]), seconds
 
 
 def _peer(

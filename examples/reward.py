@@ -12,7 +12,7 @@ class Polynomial(nn.Module):
         self.powers = range(1, degree + 1)
         self.linear = nn.Linear(degree * (obs_size + action_size), 1)
 
-    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:  # [B, O] standardised, [B, A] -> [B]
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:  # [B, O] standardized, [B, A] -> [B]
         seen = torch.cat([obs, actions], dim=1)
         rewards: Tensor = self.linear(torch.cat([seen**power for power in self.powers], dim=1))
         return rewards.squeeze(1)

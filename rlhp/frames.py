@@ -95,7 +95,7 @@ def nbytes(array: Array) -> int:
     return kept
 
 
-class Light:
+class FramePickle:
     """An array on its way to another process: of a view of frames each frame goes once, and a view arrives."""
 
     def __init__(self, array: Array) -> None:

@@ -7,7 +7,7 @@
          |                                                                   ^
          +---------------------------------query-----------------------------+
 
-env runner      Ray actors of RLlib. Produce fragments, segments and labelled episodes. Wait for a reward model; never
+env runner      Ray actors of RLlib. Produce fragments, segments and labeled episodes. Wait for a reward model; never
                 for the query actor (while one offer is on its way, the next is dropped and counted).
 reward model    Ray actors, one per node with env runners. Produce predicted rewards stamped with their version. Wait
                 for nobody. One gone: Ray restarts it; env runners ask another or wait and say so.
@@ -44,7 +44,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.errors import RlhpError
-from rlhp.labeling.labeler_monitor import Watch
+from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.labeling.teachers import make_teacher
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints, load_policy
@@ -53,7 +53,7 @@ from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
 from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.monitor.alarms import Alarms
-from rlhp.monitor.alerts import Watching
+from rlhp.monitor.alerts import RunMonitor
 from rlhp.monitor.console import LiveTable
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
@@ -61,13 +61,13 @@ from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import query_actor_name
 from rlhp.run import recovery
-from rlhp.run.children import Labelers, page_server
+from rlhp.run.children import TeacherProcesses, page_server
 from rlhp.run.loop import Loop
 from rlhp.run.preflight import check, make_dataset, opened_queue, reconcile, stopping_on_ctrl_c
 from rlhp.run.resume import TEACHER, ExactState, Recalled, impossible, said_before, take_back
 from rlhp.run.services import ClusterServices, SerialServices, Services
 from rlhp.run.summary import Summary, finish
-from rlhp.run.throttle import Pace
+from rlhp.run.throttle import LearnerThrottle
 from rlhp.run.videos import Films, codec_of, draw, take_of
 from rlhp.storage.metrics import MetricsWriter, read_metrics
 from rlhp.storage.rundir import RunDir
@@ -134,7 +134,7 @@ def train(
         notes = services.notes if isinstance(services, ClusterServices) else dict
         quiet = config.watch.quiet_seconds
         alarms = Alarms(config) if config.preferences else None
-        watching = Watching(rundir, say=display.message, quiet_seconds=quiet, alarms=alarms, notes=notes, also=watch)
+        watching = RunMonitor(rundir, say=display.message, quiet_seconds=quiet, alarms=alarms, notes=notes, also=watch)
         stack.enter_context(watching)
         loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films, watching.look, exact)
         if resume and not loop.restore():
@@ -144,7 +144,7 @@ def train(
                 alarms.recall(read_metrics(rundir.metrics_file))
         loop.watchdog = stack.enter_context(recovery.watchdog(config, services, serial=serial))
         if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
-            loop.pace = Pace(config, services, stop, say=display.message)
+            loop.pace = LearnerThrottle(config, services, stop, say=display.message)
         recovery.run(loop, make_algorithm)
         if stop.is_set():
             rundir.update(state="interrupted")
@@ -218,7 +218,7 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
             fitting = RewardTrainer(
                 config, parts.spaces, dataset=rewards.dataset, answers=queue, store=parts.store,
                 recent=asking.recent, publish=model.load, reused=rewards.dataset.counts()["reused"],
-                judge=Watch.of(config, queue),
+                judge=LabelerMonitor.of(config, queue),
             )  # fmt: skip
             worker = None
             if config.labels.source == "oracle":
@@ -301,7 +301,7 @@ def _start_services(
     stack.push(end)
     labelers = None
     if config.labels.source == "oracle" and config.labels.labelers > 0:
-        labelers = Labelers(rundir, count=config.labels.labelers)
+        labelers = TeacherProcesses(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
     return ClusterServices(queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds)
 

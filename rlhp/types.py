@@ -104,7 +104,7 @@ class Segment:
     def __reduce__(self) -> tuple[Any, ...]:
         """Within a cluster stacked pictures travel as frames, each once."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        leaves = {path: frames.Light(leaf) for path, leaf in self.obs.items()}
+        leaves = {path: frames.FramePickle(leaf) for path, leaf in self.obs.items()}
         return _arrived, (fields | {"obs": leaves},)
 
     @property

@@ -21,7 +21,7 @@ from rlhp.storage.rundir import RunDir
 
 ON_THE_CLOCK = {
     "wall_seconds", "env_steps_per_second", "labels/per_minute", "queue/oldest_age_seconds",
-    "reward/label_wait_ms", "reward/label_us_per_step", "time/sample_seconds", "time/learn_seconds",
+    "reward/predict_wait_ms", "reward/predict_us_per_step", "time/sample_seconds", "time/learn_seconds",
     "memory/learner_mb", "memory/env_runner_mb",
 }  # fmt: skip
 ENDLESS = {"total_env_steps": 10**7}

@@ -73,8 +73,8 @@ class Watched:
         self.actions: list[Array] = []
         self.rewards: list[Array] = []
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
-        rewards, used = self.model.label(obs, actions, version=version)
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+        rewards, used = self.model.predict(obs, actions, version=version)
         self.obs.append(np.array(obs))
         self.actions.append(np.array(actions))
         self.rewards.append(np.array(rewards))

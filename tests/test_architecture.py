@@ -67,7 +67,7 @@ def project() -> dict[str, list[str]]:
 
 
 def distribution(requirement: str) -> str:
-    """The normalised name a requirement begins with."""
+    """The normalized name a requirement begins with."""
     name = re.match(r"[A-Za-z0-9._-]+", requirement)
     assert name is not None, requirement
     return re.sub(r"[-_.]+", "-", name[0]).lower()

@@ -37,7 +37,7 @@ class Faulty(Drift):
     def __init__(self, *, first: int, last: int = 10**9, how: str = "raises", home: int | None = None) -> None:
         super().__init__()
         if home not in (None, os.getpid()):
-            raise OSError("no licence for a second simulator")
+            raise OSError("no license for a second simulator")
         self._first, self._last, self._how = first, last, how
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -191,5 +191,5 @@ def test_an_environment_that_cannot_be_made_in_an_env_runner_says_so(tmp_path: P
     config = faulty(tmp_path, runners=1, first=10**9, home=os.getpid())
     line, log = failed(config.model_copy(update={"labels": small(labels={"source": "none"}).labels}), serial=False)
     assert f"env.id='{HERE}Faulty' could not be made" in line
-    assert "OSError: no licence for a second simulator" in line
-    assert 'raise OSError("no licence for a second simulator")' in log
+    assert "OSError: no license for a second simulator" in line
+    assert 'raise OSError("no license for a second simulator")' in log

@@ -29,8 +29,8 @@ def test_stacks_come_back_and_frames_are_kept_once(lengths: tuple[int, ...]) -> 
 
 
 def test_pictures_that_are_no_stack_come_back_too() -> None:
-    coloured = RNG.integers(256, size=(7, 3, 8, 6)).astype(np.uint8)
-    np.testing.assert_array_equal(restack(*unstack(coloured), depth=3), coloured)
+    colored = RNG.integers(256, size=(7, 3, 8, 6)).astype(np.uint8)
+    np.testing.assert_array_equal(restack(*unstack(colored), depth=3), colored)
 
 
 def test_within_an_episode_a_stack_is_a_view_of_its_frames_and_is_unstacked_without_a_search() -> None:

@@ -82,14 +82,14 @@ def section() -> str:
     think = max(row["think_seconds"] for row in seen)
     lines = [
         "## The control plane under load", "", "    python -m benchmarks.control_plane", "",
-        "Fake env runners have fragments of random numbers in HalfCheetah's shapes (1,024 transitions) labelled and "
+        "Fake env runners have fragments of random numbers in HalfCheetah's shapes (1,024 transitions) labeled and "
         "offer their segments. Reward models, query actor, embedded Redis and four teacher processes are real. "
         f"`paced`: {think:g} s, a real runner's time for its steps, lie before each fragment; `unthrottled`: none; "
-        "`questions`: paced, and teachers answer at once. CPU seconds are those of the part itself per 1,000 labelled "
+        "`questions`: paced, and teachers answer at once. CPU seconds are those of the part itself per 1,000 labeled "
         "transitions; all parts and the fake runners share the machine, and the last column says how much of it they "
         "took. Query actor and teachers give way to the others, as in a run: where the machine is full they starve "
         "first, and segments are dropped.", "",
-        "| runners | reward models | mode | labelled transitions/s | label latency, median (99 %) |"
+        "| runners | reward models | mode | labeled transitions/s | label latency, median (99 %) |"
         " segments offered/s | dropped | queries asked, answered /s | MB: reward model, query actor, Redis |"
         " CPU s per 1,000: reward models, query actor, Redis | machine |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -121,7 +121,7 @@ def _bought(seen: list[Row]) -> list[str]:
             continue
         lines.append(
             f"- A second reward model at {BOUGHT_AT} runners, {mode}: "
-            f"{two['transitions_per_second'] / one['transitions_per_second']:.2f} times the labelled transitions, "
+            f"{two['transitions_per_second'] / one['transitions_per_second']:.2f} times the labeled transitions, "
             f"{two['label_ms_p50'] / one['label_ms_p50']:.2f} times the median latency. One had "
             f"{one['replica_cores']:.2f} cores, two had {two['replica_cores']:.2f}."
         )
@@ -156,7 +156,7 @@ def estimate(seen: list[Row]) -> list[str]:
     return [
         "**The largest cluster that one query actor and one Redis serve**, computed from the CPU seconds of each part "
         "over all points with one reward model, as if it had a core of its own and its costs stayed what they were. A "
-        f"runner has {steps:,.0f} transitions labelled and offers {segments:,.0f} segments a second.", "",
+        f"runner has {steps:,.0f} transitions labeled and offers {segments:,.0f} segments a second.", "",
         "| part | costs | a core of it serves |", "|---|---|---|",
         f"| query actor | {1e6 * asking.each['offered']:.0f} us per segment, {1e3 * asking.each['asked']:.2f} ms per "
         f"query, {asking.idle:.1%} of a core besides | {_count(runners)} env runners at {asked:.0f} queries/s, "

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {CONTROL: "#444444", "0": "#c7c7c7", "350": "#9ecae1", "700": "#4292c6", "1400": "#08519c"}
+COLORS = {CONTROL: "#444444", "0": "#c7c7c7", "350": "#9ecae1", "700": "#4292c6", "1400": "#08519c"}
 GRID = 40
 
 
@@ -29,7 +29,7 @@ def learning_curves(path: Path, suite: str = "mujoco") -> bool:
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 3.2), squeeze=False)
     for axis, (task, arms) in zip(axes[0], tasks.items(), strict=True):
         for arm, some in arms.items():
-            _band(axis, some, label=f"{arm} labels" if arm.isdigit() else arm, colour=COLOURS.get(arm))
+            _band(axis, some, label=f"{arm} labels" if arm.isdigit() else arm, color=COLORS.get(arm))
         axis.axhline(by_chance(arms), color="#444444", linewidth=0.8, linestyle=":")
         plain(axis, title=task.replace("_", " "), x="env steps (thousands)")
     axes[0][0].set_ylabel("true return")
@@ -86,14 +86,14 @@ def bars(suite: str, path: Path, *, perfect: str) -> bool:
     return True
 
 
-def _band(axis: Axes, some: Sequence[Row], *, label: str, colour: str | None) -> None:
+def _band(axis: Axes, some: Sequence[Row], *, label: str, color: str | None) -> None:
     curves = [np.array(row["curve"], np.float64) for row in some if len(row["curve"]) > 1]
     if not curves:
         return
     steps = np.linspace(max(c[0, 0] for c in curves), min(c[-1, 0] for c in curves), GRID)
     values = np.stack([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
-    axis.plot(steps / 1e3, values.mean(0), label=label, color=colour)
-    axis.fill_between(steps / 1e3, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+    axis.plot(steps / 1e3, values.mean(0), label=label, color=color)
+    axis.fill_between(steps / 1e3, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
 
 
 def plain(axis: Axes, *, title: str, x: str) -> None:

@@ -168,7 +168,7 @@ SIGNS = {
     "offline labels": "worse",
     "random queries": "about the same, or a little worse",
     "no ensemble": "about the same, or a little worse",
-    "no regularisation": "about the same, or a little worse",
+    "no regularization": "about the same, or a little worse",
     "single steps": "worse at equal labels",
     "target": "worse, or about the same",
 }

@@ -1,6 +1,6 @@
 """Env runners without environments: fragments of random numbers in HalfCheetah's shapes, and all that follows them.
 
-A fake runner has its fragment labelled, cuts segments and offers them through the program's own parts
+A fake runner has its fragment labeled, cuts segments and offers them through the program's own parts
 (`RunnerContext`, `Replicas`, `SegmentCutter`, `RemoteSink`); only the steps themselves are a pause. Many share a
 process, a thread each, since most of their time they wait.
 
@@ -101,10 +101,10 @@ class FakeRunner:
         self._steps = 0
 
     def turn(self) -> Tally:
-        """One fragment: labelled, cut, offered."""
+        """One fragment: labeled, cut, offered."""
         fragment = self._course.fragment()
         began = time.perf_counter()
-        rewards, version = self._source.label(fragment.obs[:, :-1], fragment.executed)
+        rewards, version = self._source.predict(fragment.obs[:, :-1], fragment.executed)
         waited = time.perf_counter() - began
         self._steps += fragment.steps
         segments = self._cut(fragment, rewards, version)
@@ -147,7 +147,7 @@ class Host:
             threading.Thread(target=self._play, args=(runner, worker), daemon=True).start()
 
     def begun(self) -> bool:
-        """Whether each runner has had a fragment labelled; raises what ended one."""
+        """Whether each runner has had a fragment labeled; raises what ended one."""
         if self._failed is not None:
             raise self._failed
         return not self._idle

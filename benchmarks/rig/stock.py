@@ -25,7 +25,7 @@ SHARED = (
 
 
 def stock_config(config: RunConfig) -> PPOConfig:
-    """RLlib's PPO config for this run, its env runner and connectors untouched but for standardised observations."""
+    """RLlib's PPO config for this run, its env runner and connectors untouched but for standardized observations."""
     facts = probe(config.env)
     env = make_env(config.env)
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}

@@ -189,7 +189,7 @@ SUITES: dict[str, Suite] = {
             "offline labels": ("labels.schedule=offline",),
             "random queries": ("query.selection=random",),
             "no ensemble": ("reward.members=1", "query.selection=random"),
-            "no regularisation": ("reward.l2=0", "reward.l2_adaptive=false"),
+            "no regularization": ("reward.l2=0", "reward.l2_adaptive=false"),
             "single steps": ("query.segment_length=1",),
             "target": ("reward.loss=regression",),
             "centered anew": ("reward.center=recent",),

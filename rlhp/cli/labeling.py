@@ -16,7 +16,7 @@ from rlhp.errors import RlhpError
 
 if TYPE_CHECKING:
     from rlhp.labeling.page.desk import Place
-    from rlhp.queue.accounts import Labelers
+    from rlhp.queue.accounts import Accounts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -53,7 +53,7 @@ def serve(
     until_eof: bool,
     descriptor: int | None,
 ) -> None:
-    """Serve the labelling page of a run, here or on another machine."""
+    """Serve the labeling page of a run, here or on another machine."""
     from rlhp.config.schema import PageConfig
     from rlhp.labeling.page.address import bound
     from rlhp.labeling.page.server import serve as run_server
@@ -149,9 +149,9 @@ def _place(run_directory: Path | None, redis: str | None, run_name: str | None) 
     )
 
 
-def _labelers(place: Place) -> Labelers:
-    from rlhp.queue.accounts import Labelers
+def _labelers(place: Place) -> Accounts:
+    from rlhp.queue.accounts import Accounts
     from rlhp.queue.queue import ping
 
     ping(place.url)
-    return Labelers(place.url, run=place.run)
+    return Accounts(place.url, run=place.run)

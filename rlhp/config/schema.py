@@ -19,7 +19,7 @@ from __future__ import annotations
 from textwrap import shorten
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlhp.config import addresses
 from rlhp.errors import RlhpError
@@ -262,7 +262,7 @@ class RayConfig(Section):
 class AtariConfig(Section):
     """What is shown of an Atari game (`env.id: ALE/...`) and what it pays: Christiano et al. 2017, A.2."""
 
-    size: int = Field(default=84, ge=12, description="Pixels along each edge of a grey frame.")
+    size: int = Field(default=84, ge=12, description="Pixels along each edge of a gray frame.")
     stack: int = Field(default=4, ge=1, description="Frames per observation, the newest last.")
     frame_skip: int = Field(
         default=4, ge=1, description="Frames per step, during which the action is held; the last two are merged."
@@ -462,8 +462,13 @@ class RolloutConfig(Section):
     resources: dict[str, float] = Field(
         default_factory=dict, description="Further resources reserved per runner, as `{rollout: 1}`."
     )
-    label_timeout_seconds: float = Field(
-        default=60, gt=0, description="Longest wait for one reward-model replica before another is tried."
+    reward_timeout_seconds: float = Field(
+        default=60,
+        gt=0,
+        validation_alias=AliasChoices(
+            "reward_timeout_seconds", "label_timeout_seconds"
+        ),  # the old name
+        description="Longest wait for one reward-model replica before another is tried.",
     )
     segments_per_fragment: int = Field(
         default=64, ge=1, description="Most segments one runner offers to the query actor per fragment."
@@ -503,7 +508,7 @@ class RewardConfig(Section):
     members: int = Field(default=5, ge=1, le=1000, description="M, size of the ensemble (3 in the paper).")
     network: Network = Field(
         default="auto",
-        description="`cnn` is the paper's for Atari, with batch normalisation, `cnn_coarse` two layers for CPUs, "
+        description="`cnn` is the paper's for Atari, with batch normalization, `cnn_coarse` two layers for CPUs, "
         "`cnn_small` two for small pictures, `mlp` dense layers alone; `auto` goes by what the environment shows.",
     )
     pixels: Literal["scaled", "standardized"] = Field(
@@ -589,7 +594,7 @@ class RewardConfig(Section):
         "version before gave them, so that the value network's returns stay true.",
     )
     reservoir: int = Field(
-        default=10_000, ge=100, description="Recent transitions that fix the normalisation of each version."
+        default=10_000, ge=100, description="Recent transitions that fix the normalization of each version."
     )
     heldout_share: float = Field(
         default=0.0, ge=0, lt=0.5, description="Share of answers no member ever trains on, for held-out accuracy."
@@ -599,7 +604,7 @@ class RewardConfig(Section):
         ge=1,
         description="Reward-model actors that label fragments; null: one on every node that has env runners.",
     )
-    device: str = Field(default="cpu", description="Torch device of fitting and labelling.")
+    device: str = Field(default="cpu", description="Torch device of fitting and labeling.")
     num_gpus: float | None = Field(
         default=None,
         ge=0,
@@ -614,7 +619,7 @@ class LearnerConfig(Section):
     lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate.")
     lr_final: float | None = Field(default=0.0, ge=0, description="Linear schedule to this at the end; null: constant.")
     gamma: float = Field(default=0.99, ge=0, le=1, description="Discount.")
-    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     train_batch_size: int = Field(default=2048, ge=1, description="Env steps per learner update, over all runners.")
     minibatch_size: int = Field(default=128, ge=1, description="Rows per gradient step.")
     num_epochs: int = Field(default=10, ge=1, description="Passes over each batch.")
@@ -642,8 +647,8 @@ class LearnerConfig(Section):
     policy_head_scale: float = Field(
         default=0.01,
         gt=0,
-        description="Factor on the policy's last layer at the start; 0.01 makes the first actions centred, so that the "
-        "first segments show more than one network's habit.",
+        description="Factor on the policy's last layer at the start; 0.01 makes the first actions centered, so that "
+        "the first segments show more than one network's habit.",
     )
     normalize_obs: bool = Field(
         default=True, description="Running mean and std of what the policy sees; pictures are scaled to 0..1 instead."
@@ -651,7 +656,7 @@ class LearnerConfig(Section):
     normalize_control_reward: bool = Field(
         default=True,
         description="In the control arm (`source: none`) divide env rewards by their running std; with "
-        "`env.hide_termination` also take away their first mean. Predicted rewards are scaled and centred alike.",
+        "`env.hide_termination` also take away their first mean. Predicted rewards are scaled and centered alike.",
     )
     num_learners: int = Field(default=0, ge=0, description="Learner actors; 0 learns inside the driver.")
     threads: int = Field(

@@ -4,7 +4,7 @@
     env = AtariGame(config)                                                              # one of them
 
 Up to `env.atari.noops` frames pass before a game is taken over, an action is held for four frames of which the last
-two are merged, frames are grey and 84 x 84, the score is blanked, and the last four are stacked. Rewards are clipped.
+two are merged, frames are gray and 84 x 84, the score is blanked, and the last four are stacked. Rewards are clipped.
 A game that needs FIRE to begin gets it first, once per game, as is the habit since Mnih et al. 2015.
 
 Lives are nobody's business but the game's. With `env.hide_termination` neither is its end: a new game begins unseen,

@@ -56,14 +56,14 @@ def steps_of(state: Array) -> tuple[Array, Array]:
 
 
 def replay(config: EnvConfig, state: Array) -> tuple[Array, Array]:
-    """What was to be seen before each step: coloured screens [K, 210, 160, 3], and grey frames [K, size, size]."""
+    """What was to be seen before each step: colored screens [K, 210, 160, 3], and gray frames [K, size, size]."""
     import ale_py
 
     begun, actions = steps_of(state)
     ale, names = _console(config)
     wait = [ale_py.Action.FIRE] if ale_py.Action.FIRE in names else []
     skip, first = config.atari.frame_skip, len(actions) - len(state)
-    coloured, grey = [], []
+    colored, gray = [], []
     screens: list[tuple[Array, Array]] = []
     for step, (frames, action) in enumerate(zip(begun, actions, strict=True)):
         if frames > 0:
@@ -72,8 +72,8 @@ def replay(config: EnvConfig, state: Array) -> tuple[Array, Array]:
                 ale.act(wait[number] if number < len(wait) else ale_py.Action.NOOP)
             screens = [(ale.getScreenRGB(), ale.getScreenGrayscale())]
         if step >= first:
-            coloured.append(np.max([screen for screen, _ in screens], 0))
-            grey.append(np.max([screen for _, screen in screens], 0))
+            colored.append(np.max([screen for screen, _ in screens], 0))
+            gray.append(np.max([screen for _, screen in screens], 0))
         screens = []
         for number in range(skip):
             ale.act(names[action])
@@ -81,10 +81,10 @@ def replay(config: EnvConfig, state: Array) -> tuple[Array, Array]:
                 screens.append((ale.getScreenRGB(), ale.getScreenGrayscale()))
     game, size = _game(config), config.atari.size
     for top, bottom, left, right in SCORES.get(game, ()) if config.atari.blank_score else ():
-        for screen in (*coloured, *grey):
+        for screen in (*colored, *gray):
             screen[top:bottom, left:right] = 0
     rows, columns = _shares(SCREEN[0], size), _shares(SCREEN[1], size)
-    return np.stack(coloured), np.rint(rows @ np.stack(grey).astype(np.float64) @ columns.T)
+    return np.stack(colored), np.rint(rows @ np.stack(gray).astype(np.float64) @ columns.T)
 
 
 def _console(config: EnvConfig) -> tuple[Any, Any]:

@@ -88,9 +88,9 @@ def flag(value: Any, name: str) -> bool:
 
 
 def frame(value: Any) -> Array:
-    """What `render` returned as [H, W, 3] uint8: of RGBA without the last channel, of grey three times the same."""
+    """What `render` returned as [H, W, 3] uint8: of RGBA without the last channel, of gray three times the same."""
     picture = _array(value)
-    rule = "expected a picture [H, W, 3] of bytes, or one that is RGBA or grey"
+    rule = "expected a picture [H, W, 3] of bytes, or one that is RGBA or gray"
     if picture is None or picture.ndim not in (2, 3) or 0 in picture.shape:
         raise Unfit(f"{rule}; got {shown(value)}")
     if picture.ndim == 2:

@@ -5,7 +5,7 @@ networks: [.., O_flat], Discrete leaves one-hot. A picture is not: it stays uint
 as executed and are encoded for the reward model: Box as floats, Discrete and MultiDiscrete one-hot.
 
 Shapes: B rows, O_flat flattened observation, A_flat encoded action, C x H x W a picture of C channels (for a
-stack of grey frames, oldest first, C is their number). O is one row as the networks get it: O_flat or C x H x W.
+stack of gray frames, oldest first, C is their number). O is one row as the networks get it: O_flat or C x H x W.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ObsSpec:
 
     @property
     def picture(self) -> tuple[int, int, int] | None:
-        """(C, H, W) where the observation is one uint8 picture or a stack of grey ones, else None."""
+        """(C, H, W) where the observation is one uint8 picture or a stack of gray ones, else None."""
         if len(self.leaves) != 1 or np.dtype(self.leaves[0].dtype) != np.uint8 or len(self.leaves[0].shape) != 3:
             return None
         shape = self.leaves[0].shape

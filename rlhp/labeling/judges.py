@@ -1,4 +1,4 @@
-"""Scripted judges: teachers for behaviour that no env reward describes (Christiano et al. 2017, section 3.2).
+"""Scripted judges: teachers for behavior that no env reward describes (Christiano et al. 2017, section 3.2).
 
 Shapes: K steps per segment, S simulator state, G geoms of the body.
 
@@ -58,7 +58,7 @@ class Judge(ABC):
 
     @abstractmethod
     def score(self, segment: Segment) -> float:
-        """How much of the wanted behaviour a person would see; ValueError where there is no state to look at."""
+        """How much of the wanted behavior a person would see; ValueError where there is no state to look at."""
 
     def answer(self, query: Query) -> Answer:
         """The answer to `query`."""

@@ -21,7 +21,7 @@ from rlhp.queue.queue import QueryQueue, QueueUnavailable
 _log = logging.getLogger(__name__)
 
 
-class Watch:
+class LabelerMonitor:
     """Judges all labelers by all events; call it whenever there are new ones.
 
     watch = Watch(queue, action="pause")
@@ -36,7 +36,7 @@ class Watch:
         self._told: dict[str, str] = {}
 
     @classmethod
-    def of(cls, config: RunConfig, queue: QueryQueue) -> Watch | None:
+    def of(cls, config: RunConfig, queue: QueryQueue) -> LabelerMonitor | None:
         """As the config wants it; None where nobody is watched."""
         if config.quality_action == "none":
             return None

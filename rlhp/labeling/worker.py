@@ -339,7 +339,7 @@ def run_labeler(
     standard input is a Ctrl-C as well, so that a process which holds the other end is never outlived.
     """
     config = teacher if teacher is not None else TeacherConfig()
-    judge = make_teacher(config, seed=seed)  # first of all: a misspelt name needs no Redis to be told
+    judge = make_teacher(config, seed=seed)  # first of all: a misspelled name needs no Redis to be told
     chosen = run if run is not None else only_run(url)
     with QueryQueue(url, run=chosen, lease_seconds=lease_seconds) as queue:
         return _answer(queue, judge, config, name=name, poll_seconds=poll_seconds, until_eof=until_eof)

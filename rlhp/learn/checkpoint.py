@@ -1,6 +1,6 @@
 """Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest few and the best kept.
 
-    algorithm.pt   RLlib's state and what it forgets: policy, optimisers, KL coefficient, observation statistics
+    algorithm.pt   RLlib's state and what it forgets: policy, optimizers, KL coefficient, observation statistics
     policy.pt      weights and observation statistics alone, for `rlhp eval`
     exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.run.resume`)
     rlhp.json      our counters, the size and digest of each file, and the digest of all that; written last
@@ -8,7 +8,7 @@
 Nothing in here is unpickled: files hold numbers, texts and arrays. A checkpoint whose files are not
 what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
 
-The preferences, and in a distributed run the reward model with its optimiser and version, are not in here: they are
+The preferences, and in a distributed run the reward model with its optimizer and version, are not in here: they are
 saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
 
 The best is the one with the highest true return, kept for whoever looks at the run. Nothing else reads it: a run goes
@@ -278,7 +278,7 @@ def save_policy(path: Path, algorithm: PreferencePPO) -> None:
 def load_policy(
     path: Path, config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any]
 ) -> tuple[RLModule, RunningMoments | None]:
-    """The module and its observation statistics (None where the run did not normalise)."""
+    """The module and its observation statistics (None where the run did not normalize)."""
     data = load_state(path)
     settings = algorithm_config(config, spaces, action_space=action_space)
     space = spaces.obs.flat_space()

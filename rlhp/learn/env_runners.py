@@ -22,7 +22,7 @@ ALONE_SECONDS = 5.0
 """With no env runner left there is nothing to do but wait a moment for one."""
 
 
-class Fleet:
+class EnvRunnerPool:
     """The remote env runners of one RLlib env runner group."""
 
     def __init__(self, group: Any, *, wanted: int, rows: int) -> None:

@@ -53,7 +53,7 @@ class Evaluation:
 
 
 def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
-    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favoured.
+    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favored.
 
     Of Atari an episode is one game, and its return the game's score, as they are reported everywhere. Where the
     environment fails all is played again, `RETRIES` times at most.

@@ -41,7 +41,7 @@ class Architecture:
 
     @property
     def rows_apart(self) -> bool:
-        """Whether these are pictures of which each teaches by itself: no batch normalisation, no user's module."""
+        """Whether these are pictures of which each teaches by itself: no batch normalization, no user's module."""
         return self.module is None and self.network is not None and not REWARD[self.network].normalize
 
     @staticmethod

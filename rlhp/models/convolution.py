@@ -31,7 +31,7 @@ class Convolution:
     halve_large: bool = False
     """Large pictures are first averaged over squares of 2 x 2."""
     normalize: bool = False
-    """Batch normalisation after each layer."""
+    """Batch normalization after each layer."""
 
     def factor(self, picture: Picture) -> int:
         """Edge of the squares that are averaged before the first layer; 1 for none."""

@@ -74,7 +74,7 @@ class Ensemble(nn.Module):
         """Standardize by these from now on; the first layer takes up the change, so rewards stay what they were.
 
         Exact but for rounding and for inputs that were clipped. Returns the factor [F] by which the columns of the
-        first layer grew, for the optimiser's moments.
+        first layer grew, for the optimizer's moments.
         """
         shift, scale = self.inputs.set(mean_F, std_F)
         weight, bias = self.weights[0], self.biases[0]
@@ -114,7 +114,7 @@ class CustomEnsemble(nn.Module):
                 super().__init__()
                 self.linear = nn.Linear(obs_size + action_size, 1)
 
-            def forward(self, obs, actions):  # [B, O] standardised, [B, A] -> [B]
+            def forward(self, obs, actions):  # [B, O] standardized, [B, A] -> [B]
                 return self.linear(torch.cat([obs, actions], 1)).squeeze(1)
 
     It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Where observations are pictures it gets
@@ -224,7 +224,7 @@ def _try_out(module: nn.Module, architecture: Architecture) -> None:
         module.eval()
         with torch.no_grad():
             rewards = module(*empty)
-        before = deepcopy(module.state_dict())  # a forward in training moves the statistics of batch normalisation
+        before = deepcopy(module.state_dict())  # a forward in training moves the statistics of batch normalization
         module.train()
         with torch.enable_grad():
             learned = module(*empty)

@@ -1,4 +1,4 @@
-"""What the reward networks see: standardised observations, and the recent transitions that fix every scale.
+"""What the reward networks see: standardized observations, and the recent transitions that fix every scale.
 
 The reward model owns its normalizer. It travels with the weights of a version, so whoever holds the version sees
 observations alike. Continuous actions are standardized too, since their bounds may be anything; discrete ones are
@@ -42,7 +42,7 @@ class InputNormalizer(nn.Module):
         self.register_buffer("limit", limit)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Standardised inputs, shaped as they came."""
+        """Standardized inputs, shaped as they came."""
         return ((inputs - self.mean) / self.std).clamp(-self.limit, self.limit)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The ensemble for pictures: M convolutional networks in one forward.
 
 Members lie side by side in the channels: a layer of F filters each is one grouped convolution of M * F filters, and
-one batch normalisation keeps statistics per member by itself. Channels-last, that trains twice as fast on a CPU as
+one batch normalization keeps statistics per member by itself. Channels-last, that trains twice as fast on a CPU as
 a convolution per member, and is as fast forward (`python -m benchmarks.micro`).
 
 Shapes: M members, B rows, C x H x W pictures, A encoded action, F filters, E features behind the convolutions.
@@ -27,7 +27,7 @@ BATCH_NORM_DECAY = 0.99
 class PictureEnsemble(nn.Module):
     """M independent networks (picture, action) -> reward: convolutions, then dense layers; actions join before those.
 
-    Leaky ReLU 0.01 everywhere and a linear output (Christiano et al. 2017, A.2). In training mode batch normalisation
+    Leaky ReLU 0.01 everywhere and a linear output (Christiano et al. 2017, A.2). In training mode batch normalization
     goes by the minibatch and dropout drops whole filters, row by row (Ibarz et al. 2018, A.3); in evaluation mode a
     row's reward depends on that row alone.
     """
@@ -86,7 +86,7 @@ class PictureEnsemble(nn.Module):
         return rewards
 
     def penalized(self) -> list[Tensor]:
-        """What the L2 penalty acts on, each [M, ...]: weights, no biases and nothing of batch normalisation."""
+        """What the L2 penalty acts on, each [M, ...]: weights, no biases and nothing of batch normalization."""
         return [*(kernel.view(self._members, -1) for kernel in self.kernels), *self.weights]
 
     def _convolve(self, hidden: Tensor, layer: int, kernel: Tensor, *, groups: int) -> Tensor:

@@ -1,6 +1,6 @@
 """What networks see of pictures: bytes as 0 to 1, or each pixel as it differs from what it was when learning began.
 
-A game shows little on a field that never changes: against the field and its walls a ball is a few grey levels. As so
+A game shows little on a field that never changes: against the field and its walls a ball is a few gray levels. As so
 many standard deviations of its pixel it is plain (Burda et al. 2018 do so where they predict what a network says).
 
 Shapes: B pictures, C x H x W; H and W after large ones were averaged over squares.

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from rlhp.monitor import actors
 from rlhp.monitor.alarms import Alarms
-from rlhp.monitor.cluster_status import census
+from rlhp.monitor.cluster_status import list_actors
 from rlhp.monitor.prometheus import Exporter
 from rlhp.storage.rundir import RunDir
 
@@ -109,7 +109,7 @@ class Concerns:
 ACTORS_EVERY_SECONDS = 5.0
 
 
-class Watching:
+class RunMonitor:
     """`look` at every row; as a context manager it also notices when there are none."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Watching:
         if self._blind:
             return
         try:
-            found = census(run=self._rundir.name, notes=self._notes())
+            found = list_actors(run=self._rundir.name, notes=self._notes())
             self._exporter.actors(found)
             actors.write(self._rundir.actors_file, found)
         except Exception:  # nothing of a run depends on it

@@ -29,7 +29,7 @@ UNNAMED = ("EnvRunner", "Learner")
 """How the classes of RLlib's actors end."""
 
 
-def census(*, run: str | None = None, notes: Mapping[str, str] | None = None) -> list[ActorFacts]:
+def list_actors(*, run: str | None = None, notes: Mapping[str, str] | None = None) -> list[ActorFacts]:
     """The actors of one run of this driver, or of all runs of the cluster; those that are dead for good are left out.
 
     Needs a Ray that this process has joined. RLlib's actors have no names of their own: they belong to the run whose
@@ -84,7 +84,7 @@ def report(address: str, *, run: str | None) -> str:
     if mine:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        found = [each for each in census() if run in (None, each.run)]
+        found = [each for each in list_actors() if run in (None, each.run)]
         if not found:
             what = "no run is" if run is None else f"run {run} is not"
             raise RlhpError(f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run directory")

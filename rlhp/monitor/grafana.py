@@ -38,7 +38,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Reward model", "Loss", ("reward/train_loss", "reward/val_loss")),
     ("Reward model", "Reward version", ("reward/version",)),
     ("Reward model", "Env steps since the version in use", ("reward/staleness_steps",)),
-    ("Reward model", "Waiting for predicted rewards", ("reward/label_wait_ms",)),
+    ("Reward model", "Waiting for predicted rewards", ("reward/predict_wait_ms",)),
     ("Learner", "Policy entropy", ("learner/entropy",)),
     ("Learner", "Value function", ("learner/explained_variance",)),
     ("Learner", "Time per iteration", ("time/sample_seconds", "time/learn_seconds")),

@@ -17,8 +17,8 @@ LEARNER = {
     "vf_explained_var": "learner/explained_variance",
 }
 RUNNERS = {
-    "label_wait_ms": "reward/label_wait_ms",
-    "label_us_per_step": "reward/label_us_per_step",
+    "predict_wait_ms": "reward/predict_wait_ms",
+    "predict_us_per_step": "reward/predict_us_per_step",
     "predicted_mean": "reward/predicted_mean",
     "predicted_std": "reward/predicted_std",
     "segments_dropped": "segments/dropped",

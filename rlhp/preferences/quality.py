@@ -10,7 +10,8 @@ somebody at least as good as `CAREFUL` ever reaches odds of 100 to 1 with probab
     side                  a share of left (or right) of 65 % with p < 0.001 is watched, 85 % with p < 1e-5 paused
     clock, ties           half of the answers within half a second, or nine of ten without a preference: watch
 
-What the answers of one labeler add up to follows the log: an answer is taken out again as it was put in, so that figures follow a log of any length for what is new in it.
+What the answers of one labeler add up to is counted as the log grows: an answer is taken out again as it was put in, so
+that a log of any length costs what is new in it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Labeler:
     """Unix milliseconds when the token was made, by the clock of whoever made it."""
 
 
-class Labelers:
+class Accounts:
     """Who may label one run.
 
     token = Labelers(url, run="cheetah").add("ann")       # shown to ann once, stored nowhere

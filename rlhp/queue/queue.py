@@ -1,4 +1,4 @@
-"""The labelling queue: the one door through which queries are asked and answered.
+"""The labeling queue: the one door through which queries are asked and answered.
 
 Everything lives in Redis (6.2 or later) under `rlhp:{<run>}:`; every change is one Lua script (`lua/*.lua`), so
 it happens as a whole or not at all, on the clock of the server. What a call did is in its status; `explain` says

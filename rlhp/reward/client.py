@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rlhp.frames import Light
+from rlhp.frames import FramePickle
 from rlhp.reward.service import NoRewardYet
 from rlhp.system.ray import NAMESPACE
 from rlhp.types import Array
@@ -32,7 +32,7 @@ LOOK_SECONDS = 10.0
 class RewardSource(Protocol):
     """Whatever labels and scores: a `RewardModel` in this process, or `Replicas`."""
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]: ...
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]: ...
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]: ...
 
@@ -48,14 +48,14 @@ def replica_names(run: str) -> list[str]:
 
 
 class Replicas:
-    """Calls the first replica that answers: that of its own node first, then its favourite, suspects last.
+    """Calls the first replica that answers: that of its own node first, then its favorite, suspects last.
 
     Replicas are found by name, lazily: a handle would not survive the restart of whoever holds it.
     """
 
-    def __init__(self, run: str, *, favourite: int, timeout_seconds: float, who: str) -> None:
+    def __init__(self, run: str, *, favorite: int, timeout_seconds: float, who: str) -> None:
         self._run = run
-        self._favourite = favourite
+        self._favorite = favorite
         self._names: list[str] = []
         self._looked = float("-inf")
         self._timeout = timeout_seconds
@@ -64,11 +64,11 @@ class Replicas:
         self._suspects: dict[str, float] = {}  # until when
         self._jitter = random.Random(f"{run}/{who}")
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
         """As `RewardModel.label`; waits for ever rather than returning a wrong number."""
-        refs = (ray.put(Light(obs)), ray.put(actions))
-        holding = f"{obs.shape[0] * obs.shape[1]} unlabelled steps"
-        result: tuple[Array, int] = self._call("label", refs, {"version": version}, holding)
+        refs = (ray.put(FramePickle(obs)), ray.put(actions))
+        holding = f"{obs.shape[0] * obs.shape[1]} unlabeled steps"
+        result: tuple[Array, int] = self._call("predict", refs, {"version": version}, holding)
         return result
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
@@ -86,7 +86,7 @@ class Replicas:
             for name in self._by_preference():
                 try:
                     handle = self._handle(name)
-                    bound = getattr(handle, method).options(concurrency_group="label")
+                    bound = getattr(handle, method).options(concurrency_group="predict")
                     answer = ray.get(bound.remote(*refs, **kwargs), timeout=self._timeout)
                 except (RayError, ValueError, TimeoutError) as error:
                     if isinstance(error, RayTaskError) and not isinstance(error, NoRewardYet):
@@ -114,7 +114,7 @@ class Replicas:
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
             names = replica_names(self._run)
-            start = self._favourite % len(names) if names else 0
+            start = self._favorite % len(names) if names else 0
             home = f"@{ray.get_runtime_context().get_node_id()}"
             self._names = sorted(names[start:] + names[:start], key=lambda name: not name.endswith(home))
         return sorted(self._names, key=lambda name: self._suspects.get(name, 0.0) > now)

@@ -125,21 +125,21 @@ class Batch:
     actions: Tensor  # [*, 2, K, A]
     mask: Tensor  # [*, 2, K] bool, False where a short segment was padded
     target: Tensor  # [*] P(first preferred)
-    returns: Tensor  # [*, 2] standardised true returns; zeros unless the loss is regression
+    returns: Tensor  # [*, 2] standardized true returns; zeros unless the loss is regression
     weight: Tensor | None = None  # [*] how much each counts, where not all do in full
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Part:
+class Subset:
     """What is known of some preferences [N] beside their segments: what they are judged by, and who trains on them."""
 
     target: Tensor  # [N] P(first preferred)
-    returns: Tensor  # [N, 2] standardised true returns
+    returns: Tensor  # [N, 2] standardized true returns
     bags: Tensor  # [M, N] how often each member trains on each
     validation: Tensor  # [M, N] those that steer a member's penalty
     held_out: Tensor  # [N] those that nobody trains on
 
-    def of(self, members: slice) -> Part:
+    def of(self, members: slice) -> Subset:
         """This part, cut down to some of the members."""
         return replace(self, bags=self.bags[members], validation=self.validation[members])
 
@@ -154,7 +154,7 @@ class _Room:
     returns: Tensor  # [room, 2]
 
 
-class Examples:
+class TrainingSet:
     """All preferences so far, in order of arrival."""
 
     def __init__(
@@ -267,10 +267,10 @@ class Examples:
         """[N] P(first preferred)."""
         return self._room.target[: len(self)]
 
-    def part(self, index: Array) -> Part:
+    def part(self, index: Array) -> Subset:
         """The preferences in rows [B]."""
         at = torch.from_numpy(index).to(self._room.target.device)
-        return Part(
+        return Subset(
             target=self._room.target[at],
             returns=self._room.returns[at],
             bags=self.bags[:, at],

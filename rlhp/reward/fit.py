@@ -8,7 +8,7 @@
 
 Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, O observation as a row.
 
-The optimiser of the ensemble, and what it remembers when the scale of an input changes.
+The optimizer of the ensemble, and what it remembers when the scale of an input changes.
 
 The scale on which reward networks see observations: set when fitting begins, and moved along with what is observed.
 
@@ -53,10 +53,10 @@ from rlhp.models.ensemble import Ensemble, Network, build, usable_device
 from rlhp.models.normalizer import Moments, Reservoir
 from rlhp.models.picture_ensemble import PictureEnsemble
 from rlhp.reward import loss
-from rlhp.reward.data import Batch, Examples, Part
+from rlhp.reward.data import Batch, Subset, TrainingSet
 from rlhp.reward.loss import FitReport, assess, losses, mean_known, numbers
 from rlhp.reward.penalty import AdaptivePenalty
-from rlhp.reward.versions import Labeller, RewardWeights
+from rlhp.reward.versions import RewardPredictor, RewardWeights
 from rlhp.system.memory import flushed
 from rlhp.types import Array, Preference
 
@@ -85,7 +85,7 @@ SOME = 16
 def scale_inputs(
     network: Network,
     reservoir: Reservoir,
-    examples: Examples,
+    examples: TrainingSet,
     *,
     spaces: Spaces,
     optimizer: torch.optim.Optimizer,
@@ -114,7 +114,7 @@ def scale_inputs(
         rescale_memory(optimizer, network.penalized()[0], scale=scale)
 
 
-def _moments(reservoir: Reservoir, examples: Examples) -> Moments:
+def _moments(reservoir: Reservoir, examples: TrainingSet) -> Moments:
     moments = reservoir.moments
     if moments.count == 0:
         everything = examples.batch(np.arange(len(examples)))
@@ -124,7 +124,7 @@ def _moments(reservoir: Reservoir, examples: Examples) -> Moments:
     return moments
 
 
-def _pictures(reservoir: Reservoir, examples: Examples) -> Tensor:
+def _pictures(reservoir: Reservoir, examples: TrainingSet) -> Tensor:
     """uint8 [B, C, H, W]."""
     if len(reservoir):
         return torch.from_numpy(reservoir.rows()[0])
@@ -140,7 +140,7 @@ NEVER_SURE = 0.005
 """Probabilities stay this far from 0 and 1, so that a single answer decides nothing."""
 
 
-def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Part) -> Tensor:
+def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Subset) -> Tensor:
     """Log-likelihood [N] of each answer under the members that were not trained on it; 0 where all of them were.
 
     The members average their probabilities. Predicted returns are multiplied by the one factor under which all answers
@@ -212,7 +212,7 @@ ASSESS_EVERY = 50
 
 
 class Fitter:
-    """The ensemble, its optimiser and the preferences they are fitted to. Deterministic on the CPU for a seed."""
+    """The ensemble, its optimizer and the preferences they are fitted to. Deterministic on the CPU for a seed."""
 
     def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int) -> None:
         self._config, self._spaces = config, spaces
@@ -225,7 +225,7 @@ class Fitter:
         self._optimizer = optimizer_for(config, list(self._network.parameters()))
         self._penalty = AdaptivePenalty(config, members=self._architecture.members)
         self._no_examples = partial(
-            Examples, config, architecture=self._architecture, spaces=spaces, seed=seed, device=self._device
+            TrainingSet, config, architecture=self._architecture, spaces=spaces, seed=seed, device=self._device
         )
         # This is the ensemble that the newest version was made of. Labelers see states and no actions, so a run begins
         # with the ensemble that does not see actions, where there are two.
@@ -323,12 +323,12 @@ class Fitter:
         self._scale_inputs()
         self._choose_side()
         weights = self._weights(version)
-        device, centre = self._config.device, 0.0
-        scores_MB = Labeller(weights, device=device).score(*self._reservoir.rows())
+        device, center = self._config.device, 0.0
+        scores_MB = RewardPredictor(weights, device=device).score(*self._reservoir.rows())
         self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
         if before is not None and self._config.center == "carried":
-            centre = float(Labeller(before, device=device).label(*self._reservoir.rows()).mean())
-        return weights.scaled_to(scores_MB, centre=centre)
+            center = float(RewardPredictor(before, device=device).predict(*self._reservoir.rows()).mean())
+        return weights.scaled_to(scores_MB, center=center)
 
     def _choose_side(self) -> None:
         """Decide by the answers whether the ensemble that sees actions is published, where there are both."""
@@ -495,7 +495,7 @@ class Fitter:
         returns_MB2 = loss.segment_returns(rewards, batch.mask)
         return returns_MB2[..., 0], returns_MB2[..., 1]
 
-    def _look(self) -> tuple[Tensor, Tensor, Part]:
+    def _look(self) -> tuple[Tensor, Tensor, Subset]:
         """Predicted returns [M, N] of first and second, dropout off, over all preferences; with pictures, over some."""
         self._network.eval()
         size, seen = PREFERENCES_PER_PASS, np.arange(self.size)

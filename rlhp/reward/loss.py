@@ -21,7 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from rlhp.config.schema import RewardConfig
 from rlhp.errors import RlhpError
-from rlhp.reward.data import Part
+from rlhp.reward.data import Subset
 from rlhp.types import Array
 
 TIE = 0.5
@@ -56,7 +56,7 @@ def preference_loss(
 
 
 def regression_loss(first_MB: Tensor, second_MB: Tensor, true_B2: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Mean squared error of both returns against the true ones [B, 2] or [M, B, 2], already standardised: [M].
+    """Mean squared error of both returns against the true ones [B, 2] or [M, B, 2], already standardized: [M].
 
     The paper's `target` ablation: it sees numbers where the method sees only comparisons.
     """
@@ -96,12 +96,12 @@ def calibration_error(p_first_MB: Tensor, target: Tensor, *, weights: Tensor | N
 
 def member_correlation(rewards_MB: Tensor) -> float | None:
     """Mean pairwise Pearson correlation of the members' rewards; None for one member or a constant one."""
-    centred_MB = rewards_MB.double() - rewards_MB.double().mean(1, keepdim=True)
-    norms_M = centred_MB.norm(dim=1)
+    centered_MB = rewards_MB.double() - rewards_MB.double().mean(1, keepdim=True)
+    norms_M = centered_MB.norm(dim=1)
     members = len(rewards_MB)
     if members < 2 or rewards_MB.shape[1] < 2 or bool((norms_M == 0).any()):
         return None
-    unit_MB = centred_MB / norms_M[:, None]
+    unit_MB = centered_MB / norms_M[:, None]
     return float(((unit_MB @ unit_MB.T).sum() - members) / (members * (members - 1)))
 
 
@@ -154,7 +154,7 @@ class FitReport:
     """Mean pairwise correlation of the members' rewards over the recent transitions of the last publication."""
 
 
-def losses(first_MN: Tensor, second_MN: Tensor, part: Part, *, config: RewardConfig, weights: Tensor) -> Tensor:
+def losses(first_MN: Tensor, second_MN: Tensor, part: Subset, *, config: RewardConfig, weights: Tensor) -> Tensor:
     """The loss of every member over these preferences, by weight [M, N]: [M], NaN for a member without any."""
     if config.loss == "regression":
         return regression_loss(first_MN, second_MN, part.returns, weights=weights)
@@ -164,7 +164,7 @@ def losses(first_MN: Tensor, second_MN: Tensor, part: Part, *, config: RewardCon
 def assess(
     first_MN: Tensor,
     second_MN: Tensor,
-    part: Part,
+    part: Subset,
     *,
     config: RewardConfig,
     updates: int,

@@ -20,7 +20,7 @@ from rlhp.types import Array
 FACTOR = 1.001
 SMOOTHING_STEPS = 100
 LOWEST, HIGHEST = 1e-8, 1.0
-"""Below nothing is penalised, above nothing is learned."""
+"""Below nothing is penalized, above nothing is learned."""
 
 
 class AdaptivePenalty:

@@ -1,4 +1,4 @@
-"""The labelling actor: reward models hand out predicted rewards before an episode exists.
+"""The labeling actor: reward models hand out predicted rewards before an episode exists.
 
 A plain class; `rlhp.program` makes it a Ray actor. It holds the two newest reward versions and nothing
 else, so a replica that died comes back, reads the newest published weights and goes on.
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rlhp.envs.spaces import Spaces
-from rlhp.reward.versions import Labeller, RewardWeights
+from rlhp.reward.versions import RewardPredictor, RewardWeights
 from rlhp.types import Array
 
 Score = Callable[[Array, Array], Array]
@@ -39,7 +39,7 @@ class _Request:
     error: Exception | None = None
 
 
-class Together:
+class RequestBatcher:
     """For any number of threads; one of them works at a time."""
 
     def __init__(self) -> None:
@@ -99,19 +99,19 @@ class RewardModel:
     def __init__(self, spaces: Spaces, *, newest: Callable[[], RewardWeights | None], device: str = "cpu") -> None:
         self._spaces = spaces
         self._device = device
-        self._models: dict[int, Labeller] = {}
+        self._models: dict[int, RewardPredictor] = {}
         self._newest = newest
         self._swap = threading.Lock()
         self._calls = 0
         self._transitions = 0
         self._count = threading.Lock()
-        self._together = Together()
+        self._together = RequestBatcher()
         self._fatal: str | None = None
         weights = newest()
         if weights is not None:
             self.load(weights)
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
         """Raw obs [N, T, *O] and executed actions [N, T, *A] -> predicted rewards [N, T] float32, reward version.
 
         One answer has one version: the newest, or `version` while it is still held. ValueError (kept for
@@ -140,7 +140,7 @@ class RewardModel:
         """Serve this version from now on; an older one than is held is ignored. Returns the newest held."""
         if isinstance(weights, bytes):
             weights = RewardWeights.from_bytes(weights)
-        model = Labeller(weights, device=self._device)
+        model = RewardPredictor(weights, device=self._device)
         with self._swap:
             if not self._models or weights.version > max(self._models):
                 kept = sorted(self._models)[-1:]
@@ -160,7 +160,7 @@ class RewardModel:
             "fatal": self._fatal,
         }
 
-    def _model(self, version: int | None) -> tuple[Labeller, int]:
+    def _model(self, version: int | None) -> tuple[RewardPredictor, int]:
         if not self._models and (weights := self._newest()) is not None:
             self.load(weights)  # published while this replica was starting, so nobody sent it
         models = self._models  # read once: a swap in mid-call changes nothing for this answer

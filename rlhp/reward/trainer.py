@@ -1,11 +1,11 @@
 """The reward trainer: turns answers into preferences on disk, preferences into reward versions.
 
-    answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalise -> publish version v+1
+    answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalize -> publish version v+1
 
 It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2): fitting is paid by env
 steps (`reward.label_uses_per_step`) and never waits for a person; the learner waits for it where it is too far
 behind (`rlhp.run.throttle`). Where the answers are explained a version is the one before at the newest scale. Killed,
-it comes back with its last version's optimiser and bookkeeping, rereads the dataset, and rereads every answer it had
+it comes back with its last version's optimizer and bookkeeping, rereads the dataset, and rereads every answer it had
 not acknowledged.
 
 The way of an answer from the queue to the disk: stored, then acknowledged, so that a crash delivers it again.

@@ -1,7 +1,7 @@
-"""A published reward version: its weights as a record, and the labeller that prices transitions with them.
+"""A published reward version: its weights as a record, and the predictor that prices transitions with them.
 
     weights = fitter.publish(version)
-    rewards_B = Labeller(RewardWeights.from_bytes(weights.to_bytes())).label(obs_BO, encoded_actions_BA)
+    rewards_B = Predictor(RewardWeights.from_bytes(weights.to_bytes())).predict(obs_BO, encoded_actions_BA)
 
 Every constant of the scale is frozen in the version, so the same version, observation and action have the same
 reward, bit for bit, whoever asks and in whatever batch: rows are priced in blocks of one fixed shape, because a
@@ -12,7 +12,7 @@ Shapes: M members, B rows, O observation as a row, A encoded action.
 
 Published reward versions on disk: `reward/version-000012.reward`, whole or not there.
 
-A replica that starts anew reads the newest one; so does a restarted reward trainer, whose optimiser and bookkeeping
+A replica that starts anew reads the newest one; so does a restarted reward trainer, whose optimizer and bookkeeping
 lie beside it in `trainer.state`, and in `trainer.before.state` as they were one version earlier. Each file ends with
 its digest. What does not match it is named in the log, and the intact one before is used.
 """
@@ -54,7 +54,7 @@ class RewardWeights:
     """1, 2, 3, ... in order of publication."""
     architecture: Architecture
     state: Mapping[str, Array]
-    """Parameters and the input normaliser, by torch's names."""
+    """Parameters and the input normalizer, by torch's names."""
     member_mean: Array
     """[M] float32, mean reward of each member over the reservoir at publication."""
     member_std: Array
@@ -72,15 +72,15 @@ class RewardWeights:
                 f"{self.member_mean.shape} and {self.member_std.shape}"
             )
 
-    def scaled_to(self, scores_MB: Array, *, centre: float = 0.0) -> RewardWeights:
+    def scaled_to(self, scores_MB: Array, *, center: float = 0.0) -> RewardWeights:
         """The same weights, each member scaled over these raw rewards of its own.
 
-        A member's std becomes 1 before `target_std` multiplies it, and the mean predicted reward `centre`.
+        A member's std becomes 1 before `target_std` multiplies it, and the mean predicted reward `center`.
         """
         exact = scores_MB.astype(np.float64)
         std = exact.std(1)
-        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at `centre`
-        mean = exact.mean(1) - centre / self.target_std * std
+        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at `center`
+        mean = exact.mean(1) - center / self.target_std * std
         return replace(self, member_mean=mean.astype(np.float32), member_std=std.astype(np.float32))
 
     def to_bytes(self) -> bytes:
@@ -119,7 +119,7 @@ class RewardWeights:
             raise DecodeError(f"these are not reward weights, or damaged ones: {error}", data) from error
 
 
-class Labeller:
+class RewardPredictor:
     """Prices transitions with one reward version. Stateless: calls from several threads do not meet."""
 
     def __init__(self, weights: RewardWeights, *, device: str = "cpu") -> None:
@@ -133,7 +133,7 @@ class Labeller:
         self._std = weights.member_std[:, None]
         self._target_std = np.float32(weights.target_std)
 
-    def label(self, obs: Array, actions: Array) -> Array:
+    def predict(self, obs: Array, actions: Array) -> Array:
         """Observations [B, *O] and encoded actions [B, A] -> predicted rewards [B] float32.
 
         target_std * mean over members of (r - mean) / std. ValueError where a reward is not finite.

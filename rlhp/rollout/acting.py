@@ -77,7 +77,7 @@ def _gaussian(layers: Sequence[torch.nn.Module], head: TorchFreeLogStdMLPHead, c
 
 
 def as_seen(obs: Array) -> Array:
-    """Observations that are not normalised, as a policy takes them: float32, pictures as they are."""
+    """Observations that are not normalized, as a policy takes them: float32, pictures as they are."""
     return obs if obs.dtype == np.uint8 and obs.ndim > 2 else obs.astype(np.float32)
 
 

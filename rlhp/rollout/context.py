@@ -46,7 +46,7 @@ class RunnerContext:
     policy_network: str | None
     """Where observations are pictures, what reads them: a name in `rlhp.models.convolution.POLICY`."""
     policy_head_scale: float
-    label_timeout_seconds: float
+    reward_timeout_seconds: float
     num_env_runners: int
     """How many are wanted; a run may start with fewer."""
     spaces: Spaces
@@ -78,7 +78,7 @@ class RunnerContext:
             log_std_init=config.learner.log_std_init,
             policy_network=choose(config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"),
             policy_head_scale=config.learner.policy_head_scale,
-            label_timeout_seconds=config.rollout.label_timeout_seconds,
+            reward_timeout_seconds=config.rollout.reward_timeout_seconds,
             num_env_runners=config.rollout.num_env_runners,
             spaces=spaces,
             draws_clips=config.draws_clips,
@@ -92,11 +92,11 @@ class RunnerContext:
             start_log(self.log_file, run=self.run, who=f"env-runner-{worker}")
 
     def reward_source(self, worker: int) -> RewardSource:
-        """The named replicas: that of the worker's own node first, then a different favourite for each worker."""
+        """The named replicas: that of the worker's own node first, then a different favorite for each worker."""
         return Replicas(
             self.run,
-            favourite=worker,
-            timeout_seconds=self.label_timeout_seconds,
+            favorite=worker,
+            timeout_seconds=self.reward_timeout_seconds,
             who=f"env runner {worker}",
         )
 

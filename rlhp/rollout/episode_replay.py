@@ -31,7 +31,7 @@ class CannotRestore(ValueError):
     """The environments cannot be brought to where they were: the reason, in words."""
 
 
-class Tape:
+class EpisodeReplay:
     """Follows the environments of one vector: `begin` at a reset, `record` after each step."""
 
     def __init__(self, vector: Any, *, on: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 Shapes: N environments, T rows, O flat observation, A action, D action-distribution inputs.
 
-Rows where `valid` is False are resets (the step after an episode's end), which are neither labelled,
+Rows where `valid` is False are resets (the step after an episode's end), which are neither labeled,
 counted nor learned from. Env rewards live in the fragment for metrics and synthetic teachers only:
 `build_episodes` never sees them in the preference arm.
 """
@@ -19,7 +19,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from rlhp.errors import RlhpError
-from rlhp.frames import Light
+from rlhp.frames import FramePickle
 from rlhp.types import Array
 
 
@@ -70,7 +70,7 @@ class Observations(InfiniteLookbackBuffer):  # type: ignore[misc]  # RLlib is un
     """RLlib's buffer, which on its way to the learner holds each frame of stacked pictures once."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, ({**self.__dict__, "data": Light(self.data)},)
+        return _arrived, ({**self.__dict__, "data": FramePickle(self.data)},)
 
 
 def _arrived(state: dict[str, Any]) -> InfiniteLookbackBuffer:
@@ -117,9 +117,7 @@ def build_episode(
     rows = slice(piece.first, piece.stop)
     env = piece.env
     values = rewards[env, rows]
-    assert np.isfinite(values).all(), (
-        f"unlabelled steps in episode {episode_id}: rewards must be finite before learning"
-    )
+    assert np.isfinite(values).all(), f"unlabeled steps in episode {episode_id}: rewards must be finite before learning"
     length = piece.stop - piece.first
     extra = {
         Columns.ACTION_LOGP: InfiniteLookbackBuffer(fragment.logp[env, rows]),

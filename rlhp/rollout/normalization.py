@@ -1,7 +1,7 @@
 """Running mean and standard deviation of what the policy sees (and of the control arm's reward).
 
 A connector only by its interface: it is never called in a pipeline, since the columnar runner
-normalises whole rows itself. As a connector its state is merged over env runners after each training
+normalizes whole rows itself. As a connector its state is merged over env runners after each training
 step, sent back to them, and saved with every checkpoint, all by RLlib.
 
 The constants are frozen between merges, so all runners agree within a training step.
@@ -19,7 +19,7 @@ from rlhp.types import Array
 
 FIRST_REWARD = "reward at first"
 CLIP = 10.0
-"""Normalised observations are clipped to this many standard deviations."""
+"""Normalized observations are clipped to this many standard deviations."""
 
 
 class Moments:
@@ -67,7 +67,7 @@ class Moments:
 
 
 class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
-    """`known` normalises; `fresh` collects until the next merge. Obs have F = O, the reward F = 1."""
+    """`known` normalizes; `fresh` collects until the next merge. Obs have F = O, the reward F = 1."""
 
     def __init__(
         self, input_observation_space: gym.Space[Any] | None = None, input_action_space: Any = None, **kwargs: Any
@@ -78,7 +78,7 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         self._scale: tuple[Array, Array] | None = None  # mean and std of `known["obs"]`, which change with it alone
 
     def __call__(self, *, batch: Any, **kwargs: Any) -> Any:
-        """Nothing: the runner normalises."""
+        """Nothing: the runner normalizes."""
         return batch
 
     def observe(self, name: str, rows: Array) -> None:
@@ -101,8 +101,8 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         episodes can end early there must be none, since it would pay for dying, or for staying.
         """
         scale = self.known.get("reward") or self.fresh["reward"]  # a first batch is scaled by itself
-        centre = self.known.get(FIRST_REWARD) or scale
-        scaled: Array = (reward - (centre.mean[0] if center else 0.0)) / scale.std()[0]
+        first = self.known.get(FIRST_REWARD) or scale
+        scaled: Array = (reward - (first.mean[0] if center else 0.0)) / scale.std()[0]
         return scaled
 
     def fold(self) -> None:

@@ -1,4 +1,4 @@
-"""The env runner: steps N environments as columns, has the fragment labelled, then makes episodes of it.
+"""The env runner: steps N environments as columns, has the fragment labeled, then makes episodes of it.
 
 RLlib's own runner spends half of its time on per-environment Python; this one works on whole rows, and is
 the one place that has raw observations, executed actions, simulator state and unbroken history at once.
@@ -38,7 +38,7 @@ from rlhp.frames import FrameColumn
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.acting import as_seen, drawing, executed_actions
 from rlhp.rollout.context import RunnerContext, SegmentSink
-from rlhp.rollout.episode_replay import CannotRestore, Tape
+from rlhp.rollout.episode_replay import CannotRestore, EpisodeReplay
 from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalization import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
@@ -137,12 +137,12 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 f"{context.spaces.obs.row_shape} when it was tried before the start"
             )
         self._needs_initial_reset = True
-        self._tape = Tape(self.env, on=self.config.num_env_runners == 0)
+        self._tape = EpisodeReplay(self.env, on=self.config.num_env_runners == 0)
         found = states_of(self.env, draws_clips=context.draws_clips) if context.preferences else ("none", None)
         self._state_kind, self._read_states = found
 
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """As RLlib's, which ends this actor after any error and tells nobody. Here a lost neighbour does so; any
+        """As RLlib's, which ends this actor after any error and tells nobody. Here a lost neighbor does so; any
         other error would come again, and is kept for whoever asks with `ping`."""
         self.ping()
         try:
@@ -198,10 +198,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             return self._finish(fragment, rewards=self._control_reward(fragment), version=None, learn=True)
         assert self.reward_source is not None, "a preference run needs a reward model before it samples"
         started = time.perf_counter()
-        rewards, version = self.reward_source.label(fragment.obs[:, :-1], fragment.executed)
+        rewards, version = self.reward_source.predict(fragment.obs[:, :-1], fragment.executed)
         waited = time.perf_counter() - started
         priced = rewards[fragment.valid]
-        said = {"label_wait_ms": 1e3 * waited, "label_us_per_step": 1e6 * waited / fragment.steps}
+        said = {"predict_wait_ms": 1e3 * waited, "predict_us_per_step": 1e6 * waited / fragment.steps}
         said |= {"predicted_mean": float(priced.mean()), "predicted_std": float(priced.std())}
         for name, value in said.items():
             self.metrics.log_value(name, value, window=20)

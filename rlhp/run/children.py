@@ -4,7 +4,7 @@ One that dies is started again; its lease runs out and the query is served to so
 dying at once ends the run, with its own last words. None outlives the run, however that ends: each holds one
 end of a pipe, which the kernel closes.
 
-The labelling page that a run of `labels.source=human` starts itself: `rlhp serve RUN`, as anybody could.
+The labeling page that a run of `labels.source=human` starts itself: `rlhp serve RUN`, as anybody could.
 
 This process holds the listening socket and hands it down, so the address stays while the server is started again:
 whoever connects meanwhile waits instead of being refused. A page that cannot work is said once and tried again; it
@@ -12,7 +12,7 @@ never ends the run, which other labelers may serve. It does not outlive the run:
 
 `rlhp train --keep`: a small process beside the run that resumes it whenever the run's own process is killed.
 
-The driver holds policy and optimiser, so it is the largest process of a run and the first that a machine short of
+The driver holds policy and optimizer, so it is the largest process of a run and the first that a machine short of
 memory kills. Everything else of a run is restarted by the driver or by Ray; this restarts the driver. What ends with
 an exit code has ended for a reason that it said, and stays ended.
 """
@@ -50,7 +50,7 @@ MOST_SAID = 20_000
 """Characters of a labeler's log that are repeated in the run's."""
 
 
-class Labelers:
+class TeacherProcesses:
     """`count` labeler processes; call `keep` now and then."""
 
     def __init__(self, rundir: RunDir, *, count: int) -> None:
@@ -111,7 +111,7 @@ class Labelers:
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
         # Answers are wanted soon, env steps sooner: on a small machine a teacher takes what they leave.
-        # Never back towards 0, which only an administrator may do.
+        # Never back toward 0, which only an administrator may do.
         niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, niceness)
         self._started[index] = time.monotonic()
@@ -161,7 +161,7 @@ class PageServer:
         write_whole(rundir.page_url_file, self.address + "\n")
         self._stopping = threading.Event()
         self._process = self._start()
-        self._watcher = threading.Thread(target=self._watch, name="labelling page", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="labeling page", daemon=True)
         self._watcher.start()
         self._trimmer = threading.Thread(target=self._trim, name="page log", daemon=True)
         self._trimmer.start()
@@ -208,7 +208,7 @@ class PageServer:
             if self._stopping.is_set():
                 return
             pause = 0.0 if time.monotonic() - started > SOON_SECONDS else min(LONGEST_PAUSE_SECONDS, 1 + 2 * pause)
-            log.warning("the labelling page died (exit code %d) and is started again: %s", code, self._last_words())
+            log.warning("the labeling page died (exit code %d) and is started again: %s", code, self._last_words())
             if self._stopping.wait(pause):
                 return
             self._process = self._start()

@@ -26,9 +26,9 @@ from rlhp.monitor.rows import Episode, learner_row, returns_row, runner_row, sta
 from rlhp.query.schedule import FEWEST_FRESH
 from rlhp.rollout.runner import EPISODES, NODES
 from rlhp.run.services import Display, Exact, Services
-from rlhp.run.throttle import Pace
+from rlhp.run.throttle import LearnerThrottle
 from rlhp.run.videos import Films
-from rlhp.run.watchdog import Watchdog
+from rlhp.run.watchdog import StallWatchdog
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
 
@@ -75,8 +75,8 @@ class Loop:
     """Whoever wants every row too."""
     exact: Exact | None = None
     progress: Progress = field(default_factory=Progress)
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
-    pace: Pace | None = None
+    watchdog: StallWatchdog = field(default_factory=lambda: StallWatchdog(None))
+    pace: LearnerThrottle | None = None
 
     def __post_init__(self) -> None:
         self._recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)

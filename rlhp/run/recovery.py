@@ -17,7 +17,7 @@ from rlhp.errors import RoleFailed
 from rlhp.learn.ppo.algorithm import PreferencePPO
 from rlhp.run.loop import Loop
 from rlhp.run.services import ClusterServices, Services
-from rlhp.run.watchdog import Stalled, Watchdog
+from rlhp.run.watchdog import Stalled, StallWatchdog
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ def run(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
         loop.stop.wait(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1)))
 
 
-def watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> Watchdog:
+def watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> StallWatchdog:
     """Nobody needs to be watched who shares this process."""
     if serial or config.rollout.num_env_runners + config.learner.num_learners == 0:
-        return Watchdog(None)
+        return StallWatchdog(None)
     if not isinstance(services, ClusterServices):
-        return Watchdog(config.ray.stall_seconds)
-    return Watchdog(config.ray.stall_seconds, excuse=services.waits_for)
+        return StallWatchdog(config.ray.stall_seconds)
+    return StallWatchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
 def _begin_again(loop: Loop, build: Callable[[], PreferencePPO]) -> None:

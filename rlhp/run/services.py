@@ -22,7 +22,7 @@ from rlhp.monitor.rows import memory_numbers
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer
-from rlhp.run.children import Labelers
+from rlhp.run.children import TeacherProcesses
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class ClusterServices:
         query_actor: Any,
         reward_trainer: Any,
         models: Models,
-        labelers: Labelers | None,
+        labelers: TeacherProcesses | None,
         clips: Any = None,
         *,
         stall_seconds: float = 300.0,

@@ -60,7 +60,7 @@ class Lag:
         return max((steps for steps, due in self._allowed if due <= answered), default=None)
 
 
-class Pace:
+class LearnerThrottle:
     """Waits, before the next batch, until the reward has caught up; gives up when it does not come closer."""
 
     def __init__(

@@ -111,7 +111,7 @@ def take_of(
         model = RewardModel(facts.spaces, newest=RewardStore(rundir.path / "reward").newest)
         obs = facts.spaces.obs.flatten({path: leaf[:-1] for path, leaf in episode.obs.items()})
         try:
-            rewards, version = model.label(obs[None], episode.actions[None])
+            rewards, version = model.predict(obs[None], episode.actions[None])
             predicted = [round(float(reward), 5) for reward in rewards[0]]
         except NoRewardYet:
             version = None

@@ -26,7 +26,7 @@ class Stalled(RuntimeError):
     """No env step was made for too long, and whatever may have been in the way was killed."""
 
 
-class Watchdog:
+class StallWatchdog:
     """Calls `abandon` of what it watches when that has made no progress for `stall_seconds`; None: it never does.
 
     Time counts only while something is watched, over as many calls as it takes, and not while `excuse` names what is

@@ -273,7 +273,7 @@ class RunDir:
         credentials.forget(self.path)
 
     def page_url(self) -> str | None:
-        """Where the labelling page that the run started is; None where it started none."""
+        """Where the labeling page that the run started is; None where it started none."""
         with suppress(OSError):
             return self.page_url_file.read_text(encoding="utf-8").strip()
         return None

@@ -44,7 +44,7 @@ class RewardModels:
             max_restarts=-1,
             max_task_retries=0,
             namespace=NAMESPACE,
-            concurrency_groups={"label": REQUESTS_AT_ONCE, "control": 1},
+            concurrency_groups={"predict": REQUESTS_AT_ONCE, "control": 1},
         )(RewardModelProcess)
         self.actors: dict[str, Any] = {}
         """`reward model 0` -> its actor."""

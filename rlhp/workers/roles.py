@@ -28,7 +28,7 @@ from rlhp.envs.spaces import Spaces
 from rlhp.errors import curable, one_line, root
 from rlhp.labeling.clips.painter import Painter
 from rlhp.labeling.clips.renderer import ClipRenderer
-from rlhp.labeling.labeler_monitor import Watch
+from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.query.actor import QueryActor
 from rlhp.queue.clips import Clips
@@ -212,8 +212,8 @@ class QueryProcess:
         self._path = str(parts.rundir.path)
         reward = Replicas(
             parts.rundir.name,
-            favourite=0,
-            timeout_seconds=parts.config.rollout.label_timeout_seconds,
+            favorite=0,
+            timeout_seconds=parts.config.rollout.reward_timeout_seconds,
             who="query actor",
         )
         self._role = QueryActor(parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward)
@@ -282,7 +282,7 @@ class TrainerProcess:
             publish=self._publish,
             reused=parts.dataset.counts()["reused"],
             drain_every_seconds=DRAIN_EVERY_SECONDS,
-            judge=Watch.of(parts.config, parts.queue()),
+            judge=LabelerMonitor.of(parts.config, parts.queue()),
         )
         self._env_steps: int | None = None
         self._healed = time.monotonic()

@@ -31,7 +31,7 @@ class Sides:
     def __init__(self) -> None:
         self.segments: list[Segment] = []
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
         assert obs.shape == (ENVS, ROWS, OBS)
         assert actions.shape == (ENVS, ROWS, ACTION)
         return np.zeros(obs.shape[:2], np.float32), 1

@@ -26,7 +26,7 @@ def test_the_samples_are_segments_that_survive_the_queue() -> None:
     assert segment.length == samples.STEPS
 
 
-def test_labelling_and_the_dataset_are_measured_on_the_real_parts() -> None:
+def test_labeling_and_the_dataset_are_measured_on_the_real_parts() -> None:
     assert all(value > 0 for value in micro.label().values())
     assert all(value > 0 for value in micro.dataset().values())
 

@@ -1,4 +1,4 @@
-"""The bench of novel behaviour counts what happened, keeps the best episode, and runs nothing twice."""
+"""The bench of novel behavior counts what happened, keeps the best episode, and runs nothing twice."""
 
 from __future__ import annotations
 

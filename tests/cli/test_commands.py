@@ -86,7 +86,7 @@ def test_eval_plays_the_newest_policy(tiny: tuple[RunDir, list[str]], capsys: py
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_eval_of_a_run_that_never_normalised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_of_a_run_that_never_normalized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = trained(config_file(tmp_path, learner=RAW, labels={"source": "none"}))
     assert code == 0
     (name, *_) = said(capsys, "eval", tmp_path / "runs" / "small", "--episodes", 1)

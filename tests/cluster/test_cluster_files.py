@@ -146,11 +146,11 @@ ENVELOPE = {
     "job": "entrypoint runtimeEnvYAML submissionMode shutdownAfterJobFinishes ttlSecondsAfterFinished backoffLimit "
     "submitterPodTemplate rayClusterSpec",
 }
-"""The keys of KubeRay's objects that we use; a misspelt one would be dropped in silence."""
+"""The keys of KubeRay's objects that we use; a misspelled one would be dropped in silence."""
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])
-def test_pods_are_strict_and_keys_of_ray_are_spelt_right(name: str) -> None:
+def test_pods_are_strict_and_keys_of_ray_are_spelled_right(name: str) -> None:
     spec = cluster_spec(name)
     assert set(spec) <= set(ENVELOPE["cluster"].split())
     if name == "rayjob":

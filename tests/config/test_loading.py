@@ -67,7 +67,7 @@ def test_files_extending_each_other_are_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_its_neighbor(tmp_path: Path) -> None:
     write(tmp_path, "env: {id: E}", name="pendulum.yaml")
     (problem,) = refusal(tmp_path / "pendlum.yaml")
     assert problem.endswith(f"no such config file; did you mean {tmp_path / 'pendulum.yaml'}?")

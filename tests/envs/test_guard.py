@@ -17,7 +17,7 @@ from rlhp.envs.guard import EnvFailed, GuardedVector
 from rlhp.envs.make import UNSTATED_LIMIT, make_env, make_vector_env, playback_fps, probe, variable_length_warning
 from rlhp.envs.states import states_of
 from rlhp.labeling.clips.views import check_drawable
-from rlhp.rollout.episode_replay import CannotRestore, Tape
+from rlhp.rollout.episode_replay import CannotRestore, EpisodeReplay
 from tests.envs.example_envs import Countdown, Step
 
 HERE = "tests.envs.test_guard:"
@@ -301,7 +301,7 @@ def test_an_environment_that_ends_itself_needs_no_limit_and_is_warned_about() ->
 
 @pytest.mark.parametrize("shape", [[8, 9, 3], [8, 9, 4], [8, 9, 1], [8, 9]])
 @pytest.mark.parametrize("dtype", ["uint8", "int64"])
-def test_pictures_with_alpha_or_in_grey_become_rgb(shape: list[int], dtype: str) -> None:
+def test_pictures_with_alpha_or_in_gray_become_rgb(shape: list[int], dtype: str) -> None:
     tried = config("Draws", shape=shape, dtype=dtype)
     assert check_drawable(tried) == "picture"
     drawing = make_env(tried, render_mode="rgb_array")
@@ -402,7 +402,7 @@ def test_a_state_that_cannot_be_read_is_the_environment_s(sizes: list[int], said
 
 def test_a_generator_of_its_own_rules_out_an_exact_resume_and_nothing_else() -> None:
     vector: Any = make_vector_env(config("OwnGenerator"), num_envs=2, vectorize="sync")
-    tape = Tape(vector)
+    tape = EpisodeReplay(vector)
     vector.reset(seed=[1, 2])
     tape.begin([1, 2])
     for _ in range(5):

@@ -103,8 +103,8 @@ def test_an_unknown_id_is_answered_with_the_nearest_one() -> None:
         (OWN + "forgets_to_return", {}, "returned a NoneType, not a gymnasium.Env"),
         (
             OWN + "fails",
-            {"kwargs": {"why": "no licence."}},
-            "with env.kwargs={'why': 'no licence.'}: RuntimeError: no licence.",
+            {"kwargs": {"why": "no license."}},
+            "with env.kwargs={'why': 'no license.'}: RuntimeError: no license.",
         ),
         (OWN + "limited", {"kwargs": {"stepz": 1}}, "unexpected keyword argument 'stepz'"),
         ("Pendulum-v1", {"kwargs": {"gravity": 1}}, "unexpected keyword argument 'gravity'"),

@@ -146,7 +146,7 @@ class OtherActions(OtherObs):
 
 
 def unlicensed(**kwargs: Any) -> VectorEnv[Any, Any, Any]:
-    raise TypeError("needs a licence")
+    raise TypeError("needs a license")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def unlicensed(**kwargs: Any) -> VectorEnv[Any, Any, Any]:
         (Hasty, "resets by AutoresetMode.SAME_STEP, not on the next step"),
         (OtherObs, "has other spaces than the single environment"),
         (OtherActions, "has other spaces than the single environment"),
-        (unlicensed, "the vector implementation of Hasty-v0 could not be made: needs a licence"),
+        (unlicensed, "the vector implementation of Hasty-v0 could not be made: needs a license"),
     ],
 )
 def test_a_vector_implementation_that_would_break_episodes_is_not_used(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.labeling.labeler_monitor import Watch
+from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences import quality
 from rlhp.preferences.quality import published
 from rlhp.queue.accounts import Pauses
@@ -35,7 +35,7 @@ class Office:
         self.queue: QueryQueue = self.run.queue
         self.actor = actor_in(folder, self.queue, settings)
         self.actor.offer(segments(40))
-        self.trainer = self.run.trainer(settings, judge=Watch.of(settings, self.queue))
+        self.trainer = self.run.trainer(settings, judge=LabelerMonitor.of(settings, self.queue))
         at(self.actor, STEPS)
 
     def work(self, labeler: str, say: Say, *, answers: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlhp.config.schema import RunConfig
-from rlhp.labeling.labeler_monitor import Watch
+from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import published, report, table
 from rlhp.queue.accounts import Pauses
@@ -36,7 +36,7 @@ def settings(**changes: Any) -> RunConfig:
 
 
 def test_who_guesses_is_paused_and_everybody_s_figures_are_published(queue: QueryQueue) -> None:
-    watch = Watch.of(settings(), queue)
+    watch = LabelerMonitor.of(settings(), queue)
     assert watch is not None
     events = gold(4, 1, by="bob") + gold(0, 10, by="ann") + gold(2, 1, by="cat")
     weights = watch(events)
@@ -50,7 +50,7 @@ def test_who_guesses_is_paused_and_everybody_s_figures_are_published(queue: Quer
 
 
 def test_a_pardon_restores_weight_and_work(queue: QueryQueue) -> None:
-    watch = Watch(queue, action="pause")
+    watch = LabelerMonitor(queue, action="pause")
     watch(gold(4, 1, by="bob"))
     Pauses(queue.url, run=queue.run).pardon("bob")
     assert watch(gold(6, 1, by="bob")) == {}
@@ -59,19 +59,19 @@ def test_a_pardon_restores_weight_and_work(queue: QueryQueue) -> None:
 
 
 def test_weighing_alone_pauses_nobody(queue: QueryQueue) -> None:
-    assert Watch(queue, action="weigh")(gold(4, 1, by="bob")) == {"bob": 0.0}
+    assert LabelerMonitor(queue, action="weigh")(gold(4, 1, by="bob")) == {"bob": 0.0}
     assert Pauses(queue.url, run=queue.run).all() == {}
 
 
 def test_teachers_are_watched_only_where_the_config_says_so(queue: QueryQueue) -> None:
-    assert Watch.of(config(), queue) is None
-    assert Watch.of(config(quality={"action": "weigh"}), queue) is not None
-    assert Watch.of(settings(quality={"action": "none"}), queue) is None
+    assert LabelerMonitor.of(config(), queue) is None
+    assert LabelerMonitor.of(config(quality={"action": "weigh"}), queue) is not None
+    assert LabelerMonitor.of(settings(quality={"action": "none"}), queue) is None
 
 
 def test_with_the_queue_away_answers_are_weighed_all_the_same() -> None:
     away = QueryQueue("redis://127.0.0.1:1/0", run="r", connect_timeout_seconds=0.2)
-    assert Watch(away, action="pause")(gold(4, 1, by="bob")) == {"bob": 0.0}
+    assert LabelerMonitor(away, action="pause")(gold(4, 1, by="bob")) == {"bob": 0.0}
 
 
 def test_what_another_version_published_is_not_guessed_at() -> None:

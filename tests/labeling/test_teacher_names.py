@@ -39,7 +39,7 @@ def test_keys_that_are_set_count_on_top_of_the_preset() -> None:
     assert knobs("skip", skip=0.0) == {}
 
 
-def test_a_misspelt_preset_is_told_the_right_spelling() -> None:
+def test_a_misspelled_preset_is_told_the_right_spelling() -> None:
     with pytest.raises(ValueError, match=r"a teacher is one of oracle, noisy, .*got 'orcale'; did you mean 'oracle'\?"):
         make_teacher(TeacherConfig(name="orcale"), seed=0)
 

@@ -119,7 +119,7 @@ def test_a_teacher_of_ones_own_may_join_a_run_that_keeps_its_env_rewards(
     assert "as tests.labeling.own_teacher:TallerIsBetter" in capsys.readouterr().out
 
 
-def test_run_labeler_names_a_misspelt_teacher_before_it_looks_for_redis() -> None:
+def test_run_labeler_names_a_misspelled_teacher_before_it_looks_for_redis() -> None:
     with pytest.raises(ValueError, match="did you mean 'oracle'"):
         run_labeler("redis://127.0.0.1:1/0", teacher=TeacherConfig(name="orakle"))
 

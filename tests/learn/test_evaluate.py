@@ -89,7 +89,7 @@ def test_evaluating_moves_no_random_stream_and_is_repeatable(explore: bool) -> N
     assert (other != once) == explore
 
 
-def test_without_exploration_the_most_likely_action_is_taken_on_normalised_observations() -> None:
+def test_without_exploration_the_most_likely_action_is_taken_on_normalized_observations() -> None:
     module, moments = policy(small())
     env = make_env(DRIFT)
     vector = gym.vector.SyncVectorEnv([lambda: make_env(DRIFT)])

@@ -9,10 +9,10 @@ from torch import nn
 from rlhp.config.schema import Network
 from rlhp.models.convolution import POLICY, REWARD, Convolution, choose
 
-ATARI, DOT, COLOURS = (4, 84, 84), (2, 24, 24), (3, 210, 160)
+ATARI, DOT, COLORS = (4, 84, 84), (2, 24, 24), (3, 210, 160)
 
 
-@pytest.mark.parametrize("picture", [ATARI, DOT, COLOURS])
+@pytest.mark.parametrize("picture", [ATARI, DOT, COLORS])
 @pytest.mark.parametrize(
     "convolution", [POLICY["cnn_small"], REWARD["cnn_small"], REWARD["cnn_coarse"], REWARD["cnn"], POLICY["mlp"]]
 )

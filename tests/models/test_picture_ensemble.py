@@ -19,7 +19,7 @@ from rlhp.reward import fit as module
 from rlhp.reward.data import Pictures
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
-from rlhp.reward.versions import Labeller, RewardWeights
+from rlhp.reward.versions import RewardPredictor, RewardWeights
 from rlhp.types import Array
 from tests.reward.fit_samples import config
 from tests.reward.picture_samples import ACTIONS, pictures, preferences, spaces
@@ -168,14 +168,14 @@ def fitted(size: int, **changes: Any) -> RewardWeights:
     [("cnn", 64, "scaled"), ("cnn_small", 24, "scaled"), ("cnn_small", 24, "standardized")],
 )
 def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: str, size: int, pixels: str) -> None:
-    """In whatever batch, and after a trip through bytes; batch normalisation is frozen with the version."""
+    """In whatever batch, and after a trip through bytes; batch normalization is frozen with the version."""
     weights = fitted(size, network=network, dropout=0.3, pixels=pixels)
     obs, actions = (part.numpy() for part in inputs(300, size=size))
-    labeller = Labeller(RewardWeights.from_bytes(weights.to_bytes()))
-    together = labeller.label(obs, actions)
+    predictor = RewardPredictor(RewardWeights.from_bytes(weights.to_bytes()))
+    together = predictor.predict(obs, actions)
     assert together.std() > 0
     for start, stop in ((0, 1), (7, 8), (5, 140), (299, 300)):
-        alone = Labeller(weights).label(obs[start:stop], actions[start:stop])
+        alone = RewardPredictor(weights).predict(obs[start:stop], actions[start:stop])
         np.testing.assert_array_equal(alone, together[start:stop])
 
 
@@ -184,10 +184,10 @@ def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: 
 def test_a_gpu_fits_and_prices_as_a_cpu_does() -> None:
     weights = fitted(64, network="cnn", device="cuda", dropout=0.3)
     obs, actions = (part.numpy() for part in inputs(300, size=64))
-    on_gpu = Labeller(weights, device="cuda")
-    together = on_gpu.label(obs, actions)
-    np.testing.assert_allclose(together, Labeller(weights).label(obs, actions), rtol=1e-2, atol=1e-2)
-    np.testing.assert_array_equal(on_gpu.label(obs[5:140], actions[5:140]), together[5:140])
+    on_gpu = RewardPredictor(weights, device="cuda")
+    together = on_gpu.predict(obs, actions)
+    np.testing.assert_allclose(together, RewardPredictor(weights).predict(obs, actions), rtol=1e-2, atol=1e-2)
+    np.testing.assert_array_equal(on_gpu.predict(obs[5:140], actions[5:140]), together[5:140])
 
 
 def test_each_member_is_scaled_over_the_reservoir() -> None:
@@ -195,7 +195,7 @@ def test_each_member_is_scaled_over_the_reservoir() -> None:
     rows = pictures(200, size=24, seed=1), np.zeros((200, ACTIONS), np.float32)
     made.observe(*rows)
     weights = made.publish(1)
-    scaled = (Labeller(weights).score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
+    scaled = (RewardPredictor(weights).score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
     np.testing.assert_allclose(scaled.mean(1), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(1), 1, atol=1e-4)
 
@@ -221,7 +221,7 @@ def test_a_step_in_pieces_is_the_step_in_one(monkeypatch: pytest.MonkeyPatch) ->
         return network
 
     whole, pieces = states(8), states(2)
-    del whole["batches"]  # what batch normalisation counts, which this network has not
+    del whole["batches"]  # what batch normalization counts, which this network has not
     del whole["biases.1"]  # a constant reward says nothing about preferences: its gradient is rounding alone
     for name, value in whole.items():
         torch.testing.assert_close(pieces[name], value, rtol=1e-3, atol=2e-5)
@@ -255,9 +255,10 @@ def test_a_replica_takes_pictures_of_many_environments_read_only_or_not_contiguo
     obs = film[:, ::2]
     actions = np.random.default_rng(0).normal(size=(2, 5, ACTIONS)).astype(np.float32)
     actions.setflags(write=False)
-    rewards, version = model.label(obs, actions)
+    rewards, version = model.predict(obs, actions)
     assert (rewards.shape, version) == ((2, 5), 1)
-    np.testing.assert_array_equal(rewards[1], Labeller(weights).label(np.ascontiguousarray(obs[1]), actions[1]))
+    alone = RewardPredictor(weights).predict(np.ascontiguousarray(obs[1]), actions[1])
+    np.testing.assert_array_equal(rewards[1], alone)
 
 
 def test_a_module_of_the_users_own_gets_pictures() -> None:
@@ -276,7 +277,7 @@ def channel_last() -> Spaces:
     )
 
 
-def test_colours_last_become_colours_first_and_come_back() -> None:
+def test_colors_last_become_colors_first_and_come_back() -> None:
     spec = channel_last().obs
     assert spec.picture == (3, 20, 30)
     assert not spec.plain

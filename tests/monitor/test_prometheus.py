@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from rlhp.monitor.cluster_status import census
+from rlhp.monitor.cluster_status import list_actors
 from rlhp.monitor.prometheus import Exporter
 from rlhp.system.ray import NAMESPACE
 
@@ -47,17 +47,17 @@ def scrape() -> str:
 def test_actors_are_counted_and_exported_with_the_metrics() -> None:
     actor = ray.remote(max_restarts=-1, num_cpus=0)(Role).options(name="demo:query_actor", namespace=NAMESPACE).remote()
     ray.get(actor.status.remote())
-    (found,) = census(run="demo", notes={"query actor": "3 segments"})
+    (found,) = list_actors(run="demo", notes={"query actor": "3 segments"})
     assert (found.role, found.state, found.restarts, found.note) == ("query actor", "alive", 0, "3 segments")
     assert found.pid > 0
     assert found.node == ray.nodes()[0]["NodeManagerAddress"]
     actor.die.remote()
-    until(lambda: census(run="demo")[0].restarts == 1 and census(run="demo")[0].here)
-    assert census(run="other") == []
+    until(lambda: list_actors(run="demo")[0].restarts == 1 and list_actors(run="demo")[0].here)
+    assert list_actors(run="other") == []
 
     exporter = Exporter("demo")
     exporter.row({"env_steps": 120, "reward/version": 2, "phase": "learning", "labels/asked": None}, quiet_seconds=3.0)
-    exporter.actors(census(run="demo"))
+    exporter.actors(list_actors(run="demo"))
     until(lambda: "ray_rlhp_reward_version{" in scrape() and "ray_rlhp_actor_restarts{" in scrape())
     lines = {line.partition("{")[0]: line for line in scrape().splitlines() if line.startswith("ray_rlhp_")}
     assert {"ray_rlhp_env_steps", "ray_rlhp_quiet_seconds", "ray_rlhp_actor_up", "ray_rlhp_actor_restarts"} <= set(

@@ -103,7 +103,7 @@ def test_before_learning_nobody_is_asked_for_scores(
 
 def test_without_a_reward_version_it_asks_without_scores(tmp_path: Path, queue: QueryQueue) -> None:
     class NoneYet:
-        def label(self, *_: object, **__: object) -> tuple[np.ndarray, int]:
+        def predict(self, *_: object, **__: object) -> tuple[np.ndarray, int]:
             raise AssertionError("the query actor labels nothing")
 
         def score(self, *_: object) -> tuple[np.ndarray, int]:

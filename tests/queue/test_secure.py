@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from rlhp.config.schema import RedisConfig
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.connection import QueueUnavailable, ping
 from rlhp.queue.queue import QueryQueue
 from rlhp.queue.runs import list_runs
@@ -50,7 +50,7 @@ def live(url: str) -> QueryQueue:
     queue.ack([event.stream_id])
     queue.sweep()
     queue.trim()
-    labelers = Labelers(url, run=queue.run)
+    labelers = Accounts(url, run=queue.run)
     labelers.add("ann")
     labelers.close()
     assert queue.stats().asked == 1

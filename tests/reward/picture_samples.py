@@ -12,7 +12,7 @@ STACK, ACTIONS, STEPS = 2, 2, 4
 
 
 def spaces(size: int) -> Spaces:
-    """Two grey frames of this size, and two numbers as an action."""
+    """Two gray frames of this size, and two numbers as an action."""
     return Spaces(
         obs=ObsSpec(leaves=(Leaf(path="", shape=(STACK, size, size), dtype="|u1"),)),
         action=ActionSpec(shape=(ACTIONS,), dtype="<f4"),

@@ -24,24 +24,24 @@ class Replica(RewardModel):
         super().__init__(PLAIN, newest=lambda: made(index + 1) if made else None)
         self._flag = flag
 
-    def label(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
         """As it should, once it lives."""
         if self._flag and os.path.exists(self._flag):
             os.unlink(self._flag)
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().label(obs, actions, version=version)
+        return super().predict(obs, actions, version=version)
 
 
 def start(run: str, index: int, *, restarts: int = 0, node: str = "", **more: Any) -> Any:
     """A replica under the name that clients look for; it serves when this returns."""
     remote = ray.remote(
-        num_cpus=0, max_restarts=restarts, namespace=NAMESPACE, concurrency_groups={"label": 1, "control": 1}
+        num_cpus=0, max_restarts=restarts, namespace=NAMESPACE, concurrency_groups={"predict": 1, "control": 1}
     )(Replica)
     actor = remote.options(name=replica_name(run, index, node=node)).remote(index, **more)
     ray.get(actor.status.remote())
     return actor
 
 
-def client(run: str, *, favourite: int = 0) -> Replicas:
-    """The edge of env runner number `favourite`."""
-    return Replicas(run, favourite=favourite, timeout_seconds=60, who=f"env runner {favourite}")
+def client(run: str, *, favorite: int = 0) -> Replicas:
+    """The edge of env runner number `favorite`."""
+    return Replicas(run, favorite=favorite, timeout_seconds=60, who=f"env runner {favorite}")

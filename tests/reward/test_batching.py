@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rlhp.reward.service import RewardModel, Together
+from rlhp.reward.service import RequestBatcher, RewardModel
 from rlhp.types import Array
 from tests.preferences.dataset_samples import PLAIN
 from tests.reward.versions import fragment, weights
@@ -30,9 +30,9 @@ class Slow:
         return np.stack([obs.sum(1), actions.sum(1)])
 
 
-def together(requests: list[Array]) -> tuple[Slow, Together, list[object]]:
+def together(requests: list[Array]) -> tuple[Slow, RequestBatcher, list[object]]:
     """The first request, and while it is served all the others."""
-    slow, gate = Slow(), Together()
+    slow, gate = Slow(), RequestBatcher()
 
     def ask(obs: Array) -> object:
         try:
@@ -69,10 +69,10 @@ def test_an_error_reaches_all_whom_it_concerns() -> None:
 def test_rewards_are_the_same_bits_whoever_else_asks(runners: int) -> None:
     model = RewardModel(PLAIN, newest=lambda: weights(1))
     asked = [fragment(rows=40 + index) for index in range(runners)]
-    alone = [model.label(*each)[0].tobytes() for each in asked]
+    alone = [model.predict(*each)[0].tobytes() for each in asked]
     with ThreadPoolExecutor(runners) as pool:
         for _ in range(5):
-            met = pool.map(lambda each: model.label(*each)[0].tobytes(), asked)
+            met = pool.map(lambda each: model.predict(*each)[0].tobytes(), asked)
             assert list(met) == alone
     status = model.status()
     assert status["calls"] == 6 * runners

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhp.reward.data import Part
+from rlhp.reward.data import Subset
 from rlhp.reward.fit import Fitter, out_of_bag, sees_action
-from rlhp.reward.versions import Labeller
+from rlhp.reward.versions import RewardPredictor
 from rlhp.types import Answer, Preference
 from tests.reward.fit_samples import ACTION, OBS, SPACES, config, preferences, transitions
 
 
-def part(target: Tensor, validation: Tensor) -> Part:
-    return Part(
+def part(target: Tensor, validation: Tensor) -> Subset:
+    return Subset(
         target=target,
         returns=torch.zeros(len(target), 2),
         bags=(~validation).float(),
@@ -77,7 +77,7 @@ def test_a_reward_of_actions_alone_is_published_by_the_ensemble_that_sees_them()
     assert made.sees_action
     assert (weights.architecture.action_size, weights.architecture.members) == (ACTION, 2)
     obs, actions = transitions(400, seed=5)
-    assert np.corrcoef(Labeller(weights).label(obs, actions), actions[:, 0])[0, 1] > 0.8
+    assert np.corrcoef(RewardPredictor(weights).predict(obs, actions), actions[:, 0])[0, 1] > 0.8
 
 
 def test_a_reward_of_observations_alone_is_published_without_actions() -> None:
@@ -87,9 +87,9 @@ def test_a_reward_of_observations_alone_is_published_without_actions() -> None:
     assert weights.architecture.action_size == 0
     assert weights.state["weights.0"].shape[1] == OBS
     obs, actions = transitions(400, seed=5)
-    labeller = Labeller(weights)
-    np.testing.assert_array_equal(labeller.label(obs, actions), labeller.label(obs, -actions))
-    assert np.corrcoef(labeller.label(obs, actions), obs[:, 0])[0, 1] > 0.8
+    predictor = RewardPredictor(weights)
+    np.testing.assert_array_equal(predictor.predict(obs, actions), predictor.predict(obs, -actions))
+    assert np.corrcoef(predictor.predict(obs, actions), obs[:, 0])[0, 1] > 0.8
 
 
 def test_a_published_side_predicts_what_it_did_while_it_was_fitted_beside_the_other() -> None:
@@ -99,4 +99,4 @@ def test_a_published_side_predicts_what_it_did_while_it_was_fitted_beside_the_ot
     made._network.eval()
     with torch.no_grad():
         both = made._network(torch.from_numpy(obs), torch.from_numpy(actions))
-    np.testing.assert_allclose(Labeller(weights).score(obs, actions), both[2:].numpy(), atol=1e-6)
+    np.testing.assert_allclose(RewardPredictor(weights).score(obs, actions), both[2:].numpy(), atol=1e-6)

@@ -65,13 +65,13 @@ class Asking(threading.Thread):
 
 def test_an_env_runner_asks_its_own_replica_first_and_another_when_that_is_gone(start: Start, run: str) -> None:
     actors = [start(index) for index in range(2)]
-    runners = [client(run, favourite=worker) for worker in (1, 2)]
-    assert [runner.label(*fragment())[1] for runner in runners] == [2, 1]
+    runners = [client(run, favorite=worker) for worker in (1, 2)]
+    assert [runner.predict(*fragment())[1] for runner in runners] == [2, 1]
     ray.kill(actors[1])
-    rewards, version = runners[0].label(*fragment())
+    rewards, version = runners[0].predict(*fragment())
     assert version == 1
     assert rewards.shape == (ENVS, ROWS)
-    assert [runner.label(*fragment())[1] for runner in runners] == [1, 1]
+    assert [runner.predict(*fragment())[1] for runner in runners] == [1, 1]
 
 
 def test_a_replica_that_came_back_gets_its_share_again(start: Start, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,34 +79,34 @@ def test_a_replica_that_came_back_gets_its_share_again(start: Start, run: str, m
     first = start(0)
     start(1)
     patient, forgiving = client(run), client(run)
-    assert [each.label(*fragment())[1] for each in (patient, forgiving)] == [1, 1]
+    assert [each.predict(*fragment())[1] for each in (patient, forgiving)] == [1, 1]
     ray.kill(first)
     monkeypatch.setattr(module, "SUSPECT_SECONDS", 3600.0)  # a replica may take long to start
-    assert patient.label(*fragment())[1] == 2
+    assert patient.predict(*fragment())[1] == 2
     monkeypatch.setattr(module, "SUSPECT_SECONDS", 0.0)
-    assert forgiving.label(*fragment())[1] == 2
+    assert forgiving.predict(*fragment())[1] == 2
     start(0)
-    assert patient.label(*fragment())[1] == 2, "a suspect is asked last for a while"
-    assert forgiving.label(*fragment())[1] == 1
+    assert patient.predict(*fragment())[1] == 2, "a suspect is asked last for a while"
+    assert forgiving.predict(*fragment())[1] == 1
 
 
-def test_the_replica_of_its_own_node_comes_before_its_favourite(start: Start, run: str) -> None:
+def test_the_replica_of_its_own_node_comes_before_its_favorite(start: Start, run: str) -> None:
     start(0)
     start(1, node=ray.get_runtime_context().get_node_id())
     start(2)
-    assert [client(run, favourite=worker).label(*fragment())[1] for worker in range(3)] == [2, 2, 2]
+    assert [client(run, favorite=worker).predict(*fragment())[1] for worker in range(3)] == [2, 2, 2]
 
 
 @pytest.mark.usefixtures("impatient")
 def test_without_any_replica_it_waits_says_so_and_goes_on_when_one_is_there(
     start: Start, run: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asking = Asking(client(run, favourite=7).label)
+    asking = Asking(client(run, favorite=7).predict)
     with caplog.at_level(logging.WARNING, "rlhp.reward.client"):
         until(lambda: bool(caplog.records))
         assert caplog.messages[0] == (
             f"env runner 7: no reward model has answered for 0 s (asked 0; last: none is there). Holding {ENVS * ROWS} "
-            "unlabelled steps; sampling waits here, the env reward is not used. See `rlhp status`, or raise "
+            "unlabeled steps; sampling waits here, the env reward is not used. See `rlhp status`, or raise "
             "reward.replicas."
         )
     assert asking.is_alive()
@@ -120,7 +120,7 @@ def test_a_replica_that_knows_no_version_yet_is_waited_for(
     start: Start, run: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     empty = start(0, kind="empty")
-    asking = Asking(client(run).label)
+    asking = Asking(client(run).predict)
     with caplog.at_level(logging.WARNING, "rlhp.reward.client"):
         until(lambda: "last: NoRewardYet" in caplog.text)
     ray.get(empty.load.remote(weights(5).to_bytes()))
@@ -132,7 +132,7 @@ def test_a_replica_that_is_killed_in_mid_call_answers_after_its_restart(start: S
     flag = tmp_path / "die"
     flag.touch()
     start(0, restarts=-1, flag=str(flag))
-    rewards, version = client(run).label(*fragment())
+    rewards, version = client(run).predict(*fragment())
     assert not flag.exists()
     assert version == 1
     assert np.isfinite(rewards).all()
@@ -143,7 +143,7 @@ def test_an_error_of_the_reward_model_itself_is_raised_at_once(start: Start, run
     with pytest.raises(
         RayTaskError, match="predicted rewards must be finite; reward version 1 gave 21 of 21"
     ) as raised:
-        client(run).label(*fragment())
+        client(run).predict(*fragment())
     assert isinstance(raised.value, ValueError)
 
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from rlhp.models.architecture import Architecture
-from rlhp.reward.data import Batch, Examples, bag_count, is_held_out
+from rlhp.reward.data import Batch, TrainingSet, bag_count, is_held_out
 from rlhp.types import Answer, Preference
 from tests.reward.fit_samples import SPACES, STEPS, config, preference, preferences, segment
 
 
-def examples(data: Iterable[Preference], *, seed: int = 0, **changes: Any) -> Examples:
+def examples(data: Iterable[Preference], *, seed: int = 0, **changes: Any) -> TrainingSet:
     settings = config(**changes)
     architecture = Architecture.of(settings, spaces=SPACES)
-    made = Examples(settings, architecture=architecture, spaces=SPACES, seed=seed, device=torch.device("cpu"))
+    made = TrainingSet(settings, architecture=architecture, spaces=SPACES, seed=seed, device=torch.device("cpu"))
     made.add(list(data))
     return made
 
 
-def whole(made: Examples) -> Batch:
+def whole(made: TrainingSet) -> Batch:
     return made.batch(np.arange(len(made)))
 
 
@@ -133,7 +133,7 @@ def test_a_segment_that_is_not_finite_is_named() -> None:
         examples([one])
 
 
-def test_true_returns_are_standardised_over_all_segments() -> None:
+def test_true_returns_are_standardized_over_all_segments() -> None:
     data = preferences(20)
     made = examples(data[:5], loss="regression")
     made.add(data[5:])

@@ -10,7 +10,7 @@ import torch
 
 from rlhp.reward.fit import Fitter
 from rlhp.reward.penalty import HIGHEST, LOWEST
-from rlhp.reward.versions import Labeller
+from rlhp.reward.versions import RewardPredictor
 from rlhp.system.memory import flushes
 from rlhp.types import Answer
 from tests.reward.fit_samples import SPACES, config, env_rewards, fitter, preference, preferences, transitions
@@ -29,9 +29,9 @@ def test_it_finds_a_linear_reward_from_300_preferences() -> None:
         made = fitter(seed=seed, data=0, batch_size=64)
         made.add(preferences(300, start=1000 * seed))
         made.pretrain(40)
-        labeller = Labeller(made.publish(1))
+        predictor = RewardPredictor(made.publish(1))
         rows = transitions(1000, seed=50 + seed)
-        true, predicted = env_rewards(*rows), labeller.label(*rows)
+        true, predicted = env_rewards(*rows), predictor.predict(*rows)
         pairs = np.random.default_rng(seed).permutation(1000).reshape(-1, 2)
         right += int(
             ((true[pairs[:, 0]] > true[pairs[:, 1]]) == (predicted[pairs[:, 0]] > predicted[pairs[:, 1]])).sum()
@@ -98,16 +98,16 @@ def test_after_every_publication_each_member_has_mean_0_and_std_1_over_recent_tr
         rows = transitions(600, seed=version)
         made.observe(*rows)
         weights = made.publish(version)
-        labeller = Labeller(weights)
-        scaled = (labeller.score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
+        predictor = RewardPredictor(weights)
+        scaled = (predictor.score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
         np.testing.assert_allclose(scaled.mean(1, dtype=np.float64), 0, atol=1e-4)
         np.testing.assert_allclose(scaled.std(1, dtype=np.float64), 1, rtol=1e-4)
-        labels = labeller.label(*rows).astype(np.float64)
+        labels = predictor.predict(*rows).astype(np.float64)
         assert abs(labels.mean()) < 1e-5
         assert labels.std() <= 0.05 * (1 + 1e-4)
 
 
-def test_a_carried_centre_gives_recent_transitions_the_mean_that_the_version_before_gave_them() -> None:
+def test_a_carried_center_gives_recent_transitions_the_mean_that_the_version_before_gave_them() -> None:
     made = fitter(data=100, center="carried", target_std=0.1)
     made.pretrain(10)
     first = made.publish(1)
@@ -115,18 +115,19 @@ def test_a_carried_centre_gives_recent_transitions_the_mean_that_the_version_bef
     made.train(640)
     second = made.publish(2, before=first)
     rows = made._reservoir.rows()
-    old, new = Labeller(first).label(*rows), Labeller(second).label(*rows)
+    old, new = RewardPredictor(first).predict(*rows), RewardPredictor(second).predict(*rows)
     assert new.mean() == pytest.approx(old.mean(), abs=1e-4)
-    scores = Labeller(second).score(*rows)
+    scores = RewardPredictor(second).score(*rows)
     assert np.allclose(((scores - second.member_mean[:, None]) / second.member_std[:, None]).std(1), 1.0, atol=1e-3)
 
 
-def test_a_recent_centre_forgets_the_version_before() -> None:
+def test_a_recent_center_forgets_the_version_before() -> None:
     made = fitter(data=100, center="recent")
     made.pretrain(10)
     first = made.publish(1)
     made.observe(*transitions(2000, seed=7))
-    assert Labeller(made.publish(2, before=first)).label(*made._reservoir.rows()).mean() == pytest.approx(0, abs=1e-4)
+    predicted = RewardPredictor(made.publish(2, before=first)).predict(*made._reservoir.rows())
+    assert predicted.mean() == pytest.approx(0, abs=1e-4)
 
 
 def test_publishing_follows_the_observations_and_changes_no_reward() -> None:
@@ -138,7 +139,8 @@ def test_publishing_follows_the_observations_and_changes_no_reward() -> None:
     second = made.publish(2)
     assert not np.array_equal(first.state["inputs.std"], second.state["inputs.std"])
     rows = transitions(300, seed=9)
-    np.testing.assert_allclose(Labeller(second).score(*rows), Labeller(first).score(*rows), rtol=1e-4, atol=1e-4)
+    old, new = (RewardPredictor(weights).score(*rows) for weights in (first, second))
+    np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4)
 
 
 def test_before_any_transition_the_preferences_give_the_inputs_their_scale() -> None:
@@ -153,7 +155,7 @@ def test_before_any_transition_the_preferences_give_the_inputs_their_scale() -> 
     np.testing.assert_allclose(std, [1.0, 0.1, 20.0], rtol=0.2)
 
 
-def test_the_loss_ratio_is_in_the_band_or_the_penalty_moves_towards_it() -> None:
+def test_the_loss_ratio_is_in_the_band_or_the_penalty_moves_toward_it() -> None:
     made = fitter(data=30, l2=1e-4, l2_adaptive=True)
     made.pretrain(150)
     penalty = made._penalty
@@ -260,7 +262,7 @@ def test_a_module_of_the_users_own_learns() -> None:
     assert report.heldout_accuracy is not None
     assert report.heldout_accuracy > 0.85
     rows = transitions(400, seed=12)
-    assert np.corrcoef(Labeller(made.publish(1)).label(*rows), env_rewards(*rows))[0, 1] > 0.9
+    assert np.corrcoef(RewardPredictor(made.publish(1)).predict(*rows), env_rewards(*rows))[0, 1] > 0.9
 
 
 def test_a_restarted_fitter_knows_as_before_whether_the_answers_are_explained() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlhp.reward.versions import Labeller, RewardWeights
+from rlhp.reward.versions import RewardPredictor, RewardWeights
 from rlhp.types import DecodeError
 from tests.reward.fit_samples import ACTION, OBS, fitter, transitions
 
@@ -33,7 +33,7 @@ def test_weights_survive_their_bytes(weights: RewardWeights) -> None:
     for name, array in weights.state.items():
         np.testing.assert_array_equal(again.state[name], array)
     rows = transitions(100, seed=1)
-    np.testing.assert_array_equal(Labeller(again).label(*rows), Labeller(weights).label(*rows))
+    np.testing.assert_array_equal(RewardPredictor(again).predict(*rows), RewardPredictor(weights).predict(*rows))
 
 
 def test_bytes_hold_no_pickle(weights: RewardWeights) -> None:
@@ -78,14 +78,14 @@ def test_each_member_has_its_own_scale(weights: RewardWeights) -> None:
 
 @pytest.mark.parametrize("target_std", [1.0, 0.05])
 def test_a_label_is_the_mean_of_the_scaled_members(target_std: float) -> None:
-    labeller = Labeller(made := published(target_std=target_std))
+    predictor = RewardPredictor(made := published(target_std=target_std))
     rows = transitions(700, seed=2)
-    scores = labeller.score(*rows)
+    scores = predictor.score(*rows)
     slow = [
         target_std * np.mean([(r - m) / s for r, m, s in zip(row, made.member_mean, made.member_std, strict=True)])
         for row in scores.T.astype(np.float64)
     ]
-    labels = labeller.label(*rows)
+    labels = predictor.predict(*rows)
     assert scores.shape == (3, 700)
     assert labels.shape == (700,)
     assert scores.dtype == labels.dtype == np.float32
@@ -94,13 +94,13 @@ def test_a_label_is_the_mean_of_the_scaled_members(target_std: float) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"module": f"{HERE}:Linear"}, {"use_action": False, "activation": "tanh"}])
 def test_a_transition_has_the_same_reward_bit_for_bit_in_any_batch(changes: dict[str, Any]) -> None:
-    labeller = Labeller(published(**changes))
+    predictor = RewardPredictor(published(**changes))
     obs, actions = transitions(2000, seed=3)
-    together = labeller.label(obs, actions)
+    together = predictor.predict(obs, actions)
     rng = np.random.default_rng(0)
     for size in (0, 1, 7, 128, 511, 512, 513, 1999):
         some = rng.choice(2000, size, replace=False)
-        np.testing.assert_array_equal(labeller.label(obs[some], actions[some]), together[some])
+        np.testing.assert_array_equal(predictor.predict(obs[some], actions[some]), together[some])
 
 
 def test_a_reward_that_is_not_finite_names_the_version_and_the_cause(weights: RewardWeights) -> None:
@@ -110,19 +110,19 @@ def test_a_reward_that_is_not_finite_names_the_version_and_the_cause(weights: Re
     with pytest.raises(
         ValueError, match=r"reward version 3 gave 5 of 5 .* its weights have diverged: lower reward\.lr"
     ):
-        Labeller(replace(weights, state=broken)).label(obs, actions)
+        RewardPredictor(replace(weights, state=broken)).predict(obs, actions)
     obs[2, 0] = np.nan
     with pytest.raises(ValueError, match=r"reward version 3 gave 1 of 5 .* so were their observations or actions"):
-        Labeller(weights).label(obs, actions)
+        RewardPredictor(weights).predict(obs, actions)
 
 
 def test_other_shapes_are_refused(weights: RewardWeights) -> None:
     with pytest.raises(ValueError, match=r"\[B, 3\] and encoded actions \[B, 2\]; got \(4, 3\) and \(4, 3\)"):
-        Labeller(weights).label(np.zeros((4, OBS), np.float32), np.zeros((4, ACTION + 1), np.float32))
+        RewardPredictor(weights).predict(np.zeros((4, OBS), np.float32), np.zeros((4, ACTION + 1), np.float32))
 
 
 def test_a_device_that_is_not_there_is_named(weights: RewardWeights) -> None:
     with pytest.raises(
         ValueError, match=r"reward\.device='nonsense' cannot be used here: .* Set reward\.device='cpu'\."
     ):
-        Labeller(weights, device="nonsense")
+        RewardPredictor(weights, device="nonsense")

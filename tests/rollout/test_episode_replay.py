@@ -10,7 +10,7 @@ import pytest
 from rlhp.config.schema import EnvConfig
 from rlhp.envs.make import make_vector_env
 from rlhp.learn.checkpoint import load_state, save_state
-from rlhp.rollout.episode_replay import CannotRestore, Tape
+from rlhp.rollout.episode_replay import CannotRestore, EpisodeReplay
 from rlhp.types import Array
 
 ENVS = 3
@@ -31,7 +31,7 @@ class Stepped:
     def __init__(self, config: EnvConfig, *, seed: int) -> None:
         vector: Any = make_vector_env(config, num_envs=ENVS, vectorize="auto")
         self.vector = vector
-        self.tape = Tape(self.vector)
+        self.tape = EpisodeReplay(self.vector)
         self.vector.action_space.seed(seed)
         seeds = [seed + k for k in range(ENVS)]
         self.obs: Array = np.array(self.vector.reset(seed=seeds)[0])

@@ -118,7 +118,7 @@ def test_only_the_chunk_with_the_last_step_is_done() -> None:
 def test_steps_without_a_reward_are_never_learned_from() -> None:
     whole = fragment([[0, 0]])
     rewards = np.array([[1.0, np.nan]], np.float32)
-    with pytest.raises(AssertionError, match="unlabelled steps in episode e: rewards must be finite before learning"):
+    with pytest.raises(AssertionError, match="unlabeled steps in episode e: rewards must be finite before learning"):
         build_episode(whole, next(pieces(whole)), rewards=rewards, episode_id="e", t_started=0)
 
 

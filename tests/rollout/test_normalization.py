@@ -98,7 +98,7 @@ def test_a_local_runner_that_folds_counts_no_row_twice() -> None:
     np.testing.assert_allclose(moments.known["obs"].mean, np.concatenate(everything).mean(0), rtol=1e-12)
 
 
-def test_normalised_observations_are_clipped() -> None:
+def test_normalized_observations_are_clipped() -> None:
     moments = RunningMoments()
     moments.observe("obs", rows(100, seed=0))
     moments.fold()

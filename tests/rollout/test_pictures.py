@@ -109,18 +109,18 @@ def test_a_segment_is_drawn_as_the_console_showed_it_by_playing_its_game_again()
     chosen = [segments[int(np.argmax(restarts))], segments[-1]]
     for segment in chosen:
         assert segment.state is not None
-        screens, grey = replay(config.env, segment.state)
+        screens, gray = replay(config.env, segment.state)
         assert screens.shape == (25, 210, 160, 3)
-        assert np.abs(grey - unblanked(segment, grey)).max() <= 1
+        assert np.abs(gray - unblanked(segment, gray)).max() <= 1
         frames = view.frames(segment)
         assert frames.shape[1] / frames.shape[2] == pytest.approx(210 / 160, rel=0.02)
-        assert np.ptp(frames.astype(int), axis=-1).max() > 50, "in colour"
+        assert np.ptp(frames.astype(int), axis=-1).max() > 50, "in color"
 
 
-def unblanked(segment: Segment, grey: Array) -> Array:
+def unblanked(segment: Segment, gray: Array) -> Array:
     """The newest frames of a segment where they are not blanked, and what was played again where they are."""
     seen = segment.obs[""][: segment.length, -1].astype(float)
-    seen[:, :7] = grey[:, :7]
+    seen[:, :7] = gray[:, :7]
     return seen
 
 

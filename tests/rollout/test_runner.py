@@ -148,8 +148,8 @@ def test_the_reward_model_sees_raw_observations_whatever_the_policy_sees() -> No
     assert raw[:, 2].min() >= 0, "the share of time left, as the environment shows it"
     assert raw[:, 2].max() <= 1
     seen = np.concatenate([episode.get_observations() for episode in episodes])
-    assert seen[:, 2].min() < -0.5, "normalised"
-    first, later = source.model.label(source.obs[-1], source.actions[-1])
+    assert seen[:, 2].min() < -0.5, "normalized"
+    first, later = source.model.predict(source.obs[-1], source.actions[-1])
     assert (first.tobytes(), later) == (source.rewards[-1].tobytes(), 1)
 
 
@@ -191,7 +191,7 @@ def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> 
     assert basket.segments == []
 
 
-def test_the_control_reward_is_centred_where_no_episode_can_end_early() -> None:
+def test_the_control_reward_is_centered_where_no_episode_can_end_early() -> None:
     for hide, mean in ((False, -0.1), (True, 0.0)):
         config = small(env={**DRIFT, "hide_termination": hide}, labels={"source": "none"}, learner=RAW)
         runner, _, _ = env_runner(config)
@@ -237,7 +237,7 @@ def test_rllibs_metrics_are_there_under_its_names() -> None:
     assert runner.metrics.peek("num_episodes") == len(true)
     assert runner.metrics.peek("predicted_mean") == pytest.approx(0, abs=5)
     assert 0 < runner.metrics.peek("predicted_std") < 10
-    assert set(runner.get_metrics()) >= {"num_env_steps_sampled", "num_env_steps_sampled_lifetime", "label_wait_ms"}
+    assert set(runner.get_metrics()) >= {"num_env_steps_sampled", "num_env_steps_sampled_lifetime", "predict_wait_ms"}
 
 
 @pytest.mark.parametrize("name", ["box", "discrete", "dict and multi-discrete"])

@@ -1,4 +1,4 @@
-"""The labelling page of a run: one address however often its server dies, and nothing left behind."""
+"""The labeling page of a run: one address however often its server dies, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from rlhp.config.schema import PageConfig
 from rlhp.labeling.page.address import link_token
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.run import children as page_module
 from rlhp.run.children import PageServer, page_server
@@ -82,7 +82,7 @@ def test_the_link_that_is_said_opens_the_page_and_stays_the_same(run: tuple[RunD
             assert said[-1] == f"label at {rundir.page_link()}"
     tokens = {line.partition("/#token=")[2] for line in said}
     assert tokens == {rundir.page_token()}
-    labelers = Labelers(queue.url, run=queue.run)
+    labelers = Accounts(queue.url, run=queue.run)
     assert [(each.name, each.admin) for each in labelers.all()] == [("local", True)]
     assert labelers.remove("local")
     with page_server(ANY_PORT, rundir, queue, say=said.append):
@@ -144,7 +144,7 @@ def test_a_server_by_hand_takes_what_the_run_says(run: tuple[RunDir, QueryQueue]
         said = process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    assert said.startswith(f"labelling page of run {rundir.name}: http://127.0.0.1:")
+    assert said.startswith(f"labeling page of run {rundir.name}: http://127.0.0.1:")
 
 
 def test_labelers_are_told_once_a_second_how_far_the_run_is(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhp.run import children as module
-from rlhp.run.children import Labelers
+from rlhp.run.children import TeacherProcesses
 from rlhp.storage.rundir import RunDir
 from tests.fault_parts import command_line
 from tests.labeling.parts import until
@@ -22,8 +22,8 @@ FIRST = {"name": "tests.run.teachers:First"}
 
 
 @contextmanager
-def labelers(rundir: RunDir, *, count: int = 1) -> Iterator[Labelers]:
-    started = Labelers(rundir, count=count)
+def labelers(rundir: RunDir, *, count: int = 1) -> Iterator[TeacherProcesses]:
+    started = TeacherProcesses(rundir, count=count)
     try:
         yield started
     finally:
@@ -38,7 +38,7 @@ def test_they_answer_under_a_name_each_and_leave_when_stopped(redis_url: str, tm
         assert len(set(pids)) == 2
         mine = os.getpriority(os.PRIO_PROCESS, 0)
         niceness = {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
-        assert niceness == {max(module.NICENESS, mine)}, "never back towards 0"
+        assert niceness == {max(module.NICENESS, mine)}, "never back toward 0"
         until(lambda: queue.stats().answered == 20)
         started.keep()
         assert started.pids() == pids

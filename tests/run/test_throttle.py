@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlhp.config.schema import RunConfig
-from rlhp.run.throttle import Lag, Pace
+from rlhp.run.throttle import Lag, LearnerThrottle
 from tests.small_runs import small
 
 
@@ -83,7 +83,7 @@ def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
 
 
 def wait(services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None) -> dict[str, float]:
-    return Pace(config(max_lag_steps=most), services, threading.Event()).wait(1000, tell)
+    return LearnerThrottle(config(max_lag_steps=most), services, threading.Event()).wait(1000, tell)
 
 
 def test_the_learner_goes_on_as_soon_as_the_lag_is_within_the_bound() -> None:
@@ -108,32 +108,34 @@ def test_without_the_key_the_lag_is_one_batch() -> None:
 def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> None:
     services = Catching(600.0, stride=0.0)
     said: list[str] = []
-    pace = Pace(config(max_lag_steps=100), services, threading.Event(), patience_seconds=0.2, say=said.append)
-    pace.wait(1000, lambda: None)
+    stop = threading.Event()
+    throttle = LearnerThrottle(config(max_lag_steps=100), services, stop, patience_seconds=0.2, say=said.append)
+    throttle.wait(1000, lambda: None)
     turns = services.turns
-    pace.wait(1100, lambda: None)
+    throttle.wait(1100, lambda: None)
     assert services.turns == turns, "not at every batch again"
     (text,) = said
     assert "400 env steps" in text
     assert "reward.max_lag_steps=100" in text
     services.fitted = 1100.0
-    pace.wait(1100, lambda: None)
+    throttle.wait(1100, lambda: None)
     services.fitted = 600.0
-    pace.wait(1100, lambda: None)
+    throttle.wait(1100, lambda: None)
     assert services.turns > turns, "once it has caught up it is waited for again"
 
 
 def test_the_warning_goes_to_the_log_too(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        Pace(config(max_lag_steps=1), Catching(0.0, stride=0.0), threading.Event(), patience_seconds=0.05).wait(
-            100, lambda: None
+        throttle = LearnerThrottle(
+            config(max_lag_steps=1), Catching(0.0, stride=0.0), threading.Event(), patience_seconds=0.05
         )
+        throttle.wait(100, lambda: None)
     assert "training goes on" in caplog.text
 
 
 def test_a_stop_ends_the_wait() -> None:
     stop = threading.Event()
-    pace = Pace(config(max_lag_steps=1), Catching(0.0, stride=0.0), stop)
+    throttle = LearnerThrottle(config(max_lag_steps=1), Catching(0.0, stride=0.0), stop)
     threading.Timer(0.1, stop.set).start()
-    pace.wait(1000, lambda: None)
+    throttle.wait(1000, lambda: None)
     assert stop.is_set()

@@ -50,7 +50,7 @@ def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(run: 
         store.save(weights(version), trainer_state=b"")
     spaces = PreferenceDataset.open(rundir.preferences).spaces
     replica = RewardModelProcess(rundir.name, 0, spaces=spaces, device="cpu", path=str(rundir.path))
-    assert replica.label(*fragment())[1] == 2
+    assert replica.predict(*fragment())[1] == 2
     assert replica.status()["pid"] == os.getpid()
     assert f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
 

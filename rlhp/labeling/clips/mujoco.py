@@ -177,7 +177,7 @@ class SchematicView:
             y = self._pixel(np.array([0.0, mark / 2]), middle, scale)[1]
             draw.line([(0, y), (width, y)], fill=GROUND)
 
-    def _stroke(self, draw: Any, geom: int, colour: tuple[int, int, int], middle: Array, scale: float) -> None:
+    def _stroke(self, draw: Any, geom: int, color: tuple[int, int, int], middle: Array, scale: float) -> None:
         model, data = self._scene.model, self._scene.data
         kind, size = int(model.geom_type[geom]), model.geom_size[geom]
         place, turn = data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3)
@@ -190,6 +190,6 @@ class SchematicView:
             radius = float(size[0])
         ends = [self._pixel((place + sign * along)[axes], middle, scale) for sign in (-1, 1)]
         thick = max(1.5, radius * scale)
-        draw.line(ends, fill=colour, width=max(1, round(2 * thick)))
+        draw.line(ends, fill=color, width=max(1, round(2 * thick)))
         for x, y in ends:
-            draw.ellipse([x - thick, y - thick, x + thick, y + thick], fill=colour)
+            draw.ellipse([x - thick, y - thick, x + thick, y + thick], fill=color)

@@ -115,7 +115,7 @@ class Painter:
             # One thread for OpenGL in software: on a busy machine, two of them mostly wait for each other.
             env={**os.environ, "LP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        # Never back towards 0, which only an administrator may do.
+        # Never back toward 0, which only an administrator may do.
         os.setpriority(os.PRIO_PROCESS, process.pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         self._process = process
         try:

@@ -2,7 +2,7 @@
 
     its own render, from the states of segments (`rlhp_set_state`, LunarLander) or from what was observed
     MuJoCo, drawn from qpos and qvel: see `rlhp.labeling.clips.mujoco`
-    an Atari game played again, in the colours and the size of the console: see `rlhp.envs.atari_replay`
+    an Atari game played again, in the colors and the size of the console: see `rlhp.envs.atari_replay`
     the observation, where that is a picture
     a small picture that the env runner kept with every step: see `rlhp.envs.states`
 
@@ -82,7 +82,7 @@ WORLDS: dict[str, Put] = {
 
 
 ROUNDING = 2
-"""Grey levels by which a frame may differ that was shrunk by other code."""
+"""Gray levels by which a frame may differ that was shrunk by other code."""
 SPRITES = 256
 """Pixels along the longer edge, up to which a picture is one of sprites rather than drawn in detail."""
 
@@ -249,10 +249,10 @@ class ReplayView:
         """As `View.frames`."""
         seen = segment.obs[""][: segment.length, -1]
         if segment.state is not None and segment.state_kind == "replay":
-            screens, grey = replay(self._env, segment.state)
+            screens, gray = replay(self._env, segment.state)
             for top, bottom, left, right in blanks(self._env):
-                grey[:, top:bottom, left:right] = 0
-            if np.abs(grey - seen).max() <= ROUNDING:
+                gray[:, top:bottom, left:right] = 0
+            if np.abs(gray - seen).max() <= ROUNDING:
                 return fitted(screens, self._clips)
             log.warning(
                 "segment %s is another game when it is played again; it is shown as the policy saw it", segment.id
@@ -275,7 +275,7 @@ def as_rgb(pictures: Array) -> Array:
 def fitted(frames: Array, clips: ClipsConfig) -> Array:
     """Shrunk into the size of clips; small ones enlarged by a whole number to about that, so sprites stay sharp.
 
-    Video keeps colours at half the resolution: a sprite of one pixel would be lost in it.
+    Video keeps colors at half the resolution: a sprite of one pixel would be lost in it.
     """
     height, width = frames.shape[1:3]
     share = min(clips.width / width, clips.height / height)

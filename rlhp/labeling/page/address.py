@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 
 from rlhp.errors import RlhpError
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.storage.rundir import RunDir
 
 
@@ -45,7 +45,7 @@ def is_loopback(host: str) -> bool:
 
 def link_token(url: str, *, run: str, rundir: RunDir | None) -> str:
     """The token of that link: the one in the run directory while it opens the page, else a new one."""
-    labelers = Labelers(url, run=run)
+    labelers = Accounts(url, run=run)
     try:
         token = None if rundir is None else rundir.page_token()
         if token is None or labelers.find(token) is None:

@@ -49,7 +49,7 @@ def make_app(place: Place) -> FastAPI:
         desk.close()
 
     app = FastAPI(
-        title="rlhp labelling server",
+        title="rlhp labeling server",
         version=_version(),
         lifespan=lifespan,
         docs_url=None,  # they load scripts from elsewhere, which the page's policy forbids

@@ -31,7 +31,7 @@ from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
 from rlhp.preferences.answers import Key
 from rlhp.preferences.events import EventRow, storable
 from rlhp.preferences.quality import LabelerReport, Reports
-from rlhp.queue.accounts import Labeler, Labelers, Pauses
+from rlhp.queue.accounts import Accounts, Labeler, Pauses
 from rlhp.queue.clips import Clips, Side
 from rlhp.queue.lookup import Lookup
 from rlhp.queue.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
@@ -99,7 +99,7 @@ class Desk:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.queue = QueryQueue(place.url, run=place.run, lease_seconds=place.lease_seconds)
-        self.labelers = Labelers(place.url, run=place.run)
+        self.labelers = Accounts(place.url, run=place.run)
         self.clips = Clips(place.url, run=place.run)
         self.lookup = Lookup(place.url, run=place.run)
         self.pauses = Pauses(place.url, run=place.run)

@@ -1,6 +1,6 @@
 """What goes over the wire, both ways: every request is checked here, every reply has its shape from here.
 
-An unknown field is an error, so a misspelt one is told and not ignored.
+An unknown field is an error, so a misspelled one is told and not ignored.
 """
 
 from __future__ import annotations

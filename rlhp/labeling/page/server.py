@@ -26,7 +26,7 @@ from rlhp.labeling.page.address import address_of, is_loopback, link_token
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
 from rlhp.labeling.page.door import Door, Limits, to_stderr
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue, ping
 
 GRACE_SECONDS = 5
@@ -68,7 +68,7 @@ def serve(
         if until_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
         with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
-            say(f"labelling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
+            say(f"labeling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
             if certificate is None and not is_loopback(door.getsockname()[0]):
                 say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
             server.run(sockets=[door])
@@ -77,7 +77,7 @@ def serve(
 def _token(place: Place, *, add: str | None) -> str:
     if add is None:
         return link_token(place.url, run=place.run, rundir=place.rundir)
-    labelers = Labelers(place.url, run=place.run)
+    labelers = Accounts(place.url, run=place.run)
     try:
         return labelers.add(add, admin=True)
     finally:

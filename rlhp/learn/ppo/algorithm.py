@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rlhp.learn.encoder import PictureCatalog
-from rlhp.learn.env_runners import Fleet, refuse_stopped
+from rlhp.learn.env_runners import EnvRunnerPool, refuse_stopped
 from rlhp.learn.ppo.learner import PPOLearner
 from rlhp.rollout.runner import ColumnarEnvRunner
 
@@ -75,10 +75,10 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 "no env runner came up; Ray's session directory (logs/worker-*.err, logs/raylet.out) says why not"
             ) from error
         group = self.env_runner_group
-        self._fleet: Fleet | None = None
+        self._fleet: EnvRunnerPool | None = None
         if group.num_remote_env_runners() > 0:
             rows = self.config.rollout_fragment_length
-            self._fleet = Fleet(group, wanted=self.config.rlhp.num_env_runners, rows=rows)
+            self._fleet = EnvRunnerPool(group, wanted=self.config.rlhp.num_env_runners, rows=rows)
 
     def nodes(self) -> set[str]:
         """The Ray nodes on which env runners are: this one, where none is an actor of its own."""
@@ -117,7 +117,7 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
         """Collect at least this many env steps with the untrained policy, and offer their segments.
 
-        Nothing is labelled and nothing is learned. Returns `steps` taken, segments `offered`, and the reduced
+        Nothing is labeled and nothing is learned. Returns `steps` taken, segments `offered`, and the reduced
         metrics of the `env_runners`.
         """
         group = self.env_runner_group

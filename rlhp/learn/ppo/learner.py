@@ -3,7 +3,7 @@
 RLlib spends four fifths of a small minibatch's time beside the networks: it slices batches of every column, logs a
 dozen metrics and looks at each gradient twice for each of them. What is learned from comes from RLlib as ever: its
 connectors put episodes into a batch and compute advantages. Here each minibatch is one loss, one backward pass and one
-step of a fused optimiser, and the metrics are those of the last.
+step of a fused optimizer, and the metrics are those of the last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEARNED_FROM = ("actions", "action_logp", "advantages", "value_targets")
 
 
 class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
-    """One module, one optimiser."""
+    """One module, one optimizer."""
 
     def build(self) -> None:
         """Build as RLlib does, then start exploration where the config wants it."""
@@ -93,7 +93,7 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
         return {name: columns[name][real] for name in names}
 
     def _step(self, name: str, rows: dict[str, Tensor]) -> tuple[Losses, Tensor]:
-        """One step of the optimiser; the losses and the values before it."""
+        """One step of the optimizer; the losses and the values before it."""
         module, config = self.module[name], self.config
         out = module._forward_train(rows)  # the public method switches every layer to training first
         plain = module.unwrapped()

@@ -55,7 +55,7 @@ FORBIDDEN = {
     "rollout_fragment_length": "it follows from learner.train_batch_size",
     "env_runner_cls": "the columnar env runner is what asks for predicted rewards",
     "rlhp": "it is set by the run",
-    "clip_rewards": "predicted rewards are normalised by the reward version",
+    "clip_rewards": "predicted rewards are normalized by the reward version",
     "enable_rl_module_and_learner": "only the new API stack is supported",
     "enable_env_runner_and_connector_v2": "only the new API stack is supported",
     **dict.fromkeys(

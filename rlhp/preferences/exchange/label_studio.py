@@ -1,7 +1,7 @@
 """A bridge to Label Studio: pairs of clips out as its tasks, its annotations back as a dataset.
 
     DIR/tasks.json      import this there: one task per pair, with the addresses of both clips
-    DIR/labels.xml      paste this as the labelling interface of the project
+    DIR/labels.xml      paste this as the labeling interface of the project
     DIR/clips/*.webm    serve this folder, or mount it as the project's local storage
 
 Its export in the format JSON comes back with `import_answers`, into a dataset of its own that `labels.reuse` takes:
@@ -107,7 +107,7 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
     if unknown:
         raise RlhpError(f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were made from")
     if not rows:
-        raise RlhpError(f"{source} holds no annotation; export the project once somebody has labelled")
+        raise RlhpError(f"{source} holds no annotation; export the project once somebody has labeled")
     wanted = list(dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id)))
     return store(out, header=origin.header, segments=origin.segments(wanted), rows=rows)
 

@@ -88,7 +88,7 @@ class NoPicture(Undrawable):
 
 
 class Screen(gym.Env[Any, Any]):
-    """Observes a picture of 40 x 48 pixels, grey, four of them in a stack."""
+    """Observes a picture of 40 x 48 pixels, gray, four of them in a stack."""
 
     observation_space = gym.spaces.Box(0, 255, (4, 40, 48), np.uint8)
     action_space = gym.spaces.Discrete(2)

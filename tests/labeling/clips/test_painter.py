@@ -64,7 +64,7 @@ def test_who_takes_too_long_is_given_up() -> None:
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [(FAIL, "RuntimeError: the brush broke"), (BLANK, "every frame is the same single colour")],
+    [(FAIL, "RuntimeError: the brush broke"), (BLANK, "every frame is the same single color")],
 )
 def test_what_cannot_be_drawn_says_why_and_costs_no_process(place: float, words: str) -> None:
     with Painter(DOT, CLIPS) as painter:

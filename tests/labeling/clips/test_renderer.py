@@ -111,7 +111,7 @@ def test_what_cannot_be_drawn_is_dropped_with_why_and_the_next_is_offered(
     assert (stats.asked, stats.dropped, stats.open) == (1, 4, 1), "no budget pays for what nobody can see"
     events = queue.events(consumer="trainer")
     reasons = {event.query: event.meta["reason"] for event in events}
-    assert reasons["blank"] == "no clip: every frame is the same single colour"
+    assert reasons["blank"] == "no clip: every frame is the same single color"
     assert reasons["fails0"] == reasons["fails1"] == "no clip: RuntimeError: the brush broke"
     assert reasons["lost"] == "no clip: segment lost-a is not in the queue"
     assert renderer.status()["clips/dropped"] == 4

@@ -86,7 +86,7 @@ def test_a_video_that_ends_before_its_first_frame_does_not_play(codec: Codec, sh
 @pytest.mark.parametrize(
     "frames",
     [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 3), np.float32)],
-    ids=["none", "grey", "floats"],
+    ids=["none", "gray", "floats"],
 )
 def test_what_is_no_film_is_refused(frames: Array) -> None:
     with pytest.raises(ValueError, match=r"a film is uint8 \[T, H, W, 3\] with at least one frame, got"):

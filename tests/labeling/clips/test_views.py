@@ -102,7 +102,7 @@ def test_small_frames_grow_by_whole_numbers() -> None:
     assert fitted(picture(300, 400), ClipsConfig(width=1000, height=1000)).shape == (2, 300, 400, 3)
 
 
-def test_grey_pictures_become_colour() -> None:
-    grey = np.arange(2 * 6 * 7, dtype=np.uint8).reshape(2, 6, 7)
-    assert np.array_equal(as_rgb(grey)[..., 2], grey)
-    assert np.array_equal(as_rgb(grey[..., None])[..., 0], grey)
+def test_gray_pictures_become_color() -> None:
+    gray = np.arange(2 * 6 * 7, dtype=np.uint8).reshape(2, 6, 7)
+    assert np.array_equal(as_rgb(gray)[..., 2], gray)
+    assert np.array_equal(as_rgb(gray[..., None])[..., 0], gray)

@@ -92,7 +92,7 @@ def serving(queue: QueryQueue, *words: str, files: int | None = None) -> Iterato
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
-            assert said.startswith(f"labelling page of run {queue.run}: http"), said + process.stdout.read()
+            assert said.startswith(f"labeling page of run {queue.run}: http"), said + process.stdout.read()
             yield process, said.split(": ", 1)[1].strip()
         finally:
             if process.poll() is None:

@@ -10,7 +10,7 @@ import pytest
 from rlhp.labeling.page.desk import Desk, Place
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.preferences.events import EventRow
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer
@@ -75,7 +75,7 @@ def test_only_an_answer_that_stands_can_be_corrected(queue: QueryQueue, tab: Tab
 def test_the_table_names_everybody_who_answered_or_may(queue: QueryQueue, tab: Tab) -> None:
     ask(queue, 3)
     tab.answer(tab.leases()[0], latency_ms=2000)
-    labelers = Labelers(queue.url, run=queue.run)
+    labelers = Accounts(queue.url, run=queue.run)
     token = labelers.add("ann", admin=True)
     labelers.close()
     with Tab(tab.link, token=token) as ann:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.label_client import Client, choose, label
-from rlhp.queue.accounts import Labelers, Pauses
+from rlhp.queue.accounts import Accounts, Pauses
 from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
 from tests.labeling.page.parts import address_in, ask, served
@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[3] / "examples" / "label_client.py"
 
 
 def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
-    token = Labelers(queue.url, run=queue.run).add("robot")
+    token = Accounts(queue.url, run=queue.run).add("robot")
     names = ask(queue, 5)
     with served(queue) as link:
         counts: list[int] = []
@@ -36,7 +36,7 @@ def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
 
 
 def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:
-    token = Labelers(queue.url, run=queue.run).add("robot")
+    token = Accounts(queue.url, run=queue.run).add("robot")
     ask(queue, 1)
     Pauses(queue.url, run=queue.run).pause("robot", reason="it guesses")
     with served(queue) as link:
@@ -44,7 +44,7 @@ def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:
 
 
 def test_a_wrong_token_is_told_at_once(queue: QueryQueue) -> None:
-    Labelers(queue.url, run=queue.run).add("robot")
+    Accounts(queue.url, run=queue.run).add("robot")
     with served(queue) as link, pytest.raises(urllib.error.HTTPError, match="401"):
         label(Client(address_in(link), "wrong"))
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhp.labeling.page.guard import LONGEST_LINE, MOST_BYTES
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.hostile import Attack, Operation, attacks, operations
@@ -39,7 +39,7 @@ KEYS = re.compile(
 def target(redis_url: str) -> Iterator[tuple[QueryQueue, httpx.Client, list[Operation], str]]:
     with human_run(redis_url) as queue:
         ask(queue, 6)
-        labelers = Labelers(queue.url, run=queue.run)
+        labelers = Accounts(queue.url, run=queue.run)
         token = labelers.add("ann", admin=True)
         labelers.close()
         with served(queue) as link, httpx.Client(base_url=address_in(link), timeout=60) as client:
@@ -160,7 +160,7 @@ def test_what_a_labeler_writes_comes_back_as_text_that_no_page_could_run(redis_u
 def test_forged_cookies_and_headers_are_nobody(redis_url: str) -> None:
     with human_run(redis_url) as queue, served(queue) as link:
         address = address_in(link)
-        labelers = Labelers(queue.url, run=queue.run)
+        labelers = Accounts(queue.url, run=queue.run)
         token = labelers.add("ann")
         labelers.close()
         cookie = httpx.post(address + "/api/session", json={"token": token}).headers["set-cookie"]
@@ -189,7 +189,7 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
     with human_run(redis_url) as queue, served(queue, rundir=rundir) as link:
         with Tab(link) as admin:
             assert admin.get("/api/live/metrics")["rows"][0]["env_runners/episode_return_mean"] == 3.0
-        labelers = Labelers(queue.url, run=queue.run)
+        labelers = Accounts(queue.url, run=queue.run)
         with Tab(link, token=labelers.add("ann")) as ann:
             assert ann.get("/api/live/metrics") == {"rows": [{"env_steps": 5, "labels/answered": 2}], "next": 1}
             assert ann.get("/api/live/metrics", since=1) == {"rows": [], "next": 1}

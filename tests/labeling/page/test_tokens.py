@@ -10,7 +10,7 @@ import pytest
 
 from rlhp.cli import main
 from rlhp.labeling.page.guard import HEADERS
-from rlhp.queue.accounts import MOST_LINKS, Labelers
+from rlhp.queue.accounts import MOST_LINKS, Accounts
 from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import Tab, address_in, ask, human_run, served, serving
 from tests.queue.parts import Meddler
@@ -19,8 +19,8 @@ REFUSED = {"error": "open the link with your token, or ask whoever runs this for
 
 
 @pytest.fixture
-def labelers(queue: QueryQueue) -> Iterator[Labelers]:
-    labelers = Labelers(queue.url, run=queue.run)
+def labelers(queue: QueryQueue) -> Iterator[Accounts]:
+    labelers = Accounts(queue.url, run=queue.run)
     yield labelers
     labelers.close()
 
@@ -36,7 +36,7 @@ def address(link: str) -> str:
     return address_in(link)
 
 
-def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Labelers) -> None:
+def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Accounts) -> None:
     token = labelers.add("ann", admin=True)
     meddler = Meddler(queue)
     stored = meddler.redis.hgetall(meddler.key("tokens"))
@@ -51,7 +51,7 @@ def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Labelers
     assert labelers.find("\ud800") is None
 
 
-def test_names_are_unique_and_can_be_part_of_a_key(labelers: Labelers) -> None:
+def test_names_are_unique_and_can_be_part_of_a_key(labelers: Accounts) -> None:
     labelers.add("ann")
     with pytest.raises(ValueError, match=r"labeler 'ann' has a token for run page-.* already; choose another name, or"):
         labelers.add("ann")
@@ -61,7 +61,7 @@ def test_names_are_unique_and_can_be_part_of_a_key(labelers: Labelers) -> None:
         with pytest.raises(ValueError, match="the name of a labeler is 1 to 64 letters, digits or"):
             labelers.add(name)
     with pytest.raises(ValueError, match="was never opened there"):
-        Labelers(labelers._url, run="nowhere").add("ann")
+        Accounts(labelers._url, run="nowhere").add("ann")
 
 
 def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_anybody(link: str) -> None:
@@ -74,7 +74,7 @@ def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_
 
 @pytest.mark.parametrize("proxied", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "label.example.org"}, {}])
 def test_what_a_proxy_on_this_machine_passes_on_needs_a_token_like_any_request(
-    address: str, labelers: Labelers, proxied: dict[str, str]
+    address: str, labelers: Accounts, proxied: dict[str, str]
 ) -> None:
     token = labelers.add("ann")
     assert httpx.get(address + "/api/run", headers=proxied).status_code == 401
@@ -82,7 +82,7 @@ def test_what_a_proxy_on_this_machine_passes_on_needs_a_token_like_any_request(
     assert reply.json()["labeler"] == "ann"
 
 
-def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(address: str, labelers: Labelers) -> None:
+def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(address: str, labelers: Accounts) -> None:
     labelers.add("ann")
     paths = ("/api", "/api/run", "/api/answers", "/api/clips/q0/left", "/api/admin/labelers", "/api/nothing", "/api//x")
     bodies = (b"", b"{", b'{"page": "tab"}', b"x" * 100_000)
@@ -97,7 +97,7 @@ def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(add
     assert replies[0].json() == REFUSED
 
 
-def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(address: str, labelers: Labelers) -> None:
+def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(address: str, labelers: Accounts) -> None:
     token = labelers.add("ann", admin=True)
     with httpx.Client(base_url=address) as browser:
         refused = browser.post("/api/session", json={"token": token + "x"})
@@ -110,10 +110,10 @@ def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(add
         assert browser.get("/api/run").json()["labeler"] == "ann"
 
 
-def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: QueryQueue, labelers: Labelers) -> None:
+def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: QueryQueue, labelers: Accounts) -> None:
     with human_run(redis_url) as other, served(queue) as here, served(other) as there:
         one, two = address_in(here), address_in(there)
-        others = Labelers(other.url, run=other.run)
+        others = Accounts(other.url, run=other.run)
         with httpx.Client() as browser:
             browser.post(one + "/api/session", json={"token": labelers.add("ann")})
             browser.post(two + "/api/session", json={"token": others.add("bob")})
@@ -122,7 +122,7 @@ def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: Quer
     assert names == ["ann", "bob"]
 
 
-def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: Labelers) -> None:
+def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: Accounts) -> None:
     labelers.add("bob")
     with Tab(address, token=labelers.add("ann")) as ann:
         ann.get("/api/run")
@@ -133,7 +133,7 @@ def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: 
     assert [each.name for each in labelers.all()] == ["bob", "local"]
 
 
-def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(link: str, labelers: Labelers) -> None:
+def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(link: str, labelers: Accounts) -> None:
     with Tab(link) as local, Tab(link, token=labelers.add("ann")) as ann, Tab(address_in(link)) as stranger:
         labelers.remove("ann")
         assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [200, 401, 401]
@@ -142,7 +142,7 @@ def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(link: str,
     assert labelers.all() == []
 
 
-def test_links_printed_before_stay_good_until_there_are_too_many_of_them(labelers: Labelers) -> None:
+def test_links_printed_before_stay_good_until_there_are_too_many_of_them(labelers: Accounts) -> None:
     links = [labelers.link() for _ in range(MOST_LINKS)]
     assert all(labelers.find(token) for token in links)
     labelers.link()
@@ -151,7 +151,7 @@ def test_links_printed_before_stay_good_until_there_are_too_many_of_them(labeler
 
 
 def test_a_labeler_without_rights_reaches_nothing_of_an_admins(
-    queue: QueryQueue, address: str, labelers: Labelers
+    queue: QueryQueue, address: str, labelers: Accounts
 ) -> None:
     ask(queue, 1)
     with Tab(address, token=labelers.add("ann")) as ann:
@@ -161,7 +161,7 @@ def test_a_labeler_without_rights_reaches_nothing_of_an_admins(
         assert ann.http.post("/api/admin/preferences/correct", json=said).status_code == 403
 
 
-def test_nobody_speaks_for_another_labelers_tab(queue: QueryQueue, address: str, labelers: Labelers) -> None:
+def test_nobody_speaks_for_another_labelers_tab(queue: QueryQueue, address: str, labelers: Accounts) -> None:
     ask(queue, 3)
     with Tab(address, token=labelers.add("ann")) as ann, Tab(address, token=labelers.add("eve")) as eve:
         lease = ann.leases()[0]
@@ -205,7 +205,7 @@ def test_beyond_this_machine_nobody_is_served_without_a_token_either(
 
 
 def test_with_a_certificate_the_page_speaks_https_alone(
-    queue: QueryQueue, labelers: Labelers, pair: tuple[str, str]
+    queue: QueryQueue, labelers: Accounts, pair: tuple[str, str]
 ) -> None:
     token = labelers.add("ann")
     with serving(queue, "--port", "0", "--certificate", pair[0], "--key", pair[1]) as (_, link):

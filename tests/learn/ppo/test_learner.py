@@ -73,7 +73,7 @@ def test_an_update_on_all_rows_at_once_is_that_of_rllib(env: str, learner: dict[
     ours, stock, episodes = pair(config)
     before = weights(ours)
     rows = sum(len(episode) + 1 for episode in episodes)  # with the step that RLlib adds to each
-    for _ in range(3):  # the optimiser's memory too
+    for _ in range(3):  # the optimizer's memory too
         mine, theirs = (update(each, episodes, minibatch=rows) for each in (ours, stock))
         for name in ("policy_loss", "vf_loss", "entropy", "mean_kl_loss"):
             said, expected = (float(each[DEFAULT_MODULE_ID][name].peek()) for each in (mine, theirs))

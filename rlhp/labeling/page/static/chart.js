@@ -1,5 +1,5 @@
 /**
- * Small line charts in SVG. One call draws one chart anew; colours, text and sizes come from watch.css.
+ * Small line charts in SVG. One call draws one chart anew; colors, text and sizes come from watch.css.
  *
  *     draw(figure, { title: "Return", lines: [{ name: "predicted", points: [[x, y], ...] }] })
  *

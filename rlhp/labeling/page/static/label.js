@@ -1,5 +1,5 @@
 /**
- * The labelling page. Keys and buttons act on the query on stage; the outbox carries answers to the server; the deck
+ * The labeling page. Keys and buttons act on the query on stage; the outbox carries answers to the server; the deck
  * holds what comes next. A key press never waits for the network: the next pair is there already.
  */
 

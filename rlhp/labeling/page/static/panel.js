@@ -1,4 +1,4 @@
-/** Everything the labelling page writes on itself. Text from the server enters as text, never as markup. */
+/** Everything the labeling page writes on itself. Text from the server enters as text, never as markup. */
 
 const element = (id) => document.getElementById(id);
 const QUESTION = "Which clip does the task better?";

@@ -91,7 +91,7 @@ def server(run: Asking) -> Iterator[Served]:
 
 @pytest.fixture
 def label(run: Asking, server: Served, page: Page) -> Iterator[Page]:
-    """The labelling page, with three queries to answer."""
+    """The labeling page, with three queries to answer."""
     run.ask(3)
     yield opened(page, server)
     page.close()

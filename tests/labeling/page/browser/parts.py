@@ -1,4 +1,4 @@
-"""A run with clips, the labelling server as a process of its own, and a browser to label in."""
+"""A run with clips, the labeling server as a process of its own, and a browser to label in."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 @cache
-def moving_dot(*, colour: tuple[int, int, int], count: int = 20, size: int = 160) -> bytes:
+def moving_dot(*, color: tuple[int, int, int], count: int = 20, size: int = 160) -> bytes:
     """A clip of a dot that crosses the picture."""
     rows, columns = np.mgrid[:size, :size]
     frames = np.full((count, size, size, 3), 235, np.uint8)
     for at, frame in enumerate(frames, start=1):
-        frame[(rows - size // 2) ** 2 + (columns - size * at // (count + 1)) ** 2 < (size // 8) ** 2] = colour
+        frame[(rows - size // 2) ** 2 + (columns - size * at // (count + 1)) ** 2 < (size // 8) ** 2] = color
     return encode(frames, fps=30)
 
 
@@ -57,7 +57,7 @@ class Asking:
 
     def ask(self, count: int, *, clips: tuple[bytes, bytes] | None = None) -> list[str]:
         """Put `count` more queries, both clips with each; their ids."""
-        first, second = clips or (moving_dot(colour=(40, 88, 176)), moving_dot(colour=(184, 98, 27)))
+        first, second = clips or (moving_dot(color=(40, 88, 176)), moving_dot(color=(184, 98, 27)))
         names = [f"query{number:04}" for number in range(self._asked, self._asked + count)]
         for name in names:
             self.queue.put(

@@ -21,7 +21,7 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from rlhp.config import loading
 from rlhp.labeling.clips.video import encode
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, ROOT, Asking, Served, opened, playing, press
@@ -126,7 +126,7 @@ def main(folder: Path, like: Path) -> None:
         )
         for number in range(45):
             asking.ask(1, clips=(clips[number % 5], clips[number % 5 + 1]))
-        labelers = Labelers(asking.url, run=asking.queue.run)
+        labelers = Accounts(asking.url, run=asking.queue.run)
         tokens = [labelers.add(name, admin=name == "ann") for name in LABELERS]
         labelers.close()
         answered_by_others(asking)

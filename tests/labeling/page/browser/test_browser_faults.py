@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.queue.embedded import EmbeddedRedis
 from tests.labeling.page.browser.parts import Asking, Served, opened, playing, press, says, until
 
@@ -106,7 +106,7 @@ def test_a_redis_that_is_killed_costs_no_answer(own_redis: EmbeddedRedis, page: 
 
 
 def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, page: Page) -> None:
-    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers = Accounts(asking.url, run=asking.queue.run)
     token = labelers.add("ann")
     labelers.close()
     asking.ask(2)
@@ -126,7 +126,7 @@ def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, p
 
 
 def test_the_token_of_a_link_signs_in_and_leaves_the_address(asking: Asking, served: Served, page: Page) -> None:
-    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers = Accounts(asking.url, run=asking.queue.run)
     token = labelers.add("ann", admin=True)
     asking.ask(2)
     opened(page, served.address, f"/#token={token}")
@@ -139,7 +139,7 @@ def test_the_token_of_a_link_signs_in_and_leaves_the_address(asking: Asking, ser
 def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_meanwhile(
     asking: Asking, served: Served, page: Page
 ) -> None:
-    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers = Accounts(asking.url, run=asking.queue.run)
     boss = labelers.add("boss", admin=True)
     token = labelers.add("ann")
     asking.ask(2)

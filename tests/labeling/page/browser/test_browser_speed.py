@@ -49,7 +49,7 @@ def test_the_next_clip_plays_at_once(asking: Asking, served: Served, page: Page)
 def test_five_hundred_answers_leave_no_memory_behind(
     asking: Asking, served: Served, page: Page, context: BrowserContext
 ) -> None:
-    small = moving_dot(colour=(40, 88, 176), count=3, size=64)  # what stays behind is no matter of pixels
+    small = moving_dot(color=(40, 88, 176), count=3, size=64)  # what stays behind is no matter of pixels
     asking.ask(502, clips=(small, small))
     opened(page, served)
     session = context.new_cdp_session(page)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from rlhp.config import loading
-from rlhp.queue.accounts import Labelers
+from rlhp.queue.accounts import Accounts
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import Asking, Served, moving_dot, opened, playing, press, until
@@ -55,7 +55,7 @@ def test_the_live_view_draws_the_metrics_and_goes_on(rundir: RunDir, watched: Se
 
 
 def test_true_returns_are_for_admins(asking: Asking, watched: Served, page: Page) -> None:
-    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers = Accounts(asking.url, run=asking.queue.run)
     ann, boss = labelers.add("ann"), labelers.add("boss", admin=True)
     labelers.close()
     opened(page, watched.address, f"/live#token={ann}")
@@ -69,7 +69,7 @@ def test_true_returns_are_for_admins(asking: Asking, watched: Served, page: Page
 def test_the_predicted_reward_runs_along_with_the_policy(rundir: RunDir, watched: Served, page: Page) -> None:
     videos = rundir.path / "videos"
     videos.mkdir(exist_ok=True)
-    (videos / "policy.webm").write_bytes(moving_dot(colour=(40, 88, 176)))
+    (videos / "policy.webm").write_bytes(moving_dot(color=(40, 88, 176)))
     (videos / "policy.json").write_text(json.dumps({"predicted": [float(n) for n in range(20)], "env_steps": 12_000}))
     opened(page, watched, "/live")
     expect(page.get_by_role("img", name="Predicted reward: newest predicted reward 19")).to_be_visible()
@@ -107,7 +107,7 @@ def test_an_admin_sees_who_answers_and_corrects_an_answer(asking: Asking, watche
 
 
 def test_the_admin_view_is_refused_to_others(asking: Asking, watched: Served, page: Page) -> None:
-    labelers = Labelers(asking.url, run=asking.queue.run)
+    labelers = Accounts(asking.url, run=asking.queue.run)
     token = labelers.add("ann")
     labelers.close()
     opened(page, watched.address, f"/admin#token={token}")
