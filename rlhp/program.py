@@ -112,6 +112,8 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(flushed())  # from the start, as fits do: a serial run that is resumed computes the same
         stack.enter_context(rundir.running(take_over=take_over))
+        if resume:  # not before the run is ours: roles of another process would read it
+            rundir.rewrite_config(config)
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         display = LiveTable(config=config, rundir=rundir)
         stack.callback(display.close)

@@ -24,6 +24,8 @@ from rlhp.errors import RlhpError
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.preferences import parts
 from rlhp.preferences.dataset import PreferenceDataset
+from rlhp.queue.embedded import EmbeddedRedis
+from rlhp.queue.queue import QueryQueue
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
 from rlhp.types import pair_id
@@ -200,3 +202,16 @@ def test_preferences_that_are_gone_are_not_asked_for_again(tmp_path: Path) -> No
     assert not rundir.preferences.exists()
     shutil.move(tmp_path / "elsewhere", rundir.preferences)
     run(config, resume=rundir)
+
+
+def test_a_queue_that_was_brought_back_knows_what_is_answered_on_disk(tmp_path: Path) -> None:
+    rundir, _ = run(small(runs_dir=str(tmp_path), learner={"total_env_steps": 180}))
+    for steps in (240, 300):
+        run(small(runs_dir=str(tmp_path), learner={"total_env_steps": steps}), resume=rundir)
+    said = rundir.log_file.read_text()
+    assert said.count("back at ") == 2
+    assert "older than the disk" not in said
+    rows = PreferenceDataset.open(rundir.path).events()
+    with EmbeddedRedis(rundir.redis) as server, QueryQueue(server.url, run=rundir.name) as queue:
+        stats = queue.stats()
+        assert (stats.admitted, stats.done) == (len(rows), len(rows))

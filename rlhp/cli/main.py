@@ -100,7 +100,6 @@ def train(
         _warn_of_changes(rundir)
         settings = on_loopback(rundir.config(sets=sets))
         ray_setup.refuse(starts_ray=settings.ray.address is None)
-        rundir.rewrite_config(settings)
     else:
         assert config is not None
         more = [f"name={json.dumps(name)}"] if name is not None else []
@@ -116,6 +115,8 @@ def train(
         from rlhp.run import children
 
         options = ["--serial"] * serial + ["--take-over"] * take_over
+        if resume is not None:  # the run's own process stores them, once the run is its own
+            options += [word for text in sets for word in ("--set", text)]
         code = children.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
         if resume is None and rundir.info().started is None:
             shutil.rmtree(rundir.path)  # refused

@@ -14,8 +14,8 @@ from rlhp.errors import RlhpError
 REDACTED = "***"
 _REDIS = ("redis", "rediss", "unix")
 _SECRET_NAME = re.compile(
-    r"PASSW|PASSPHRASE|SECRET|CREDENTIAL|API_?KEY|COOKIE"
-    r"|(?:TOKEN|PASS|PWD)(?:_|$)|_KEY(?:_|$)|(?:[A-Z]KEY|AUTH|DSN|_PAT|_SAS)$"
+    r"PASSW|PASSPHRASE|SECRET|CREDENTIAL|SIGNATURE|API_?KEY|COOKIE"
+    r"|^SIG$|(?:TOKEN|PASS|PWD)(?:_|$)|_KEY(?:_|$)|(?:[A-Z]KEY|AUTH|DSN|_PAT|_SAS)$"
 )
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR)$|(?:CERT|KEY)FILE$")
 _OF_REDIS = re.compile(r"\b(?P<scheme>(?:rediss?|valkeys?|unix)://)(?P<whose>.*)@(?P<rest>\S*)", re.IGNORECASE)
@@ -54,10 +54,24 @@ def check(url: str) -> str:
     named = [database] if parts.scheme == "unix" else [database, unquote(parts.path).strip("/") or "0"]
     for text in named:
         if not re.fullmatch(r"\d{1,9}", text):
+            what = repr(text) if re.fullmatch(r"[\w-]*", text) else REDACTED  # 1;password=... is none
             raise RlhpError(
-                f"the database of a Redis address is a number, as in redis://127.0.0.1:6379/0, got {text!r} in "
+                f"the database of a Redis address is a number, as in redis://127.0.0.1:6379/0, got {what} in "
                 f"{shown(url)!r}; the name of a run is no part of it"
             )
+    return url
+
+
+def check_store(url: str | None) -> str | None:
+    """The address of a store, as it is; RlhpError, which shows no part of a key, where it holds one.
+
+    It stands in config.yaml and goes to every node.
+    """
+    if url is not None and (holds_secret(url) or "@" in url.partition("://")[2].partition("/")[0]):
+        raise RlhpError(
+            f"the address of a store holds no keys, got {shown(url)!r} with some; they come from the environment, "
+            "as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or GOOGLE_APPLICATION_CREDENTIALS"
+        )
     return url
 
 
@@ -69,7 +83,10 @@ def shown(url: str) -> str:
     whose, _, place = rest.rpartition("@")
     if re.search("[/?#]", whose):  # is it a password with a slash, or an @ behind the host? nobody can tell
         return f"{scheme}{mark}{REDACTED}"
-    return f"{scheme}{mark}{re.split('[?#]', place, maxsplit=1)[0]}"
+    found = re.split("[?#]", place, maxsplit=1)[0]
+    if not re.fullmatch(r"(?:\[[^\]]*\]|[^:]*?)(?::\d*)?(?:/.*)?", found):  # a password without its @, perhaps
+        return f"{scheme}{mark}{REDACTED}"
+    return f"{scheme}{mark}{found}"
 
 
 def without_password(url: str) -> str:
@@ -85,6 +102,12 @@ def has_password(url: str) -> bool:
     """Whether somebody who reads this address could use it."""
     parts = urlsplit(url)
     return bool(parts.password) or any(is_secret(key) for key, _ in parse_qsl(parts.query))
+
+
+def holds_secret(word: str) -> bool:
+    """Whether `redact` would leave something out of one word, which a password with spaces in it does not end."""
+    joined = re.sub(r"\s", "_", word)
+    return redact(joined) != joined
 
 
 def redact(text: str) -> str:

@@ -173,6 +173,11 @@ class ClipsConfig(Section):
         default=20, ge=0, description="Longest video of the final policy, in seconds of playback; 0: none."
     )
 
+    @field_validator("store")
+    @classmethod
+    def _without_keys(cls, store: str | None) -> str | None:
+        return addresses.check_store(store)
+
 
 class PageConfig(Section):
     """The page on which people answer; `source: human` starts it with the run, `rlhp serve` at any time."""
@@ -326,6 +331,11 @@ class CheckpointConfig(Section):
         description="Copy checkpoints to `file:///directory`, `s3://bucket/prefix` or `gs://bucket/prefix` as well; a "
         "resume takes the newest from there. Credentials come from the environment.",
     )
+
+    @field_validator("store")
+    @classmethod
+    def _without_keys(cls, store: str | None) -> str | None:
+        return addresses.check_store(store)
 
 
 class WatchConfig(Section):

@@ -31,12 +31,27 @@ from rlhp.storage import credentials, rundir
 ADDRESS = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray's own variables for the address of its job server."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-EXCLUDES = ("/runs", "/.venv", "/.git", "/wandb", "__pycache__", "*.egg-info", ".mypy_cache", ".ruff_cache", "*.mp4")
+EXCLUDES = (
+    "/runs",
+    "/secrets",
+    ".env",
+    "/.venv",
+    "/.git",
+    "/wandb",
+    "__pycache__",
+    "*.egg-info",
+    ".mypy_cache",
+    ".ruff_cache",
+    "*.mp4",
+)
 STOP_SECONDS = 120
 """How long a stopped run may take for its present iteration and a last checkpoint; Ray's own three are too few."""
 POLL_SECONDS = 1.0
 AGENT_SECONDS = 60.0
 """A head that has just been started takes jobs a little later than questions."""
+_CHECKED: dict[str, Callable[[str], object]] = {
+    "redis.url": addresses.check, "checkpoint.store": addresses.check_store, "clips.store": addresses.check_store,
+}  # fmt: skip
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 ENDED = (SUCCEEDED, FAILED, STOPPED)
 
@@ -102,8 +117,11 @@ def order(
     elif config.is_file():
         _refuse_secrets(loading.load(config, sets=sets))
     for text in sets:
-        if addresses.redact(text) != text or addresses.is_secret(text.partition("=")[0].rpartition(".")[2]):
-            raise _told_to_everybody(f"--set {text.partition('=')[0]}=...")
+        key, _, value = text.partition("=")
+        if addresses.holds_secret(value) or addresses.is_secret(key.rpartition(".")[2]):
+            raise _told_to_everybody(f"--set {key}=...")
+        if key in _CHECKED and value not in ("", "~", "null"):  # what can be read in two ways is a password, perhaps
+            _CHECKED[key](value.strip("'\" "))
     return Order(
         config=config,
         name=_name(name, config),
@@ -270,7 +288,7 @@ def _variable(text: str) -> tuple[str, str]:
         if name not in os.environ:
             raise RlhpError(f"--env {name}: it is not set here; give --env {name}=VALUE")
         value = os.environ[name]
-    if addresses.is_secret(name) or addresses.redact(value) != value:
+    if addresses.is_secret(name) or addresses.holds_secret(value):
         raise RlhpError(
             f"--env {name}: whoever reaches the cluster's dashboard can read a job's environment; set it on the nodes, "
             "where they are started, or name a file there"

@@ -180,7 +180,10 @@ class QueueHistory:
             return {text(name): int(value) for name, value in client.hgetall(f"{self._key}counts").items()}
 
     def rewind(self, counters: Mapping[str, int]) -> None:
-        """Forget every query, and count from here. What the log still holds must be on disk."""
+        """Forget every query, and count from here. What the log still holds must be on disk.
+
+        What the disk knows of the queries before (`QueryQueue.recall`) is told to it after that, then `count` again.
+        """
         self._connection.script("check")
         with self._connection.client("rewind the queue") as client:
             kept = {f"{self._key}meta".encode(), f"{self._key}paused".encode()}
@@ -188,10 +191,24 @@ class QueueHistory:
             with client.pipeline(transaction=True) as pipe:
                 for at in range(0, len(names), 1000):
                     pipe.delete(*names[at : at + 1000])
-                if counters:
-                    pipe.hset(f"{self._key}counts", mapping=dict(counters))
+                self._set(pipe, counters)
                 pipe.xgroup_create(f"{self._key}answers", GROUP, id="0", mkstream=True)
                 pipe.execute()
+
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Count from here."""
+        self._connection.script("check")
+        with (
+            self._connection.client("set the counters") as client,
+            client.pipeline(transaction=True) as pipe,
+        ):
+            self._set(pipe, counters)
+            pipe.execute()
+
+    def _set(self, pipe: Any, counters: Mapping[str, int]) -> None:
+        pipe.delete(f"{self._key}counts")
+        if counters:
+            pipe.hset(f"{self._key}counts", mapping=dict(counters))
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -188,6 +188,13 @@ class QueryQueue:
             value = client.hget(self._key("meta"), "state")
         return cast(records.RunState, "missing" if value is None else text(value))
 
+    @property
+    def run_id(self) -> str:
+        """The id of the run that was opened here under this name; empty where none was, or it has none."""
+        with self._client("read the id of the run") as client:
+            value = client.hget(self._key("meta"), "id")
+        return "" if value is None else text(value)
+
     def set_info(self, info: Mapping[str, str]) -> None:
         """Small facts about the run for labelers and `status`; the others stay. ValueError before `open`."""
         pairs = [item for name, value in info.items() for item in (f"info:{name}", value)]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from rlhp.errors import curable, one_line
+from rlhp.errors import RlhpError, curable, one_line
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import take_in
@@ -19,6 +19,24 @@ from rlhp.storage.lease import TakenOver
 from rlhp.storage.rundir import RunDir
 
 log = logging.getLogger(__name__)
+
+
+def refuse_renamed(url: str, rundir: RunDir) -> None:
+    """RlhpError where answers of this run wait at the queue under the name that its directory had before.
+
+    A run's queue is called as its directory is. Renamed or copied, it would ask those queries again.
+    """
+    info = rundir.info()
+    if info.name == rundir.name or not info.id:
+        return
+    with QueryQueue(url, run=info.name) as before:
+        left = before.stats().backlog if before.run_id == info.id else 0
+    if left > 0:
+        raise RlhpError(
+            f"{rundir.path}: the run was called {info.name}, and {left} answers to it are not on disk: they wait at "
+            f"the queue under that name. Call the directory {info.name} again and resume it, which stores them; after "
+            "that it may have another name"
+        )
 
 
 @contextmanager

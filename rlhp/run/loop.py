@@ -215,6 +215,7 @@ class Loop:
         return status.get("reward/fresh_accuracy") if known else None
 
     def _write(self, row: dict[str, Any]) -> None:
+        self.rundir.lease.check()  # this process may have stood still for as long as another needs to take over
         now, progress = time.monotonic(), self.progress
         before, steps_before = self._last_row
         progress.wall_seconds = now - self._started
@@ -266,6 +267,7 @@ class Loop:
 
     def save(self) -> None:
         """A checkpoint of this moment."""
+        self.rundir.lease.check()
         self._saved_at = self.progress.env_steps
         exact = None
         if self.exact is not None:

@@ -28,7 +28,7 @@ from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.lookup import recollection
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.versions import RewardStore
-from rlhp.run.leftovers import nothing_left
+from rlhp.run.leftovers import nothing_left, refuse_renamed
 from rlhp.storage import credentials
 from rlhp.storage.lease import Owner, TakenOver, beating
 from rlhp.storage.metrics import read_metrics
@@ -107,6 +107,7 @@ def opened_queue(
         embedded = url is None
         if url is None:
             url = stack.enter_context(EmbeddedRedis(rundir.redis, durable=config.redis.durable)).url
+        refuse_renamed(url, rundir)
         queue = stack.enter_context(
             QueryQueue(
                 url,
@@ -136,6 +137,7 @@ def opened_queue(
             take_over=take_over,
             say=say,
         )
+        rundir.update(name=rundir.name)
         if embedded:
             rundir.forget_redis_url()
         else:

@@ -31,7 +31,7 @@ from rlhp.preferences.dataset import PreferenceDataset, read_events
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.parts import Parts, list_parts
 from rlhp.query.actor import QueryActor
-from rlhp.queue.lookup import QueueHistory
+from rlhp.queue.lookup import QueueHistory, recollection
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer, take_in_all
 from rlhp.reward.versions import RewardStore, RewardWeights
@@ -188,7 +188,10 @@ def take_back(
         _set_parts_aside(rundir.preferences, point["parts"])
         weights = None if point["reward"] is None else RewardWeights.from_bytes(point["reward"])
         RewardStore(rundir.path / "reward").rewind(weights, trainer_state=point["fitting"])
-        _history(queue).rewind(point["queue"])
+        history = _history(queue)
+        history.rewind(point["queue"])
+        queue.recall(recollection(PreferenceDataset.open(rundir.preferences, compacting=False).events()))
+        history.count(point["queue"])
     log.info("back at %s: %d later events are set aside until they happen again", checkpoint, len(after))
     return point
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rlhp.errors import RlhpError
+from rlhp.files import read_regular
 from rlhp.storage import provenance
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Owner:
         """The inverse of `to_json`; what is missing is unknown, so that somebody is named even where it is damaged."""
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         unknown: dict[str, Any] = {
             "token": "", "host": "an unknown host", "machine": "", "pid": 0, "pid_started": None, "directory": None,
@@ -253,8 +254,8 @@ class DirectoryLease:
 
     def _read(self) -> tuple[Owner, int] | None:
         try:
-            with self._file.open(encoding="utf-8", errors="replace") as stream:  # opened: a stat alone may be cached
-                return Owner.from_json(stream.read()), os.fstat(stream.fileno()).st_mtime_ns
+            text = read_regular(self._file, most=65536).decode(errors="replace")
+            return Owner.from_json(text), self._file.stat().st_mtime_ns  # fresh: the file has just been opened
         except FileNotFoundError:
             return None
 

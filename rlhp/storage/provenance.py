@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from rlhp.config.addresses import redact
+from rlhp.config.addresses import holds_secret, redact
 
 _PACKAGES = ("rlhp", "ray", "torch", "gymnasium", "mujoco", "ale-py", "numpy", "redis", "pyarrow", "pydantic")
 
@@ -35,8 +35,7 @@ def command() -> str:
 
 def _shown(word: str) -> str:
     """One word of the command line; an address in it has no spaces, so its password ends with the word."""
-    joined = re.sub(r"\s", "_", word)
-    return shlex.quote(word) if redact(joined) == joined else redact(joined)
+    return redact(re.sub(r"\s", "_", word)) if holds_secret(word) else shlex.quote(word)
 
 
 def now() -> str:

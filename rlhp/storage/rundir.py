@@ -146,7 +146,7 @@ class RunDir:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(os.path.realpath(path))  # a link to a run is that run, whose name is its directory's
         self.config_file = self.path / "config.yaml"
         self.info_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"

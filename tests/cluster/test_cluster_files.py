@@ -68,6 +68,7 @@ def test_ray_takes_the_launcher_file(name: str) -> None:
         config = prepare_config(copy.deepcopy(one(CLUSTER / f"{name}.yaml")))
         validate_config(config)
     assert config["provider"]["type"] == name
+    assert {"secrets", "runs", ".git"} <= set(config["rsync_exclude"]), "what is sent to every node holds no secret"
     starts = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
     assert "--num-cpus=0" in starts, "nothing runs on the head but the driver"
     assert "RAY_AUTH_MODE=token" in starts

@@ -84,3 +84,36 @@ def test_other_variables_go_but_for_addresses_with_passwords() -> None:
         assert jobs._variable(text) == tuple(text.split("=", 1))
     with pytest.raises(RlhpError):
         jobs._variable("DATABASE=postgres://ann:Zq9@host/0")
+
+
+STORES = ["s3://AKIA:{}@bucket/runs", "s3://bucket/runs?secret_key={}", "https://host/runs?sv=1&sig={}"]
+
+
+@pytest.mark.parametrize("word", ["Zq9", "Zq9@Zq8", "Zq9 Zq8", "Zq9\nZq8", "Zq9+/Zq8="])
+@pytest.mark.parametrize("form", STORES)
+@pytest.mark.parametrize("section", ["checkpoint", "clips"])
+def test_the_address_of_a_store_with_keys_in_it_is_refused_and_not_shown(section: str, form: str, word: str) -> None:
+    url = form.format(word)
+    with pytest.raises(RlhpError, match=f"(?s){section}.store.*environment") as caught:
+        loading.parse({"env": {"id": "E"}, section: {"store": url}})
+    assert "Zq" not in str(caught.value)
+    for sets in (
+        [f"{section}.store={url}"],
+        [f"redis.url=redis://h/0?db=1;password={word}"],
+        [f"redis.url=//:{word}@h"],
+    ):
+        with pytest.raises(RlhpError) as caught:
+            jobs.order(Path("/there.yaml"), name="x", sets=sets, working_dir=None, image=None, env=[], reserve=[])
+        assert "Zq" not in str(caught.value)
+
+
+def test_the_address_of_a_store_without_keys_stays_as_it_is() -> None:
+    for url in ("s3://bucket/a@b", "file:///mnt/disk", "s3://bucket/runs?region=eu-west-1&endpoint_override=h:9000"):
+        assert loading.parse({"env": {"id": "E"}, "checkpoint": {"store": url}}).checkpoint.store == url
+
+
+@pytest.mark.parametrize("url", ["redis://:Zq9", "redis://host:Zq9", "redis://h/0?db=1;password=Zq9"])
+def test_an_address_that_lacks_a_part_is_not_shown_with_its_password(url: str) -> None:
+    with pytest.raises(RlhpError) as caught:
+        addresses.check(url)
+    assert "Zq9" not in str(caught.value)

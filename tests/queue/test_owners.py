@@ -145,6 +145,7 @@ FENCED: dict[str, Callable[[QueryQueue], Any]] = {
     "recall": lambda queue: queue.recall([{"id": "x", "pair": "x", "by": []}]),
     "close": lambda queue: queue.close(),
     "rewind": lambda queue: QueueHistory(queue.url, run=queue.run, owner=queue.owner).rewind({}),
+    "count": lambda queue: QueueHistory(queue.url, run=queue.run, owner=queue.owner).count({}),
 }
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from rlhp.errors import RlhpError
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.queue.queue import QueryQueue
-from rlhp.run.leftovers import nothing_left
+from rlhp.run.leftovers import nothing_left, refuse_renamed
 from rlhp.storage.lease import TakenOver
 from rlhp.storage.rundir import RunDir
 from tests.run.parts import answer, ask, run_in
@@ -91,3 +92,17 @@ def test_odd_entries_at_the_end_are_set_aside(run: tuple[RunDir, QueryQueue], sa
     with rundir.running(), nothing_left(queue, rundir, say=said.append):
         pass
     assert (rundir.info().state, queue.stats().set_aside, queue.stats().backlog) == ("finished", 1, 0)
+
+
+def test_a_renamed_run_is_not_resumed_past_the_answers_that_wait_under_its_old_name(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
+    rundir, queue = run
+    renamed = RunDir(rundir.path.rename(rundir.path.with_name("renamed")))
+    refuse_renamed(queue.url, renamed)  # the queue is another run's of that name
+    queue.open(cap=9, config_sha256="c0ffee", resume=True, run_id=renamed.info().id)
+    with pytest.raises(RlhpError, match=f"called {rundir.name}, and 4 answers"):
+        refuse_renamed(queue.url, renamed)
+    with nothing_left(queue, renamed, say=str):
+        pass
+    refuse_renamed(queue.url, renamed)

@@ -75,8 +75,13 @@ def test_whoever_was_replaced_is_told_at_its_next_step_and_leaves_the_facts_alon
     assert (rundir.path / lease.FILE).exists()
 
 
-def test_a_damaged_or_vanished_lease_keeps_nobody_out(rundir: RunDir) -> None:
-    (rundir.path / lease.FILE).write_text("{")
+@pytest.mark.parametrize("text", ["{", "", "[" * 60_000, '{"pid": [1], "token": null}'])
+def test_a_damaged_or_vanished_lease_keeps_nobody_out(
+    rundir: RunDir, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(owners, "WATCH_SECONDS", 0.05)
+    (rundir.path / lease.FILE).write_text(text)
     with rundir.running():
         (rundir.path / lease.FILE).unlink()
         rundir.lease.check()
@@ -92,3 +97,13 @@ def test_an_owner_gives_signs_of_life(rundir: RunDir, monkeypatch: pytest.Monkey
         while file.stat().st_mtime < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(rundir: RunDir) -> None:
+    os.mkfifo(rundir.path / lease.FILE)
+    with pytest.raises(RlhpError, match=lease.FILE):
+        rundir.running().__enter__()
+    (rundir.path / lease.FILE).unlink()
+    (rundir.path / lease.FILE).mkdir()
+    with pytest.raises(IsADirectoryError, match=lease.FILE):
+        rundir.running().__enter__()

@@ -16,6 +16,7 @@ from rlhp.config import loading
 from rlhp.config.schema import RunConfig
 from rlhp.storage import provenance
 from rlhp.storage.rundir import RunDir
+from tests.small_runs import small
 
 
 def config(folder: Path, *sets: str) -> RunConfig:
@@ -164,3 +165,11 @@ def test_a_changed_configuration_keeps_the_one_before(tmp_path: Path) -> None:
     assert rundir.config().labels.budget == 900
     assert loading.load(rundir.path / "config.1.yaml").labels.budget == 700
     assert json.loads(rundir.info_file.read_text())["config_sha256"] == loading.sha256(rundir.config())
+
+
+def test_a_link_to_a_run_is_that_run(tmp_path: Path) -> None:
+    rundir = RunDir.create(small(runs_dir=str(tmp_path), name="a"), "small")
+    (tmp_path / "link").symlink_to("a")
+    linked = RunDir.open(tmp_path / "link")
+    assert (linked.name, linked.path) == ("a", rundir.path)
+    assert RunDir.open(tmp_path / "a" / "preferences" / "..").name == "a"
