@@ -475,9 +475,7 @@ class RolloutConfig(Section):
     reward_timeout_seconds: float = Field(
         default=60,
         gt=0,
-        validation_alias=AliasChoices(
-            "reward_timeout_seconds", "label_timeout_seconds"
-        ),  # the old name
+        validation_alias=AliasChoices("reward_timeout_seconds", "label_timeout_seconds"),  # the old name
         description="Longest wait for one reward-model replica before another is tried.",
     )
     segments_per_fragment: int = Field(
