@@ -57,7 +57,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 def cost(clip: bytes) -> float:
     """How badly the pendulum stands in this clip, from its pixels: squared angle and 0.1 of squared speed, summed."""
-    with av.open(io.BytesIO(clip)) as video:
+    with av.open(io.BytesIO(clip), "r") as video:
         angles = np.unwrap([angle(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)])
     nearest = (angles + np.pi) % (2 * np.pi) - np.pi
     speeds = np.diff(angles) / STEP_SECONDS

@@ -118,7 +118,8 @@ def stock() -> Turn:
 
     def make(_: Any) -> gym.Env[Any, Any]:
         env = gym.make("ale_py:ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0)
-        return wrap_atari_for_new_api_stack(env, dim=84, framestack=4)
+        wrapped: gym.Env[Any, Any] = wrap_atari_for_new_api_stack(env, dim=84, framestack=4)
+        return wrapped
 
     register_env("stock-games", make)
     config = PPOConfig().environment("stock-games").env_runners(num_env_runners=0, num_envs_per_env_runner=ENVS)

@@ -85,7 +85,7 @@ def label() -> dict[str, Any]:
     for count in TRANSITIONS:
         obs = draws.normal(size=(8, count // 8, OBS))
         actions = draws.uniform(-1, 1, (8, count // 8, ACTION)).astype(np.float32)
-        seconds = [_cpu_seconds(partial(model.label, obs, actions)) for _ in range(300)]
+        seconds = [_cpu_seconds(partial(model.predict, obs, actions)) for _ in range(300)]
         found[f"us_per_transition_{count}"] = 1e6 * statistics.median(seconds) / count
     return found
 

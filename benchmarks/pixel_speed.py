@@ -26,10 +26,9 @@ import numpy as np
 import torch
 
 from benchmarks.report import rows, tables
-from rlhp.config.schema import LearnerConfig, RewardConfig
+from rlhp.config.schema import LearnerConfig, Network, RewardConfig
 from rlhp.envs.spaces import Spaces, describe
 from rlhp.learn.encoder import PictureEncoder, PictureEncoderConfig
-from rlhp.models.convolution import Network
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
 from rlhp.types import Answer, Array, Preference, Segment
@@ -72,7 +71,7 @@ def measure(network: Network, *, device: str, times: int, count: int = 1024) -> 
     obs = _pictures(draws, count).reshape(GAMES, count // GAMES, STACK, SIZE, SIZE)
     actions = np.zeros(obs.shape[:2], np.int64)
     fitter.add([_preference(number, spaces) for number in range(24)])
-    label = _median(partial(model.label, obs, actions), device=device, times=times)
+    label = _median(partial(model.predict, obs, actions), device=device, times=times)
     fit = _median(partial(fitter.train, config.batch_size), device=device, times=times)
     act, update = _policy(network, draws, device=device, times=times)
     return {"label_us": 1e6 * label / count, "fit_ms": 1e3 * fit, "act_ms": 1e3 * act, "update_ms": 1e3 * update}

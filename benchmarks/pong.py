@@ -84,7 +84,8 @@ def curve(found: Sequence[Row]) -> dict[str, list[Any]]:
     """By name in `CURVE`, of rows from the first ended episode on; and scores of games that ended at about a time."""
     some = thin([row for row in found if row.get("env_runners/episode_return_mean") is not None])
     games = [(row["env_steps"], row[SCORE]) for row in found if row.get(SCORE) is not None]
-    parts = [part for part in np.array_split(np.array(games).reshape(-1, 2), SCORE_POINTS) if len(part)]
+    split: list[Any] = np.array_split(np.array(games).reshape(-1, 2), SCORE_POINTS)
+    parts = [part for part in split if len(part)]
     return {
         **{name: [row.get(metric) for row in some] for name, metric in CURVE.items()},
         "score_steps": [float(part[:, 0].mean()) for part in parts],

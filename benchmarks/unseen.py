@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.imitation_peer import venv
 from benchmarks.report import intervals, rows, tables
 from benchmarks.report.intervals import Estimate, told
-from benchmarks.rig.suites import CONTROL, SUITES
+from benchmarks.rig.suites import CONTROL, EPISODES, SUITES
 
 PEERS = "unseen_peers"
 SYSTEMS = ("imitation", "sb3")
@@ -67,7 +67,7 @@ def _words(suite: str) -> str:
     frozen = f" Defaults were frozen at commit {FREEZE}." if suite == "unseen-test" else ""
     return (
         "Nothing is set but the environment, the budgets and the length of segments. Serial program; mean true return "
-        f"of {tables.EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and "
+        f"of {EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and "
         "SB3's PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and flat "
         "spaces." + frozen
     )
@@ -108,8 +108,13 @@ def _verdicts(suite: str, pairs: dict[str, tuple[list[float], list[float], float
         f"- Mean F over {len(pairs)} tasks: {told(whole)} (aim: {mean:g}, {_met(whole[0] >= mean)}); lowest: {low}, "
         f"{each[low]:.2f} (aim: {worst:g}, {_met(each[low] >= worst)})"
     ]
-    for words, system, which in (("imitation, from preferences", "imitation", 0), ("SB3's PPO, control arm", "sb3", 1)):
-        told_of = {task: _beside(pair[which], _peer(task, system)) for task, pair in pairs.items()}
+    from_preferences = {task: ours for task, (ours, _, _) in pairs.items()}
+    on_reward = {task: control for task, (_, control, _) in pairs.items()}
+    for words, system, arm in (
+        ("imitation, from preferences", "imitation", from_preferences),
+        ("SB3's PPO, control arm", "sb3", on_reward),
+    ):
+        told_of = {task: _beside(returns, _peer(task, system)) for task, returns in arm.items()}
         counts = [f"{sum(value == name for value in told_of.values())} {name}" for name in ("ahead", "even", "behind")]
         behind = ", ".join(task for task, value in told_of.items() if value == "behind")
         lines.append(f"- Beside {words}: {', '.join(counts)}" + (f" ({behind})" if behind else ""))

@@ -51,7 +51,7 @@ class Meddler:
         entry = {**_ENTRY, **rng.choice(_CHANGES)}
         try:
             with redis.Redis.from_url(self._url()) as client:
-                client.xadd(f"rlhp:{{{self._path.name}}}:answers", entry)  # type: ignore[arg-type]  # bytes are texts
+                client.xadd(f"rlhp:{{{self._path.name}}}:answers", entry)
         except redis.RedisError:
             return False
         self.counts["poison"] += 1
