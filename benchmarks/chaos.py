@@ -289,13 +289,14 @@ def section() -> str:
         lines.append(
             f"| {row['arm']} | {row['env_steps']:,} | {row['seconds'] / 60:.0f} | {row['kills']} | "
             f"{row['restarts']}, {row['resumed']} | {row['answers']} | {row['lost']} | {row['duplicated']} | "
-            f"{row['asked_twice']} | {row['set_aside']} | {row['true_return']:.1f} |"
+            f"{row['asked_twice']} | {row.get('set_aside', 0)} | {row['true_return']:.1f} |"
         )
     lines += ["", f"Killed: {kills}."]
+    refused = sum(count for what, count in meddled.items() if what.startswith("refused"))
     lines += [
-        f"Entries that nobody wrote: {meddled['poison']}. Clock set: {meddled['clock']} times. Second owners: "
-        f"{meddled['second owners']}, none let in ({meddled.get('refused: owned', 0)} told who has the run, "
-        f"{meddled.get('refused: Redis was away', 0)} that Redis was away)."
+        f"Entries that nobody wrote: {meddled['poison']}, of which {worst['set_aside']} were set aside. "
+        f"Clock of Redis set: {meddled['clock']} times. "
+        f"Second owners: {meddled['second owners']}, of which {refused} were refused in one line."
     ]
     if len(calm) > 1:
         low, high = interval([row["true_return"] for row in calm])

@@ -93,7 +93,7 @@ class Meddler:
                 process.kill()
             if code != REFUSED or "Traceback" in text:
                 raise SystemExit(f"a second owner was not refused (exit code {code}): {text[-2000:]}")
-            self.counts["refused: owned" if "belongs to" in text else "refused: Redis was away"] += 1
+            self.counts["refused"] += 1
             self._tries.remove((output, process, since))
 
     def _url(self) -> str:
