@@ -43,13 +43,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import EnvFacts, make_env, probe, variable_length_warning
+from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.labeling.teachers import make_teacher
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints, load_policy
+from rlhp.learn.evaluate import Act, policy_act
 from rlhp.learn.evaluate import evaluate as play
-from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
 from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.monitor.alarms import Alarms
@@ -161,13 +162,9 @@ def evaluate(
     config = rundir.config()
     if video is not None:
         codec_of(config.clips, video)
-    checkpoints = Checkpoints.of(config, rundir)
-    newest = checkpoints.best() if best else checkpoints.newest()
-    if newest is None:
-        raise RlhpError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
+    newest = _checkpoint(rundir, best=best)
     facts = probe(config.env)
-    module, moments = load_policy(newest / "policy.pt", config, facts.spaces, action_space=_action_space(config))
-    make_act = policy_act(module, moments, explore=explore, seed=seed)
+    _, make_act = _acting(newest, config, facts, explore=explore, seed=seed)
     played = play(make_act, config.env, episodes=episodes, seed=seed)
     if video is not None:
         env_steps = int(Checkpoints.counters(newest)["env_steps"])
@@ -262,6 +259,30 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
             return algorithm
 
         yield make, services, None
+
+
+def policy_of(rundir: RunDir, *, best: bool, explore: bool, seed: int) -> tuple[Spaces, Any, Callable[[Any], Act]]:
+    """Spaces, action space and policy of a run; RlhpError where there is no checkpoint."""
+    hush()
+    config = rundir.config()
+    facts = probe(config.env)
+    return facts.spaces, *_acting(_checkpoint(rundir, best=best), config, facts, explore=explore, seed=seed)
+
+
+def _checkpoint(rundir: RunDir, *, best: bool) -> Path:
+    checkpoints = Checkpoints.of(rundir.config(), rundir)
+    found = checkpoints.best() if best else checkpoints.newest()
+    if found is None:
+        raise RlhpError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
+    return found
+
+
+def _acting(
+    checkpoint: Path, config: RunConfig, facts: EnvFacts, *, explore: bool, seed: int
+) -> tuple[Any, Callable[[Any], Act]]:
+    action_space = _action_space(config)
+    module, moments = load_policy(checkpoint / "policy.pt", config, facts.spaces, action_space=action_space)
+    return action_space, policy_act(module, moments, explore=explore, seed=seed)
 
 
 def _stop(algorithm: PreferencePPO) -> None:

@@ -34,6 +34,14 @@ def load(name: str, *, key: str) -> Any:
         raise RlhpError(f"{key}={name!r}: module {module!r} has no {attribute!r}{hint}") from None
 
 
+def finds(name: str, value: Any) -> bool:
+    """Whether `load` returns this very object."""
+    try:
+        return load(name, key="") is value
+    except RlhpError:
+        return False
+
+
 def load_module(module: str, *, key: str, value: str) -> Any:
     """The module of this name; ValueError where `key`, which says `value`, names one that cannot be imported."""
     here = os.getcwd()

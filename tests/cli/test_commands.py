@@ -136,7 +136,7 @@ def test_export_writes_every_preference(
 def test_label_finds_a_run_that_is_over(tiny: tuple[RunDir, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     rundir, _ = tiny
     assert main.run(["label", str(rundir.path)]) == 2
-    assert "no service from Redis" in capsys.readouterr().err
+    assert "the run is finished, and its embedded Redis, which held the queue, ended with it" in capsys.readouterr().err
 
 
 def test_a_run_that_never_left_its_warm_up_is_no_failure(tmp_path: Path, ray_session: None) -> None:
