@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 
@@ -16,6 +18,8 @@ from tests.ray_session import ray_session
 
 __all__ = ["ray_session"]
 
+SECRETS = tempfile.mkdtemp(prefix="rlhp-test-secrets-")
+atexit.register(shutil.rmtree, SECRETS, ignore_errors=True)
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # read when torch is imported, and handed on to Ray's actors
     "MKL_NUM_THREADS": "1",
@@ -23,7 +27,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns in every actor
     "MPLBACKEND": "Agg",
-    "RLHP_SECRETS_DIR": tempfile.mkdtemp(prefix="rlhp-test-secrets-"),  # instead of this user's own
+    "RLHP_SECRETS_DIR": SECRETS,  # instead of this user's own
 }
 CROWDED = (
     "tests/cluster/",
