@@ -58,7 +58,8 @@ bench: setup ## measure what is missing in benchmarks/results, then write docs/b
 	$(BIN)/python -m benchmarks.atari_memory
 	$(BIN)/python -m benchmarks.rendering
 	$(BIN)/python -m benchmarks.key_press
-	$(BIN)/python -m benchmarks.labelers
+	$(BIN)/python -m benchmarks.labelers --watching 450
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.by_page
 	$(BIN)/python -m benchmarks.resume_trials
 	$(BIN)/python -m benchmarks.chaos

@@ -2,6 +2,7 @@
 
     python -m benchmarks.labelers                 # ten minutes, 5 processes of 10 labelers
     python -m benchmarks.labelers --minutes 1
+    python -m benchmarks.labelers --minutes 2 --watching 450    # and so many connections of people who look on
 
 A labeler is a thread with connections of its own that leases, fetches both clips, thinks, answers and now and then
 undoes, skips or repeats a call, as the page does. Processes are killed with SIGKILL in the middle of whatever they do
@@ -17,6 +18,7 @@ import multiprocessing
 import os
 import random
 import signal
+import ssl
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,10 @@ from rlhp.queue.queue import Event, QueryQueue
 PROCESSES = 5
 LABELERS_EACH = 10
 THINK_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 20.0
+"""Each connection of those who look on."""
+PLACES = 8
+"""Addresses of theirs: a server gives one address half of its connections at most."""
 LEASE_SECONDS = 5.0
 OPEN = 400
 CLIPS_BYTES, ROOM_SECONDS = 128 * 2**20, 5.0
@@ -98,6 +105,31 @@ def _judge(call: Any, lease: Mapping[str, Any], dice: random.Random, *, out: Any
             out.write(json.dumps({"told": status, "query": lease["query"], "rev": rev}) + "\n")
 
 
+def look_on(address: str, *, count: int, until: threading.Event) -> None:
+    """So many connections, each of which asks for the state of the run now and then, as an open page does."""
+    name = "onlooker"
+    headers = {"Authorization": f"Bearer {os.environ['RLHP_TOKEN_' + name]}"}
+    context = ssl.create_default_context()
+    places = [f"127.0.0.{2 + number % PLACES}" for number in range(count)]
+    clients = [
+        httpx.Client(
+            base_url=address,
+            timeout=30,
+            headers=headers,
+            transport=httpx.HTTPTransport(verify=context, local_address=place, limits=httpx.Limits(max_connections=1)),
+        )
+        for place in places
+    ]
+    with ExitStack() as stack:
+        for client in clients:
+            stack.enter_context(client)
+        while not until.is_set():
+            for client in clients:
+                client.get("/api/run").raise_for_status()
+                if until.wait(LOOK_EVERY_SECONDS / count):
+                    return
+
+
 def crowd(address: str, names: list[str], folder: str, seed: int) -> None:
     """One process of labelers."""
     threads = [
@@ -115,7 +147,7 @@ def crowd(address: str, names: list[str], folder: str, seed: int) -> None:
         thread.join()
 
 
-def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
+def measure(minutes: float, *, folder: Path, watching: int) -> dict[str, Any]:
     """Run the crowd; the row. AssertionError where an answer is lost or counted twice."""
     with (
         EmbeddedRedis(folder / "redis") as server,
@@ -124,7 +156,7 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
         facts = {"source": "human", "lease_seconds": str(LEASE_SECONDS)}
         queue.open(cap=OPEN, config_sha256="load", info=facts)
         names = [[f"labeler-{p}-{k}" for k in range(LABELERS_EACH)] for p in range(PROCESSES)]
-        _admit(queue, [name for group in names for name in group])
+        _admit(queue, ["onlooker", *(name for group in names for name in group)])
         with subprocess.Popen(
             [sys.executable, "-m", "rlhp", "serve", "--redis", server.url, "--run", "load", "--port", "0"],
             stdout=subprocess.PIPE, text=True,
@@ -132,11 +164,24 @@ def measure(minutes: float, *, folder: Path) -> dict[str, Any]:
             try:
                 assert page.stdout is not None
                 address = page.stdout.readline().split(": ", 1)[1].partition("/#")[0]
+                over = threading.Event()
+                onlooker = threading.Thread(target=look_on, args=(address,), kwargs={"count": watching, "until": over})
+                onlooker.start()
                 asked, killed = _mayhem(queue, address, names, folder=folder, seconds=60 * minutes)
+                assert onlooker.is_alive(), "somebody who looks on was turned away"
+                over.set()
+                onlooker.join()
                 load = round(os.getloadavg()[1], 1)
             finally:
                 page.send_signal(signal.SIGTERM)
-        return {"minutes": minutes, "asked": asked, "killed": killed, "load": load, **_verdict(queue, folder)}
+        return {
+            "minutes": minutes,
+            "watching": watching,
+            "asked": asked,
+            "killed": killed,
+            "load": load,
+            **_verdict(queue, folder),
+        }
 
 
 def _admit(queue: QueryQueue, names: list[str]) -> None:
@@ -270,13 +315,15 @@ def section() -> str:
     )
     return (
         "## Fifty labelers\n\n"
-        f"{PROCESSES * LABELERS_EACH} labelers at one server for {row['minutes']:g} minutes, {row['killed']} of them "
+        f"{PROCESSES * LABELERS_EACH} labelers at one server for {row['minutes']:g} minutes, beside "
+        f"{row.get('watching', 0)} connections of people who look on, {row['killed']} of them "
         f"killed in the middle of a call: {row['answers']} answers in the log, each that a labeler was told of is "
         f"there once, {row['counted']} queries count one answer each ({row['late']} late, {row['extra']} extra, "
         f"{row['expired']} leases ran out). Milliseconds per call, seen by labelers, everything on one machine, whose "
         f"load average was {row['load']:.0f}{' (others used it too)' if row['load'] > SHARED else ''}:\n\n"
         f"| call | median | 95 % | 99 % |\n|---|---|---|---|\n{table}\n\n"
-        f"`python -m benchmarks.labelers --minutes {row['minutes']:g}`; {row['machine']}; commit {row['commit']}.\n"
+        f"`python -m benchmarks.labelers --minutes {row['minutes']:g} --watching {row.get('watching', 0)}`; "
+        f"{row['machine']}; commit {row['commit']}.\n"
     )
 
 
@@ -284,9 +331,11 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--watching", type=int, default=0, help="connections of people who only look on")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        rows.append("labelers", measure(minutes, folder=Path(scratch)))
+        found = measure(arguments.minutes, folder=Path(scratch), watching=arguments.watching)
+    rows.append("labelers", found)
     print(section())
 
 

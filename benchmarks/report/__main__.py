@@ -22,6 +22,7 @@ from benchmarks import (
     rendering,
     resume_trials,
     sampling,
+    scale,
     side_by_side,
     unseen,
 )
@@ -64,6 +65,7 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("labelers", labelers.section),
     ("resume", resume_trials.section),
     ("chaos", chaos.section),
+    ("scale", scale.section),
 )
 """Name of the rows, and what draws them; one without rows is left out."""
 
