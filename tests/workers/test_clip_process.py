@@ -79,7 +79,7 @@ def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(redi
         ),
         (
             {"env": {"id": DOT.id, "max_episode_steps": 20}, "clips": {"store": "s3://key:word@bucket"}},
-            "clips.store holds no credentials",
+            "the address of a store holds no keys",
         ),
     ],
     ids=["undrawable", "no store", "credentials"],
