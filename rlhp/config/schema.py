@@ -3,15 +3,9 @@
 Each field's description is the documentation: docs/configuration.md is generated from here. Files
 and `--set` are read by `rlhp.config.loading`.
 
-Who answers, and what people are shown: the sections for labels, clips and page, and the base of every section.
-
-Where a run lives: the sections for Redis and Ray.
-
-Which environment, and how an Atari game is shown.
-
-How a run is measured, what of it is kept, and when it speaks up: sections of the configuration.
-
-Rules across keys: combinations that cannot work, each with its mechanism and its way out.
+Sections stand in this order: who answers and what people are shown; where a run lives (Redis, Ray); the environment;
+how a run is measured, kept and watched; rollouts, queries, the reward, the learner; the whole. `conflicts` has the
+rules across keys: combinations that cannot work, each with its mechanism and its way out.
 """
 
 from __future__ import annotations

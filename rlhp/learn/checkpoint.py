@@ -14,10 +14,9 @@ saved where they are made (`reward/`, `preferences/`, Redis), at every change, s
 The best is the one with the highest true return, kept for whoever looks at the run. Nothing else reads it: a run goes
 on from the newest, and `rlhp eval` plays the newest unless told otherwise.
 
-Nested states as one file that is read back without running anything that stands in it.
-
-What RLlib, torch and we call a state is dictionaries, lists, numbers, texts and arrays. Saved as such, a file needs
-no classes to be read (`torch.load(weights_only=True)`): one from elsewhere can hold wrong numbers, but runs no code.
+A nested state is one file, which is read back without running anything that stands in it. What RLlib, torch and we
+call a state is dictionaries, lists, numbers, texts and arrays. Saved as such, a file needs no classes to be read
+(`torch.load(weights_only=True)`): one from elsewhere can hold wrong numbers, but runs no code.
 """
 
 from __future__ import annotations

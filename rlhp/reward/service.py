@@ -1,15 +1,13 @@
-"""The labeling actor: reward models hand out predicted rewards before an episode exists.
+"""The reward-model actor: it hands out predicted rewards before an episode exists.
 
 A plain class; `rlhp.program` makes it a Ray actor. It holds the two newest reward versions and nothing
 else, so a replica that died comes back, reads the newest published weights and goes on.
 
 Shapes: N environments, T rows, O observation as a row, M members, B rows.
 
-Requests of many env runners, priced together.
-
-Whoever comes while another request is being priced waits, and the next one to begin takes along all that wait: their
-rows fill whole blocks, which a GPU takes about as long for as for a few rows. Since rows are priced in blocks of one
-shape, nobody's reward depends on who else asked.
+Requests of many env runners are predicted together. Whoever comes while another request is being worked on waits, and
+the next one to begin takes along all that wait: their rows fill whole blocks, which a GPU takes about as long for as
+for a few rows. Since rows are predicted in blocks of one shape, nobody's reward depends on who else asked.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The env runner: steps N environments as columns, has the fragment labeled, then makes episodes of it.
+"""The env runner: steps N environments as columns, has the fragment's rewards predicted, then makes episodes of it.
 
 RLlib's own runner spends half of its time on per-environment Python; this one works on whole rows, and is
 the one place that has raw observations, executed actions, simulator state and unbroken history at once.
 
-    collect T rows -> label (a reward model; never the env reward) -> offer segments -> episodes for the learner
+    collect T rows -> predict (a reward model; never the env reward) -> offer segments -> episodes for the learner
 
-Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nobody labels, nothing is
-learned), and, in the control arm, `sample` with the env reward.
+Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nothing is predicted,
+nothing is learned), and, in the control arm, `sample` with the env reward.
 
 Shapes: N environments, T rows, O flat observation, A action.
 

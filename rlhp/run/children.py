@@ -1,20 +1,18 @@
-"""Teacher processes that a run starts itself: `rlhp label RUN`, like any labeler from elsewhere.
+"""Programs that run beside a driver: teachers, the labeling page, and whoever starts the driver again.
 
-One that dies is started again; its lease runs out and the query is served to somebody else. One that keeps
-dying at once ends the run, with its own last words. None outlives the run, however that ends: each holds one
-end of a pipe, which the kernel closes.
+A run starts its teachers as anybody could, by `rlhp label RUN`. One that dies is started again; its lease runs out
+and the query is served to somebody else. One that keeps dying at once ends the run, with its own last words. None
+outlives the run, however that ends: each holds one end of a pipe, which the kernel closes.
 
-The labeling page that a run of `labels.source=human` starts itself: `rlhp serve RUN`, as anybody could.
+A run of `labels.source=human` starts its page by `rlhp serve RUN`. This process holds the listening socket and hands
+it down, so the address stays while the server is started again: whoever connects meanwhile waits instead of being
+refused. A page that cannot work is said once and tried again; it never ends the run, which other labelers may serve.
+It does not outlive the run: it holds one end of a pipe.
 
-This process holds the listening socket and hands it down, so the address stays while the server is started again:
-whoever connects meanwhile waits instead of being refused. A page that cannot work is said once and tried again; it
-never ends the run, which other labelers may serve. It does not outlive the run: it holds one end of a pipe.
-
-`rlhp train --keep`: a small process beside the run that resumes it whenever the run's own process is killed.
-
-The driver holds policy and optimizer, so it is the largest process of a run and the first that a machine short of
-memory kills. Everything else of a run is restarted by the driver or by Ray; this restarts the driver. What ends with
-an exit code has ended for a reason that it said, and stays ended.
+`rlhp train --keep` is a small process that resumes the run whenever the run's own process is killed. The driver holds
+policy and optimizer, so it is the largest process of a run and the first that a machine short of memory kills.
+Everything else of a run is restarted by the driver or by Ray; this restarts the driver. What ends with an exit code
+has ended for a reason that it said, and stays ended.
 """
 
 from __future__ import annotations

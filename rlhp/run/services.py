@@ -1,6 +1,6 @@
 """What the driver holds of the other roles: stepped in this process, or spoken to as Ray actors.
 
-What the training loop holds of everything else: the others of a run, a display, and the way to go on exactly.
+The training loop knows them, the display and the exact resume by the protocols below alone.
 """
 
 from __future__ import annotations

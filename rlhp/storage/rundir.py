@@ -13,8 +13,6 @@ runs/NAME/
   actors.json       every Ray actor as last seen
   plots/  run.log   page.log                     page.url  where people label, if the run started a page
   page.token        what opens that page as an admin; for the user alone who started the run
-
-Where run directories are made, and what a new one is called.
 """
 
 from __future__ import annotations

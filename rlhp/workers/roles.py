@@ -3,9 +3,8 @@
 `rlhp.program` makes them Ray actors. Every constructor argument is small; whatever is large (weights,
 preferences, segments) is read back from where it was made durable.
 
-Runs a role at its own pace: a thread that steps it, a snapshot of its status, and no silent death.
-
-A lost connection is waited out with back-off and one line at loss and return; any other error is fatal to
+Some run at their own pace (`Background`): a thread steps the role, keeps a snapshot of its status, and does not die
+silently. A lost connection is waited out with back-off and one line at loss and return; any other error is fatal to
 the run and kept for the driver, which asks for `status` and stops with that line.
 """
 
