@@ -64,7 +64,7 @@ EVERY_MINUTES = {"driver": 4}
 """Once a minute otherwise. A driver brings all of Ray with it, half a minute on a busy machine: one that is killed
 before it has made a checkpoint makes no progress at all, and no program can help that."""
 SECOND_OWNER_MINUTE = 3
-"""Of four: half a minute at least before the driver is killed and two after it came back, so that there is a first."""
+"""The run is started a second time in the third of every four minutes, long before and after the driver is killed."""
 MEDDLING = {"poison": Meddler.poison, "clock": Meddler.shift}
 """Once a minute."""
 LABELERS = 2

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ WORDS = {
 
 
 def segments(count: int) -> Iterator[Segment]:
-    """As short as they may be."""
+    """Segments of `STEPS` empty steps."""
     for number in range(count):
         yield Segment(
             id=f"s{number}", run="scale", env_runner=1, episode="e", start=number,
@@ -86,7 +87,7 @@ def timed(call: Callable[[], Any], *, clock: Callable[[], float] = time.perf_cou
 def drained(dataset: PreferenceDataset, found: Sequence[EventRow]) -> list[float]:
     """Store them as they come; seconds of each drain."""
     drains = [found[start : start + A_DRAIN] for start in range(0, len(found), A_DRAIN)]
-    return [timed(lambda drain=drain: dataset.add_events(drain)) for drain in drains]  # type: ignore[misc]
+    return [timed(partial(dataset.add_events, drain)) for drain in drains]
 
 
 def measure(count: int, *, folder: Path) -> dict[str, Any]:

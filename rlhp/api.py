@@ -168,8 +168,11 @@ def train(
     class or function of a module that can be imported. With `serial` all parts run in this process, and a class of a
     notebook or of the script itself will do, or a teacher that is made already.
     """
-    given = {"env.id": env, "labels.teacher.name": teacher, "reward.module": reward_module, "name": name}
-    more = [f"{key}={json.dumps(_named(value, key=key, here=serial))}" for key, value in given.items() if value]
+    objects = {"env.id": env, "labels.teacher.name": teacher, "reward.module": reward_module}
+    given = {key: _named(value, key=key, here=serial) for key, value in objects.items() if value is not None}
+    if name is not None:
+        given["name"] = name
+    more = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     settings = _prepared(load_config(config, sets=[*sets, *more]))
     from rlhp import program
     from rlhp.run.preflight import check

@@ -35,7 +35,7 @@ _GO_ON = ("train", "compare", "tune", "label", "serve")
 """Commands that do their work whether anybody reads what they print or not."""
 
 SEED = click.IntRange(0, 2**53)
-"""As `seed` of a config."""
+"""Seeds are what the key `seed` of a config takes."""
 
 _run = click.argument("run", type=click.Path(path_type=Path))
 
@@ -45,10 +45,12 @@ def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> No
         return
     from importlib import metadata
 
+    from rlhp.storage.provenance import CHECKOUT
+
     try:
         version = metadata.version("rlhp")
     except metadata.PackageNotFoundError:
-        version = f"is not installed: it runs from the checkout in {Path(__file__).parents[1]}"
+        version = f"is not installed: it runs from the checkout in {CHECKOUT}"
     click.echo(f"rlhp {version}")
     context.exit()
 

@@ -1,4 +1,5 @@
-"""Every knob of a run: typed, with its unit and meaning beside it. YAML in, all errors at once.
+"""Every knob of a run: typed, with its unit and meaning beside it. YAML in, all errors at once. All
+sections and all rules across them are in this one file, so that a key is found by searching one page.
 
 Each field's description is the documentation: docs/configuration.md is generated from here. Files
 and `--set` are read by `rlhp.config.loading`.
@@ -19,7 +20,7 @@ from rlhp.config import addresses
 from rlhp.errors import RlhpError
 
 LARGEST = 2**53
-"""Of whole numbers: beyond it JSON, numpy and torch no longer agree on which number it is."""
+"""The largest whole number of a key: beyond it JSON, numpy and torch no longer agree on which number it is."""
 
 
 Network = Literal["auto", "mlp", "cnn", "cnn_coarse", "cnn_small"]

@@ -310,7 +310,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self._episodes = self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As the environment resets, with an `info` of nothing."""
+        """Reset the environment; its `info` is left out."""
         self._seed = self._seed if seed is None else seed
         self._episodes, self._steps = self._episodes + 1, 0
         try:
@@ -323,7 +323,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             raise_as_failed(self._config, "reset", self._where(), error)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment steps, with an `info` of nothing."""
+        """Step the environment; its `info` is left out."""
         self._steps += 1
         try:
             own = action.copy() if isinstance(action, np.ndarray) else action  # many scale or clip it in place
@@ -386,7 +386,7 @@ class GuardedVector(VectorWrapper):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environments reset, with an `info` of nothing."""
+        """Reset the environments; their `info` is left out."""
         first = seed if seed is None or isinstance(seed, int) else seed[0]
         self._steps = 0
         where = f"{self._who}, seed {first}".removeprefix(", ")

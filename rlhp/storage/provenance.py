@@ -38,6 +38,10 @@ def _shown(word: str) -> str:
     return redact(re.sub(r"\s", "_", word)) if holds_secret(word) else shlex.quote(word)
 
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that holds the package: a checkout, or where it is installed."""
+
+
 def now() -> str:
     """UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -45,13 +49,12 @@ def now() -> str:
 
 def commit() -> tuple[str | None, str]:
     """Commit of the checkout this package runs from, and its uncommitted changes."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
+    if not (CHECKOUT / ".git").exists():
         return None, ""
     outputs = []
     for arguments in (["rev-parse", "HEAD"], ["diff", "HEAD"]):
         try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=20, check=True)
+            done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, timeout=20, check=True)
         except (OSError, subprocess.SubprocessError):
             return None, ""
         outputs.append(done.stdout.decode(errors="replace"))

@@ -156,6 +156,7 @@ def test_the_version_is_said_with_and_without_an_installation(tmp_path: Path) ->
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(words)
+        assert words == "rlhp " or done.stdout == f"{words}\n"
 
 
 OURS = (
