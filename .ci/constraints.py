@@ -1,7 +1,8 @@
-"""Write constraints.txt: one version of every distribution that any extra needs, on any platform we name.
+"""Write constraints.txt: one version of every distribution that any extra needs, on any
+platform we name.
 
-Versions only. Hashes would refuse the torch build of another index, and so would a local suffix
-(torch==2.13.0+cpu): a machine with a GPU could then install nothing.
+Versions only. Hashes would refuse the torch build of another index, and so would a
+local suffix (torch==2.13.0+cpu): a machine with a GPU could then install nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "constraints.txt"
 HEADER = """\
-# Versions that were resolved together and tested. Written by `make constraints`; change pyproject.toml instead.
+# Versions that were resolved together and tested. Written by `make constraints`;
+# change pyproject.toml instead.
 # Without hashes and local suffixes, so that torch may come from the CPU or from any CUDA index.
 """
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -24,7 +26,9 @@ CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def requirements() -> list[str]:
-    """All of pyproject.toml without markers: each branch of each marker gets its version."""
+    """All of pyproject.toml without markers: each branch of each marker gets its
+    version.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
@@ -34,16 +38,35 @@ def requirements() -> list[str]:
 
 
 def resolve(wanted: list[str]) -> dict[str, str]:
-    """Name to version, as pip would install `wanted` into an empty environment of this Python."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    report = json.loads(subprocess.run([*command, *wanted], check=True, stdout=subprocess.PIPE).stdout)
+    """Name to version, as pip would install `wanted` into an empty environment of this
+    Python.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        "-",
+    ]
+    report = json.loads(
+        subprocess.run([*command, *wanted], check=True, stdout=subprocess.PIPE).stdout
+    )
     metadata = [item["metadata"] for item in report["install"]]
-    return {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"].split("+")[0] for item in metadata}
+    return {
+        re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"].split("+")[0]
+        for item in metadata
+    }
 
 
 def main() -> None:
     versions = resolve(requirements())
-    lines = [f"{name}=={version}\n" for name, version in sorted(versions.items()) if not CUDA.match(name)]
+    lines = [
+        f"{name}=={version}\n" for name, version in sorted(versions.items()) if not CUDA.match(name)
+    ]
     TARGET.write_text(HEADER + "".join(lines))
     print(f"{TARGET.name}: {len(lines)} versions")
 

@@ -2,8 +2,8 @@
 
     python .ci/house.py          # of this checkout
 
-Files without a line are not counted. A file is imported by another one where any statement of that one names it, at
-its top or inside a function.
+Files without a line are not counted. A file is imported by another one where any
+statement of that one names it, at its top or inside a function.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def edges(modules: dict[str, int]) -> dict[str, set[str]]:
     """Module -> modules of ours that it imports."""
     graph = grimp.build_graph(PACKAGE, cache_dir=None)
     return {
-        module: {other for other in graph.find_modules_directly_imported_by(module) if other in modules}
+        module: {
+            other for other in graph.find_modules_directly_imported_by(module) if other in modules
+        }
         for module in modules
     }
 
@@ -62,7 +64,9 @@ def main() -> None:
     imports = edges(modules)
     importers = Counter(other for each in imports.values() for other in each)
     per_room = Counter(module.rpartition(".")[0] for module in modules)
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]
     figures = {
         "files": len(modules),
         "files at the root": per_room[PACKAGE],

@@ -1,10 +1,12 @@
-"""Does memory stay flat over an hour of Atari? Each role's own, sampled with every row of metrics.
+"""Does memory stay flat over an hour of Atari? Each role's own, sampled with every row
+of metrics.
 
     python -m benchmarks.atari_memory                # an hour; how fast it goes does not matter
     python -m benchmarks.atari_memory --minutes 3 --quick
 
-Pong from preferences in the paper's 84 x 84 frames, four to a stack, with networks for CPUs. After an hour the run is
-stopped as by Ctrl-C. Its directory, `runs/atari-memory`, stays; where it is there and long enough it is only read.
+Pong from preferences in the paper's 84 x 84 frames, four to a stack, with networks for
+CPUs. After an hour the run is stopped as by Ctrl-C. Its directory, `runs/atari-memory`,
+stays; where it is there and long enough it is only read.
 """
 
 from __future__ import annotations
@@ -33,13 +35,24 @@ NAME = "atari_memory"
 RUN = Path("runs/atari-memory")
 CONFIG = CONFIGS / "pong.yaml"
 SETS = (
-    "labels.budget=1000", "labels.initial_share=0.06", "labels.schedule_c=100000", "reward.pretrain_epochs=4",
-    "reward.network=cnn_coarse", "reward.label_uses_per_step=0.05", "reward.publish_every_steps=10000",
-    "learner.network=cnn_coarse", "checkpoint.every_env_steps=50000", "evaluation.episodes=1",
-)  # fmt: skip
-"""Answers, fits, versions and checkpoints often, so that what they leave behind would show."""
+    "labels.budget=1000",
+    "labels.initial_share=0.06",
+    "labels.schedule_c=100000",
+    "reward.pretrain_epochs=4",
+    "reward.network=cnn_coarse",
+    "reward.label_uses_per_step=0.05",
+    "reward.publish_every_steps=10000",
+    "learner.network=cnn_coarse",
+    "checkpoint.every_env_steps=50000",
+    "evaluation.episodes=1",
+)
+"""Answers, fits, versions and checkpoints often, so that what they leave behind would
+show.
+"""
 WARM_SHARE = 0.25
-"""Of the hour, after which memory is to be flat: until then the pool and the buffers fill."""
+"""Of the hour, after which memory is to be flat: until then the pool and the buffers
+fill.
+"""
 POLL_SECONDS = 1.0
 
 
@@ -58,7 +71,11 @@ def play(run: Path, *, minutes: float) -> None:
 def seconds(run: Path) -> float:
     """How long it has trained, by its newest row; 0 before there is one."""
     file = run / "metrics.jsonl"
-    return max((row["wall_seconds"] for row in read_metrics(file)), default=0.0) if file.exists() else 0.0
+    return (
+        max((row["wall_seconds"] for row in read_metrics(file)), default=0.0)
+        if file.exists()
+        else 0.0
+    )
 
 
 def measure(run: Path) -> dict[str, Any]:
@@ -78,13 +95,17 @@ def memory(found: Sequence[dict[str, Any]]) -> dict[str, list[list[float]]]:
     names = sorted({name for row in found for name in row if name.startswith("memory/")})
     series = {}
     for name in names:
-        some = thin([[row["wall_seconds"], row[name]] for row in found if row.get(name) is not None])
+        some = thin(
+            [[row["wall_seconds"], row[name]] for row in found if row.get(name) is not None]
+        )
         series[name.removeprefix("memory/").removesuffix("_mb").replace("_", " ")] = some
     return series
 
 
 def growth(series: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """After the first quarter: median MB, most MB, and the slope of a robust line in MB per hour."""
+    """After the first quarter: median MB, most MB, and the slope of a robust line in MB
+    per hour.
+    """
     both = np.array(series, np.float64)
     both = both[both[:, 0] >= WARM_SHARE * both[-1, 0]]
     slope = stats.theilslopes(both[:, 1], both[:, 0]).slope  # no single reading moves it
@@ -95,14 +116,20 @@ def section() -> str:
     """The table for docs/benchmarks.md."""
     row = rows.read(NAME)[-1]
     lines = [
-        "## Memory over an hour of Atari", "", "    python -m benchmarks.atari_memory", "",
-        f"Pong from preferences, 84 x 84 frames, {row['minutes']:.0f} minutes, {row['env_steps']:,} env steps, "
-        f"{row['labels']:.0f} answers, {row['reward_version']:.0f} reward versions; the machine was shared. "
-        f"Memory that is a process's own, after the first {WARM_SHARE:.0%} of the time; growth by a Theil-Sen line. "
-        "The reward trainer holds every answer that it fits, 0.4 MB of frames each, and more as it lays them out.",
+        "## Memory over an hour of Atari",
         "",
-        "| role | median, MB | most, MB | growth, MB per hour |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "    python -m benchmarks.atari_memory",
+        "",
+        f"Pong from preferences, 84 x 84 frames, {row['minutes']:.0f} minutes, "
+        f"{row['env_steps']:,} env steps, {row['labels']:.0f} answers, "
+        f"{row['reward_version']:.0f} reward versions; the machine was shared. Memory that is a "
+        f"process's own, after the first {WARM_SHARE:.0%} of the time; growth by a Theil-Sen "
+        "line. The reward trainer holds every answer that it fits, 0.4 MB of frames each, and "
+        "more as it lays them out.",
+        "",
+        "| role | median, MB | most, MB | growth, MB per hour |",
+        "|---|---|---|---|",
+    ]
     for role, series in row["memory"].items():
         middle, most, slope = growth(series)
         lines.append(f"| {role} | {middle:,.0f} | {most:,.0f} | {slope:+,.0f} |")
@@ -116,7 +143,9 @@ def plot(path: Path) -> bool:
         return False
     figure, axis = plt.subplots(figsize=(6, 3.4))
     for role, series in found[-1]["memory"].items():
-        axis.plot([second / 60 for second, _ in series], [size / 1000 for _, size in series], label=role)
+        axis.plot(
+            [second / 60 for second, _ in series], [size / 1000 for _, size in series], label=role
+        )
     axis.set_ylim(bottom=0)
     axis.set_ylabel("GB")
     plain(axis, title="memory of each role's own", x="minutes")
@@ -127,14 +156,23 @@ def plot(path: Path) -> bool:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--quick", action="store_true", help="in a folder of its own, printed and not kept")
+    parser.add_argument(
+        "--quick", action="store_true", help="in a folder of its own, printed and not kept"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as scratch:
             play(Path(scratch) / RUN.name, minutes=arguments.minutes)
-            print({role: growth(series) for role, series in measure(Path(scratch) / RUN.name)["memory"].items()})
+            print(
+                {
+                    role: growth(series)
+                    for role, series in measure(Path(scratch) / RUN.name)["memory"].items()
+                }
+            )
         return
     if not any(row["minutes"] >= arguments.minutes for row in rows.read(NAME)):
         if seconds(RUN) < 60 * arguments.minutes:

@@ -1,7 +1,8 @@
 """Processes that do nothing but keep cores busy, for what must not depend on load.
 
-python -m benchmarks.busy 2                     # until it is interrupted
-python -m benchmarks.busy 2 -- make demo        # while the command runs, whose exit status it returns
+python -m benchmarks.busy 2                     # until it is interrupted python -m
+benchmarks.busy 2 -- make demo        # while the command runs, whose exit status it
+returns
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def busy(count: int) -> Iterator[None]:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("count", type=int, help="processes")
     parser.add_argument("command", nargs="*", help="run this beside them; nothing: wait for Ctrl-C")
     given = parser.parse_args()

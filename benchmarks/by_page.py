@@ -1,12 +1,14 @@
 """Is a run answered at the page, by eye and key, as good as one that a teacher answers?
 
-    python -m benchmarks.by_page                # five runs of configs/pendulum.yaml, labels.source=human
+    python -m benchmarks.by_page  # five runs of configs/pendulum.yaml, labels.source=human
 
-Each is `rlhp train` as a person would start it. The person is a script at a real Chromium: it sees the two clips that
-the page fetched and nothing else of the run, finds the pole in their pixels, sums up how far from upright it was and
-how fast it turned, and presses an arrow. Time is compressed by ten: people take some 3.5 seconds per answer, the script
-a tenth of that, and the pendulum some two milliseconds per step, or 76,000 steps would be over before 200 answers.
-The oracle's rows are those of `benchmarks.learning --suite headline`: same task, seeds and budget, with a teacher that
+Each is `rlhp train` as a person would start it. The person is a script at a real
+Chromium: it sees the two clips that the page fetched and nothing else of the run, finds
+the pole in their pixels, sums up how far from upright it was and how fast it turned,
+and presses an arrow. Time is compressed by ten: people take some 3.5 seconds per
+answer, the script a tenth of that, and the pendulum some two milliseconds per step, or
+76,000 steps would be over before 200 answers. The oracle's rows are those of
+`benchmarks.learning --suite headline`: same task, seeds and budget, with a teacher that
 is told the env reward.
 """
 
@@ -42,23 +44,36 @@ SEEDS = 5
 ANSWER_SECONDS = 0.35
 """A tenth of a person's."""
 LARGE_STEPS = (
-    "learner.train_batch_size=2048", "learner.minibatch_size=256", "learner.num_epochs=10", "learner.lr=1.5e-3",
-    "reward.label_uses_per_step=0.5", "reward.max_lag_steps=null", "query.pool=1000",
-)  # fmt: skip
-"""Few and large steps of the optimizer, which leave a core to the browser. The rows are older than the pool of 300."""
+    "learner.train_batch_size=2048",
+    "learner.minibatch_size=256",
+    "learner.num_epochs=10",
+    "learner.lr=1.5e-3",
+    "reward.label_uses_per_step=0.5",
+    "reward.max_lag_steps=null",
+    "query.pool=1000",
+)
+"""Few and large steps of the optimizer, which leave a core to the browser. The rows are
+older than the pool of 300.
+"""
 SLOW_SECONDS = 0.0018
 """Of the wall that an env step takes at least."""
 STEP_SECONDS = 0.05
 """Of Pendulum-v1, a frame each."""
 CLEAR = 0.02
-"""Share of the worse clip's cost by which the other has to be better; below it they are equally good."""
+"""Share of the worse clip's cost by which the other has to be better; below it they are
+equally good.
+"""
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 
 def cost(clip: bytes) -> float:
-    """How badly the pendulum stands in this clip, from its pixels: squared angle and 0.1 of squared speed, summed."""
+    """How badly the pendulum stands in this clip, from its pixels: squared angle and
+    0.1 of squared speed, summed.
+    """
     with av.open(io.BytesIO(clip), "r") as video:
-        angles = np.unwrap([angle(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)])
+        angles = np.unwrap(
+            [angle(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)]
+        )
     nearest = (angles + np.pi) % (2 * np.pi) - np.pi
     speeds = np.diff(angles) / STEP_SECONDS
     return float((nearest**2).sum() + 0.1 * (speeds**2).sum())
@@ -99,15 +114,18 @@ class Person:
         route.fulfill(response=reply)
 
     def answer(self) -> None:
-        """Judge what is on stage and press its key; returns without, where nothing is for a while."""
+        """Judge what is on stage and press its key; returns without, where nothing is
+        for a while.
+        """
         try:
             shown = self.page.wait_for_function(
-                "() => document.body.dataset.stage === 'playing' &&"
-                " document.body.dataset.seen === document.body.dataset.query && document.body.dataset.query",
+                "() => document.body.dataset.stage === 'playing' && document.body.dataset.seen "
+                "=== document.body.dataset.query && document.body.dataset.query",
                 timeout=2000,
             )
         except Error:
-            self.page.mouse.move(*np.random.default_rng().integers(1, 99, 2).tolist())  # a page nobody touches sleeps
+            # a page nobody touches sleeps
+            self.page.mouse.move(*np.random.default_rng().integers(1, 99, 2).tolist())
             return
         query, began = str(shown.json_value()), time.monotonic()
         key = judged(self.clips.pop(f"{query}/left"), self.clips.pop(f"{query}/right"))
@@ -118,7 +136,9 @@ class Person:
 
 @contextmanager
 def run(seed: int) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """A run that waits for people: the process, the address of its page, and its output so far."""
+    """A run that waits for people: the process, the address of its page, and its output
+    so far.
+    """
     settings = (
         "labels.source=human", "page.port=0", f"seed={seed}", f"evaluation.episodes={EPISODES}",
         "clips.policy_seconds=0", "env.id=benchmarks.chaos:SlowPendulum",
@@ -126,7 +146,9 @@ def run(seed: int) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     )  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "benchmarks.rig.one_run", str(CONFIGS / f"{TASK}.yaml"), *sets]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         said: list[str] = []
         try:
@@ -153,7 +175,13 @@ def measure(seed: int, browser: Browser) -> dict[str, Any]:
     if process.returncode:
         raise ChildProcessError("".join(said[-20:]))
     figures = json.loads(said[-1])
-    return {"task": TASK, "seed": seed, "answer_seconds": ANSWER_SECONDS, "pressed": person.pressed, **figures}
+    return {
+        "task": TASK,
+        "seed": seed,
+        "answer_seconds": ANSWER_SECONDS,
+        "pressed": person.pressed,
+        **figures,
+    }
 
 
 def section() -> str:
@@ -165,19 +193,27 @@ def section() -> str:
     page = recovered(tables.returns(found), control, chance)
     place = "inside" if oracle[1] <= page[0] <= oracle[2] else "outside"
     lines = [
-        "## Answered at the page", "", "    python -m benchmarks.by_page", "",
-        f"`rlhp train configs/{TASK}.yaml --set labels.source=human`, answered in a Chromium by a script that judges "
-        f"the pixels of the two clips and presses a key {ANSWER_SECONDS:g} s after it first saw them: a tenth of a "
-        f"person's 3.5 s, beside a pendulum that takes {1000 * SLOW_SECONDS:g} ms for a step and a learner "
-        "that takes few and large ones (`LARGE_STEPS`). The oracle is told the "
-        "env reward and answers beside a pendulum that takes none; its rows, and those of the env reward's arm that F "
-        "is measured by, are those of `--suite headline`.", "",
+        "## Answered at the page",
+        "",
+        "    python -m benchmarks.by_page",
+        "",
+        f"`rlhp train configs/{TASK}.yaml --set labels.source=human`, answered in a Chromium by a "
+        f"script that judges the pixels of the two clips and presses a key {ANSWER_SECONDS:g} s "
+        "after it first saw them: a tenth of a person's 3.5 s, beside a pendulum that takes "
+        f"{1000 * SLOW_SECONDS:g} ms for a step and a learner that takes few and large ones "
+        "(`LARGE_STEPS`). The oracle is told the env reward and answers beside a pendulum that "
+        "takes none; its rows, and those of the env reward's arm that F is measured by, are "
+        "those of `--suite headline`.",
+        "",
         "| who answers | seeds | answers | true return of each seed | F (95 %) |",
         "|---|---|---|---|---|",
         _line("a script at the page", found, told(page)),
         _line("the oracle", arms["preferences"], told(oracle)),
-        "", f"F at the page lies {place} the interval of the oracle's.", "", tables.made(found),
-    ]  # fmt: skip
+        "",
+        f"F at the page lies {place} the interval of the oracle's.",
+        "",
+        tables.made(found),
+    ]
     return "\n".join(lines)
 
 
@@ -189,7 +225,9 @@ def _line(who: str, some: list[dict[str, Any]], told_f: str) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS)
     seeds = parser.parse_args().seeds
     with sync_playwright() as playwright:

@@ -1,20 +1,24 @@
-"""What serves the env runners of a large cluster, under the load of up to 256 of them: real parts, fake runners.
+"""What serves the env runners of a large cluster, under the load of up to 256 of them:
+real parts, fake runners.
 
-    python -m benchmarks.control_plane            # every point, 20 s each: a quarter of an hour, alone
+    python -m benchmarks.control_plane  # every point, 20 s each: a quarter of an hour, alone
     python -m benchmarks.control_plane --runners 64 --repeats 3
-    python -m benchmarks.control_plane --quick    # two short points of four runners, printed and not stored
+    python -m benchmarks.control_plane --quick  # two short points, printed and not stored
 
-Reward models, query actor, Redis and teacher processes are those of `rlhp train`; the fake runners
-(`benchmarks.rig.fake_runners`) have fragments of configs/halfcheetah.yaml labeled and offer their segments. A point is
-a process of its own, with a Ray of its own.
+Reward models, query actor, Redis and teacher processes are those of `rlhp train`; the
+fake runners (`benchmarks.rig.fake_runners`) have fragments of configs/halfcheetah.yaml
+labeled and offer their segments. A point is a process of its own, with a Ray of its
+own.
 
-paced         a fragment follows the last one's rewards after the time that a real runner takes for its steps
-unthrottled   it follows at once: where does it saturate?
-questions     paced, and teachers answer at once instead of at the pace of some forty people
+paced         a fragment follows the last one's rewards after the time that a real
+runner takes for its steps unthrottled   it follows at once: where does it saturate?
+questions     paced, and teachers answer at once instead of at the pace of some forty
+people
 
-The reward trainer is left out, and with it new reward versions; answers are read and acknowledged in its place. All
-processes share this machine, so their CPU seconds say what each would do with a core of its own, and wall-clock
-figures what this machine does. True runners of one PPO batch end together; these do not.
+The reward trainer is left out, and with it new reward versions; answers are read and
+acknowledged in its place. All processes share this machine, so their CPU seconds say
+what each would do with a core of its own, and wall-clock figures what this machine
+does. True runners of one PPO batch end together; these do not.
 """
 
 from __future__ import annotations
@@ -53,19 +57,30 @@ from rlhp.workers.roles import DRAIN_EVERY_SECONDS, QueryProcess
 
 SECONDS, QUICK_SECONDS = 20.0, 3.0
 SETTLE_SECONDS, QUICK_SETTLE_SECONDS = 6.0, 1.0
-"""Uncounted, once everybody is at work: the query actor fills the queue, `query.max_open` at 160 a second."""
+"""Uncounted, once everybody is at work: the query actor fills the queue,
+`query.max_open` at 160 a second.
+"""
 START_SECONDS = 240.0
 THINK_SECONDS = 0.16
-"""A runner's 1024 steps of HalfCheetah with the policy's forward passes: sampling of the control arm in the rows of
-`benchmarks.cost`, two runners on two cores."""
+"""A runner's 1024 steps of HalfCheetah with the policy's forward passes: sampling of
+the control arm in the rows of `benchmarks.cost`, two runners on two cores.
+"""
 HOSTS = 4
 LABELERS, LATENCY_SECONDS = 4, 0.35
 """Each answers as fast as ten people who take 3.5 s."""
 NEVER_SPENT = 10_000_000
 FACTS = EnvFacts(
-    env_id="HalfCheetah-v5", spaces=SPACES, episode_limit=1000, limit_stated=True, known_task=True,
-    variable_length_possible=False, state_kind="mujoco", native_vector=False, fps=20, reward_threshold=None,
-)  # fmt: skip
+    env_id="HalfCheetah-v5",
+    spaces=SPACES,
+    episode_limit=1000,
+    limit_stated=True,
+    known_task=True,
+    variable_length_possible=False,
+    state_kind="mujoco",
+    native_vector=False,
+    fps=20,
+    reward_threshold=None,
+)
 """As `probe` finds them; no environment is made here."""
 
 
@@ -85,15 +100,25 @@ class Point:
 
 RUNNERS = (1, 4, 16, 64, 256)
 POINTS = (
-    *(Point(runners=runners, replicas=1, mode=mode) for runners in RUNNERS for mode in ("paced", "unthrottled")),
+    *(
+        Point(runners=runners, replicas=1, mode=mode)
+        for runners in RUNNERS
+        for mode in ("paced", "unthrottled")
+    ),
     *(Point(runners=runners, replicas=1, mode="questions") for runners in (1, 64)),
-    *(Point(runners=runners, replicas=2, mode=mode) for runners in (64, 256) for mode in ("paced", "unthrottled")),
+    *(
+        Point(runners=runners, replicas=2, mode=mode)
+        for runners in (64, 256)
+        for mode in ("paced", "unthrottled")
+    ),
 )
 QUICK = tuple(point for point in POINTS if point.runners == 4)
 
 
 def config_of(point: Point, *, runs_dir: str) -> RunConfig:
-    """HalfCheetah as shipped, with these replicas, and a budget that never stops the asking."""
+    """HalfCheetah as shipped, with these replicas, and a budget that never stops the
+    asking.
+    """
     latency = 0.0 if point.mode == "questions" else LATENCY_SECONDS
     sets = [
         "name=control-plane", f"runs_dir={runs_dir}", f"reward.replicas={point.replicas}",
@@ -116,7 +141,9 @@ class Plane:
     def __enter__(self) -> Plane:
         with ExitStack() as stack:
             self._rundir = RunDir.create(self._config, "control-plane")
-            self.queue: QueryQueue = stack.enter_context(opened_queue(self._config, self._rundir, FACTS, resume=False))
+            self.queue: QueryQueue = stack.enter_context(
+                opened_queue(self._config, self._rundir, FACTS, resume=False)
+            )
             make_dataset(self._config, self._rundir, FACTS)
             _publish(self._config, self._rundir)
             stack.enter_context(ray_cluster(self._config, cpus=1))
@@ -139,22 +166,33 @@ class Plane:
         self._stack.close()
 
     def live(self, seconds: float) -> None:
-        """Let it run, with what the driver and the reward trainer would say and ask meanwhile."""
+        """Let it run, with what the driver and the reward trainer would say and ask
+        meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._tick()
             time.sleep(max(0.0, min(DRAIN_EVERY_SECONDS, deadline - time.monotonic())))
 
     def wait_until_busy(self) -> None:
-        """Every runner had a fragment labeled and a query was answered; TimeoutError where that never comes."""
+        """Every runner had a fragment labeled and a query was answered; TimeoutError
+        where that never comes.
+        """
         deadline = time.monotonic() + START_SECONDS
-        while not (all(ray.get([host.begun.remote() for host in self._hosts])) and self.queue.stats().answered):
+        while not (
+            all(ray.get([host.begun.remote() for host in self._hosts]))
+            and self.queue.stats().answered
+        ):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"within {START_SECONDS:g} s not every part was at work: {self._known()}")
+                raise TimeoutError(
+                    f"within {START_SECONDS:g} s not every part was at work: {self._known()}"
+                )
             self.live(0.5)
 
     def take(self) -> dict[str, Any]:
-        """Counts since the last call, and what has added up since the start: queries, CPU seconds by part."""
+        """Counts since the last call, and what has added up since the start: queries,
+        CPU seconds by part.
+        """
         found = total(ray.get([host.take.remote() for host in self._hosts]))
         stats = self.queue.stats()
         return {
@@ -163,7 +201,10 @@ class Plane:
             "asked_ever": stats.asked,
             "answered_ever": stats.answered,
             "everything_cpu": alone.cpu_seconds(),
-            **{f"{part}_cpu": sum(map(alone.cpu_seconds_of, pids)) for part, pids in self._pids.items()},
+            **{
+                f"{part}_cpu": sum(map(alone.cpu_seconds_of, pids))
+                for part, pids in self._pids.items()
+            },
         }
 
     def memory(self) -> dict[str, float]:
@@ -184,7 +225,9 @@ class Plane:
         return known
 
     def _ask_models(self) -> list[dict[str, Any]]:
-        asked = [model.status.options(concurrency_group="control").remote() for model in self._models]
+        asked = [
+            model.status.options(concurrency_group="control").remote() for model in self._models
+        ]
         statuses: list[dict[str, Any]] = ray.get(asked)
         return statuses
 
@@ -197,7 +240,9 @@ class Plane:
         }
 
     def _start_hosts(self) -> None:
-        """Runner k in process k modulo HOSTS; numbered from 1, as RLlib numbers its own."""
+        """Runner k in process k modulo HOSTS; numbered from 1, as RLlib numbers its
+        own.
+        """
         rollout = self._config.rollout
         envs = rollout.num_envs_per_env_runner
         rows_each = self._config.learner.train_batch_size // rollout.num_env_runners // envs
@@ -232,10 +277,13 @@ def measure(point: Point, *, seconds: float, settle_seconds: float) -> dict[str,
     names = ("fragments", "transitions", "offered", "dropped")
     counted = {f"{name}_per_second": after[name] / wall for name in names}
     queries = {
-        f"{name}_per_second": (after[f"{name}_ever"] - before[f"{name}_ever"]) / wall for name in ("asked", "answered")
+        f"{name}_per_second": (after[f"{name}_ever"] - before[f"{name}_ever"]) / wall
+        for name in ("asked", "answered")
     }
     parts = [name.removesuffix("_cpu") for name in after if name.endswith("_cpu")]
-    cores = {f"{part}_cores": (after[f"{part}_cpu"] - before[f"{part}_cpu"]) / wall for part in parts}
+    cores = {
+        f"{part}_cores": (after[f"{part}_cpu"] - before[f"{part}_cpu"]) / wall for part in parts
+    }
     return {
         "seconds": wall,
         "think_seconds": point.think_seconds,
@@ -258,22 +306,34 @@ def _publish(config: RunConfig, rundir: RunDir) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runners", type=int, choices=RUNNERS, action="append", help="default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runners", type=int, choices=RUNNERS, action="append", help="default: all"
+    )
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="two short points, printed and not stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="two short points, printed and not stored"
+    )
     parser.add_argument("--run", metavar="POINT", help="one point as JSON, in this process")
     given = parser.parse_args()
     if given.run is not None:
         key = json.loads(given.run)
         repeat = key.pop("repeat")
         timing = (QUICK_SECONDS, QUICK_SETTLE_SECONDS) if given.quick else (SECONDS, SETTLE_SECONDS)
-        row = {**key, "repeat": repeat, **measure(Point(**key), seconds=timing[0], settle_seconds=timing[1])}
+        row = {
+            **key,
+            "repeat": repeat,
+            **measure(Point(**key), seconds=timing[0], settle_seconds=timing[1]),
+        }
         print(json.dumps(row), flush=True)
         if not given.quick:
             rows.append("control_plane", row)
         return
-    points = QUICK if given.quick else [p for p in POINTS if p.runners in (given.runners or RUNNERS)]
+    points = (
+        QUICK if given.quick else [p for p in POINTS if p.runners in (given.runners or RUNNERS)]
+    )
     for repeat in range(1 if given.quick else given.repeats):
         for point in points:
             key = {**asdict(point), "repeat": repeat}

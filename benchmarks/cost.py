@@ -1,16 +1,18 @@
-"""What preferences cost: env steps per second and CPU seconds of three arms, beside each other.
+"""What preferences cost: env steps per second and CPU seconds of three arms, beside
+each other.
 
-    python -m benchmarks.cost                     # three tasks, six repeats of three arms, half an hour, alone
+    python -m benchmarks.cost  # three tasks, six repeats of three arms, half an hour, alone
     python -m benchmarks.cost --task pendulum --repeats 8
-    python -m benchmarks.cost --quick             # one short repeat of HalfCheetah, printed and not stored
+    python -m benchmarks.cost --quick  # one short repeat of HalfCheetah, printed and not stored
 
     stock         RLlib's PPO with RLlib's own env runner, on the env reward
     control       our env runner on the env reward (`labels.source=none`)
     preferences   our env runner on predicted rewards, with all that asks, answers and fits
 
-All three have the task's config: the same networks, batches, epochs and environments (2 runners x 8), observations
-standardized. Each run is a process of its own. It is measured while it learns, so neither start-up nor warm-up
-counts. The three runs of a repeat follow one another, in an order that changes: a ratio is taken within a repeat.
+All three have the task's config: the same networks, batches, epochs and environments (2
+runners x 8), observations standardized. Each run is a process of its own. It is
+measured while it learns, so neither start-up nor warm-up counts. The three runs of a
+repeat follow one another, in an order that changes: a ratio is taken within a repeat.
 """
 
 from __future__ import annotations
@@ -49,9 +51,13 @@ REPEATS = 6
 SECONDS, QUICK_SECONDS = 6.0, 2.0
 """How long a run learns under the clock."""
 LIMIT_SECONDS = 240.0
-"""A run that takes longer as a whole is given up; alone on two cores it takes half a minute."""
+"""A run that takes longer as a whole is given up; alone on two cores it takes half a
+minute.
+"""
 UNCOUNTED = 2
-"""Learning iterations before the clock starts: the first ones build graphs and fill pools."""
+"""Learning iterations before the clock starts: the first ones build graphs and fill
+pools.
+"""
 FEWEST = 5
 TARGETS = {("preferences", "control"): 0.95, ("preferences", "stock"): 1.0}
 
@@ -61,7 +67,9 @@ class Measured(Exception):
 
 
 class Clock:
-    """Watches one run, from the first iterations of learning until enough seconds have passed."""
+    """Watches one run, from the first iterations of learning until enough seconds have
+    passed.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -72,8 +80,12 @@ class Clock:
         self._waits: list[float] = []
         self._sampling: list[float] = []
 
-    def tick(self, env_steps: int, *, sample_seconds: float | None, label_wait_ms: float | None) -> None:
-        """An iteration has ended at this many env steps; raises `Measured` when that was the last one needed."""
+    def tick(
+        self, env_steps: int, *, sample_seconds: float | None, label_wait_ms: float | None
+    ) -> None:
+        """An iteration has ended at this many env steps; raises `Measured` when that
+        was the last one needed.
+        """
         if self._uncounted:
             self._uncounted -= 1
             return
@@ -91,8 +103,9 @@ class Clock:
         """The row of this run; ValueError where it was too short to tell."""
         if not self._over:
             raise ValueError(
-                f"a measured run learns for {self._seconds:g} s and more than {FEWEST} iterations, this one ended "
-                f"after {len(self._ticks)}; measure on a machine that does nothing else"
+                f"a measured run learns for {self._seconds:g} s and more than {FEWEST} "
+                f"iterations, this one ended after {len(self._ticks)}; measure on a machine that "
+                "does nothing else"
             )
         (started, first), (ended, last) = self._ticks[0], self._ticks[-1]
         pairs = itertools.pairwise(self._ticks)
@@ -110,11 +123,16 @@ class Clock:
 def config_of(task: str, arm: str, *, runs_dir: str = "runs") -> RunConfig:
     """The task's config, with what surrounds learning switched off."""
     sets = [
-        f"labels.source={'oracle' if arm == 'preferences' else 'none'}", f"runs_dir={runs_dir}", f"name=cost-{arm}",
-        "rollout.num_env_runners=2", "rollout.num_envs_per_env_runner=8",
-        "checkpoint.every_env_steps=null", "tensorboard=false",
-        "reward.pretrain_epochs=20",  # before the clock starts, and steps are as long however many there were
-    ]  # fmt: skip
+        f"labels.source={'oracle' if arm == 'preferences' else 'none'}",
+        f"runs_dir={runs_dir}",
+        f"name=cost-{arm}",
+        "rollout.num_env_runners=2",
+        "rollout.num_envs_per_env_runner=8",
+        "checkpoint.every_env_steps=null",
+        "tensorboard=false",
+        # before the clock starts, and steps are as long however many there were
+        "reward.pretrain_epochs=20",
+    ]
     path = alone.ROOT / "configs" / f"{task}.yaml"
     if arm == "control":  # a fast machine is through CartPole before the clock has seen enough
         sets.append(f"learner.total_env_steps={3 * loading.load(path).learner.total_env_steps}")
@@ -129,7 +147,11 @@ def ours(task: str, arm: str, clock: Clock) -> None:
             super().write(row)
             if row["phase"] == "learning":
                 sample = row.get("time/sample_seconds")
-                clock.tick(row["env_steps"], sample_seconds=sample, label_wait_ms=row.get("reward/predict_wait_ms"))
+                clock.tick(
+                    row["env_steps"],
+                    sample_seconds=sample,
+                    label_wait_ms=row.get("reward/predict_wait_ms"),
+                )
 
     with tempfile.TemporaryDirectory() as scratch, patch.object(program, "MetricsWriter", Watched):
         config = config_of(task, arm, runs_dir=scratch)
@@ -162,17 +184,25 @@ def _give_up() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def ratios(found: list[dict[str, Any]], task: str, arms: tuple[str, str], *, of: str) -> list[float]:
+def ratios(
+    found: list[dict[str, Any]], task: str, arms: tuple[str, str], *, of: str
+) -> list[float]:
     """Of one arm over the other, repeat by repeat."""
     by = {(row["arm"], row["repeat"]): float(row[of]) for row in found if row["task"] == task}
     repeats = sorted({repeat for _, repeat in by})
-    return [by[arms[0], n] / by[arms[1], n] for n in repeats if {(arms[0], n), (arms[1], n)} <= by.keys()]
+    return [
+        by[arms[0], n] / by[arms[1], n]
+        for n in repeats
+        if {(arms[0], n), (arms[1], n)} <= by.keys()
+    ]
 
 
 def interval_of_median(values: list[float]) -> tuple[float, float]:
     """95 % bootstrap interval of the median."""
     draws = np.random.default_rng(0).choice(np.array(values), size=(10_000, len(values)))
-    return float(np.percentile(np.median(draws, 1), 2.5)), float(np.percentile(np.median(draws, 1), 97.5))
+    return float(np.percentile(np.median(draws, 1), 2.5)), float(
+        np.percentile(np.median(draws, 1), 97.5)
+    )
 
 
 def section() -> str:
@@ -182,15 +212,22 @@ def section() -> str:
     for row in found:
         arms[row["task"], row["arm"]].append(row)
     lines = [
-        "## Cost of preferences", "", "    python -m benchmarks.cost", "",
-        "Env steps per second while learning (sampling, labeling, learning): the median over the iterations of a run, "
-        "then over runs. 2 env runners x 8 environments; `stock` is RLlib's PPO with its own env runner, the same "
-        "networks, batches and epochs. CPU seconds are those of the whole process tree in the same time.", "",
+        "## Cost of preferences",
+        "",
+        "    python -m benchmarks.cost",
+        "",
+        "Env steps per second while learning (sampling, labeling, learning): the median over the "
+        "iterations of a run, then over runs. 2 env runners x 8 environments; `stock` is RLlib's "
+        "PPO with its own env runner, the same networks, batches and epochs. CPU seconds are "
+        "those of the whole process tree in the same time.",
+        "",
         "| task | arm | runs | env steps/s, median (lowest to highest) | mean over the whole time |"
         " CPU s per 1,000 env steps | sampling | wait for predicted rewards |",
         "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [_line(task, arm, arms[task, arm]) for task in TASKS for arm in ARMS if arms[task, arm]]
+    ]
+    lines += [
+        _line(task, arm, arms[task, arm]) for task in TASKS for arm in ARMS if arms[task, arm]
+    ]
     lines += [
         "",
         "| ratio of env steps/s | within a repeat, median (95 %) | from CPU seconds | target |",
@@ -207,7 +244,8 @@ def _line(task: str, arm: str, found: list[dict[str, Any]]) -> str:
     speeds = [row["steps_per_second"] for row in found]
     sampling, wait = mid("sample_seconds"), mid("label_wait_ms")
     return (
-        f"| {task} | {arm} | {len(found)} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})"
+        f"| {task} | {arm} | {len(found)} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f} "
+        f"to {max(speeds):,.0f})"
         f" | {mid('mean_steps_per_second'):,.0f} | {mid('cpu_seconds_per_1000_steps'):.3f} | "
         f"{f'{1e3 * sampling:.0f} ms' if sampling else '-'} | {f'{wait:.1f} ms' if wait else '-'} |"
     )
@@ -222,23 +260,31 @@ def _verdicts(found: list[dict[str, Any]]) -> list[str]:
                 continue
             low, high = interval_of_median(speeds)
             reached = statistics.median(speeds)
-            cpu = statistics.median(ratios(found, task, (beside, arm), of="cpu_seconds_per_1000_steps"))
+            cpu = statistics.median(
+                ratios(found, task, (beside, arm), of="cpu_seconds_per_1000_steps")
+            )
             verdict = "met" if reached >= target else "missed"
             lines.append(
-                f"| {task}: {arm} / {beside} | {reached:.2f} ({low:.2f} to {high:.2f}) | {cpu:.2f} |"
-                f" at least {target:.2f}: {verdict} |"
+                f"| {task}: {arm} / {beside} | {reached:.2f} ({low:.2f} to {high:.2f}) | "
+                f"{cpu:.2f} | at least {target:.2f}: {verdict} |"
             )
     return lines
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=TASKS, action="append", help="default: all")
     parser.add_argument("--arm", choices=ARMS, action="append", help="default: all")
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--quick", action="store_true", help="one short repeat, printed and not stored")
-    parser.add_argument("--run", type=int, metavar="REPEAT", help="one run of one task and arm, in this process")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repeat, printed and not stored"
+    )
+    parser.add_argument(
+        "--run", type=int, metavar="REPEAT", help="one run of one task and arm, in this process"
+    )
     given = parser.parse_args()
     if given.run is not None:
         (task,), (arm,) = given.task, given.arm
@@ -254,7 +300,16 @@ def main() -> None:
                 key = {"task": task, "arm": arm, "repeat": repeat}
                 if arm in (given.arm or ARMS) and (given.quick or not rows.done("cost", key)):
                     quick = ["--quick"] if given.quick else []
-                    alone.run("benchmarks.cost", "--task", task, "--arm", arm, "--run", str(repeat), *quick)
+                    alone.run(
+                        "benchmarks.cost",
+                        "--task",
+                        task,
+                        "--arm",
+                        arm,
+                        "--run",
+                        str(repeat),
+                        *quick,
+                    )
 
 
 if __name__ == "__main__":

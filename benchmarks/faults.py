@@ -1,11 +1,13 @@
-"""Kill -9 to one process of each kind, and how long until it is back and the run does again what it is there for.
+"""Kill -9 to one process of each kind, and how long until it is back and the run does
+again what it is there for.
 
     python -m benchmarks.faults                  # some minutes; rows to results/faults.jsonl
     python -m benchmarks.faults --kind learner   # one of them, printed
 
-The run is that of `benchmarks.chaos`: ten kinds of process on one machine. `back` is a new process of that kind;
-`works` is when env steps, answers and reward versions have all grown since the kill, so it holds one publication
-(about ten seconds apart) even where nothing was interrupted; `steps` is when env steps had. The row without a kill
+The run is that of `benchmarks.chaos`: ten kinds of process on one machine. `back` is a
+new process of that kind; `works` is when env steps, answers and reward versions have
+all grown since the kill, so it holds one publication (about ten seconds apart) even
+where nothing was interrupted; `steps` is when env steps had. The row without a kill
 says how long that takes in peace. `load` is the machine's, which is why rows name it.
 """
 
@@ -56,7 +58,10 @@ class Watched:
     def numbers(self) -> dict[str, float]:
         """The newest of each."""
         found = read_metrics(self._run.path / "metrics.jsonl")
-        return {name: next((row[name] for row in reversed(found) if row.get(name) is not None), 0) for name in GROWING}
+        return {
+            name: next((row[name] for row in reversed(found) if row.get(name) is not None), 0)
+            for name in GROWING
+        }
 
     def hit(self, kind: str | None) -> dict[str, Any]:
         """Kill one of a kind (None: nobody), and wait for the three moments."""
@@ -81,7 +86,9 @@ class Watched:
 
     def _page_answers(self) -> bool:
         try:
-            with urllib.request.urlopen((self._run.path / "page.url").read_text().strip(), timeout=5) as reply:
+            with urllib.request.urlopen(
+                (self._run.path / "page.url").read_text().strip(), timeout=5
+            ) as reply:
                 return bool(reply.status == 200)
         except OSError:
             return False
@@ -89,7 +96,9 @@ class Watched:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kind", choices=list(KINDS), action="append")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rlhp-faults-") as scratch:

@@ -1,17 +1,20 @@
-"""What collecting Atari costs beside the games themselves: one process, one thread for each part, no learner.
+"""What collecting Atari costs beside the games themselves: one process, one thread for
+each part, no learner.
 
-    pip install opencv-python-headless                   # for RLlib's wrappers; without it their arm is left out
-    python -m benchmarks.games                           # Pong, 8 games, five repeats, alone
-    python -m benchmarks.games --quick                   # one short repeat, printed and not stored
+    pip install opencv-python-headless  # for RLlib's wrappers; without it their arm is left out
+    python -m benchmarks.games          # Pong, 8 games, five repeats, alone
+    python -m benchmarks.games --quick  # one short repeat, printed and not stored
 
     games         ALE's vector environment with random actions drawn beforehand
     forward       the policy's forward pass on eight observations
     control       our env runner: the two of them, the score blanked, frames kept once
     preferences   the same with segments, predicted rewards and a reward ensemble of `cnn_small`
-    stock         RLlib's env runner on games in RLlib's own wrappers, with its own network for such pictures
+    stock         RLlib's env runner on games in RLlib's own wrappers, with its own network for
+                  such pictures
 
-Microseconds per env step (four frames of one game), by the wall and by the process's CPU. The arms take turns within a
-repeat, in short turns, so that a slow moment of the machine meets all of them.
+Microseconds per env step (four frames of one game), by the wall and by the process's
+CPU. The arms take turns within a repeat, in short turns, so that a slow moment of the
+machine meets all of them.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ STEPS, QUICK_STEPS = 512, 128
 """Env steps per turn, a multiple of ENVS."""
 REPEATS = 5
 TARGETS = {"control": 0.8, "stock": 3.0}
-"""Steps per second of `control` over those of `games` and `forward` together, and over `stock`'s."""
+"""Steps per second of `control` over those of `games` and `forward` together, and over
+`stock`'s.
+"""
 
 
 def config_of(arm: str) -> RunConfig:
@@ -81,11 +86,15 @@ def games() -> Turn:
 
 
 def env_runner(arm: str) -> ColumnarEnvRunner:
-    """Ours; with preferences, an untrained reward model and a sink that takes whatever it is offered."""
+    """Ours; with preferences, an untrained reward model and a sink that takes whatever
+    it is offered.
+    """
     config = config_of(arm)
     spaces = probe(config.env).spaces
     actions = make_env(config.env).action_space
-    runner = ColumnarEnvRunner(config=algorithm_config(config, spaces, action_space=actions), worker_index=0)
+    runner = ColumnarEnvRunner(
+        config=algorithm_config(config, spaces, action_space=actions), worker_index=0
+    )
     if config.preferences:
         fitter = Fitter(config.reward, spaces=spaces, seed=0)
         draws = np.random.default_rng(0)
@@ -98,14 +107,20 @@ def env_runner(arm: str) -> ColumnarEnvRunner:
 
 
 def forward(runner: ColumnarEnvRunner) -> Turn:
-    """The same network on the same kind of pictures, row by row, and the draw of actions."""
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(256, size=(ENVS, 4, 84, 84)).astype(np.uint8))
+    """The same network on the same kind of pictures, row by row, and the draw of
+    actions.
+    """
+    pictures = torch.from_numpy(
+        np.random.default_rng(0).integers(256, size=(ENVS, 4, 84, 84)).astype(np.uint8)
+    )
 
     @torch.inference_mode()
     def turn(steps: int) -> int:
         for _ in range(steps // ENVS):
             out = runner.module._forward_exploration({Columns.OBS: pictures})
-            draw = runner.module.get_exploration_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+            draw = runner.module.get_exploration_action_dist_cls().from_logits(
+                out[Columns.ACTION_DIST_INPUTS]
+            )
             draw.sample().numpy()
         return steps
 
@@ -113,7 +128,9 @@ def forward(runner: ColumnarEnvRunner) -> Turn:
 
 
 def stock() -> Turn:
-    """RLlib's env runner, its wrappers at the same size, stack and frame skip, its network for 84 x 84."""
+    """RLlib's env runner, its wrappers at the same size, stack and frame skip, its
+    network for 84 x 84.
+    """
     from ray.rllib.env.wrappers.atari_wrappers import wrap_atari_for_new_api_stack
 
     def make(_: Any) -> gym.Env[Any, Any]:
@@ -122,7 +139,11 @@ def stock() -> Turn:
         return wrapped
 
     register_env("stock-games", make)
-    config = PPOConfig().environment("stock-games").env_runners(num_env_runners=0, num_envs_per_env_runner=ENVS)
+    config = (
+        PPOConfig()
+        .environment("stock-games")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=ENVS)
+    )
     return sampled(SingleAgentEnvRunner(config=config, worker_index=0))
 
 
@@ -142,19 +163,28 @@ def section() -> str:
     """Markdown for the page."""
     stored = rows.read("games")
     lines = [
-        "## Sampling Atari", "", "    python -m benchmarks.games", "",
-        f"Pong, {ENVS} games in one process, no learner; {len({row['repeat'] for row in stored})} repeats. `games` is "
-        "ALE's vector environment with random actions, `forward` the policy's forward pass, `control` our env runner "
-        "with both, `preferences` the same with segments and rewards predicted by `cnn_small`, `stock` RLlib's env "
-        "runner on RLlib's own wrappers. An env step is four frames.", "",
-        "| arm | us per env step, median (lowest to highest) | CPU us |", "|---|---|---|",
-    ]  # fmt: skip
+        "## Sampling Atari",
+        "",
+        "    python -m benchmarks.games",
+        "",
+        f"Pong, {ENVS} games in one process, no learner; {len({row['repeat'] for row in stored})} "
+        "repeats. `games` is ALE's vector environment with random actions, `forward` the "
+        "policy's forward pass, `control` our env runner with both, `preferences` the same with "
+        "segments and rewards predicted by `cnn_small`, `stock` RLlib's env runner on RLlib's "
+        "own wrappers. An env step is four frames.",
+        "",
+        "| arm | us per env step, median (lowest to highest) | CPU us |",
+        "|---|---|---|",
+    ]
     for arm in ARMS:
         found = [row for row in stored if row["arm"] == arm]
         if found:
             wall, cpu = ([row[key] for row in found] for key in ("us_per_step", "cpu_us_per_step"))
             range_ = f"{min(wall):.0f} to {max(wall):.0f}"
-            lines.append(f"| {arm} | {statistics.median(wall):.0f} ({range_}) | {statistics.median(cpu):.0f} |")
+            lines.append(
+                f"| {arm} | {statistics.median(wall):.0f} ({range_}) | "
+                f"{statistics.median(cpu):.0f} |"
+            )
     lines += ["", *ratios(stored), "", tables.made(stored)]
     return "\n".join(lines)
 
@@ -175,20 +205,26 @@ def ratios(stored: list[dict[str, Any]]) -> list[str]:
             for key in ("us_per_step", "cpu_us_per_step")
         }
         if shares["us_per_step"]:
-            times, by_cpu = (statistics.median(shares[key]) for key in ("us_per_step", "cpu_us_per_step"))
+            times, by_cpu = (
+                statistics.median(shares[key]) for key in ("us_per_step", "cpu_us_per_step")
+            )
             verdict = "met" if times >= target else "missed"
             lines.append(
-                f"- Steps per second of `control` over those of {words[arm]}: {times:.2f} by the wall, {by_cpu:.2f} by "
-                f"CPU (target {target}: {verdict})."
+                f"- Steps per second of `control` over those of {words[arm]}: {times:.2f} by the "
+                f"wall, {by_cpu:.2f} by CPU (target {target}: {verdict})."
             )
     return lines
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--quick", action="store_true", help="one short repeat, printed and not stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repeat, printed and not stored"
+    )
     parser.add_argument("--run", type=int, metavar="REPEAT", help="one repeat, in this process")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []

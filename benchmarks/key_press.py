@@ -1,9 +1,11 @@
-"""From a key press to the first frame of the next clip, in a real Chromium: the labeling page fetches ahead.
+"""From a key press to the first frame of the next clip, in a real Chromium: the
+labeling page fetches ahead.
 
     python -m benchmarks.key_press
 
-Clips are 240 x 240 pixels of a pattern that drifts, 45 frames each. The clock is the browser's: from the `keydown`
-event to the frame that `requestVideoFrameCallback` tells of.
+Clips are 240 x 240 pixels of a pattern that drifts, 45 frames each. The clock is the
+browser's: from the `keydown` event to the frame that `requestVideoFrameCallback` tells
+of.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ WATCH = """
     if (pressed !== null) window.waits.push(performance.now() - pressed);
     pressed = null;
   };
-  document.addEventListener("playing", ({ target }) => target.requestVideoFrameCallback(seen), true);
+  document.addEventListener("playing",
+    ({ target }) => target.requestVideoFrameCallback(seen), true);
 }
 """
 READY = """
@@ -50,9 +53,13 @@ READY = """
 
 def clip(seed: int, *, frames: int = 45, size: int = 240) -> bytes:
     """A coarse pattern that drifts."""
-    coarse = np.random.default_rng(seed).integers(0, 255, (12, 12, 3), np.uint8).repeat(size // 12, 0)
+    coarse = (
+        np.random.default_rng(seed).integers(0, 255, (12, 12, 3), np.uint8).repeat(size // 12, 0)
+    )
     picture = coarse.repeat(size // 12, 1)
-    return encode(np.stack([np.roll(picture, 3 * frame, axis=1) for frame in range(frames)]), fps=30)
+    return encode(
+        np.stack([np.roll(picture, 3 * frame, axis=1) for frame in range(frames)]), fps=30
+    )
 
 
 def ask(url: str, queue: QueryQueue) -> int:
@@ -60,7 +67,9 @@ def ask(url: str, queue: QueryQueue) -> int:
     clips, films = Clips(url, run=queue.run), [clip(seed) for seed in range(6)]
     for number in range(ANSWERS + 2):
         name = f"q{number}"
-        queue.put(query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False)
+        queue.put(
+            query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False
+        )
         for at, side in enumerate(SIDES):
             clips.store(query=name, side=side, data=films[(number + at) % len(films)])
         queue.ready(query=name)
@@ -89,11 +98,27 @@ def measure() -> dict[str, Any]:
     ):
         queue.open(cap=2 * ANSWERS, config_sha256="keys", info={"source": "human"})
         size = ask(redis.url, queue)
-        command = [sys.executable, "-m", "rlhp", "serve", "--redis", redis.url, "--run", "keys", "--port", "0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        command = [
+            sys.executable,
+            "-m",
+            "rlhp",
+            "serve",
+            "--redis",
+            redis.url,
+            "--run",
+            "keys",
+            "--port",
+            "0",
+        ]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+            sync_playwright() as playwright,
+        ):
             assert server.stdout is not None
             path = os.environ.get("RLHP_CHROMIUM") or shutil.which("chromium")
-            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(
+                executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+            )
             page = browser.new_page()
             page.goto(server.stdout.readline().split(": ", 1)[1].strip())
             waits = press(page)
@@ -101,7 +126,13 @@ def measure() -> dict[str, Any]:
             server.terminate()
     cuts = statistics.quantiles(waits, n=20)
     load = round(os.getloadavg()[0], 1)
-    return {"answers": len(waits), "kilobytes": size / 1000, "p50_ms": cuts[9], "p95_ms": cuts[18], "load": load}
+    return {
+        "answers": len(waits),
+        "kilobytes": size / 1000,
+        "p50_ms": cuts[9],
+        "p95_ms": cuts[18],
+        "load": load,
+    }
 
 
 def section() -> str:
@@ -111,8 +142,10 @@ def section() -> str:
     return (
         "## From a key press to the next clip\n\n    python -m benchmarks.key_press\n\n"
         f"{row['answers']} answers in a headless Chromium, server and Redis beside it, clips of "
-        f"{row['kilobytes']:.0f} kB: the next pair plays after {row['p50_ms']:.0f} ms (median; 95 % within "
-        f"{row['p95_ms']:.0f} ms), by the browser's clock. The aim of {TARGET_MS:.0f} ms is {verdict}. "
+        f"{row['kilobytes']:.0f} kB: the next pair plays after {row['p50_ms']:.0f} ms (median; 95 "
+        "% within "
+        f"{row['p95_ms']:.0f} ms), by the browser's clock. The aim of {TARGET_MS:.0f} ms is "
+        f"{verdict}. "
         f"Load average of the machine: {row['load']:.0f}.\n\n"
         f"Commit {row['commit']}. Machine: {row['machine']}.\n"
     )

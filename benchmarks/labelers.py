@@ -1,13 +1,15 @@
-"""Fifty labelers at one labeling server, half of them killed: is every answer counted once, and how fast is it?
+"""Fifty labelers at one labeling server, half of them killed: is every answer counted
+once, and how fast is it?
 
     python -m benchmarks.labelers                 # ten minutes, 5 processes of 10 labelers
     python -m benchmarks.labelers --minutes 1
-    python -m benchmarks.labelers --minutes 2 --watching 450    # and so many connections of people who look on
+    python -m benchmarks.labelers --minutes 2 --watching 450  # and so many who look on
 
-A labeler is a thread with connections of its own that leases, fetches both clips, thinks, answers and now and then
-undoes, skips or repeats a call, as the page does. Processes are killed with SIGKILL in the middle of whatever they do
-and new ones take their place, as many times as there are processes. Each writes down what it was told before it goes
-on.
+A labeler is a thread with connections of its own that leases, fetches both clips,
+thinks, answers and now and then undoes, skips or repeats a call, as the page does.
+Processes are killed with SIGKILL in the middle of whatever they do and new ones take
+their place, as many times as there are processes. Each writes down what it was told
+before it goes on.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ CLIP = b"\x1a\x45\xdf\xa3" + bytes(100_000)
 
 
 def label(address: str, *, name: str, diary: Path, seed: int) -> None:
-    """One labeler until the process is killed; every accepted answer goes to the diary, every call's time too."""
+    """One labeler until the process is killed; every accepted answer goes to the diary,
+    every call's time too.
+    """
     dice = random.Random(seed)
     page, http = f"{name}-{seed}", httpx.Client(base_url=address, timeout=30)
     http.headers["Authorization"] = f"Bearer {os.environ['RLHP_TOKEN_' + name.replace('-', '_')]}"
@@ -66,7 +70,9 @@ def label(address: str, *, name: str, diary: Path, seed: int) -> None:
                 began = time.monotonic()
                 reply = http.post(path, json={"page": page, **said})
                 if reply.status_code == 200:
-                    out.write(json.dumps({"call": path, "ms": 1000 * (time.monotonic() - began)}) + "\n")
+                    out.write(
+                        json.dumps({"call": path, "ms": 1000 * (time.monotonic() - began)}) + "\n"
+                    )
                     return reply.json()
                 assert reply.status_code == 503, reply.text
                 time.sleep(1)
@@ -92,7 +98,12 @@ def _judge(call: Any, lease: Mapping[str, Any], dice: random.Random, *, out: Any
     out.write(json.dumps({"sends": lease["query"], "rev": rev}) + "\n")
     status = call("/api/answers", **said, choice=choice, rev=rev)["status"]
     if dice.random() < 0.1:  # the reply was lost, so it is sent again
-        assert call("/api/answers", **said, choice=choice, rev=rev)["status"] in ("same", "gone", "denied", "conflict")
+        assert call("/api/answers", **said, choice=choice, rev=rev)["status"] in (
+            "same",
+            "gone",
+            "denied",
+            "conflict",
+        )
     out.write(json.dumps({"told": status, "query": lease["query"], "rev": rev}) + "\n")
     if status in ("ok", "late") and dice.random() < 0.05:
         out.write(json.dumps({"undoes": lease["query"], "rev": rev}) + "\n")
@@ -106,7 +117,9 @@ def _judge(call: Any, lease: Mapping[str, Any], dice: random.Random, *, out: Any
 
 
 def look_on(address: str, *, count: int, until: threading.Event) -> None:
-    """So many connections, each of which asks for the state of the run now and then, as an open page does."""
+    """So many connections, each of which asks for the state of the run now and then, as
+    an open page does.
+    """
     name = "onlooker"
     headers = {"Authorization": f"Bearer {os.environ['RLHP_TOKEN_' + name]}"}
     context = ssl.create_default_context()
@@ -116,7 +129,9 @@ def look_on(address: str, *, count: int, until: threading.Event) -> None:
             base_url=address,
             timeout=30,
             headers=headers,
-            transport=httpx.HTTPTransport(verify=context, local_address=place, limits=httpx.Limits(max_connections=1)),
+            transport=httpx.HTTPTransport(
+                verify=context, local_address=place, limits=httpx.Limits(max_connections=1)
+            ),
         )
         for place in places
     ]
@@ -158,14 +173,28 @@ def measure(minutes: float, *, folder: Path, watching: int) -> dict[str, Any]:
         names = [[f"labeler-{p}-{k}" for k in range(LABELERS_EACH)] for p in range(PROCESSES)]
         _admit(queue, ["onlooker", *(name for group in names for name in group)])
         with subprocess.Popen(
-            [sys.executable, "-m", "rlhp", "serve", "--redis", server.url, "--run", "load", "--port", "0"],
-            stdout=subprocess.PIPE, text=True,
-        ) as page:  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "rlhp",
+                "serve",
+                "--redis",
+                server.url,
+                "--run",
+                "load",
+                "--port",
+                ("0"),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as page:
             try:
                 assert page.stdout is not None
                 address = page.stdout.readline().split(": ", 1)[1].partition("/#")[0]
                 over = threading.Event()
-                onlooker = threading.Thread(target=look_on, args=(address,), kwargs={"count": watching, "until": over})
+                onlooker = threading.Thread(
+                    target=look_on, args=(address,), kwargs={"count": watching, "until": over}
+                )
                 onlooker.start()
                 asked, killed = _mayhem(queue, address, names, folder=folder, seconds=60 * minutes)
                 assert onlooker.is_alive(), "somebody who looks on was turned away"
@@ -196,8 +225,14 @@ def _admit(queue: QueryQueue, names: list[str]) -> None:
 def _mayhem(
     queue: QueryQueue, address: str, names: list[list[str]], *, folder: Path, seconds: float
 ) -> tuple[int, int]:
-    """Keep the queue full and the crowd whole, killing a process now and then; queries asked, labelers killed."""
-    spawn, clips, dice = multiprocessing.get_context("spawn"), Clips(queue.url, run=queue.run), random.Random(0)
+    """Keep the queue full and the crowd whole, killing a process now and then; queries
+    asked, labelers killed.
+    """
+    spawn, clips, dice = (
+        multiprocessing.get_context("spawn"),
+        Clips(queue.url, run=queue.run),
+        random.Random(0),
+    )
     kills = sorted(dice.uniform(0.1, 0.9) * seconds for _ in range(PROCESSES))
     began, asked, killed, seed, made_room = time.monotonic(), 0, 0, 0, 0.0
 
@@ -222,7 +257,9 @@ def _mayhem(
                 processes[victim].join()
                 killed += LABELERS_EACH
                 processes[victim] = start(names[victim])
-            assert all(process.is_alive() for process in processes), "a labeler met something it did not expect"
+            assert all(process.is_alive() for process in processes), (
+                "a labeler met something it did not expect"
+            )
             time.sleep(0.2)
     finally:
         for process in processes:
@@ -235,7 +272,9 @@ def _fill(queue: QueryQueue, clips: Clips, *, start: int) -> int:
     stats = queue.stats()
     for number in range(start, start + max(0, OPEN // 2 - stats.open)):
         name = f"q{number}"
-        queue.put(query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False)
+        queue.put(
+            query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False
+        )
         for side in SIDES:
             clips.store(query=name, side=side, data=CLIP)
         queue.ready(query=name)
@@ -248,21 +287,35 @@ def _verdict(queue: QueryQueue, folder: Path) -> dict[str, Any]:
     while events := queue.events(consumer="verdict"):
         log += events
         queue.ack([event.stream_id for event in events])
-    answers = Counter((event.query, event.labeler, event.rev) for event in log if event.event == "answer")
+    answers = Counter(
+        (event.query, event.labeler, event.rev) for event in log if event.event == "answer"
+    )
     standing = _standing(log)
     told, sent, times = _diaries(folder)
-    lost = [key for key, status in told.items() if status in ("ok", "late", "extra", "same") and not answers[key]]
+    lost = [
+        key
+        for key, status in told.items()
+        if status in ("ok", "late", "extra", "same") and not answers[key]
+    ]
     invented = [key for key in answers if key not in sent]
     twice = [key for key, count in answers.items() if count > 1]
     counted_twice = [query for query, count in standing.items() if count > 1]
-    wrong = {"lost": lost, "invented": invented, "twice in the log": twice, "counted twice": counted_twice}
+    wrong = {
+        "lost": lost,
+        "invented": invented,
+        "twice in the log": twice,
+        "counted twice": counted_twice,
+    }
     assert not any(wrong.values()), {name: found[:3] for name, found in wrong.items()}
     assert queue.stats().answered == len(standing)
     return {
-        "answers": sum(answers.values()), "counted": len(standing), "expired": queue.stats().expired,
-        "late": sum(event.how == "late" for event in log), "extra": sum(event.how == "extra" for event in log),
+        "answers": sum(answers.values()),
+        "counted": len(standing),
+        "expired": queue.stats().expired,
+        "late": sum(event.how == "late" for event in log),
+        "extra": sum(event.how == "extra" for event in log),
         **{f"{name}_ms": percentiles(found) for name, found in sorted(times.items())},
-    }  # fmt: skip
+    }
 
 
 def _standing(log: list[Event]) -> Counter[str]:
@@ -309,29 +362,40 @@ def section() -> str:
         return ""
     row = measured[-1]
     table = "\n".join(
-        f"| {name} | {row[f'{name}_ms']['p50']} | {row[f'{name}_ms']['p95']} | {row[f'{name}_ms']['p99']} |"
+        f"| {name} | {row[f'{name}_ms']['p50']} | {row[f'{name}_ms']['p95']} | "
+        f"{row[f'{name}_ms']['p99']} |"
         for name in ("leases", "answers", "undo", "skips")
         if row.get(f"{name}_ms")
     )
     return (
         "## Fifty labelers\n\n"
-        f"{PROCESSES * LABELERS_EACH} labelers at one server for {row['minutes']:g} minutes, beside "
+        f"{PROCESSES * LABELERS_EACH} labelers at one server for {row['minutes']:g} minutes, "
+        "beside "
         f"{row.get('watching', 0)} connections of people who look on, {row['killed']} of them "
-        f"killed in the middle of a call: {row['answers']} answers in the log, each that a labeler was told of is "
-        f"there once, {row['counted']} queries count one answer each ({row['late']} late, {row['extra']} extra, "
-        f"{row['expired']} leases ran out). Milliseconds per call, seen by labelers, everything on one machine, whose "
-        f"load average was {row['load']:.0f}{' (others used it too)' if row['load'] > SHARED else ''}:\n\n"
+        f"killed in the middle of a call: {row['answers']} answers in the log, each that a "
+        "labeler was told of is "
+        f"there once, {row['counted']} queries count one answer each ({row['late']} late, "
+        f"{row['extra']} extra, "
+        f"{row['expired']} leases ran out). Milliseconds per call, seen by labelers, everything "
+        "on one machine, whose "
+        "load average was "
+        f"{row['load']:.0f}{' (others used it too)' if row['load'] > SHARED else ''}:\n\n"
         f"| call | median | 95 % | 99 % |\n|---|---|---|---|\n{table}\n\n"
-        f"`python -m benchmarks.labelers --minutes {row['minutes']:g} --watching {row.get('watching', 0)}`; "
+        f"`python -m benchmarks.labelers --minutes {row['minutes']:g} --watching "
+        f"{row.get('watching', 0)}`; "
         f"{row['machine']}; commit {row['commit']}.\n"
     )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--watching", type=int, default=0, help="connections of people who only look on")
+    parser.add_argument(
+        "--watching", type=int, default=0, help="connections of people who only look on"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(arguments.minutes, folder=Path(scratch), watching=arguments.watching)

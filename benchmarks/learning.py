@@ -1,12 +1,14 @@
-"""Does a policy learned from preferences reach what the same learner reaches on the env reward?
+"""Does a policy learned from preferences reach what the same learner reaches on the env
+reward?
 
-    python -m benchmarks.learning                             # every suite that fits two cores; hours
+    python -m benchmarks.learning  # every suite that fits two cores; hours
     python -m benchmarks.learning --suite mujoco --task reacher --seeds 1
-    python -m benchmarks.learning --suite mujoco --full       # the config files' own budgets, 10 seeds
+    python -m benchmarks.learning --suite mujoco --full  # the config files' own budgets, 10 seeds
 
-A row is one run, in a process of its own, then 30 episodes of the final policy with its most likely actions. Rows
-that are there are not run again. Returns do not depend on how fast a serial run goes, so these may share the
-machine (`--jobs`); steps per second of such rows are no measurement.
+A row is one run, in a process of its own, then 30 episodes of the final policy with its
+most likely actions. Rows that are there are not run again. Returns do not depend on how
+fast a serial run goes, so these may share the machine (`--jobs`); steps per second of
+such rows are no measurement.
 """
 
 from __future__ import annotations
@@ -60,8 +62,12 @@ def measure(measurement: Measurement) -> dict[str, Any]:
         name = f"{measurement.suite}-full" if measurement.full else measurement.suite
         figures = _figures(summary, rundir)
         if measurement.suite != QUICK:
-            # of this process and all it started: Redis, and Ray's own, which outlive a serial run
-            rows.append(name, {**measurement.key(), **figures, "cpu_seconds": round(cpu_seconds() - began, 1)})
+            # of this process and all it started: Redis, and Ray's own, which outlive a
+            # serial run
+            rows.append(
+                name,
+                {**measurement.key(), **figures, "cpu_seconds": round(cpu_seconds() - began, 1)},
+            )
         return figures
 
 
@@ -103,10 +109,18 @@ def _missing(measurement: Measurement) -> bool:
 
 
 class Workers:
-    """Processes that run measurements one after the other, so that each pays once for its imports and its Ray."""
+    """Processes that run measurements one after the other, so that each pays once for
+    its imports and its Ray.
+    """
 
     def __init__(self, count: int) -> None:
-        command = [*shlex.split(os.environ.get(PREFIX, "")), sys.executable, "-m", "benchmarks.learning", "--worker"]
+        command = [
+            *shlex.split(os.environ.get(PREFIX, "")),
+            sys.executable,
+            "-m",
+            "benchmarks.learning",
+            "--worker",
+        ]
         self._start = partial(
             subprocess.Popen,
             command,
@@ -118,9 +132,13 @@ class Workers:
         self._count = count
 
     def run(self, wanted: Sequence[Measurement]) -> Iterator[str]:
-        """What became of each, in no order; one that fails takes its process along, and the next gets a new one."""
+        """What became of each, in no order; one that fails takes its process along, and
+        the next gets a new one.
+        """
         waiting, told = deque(wanted), Queue[str]()
-        threads = [Thread(target=self._work, args=(waiting, told), daemon=True) for _ in range(self._count)]
+        threads = [
+            Thread(target=self._work, args=(waiting, told), daemon=True) for _ in range(self._count)
+        ]
         for thread in threads:
             thread.start()
         for _ in wanted:
@@ -166,12 +184,18 @@ def work() -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", choices=sorted(SUITES), action="append", help=f"default: {', '.join(DEFAULT)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--suite", choices=sorted(SUITES), action="append", help=f"default: {', '.join(DEFAULT)}"
+    )
     parser.add_argument("--task", action="append", help="default: all of the suite")
     parser.add_argument("--arm", action="append", help="default: all of the suite")
     parser.add_argument("--seeds", type=int, help="seeds 0..N-1; default: the task's own number")
-    parser.add_argument("--full", action="store_true", help="the budgets of the config files, 10 seeds")
+    parser.add_argument(
+        "--full", action="store_true", help="the budgets of the config files, 10 seeds"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="serial runs at a time")
     parser.add_argument("--quick", action="store_true", help="three short runs, no rows kept")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -190,7 +214,9 @@ def main() -> None:
     ]
     print(f"{len(wanted)} runs are missing", flush=True)
     for serial, jobs in ((False, 1), (True, given.jobs)):
-        for told in Workers(jobs).run([each for each in wanted if SUITES[each.suite].serial == serial]):
+        for told in Workers(jobs).run(
+            [each for each in wanted if SUITES[each.suite].serial == serial]
+        ):
             print(told, flush=True)
 
 

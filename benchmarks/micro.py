@@ -1,13 +1,14 @@
-"""What the parts cost one by one, at the size of HalfCheetah (17 observations, 6 actions, segments of 30 steps).
+"""What the parts cost one by one, at the size of HalfCheetah (17 observations, 6
+actions, segments of 30 steps).
 
-python -m benchmarks.micro                    # every figure, five repeats, two minutes, alone
-python -m benchmarks.micro --figure queue
-python -m benchmarks.micro --quick            # one repeat, printed and not stored
+python -m benchmarks.micro                    # every figure, five repeats, two minutes,
+alone python -m benchmarks.micro --figure queue python -m benchmarks.micro --quick
+# one repeat, printed and not stored
 
 label        pricing transitions with three members of 64-64, from raw arrays to rewards
-fit          a gradient step of three members beside one of a single member, at the defaults
-queue        leasing and answering over the embedded Redis, from processes of their own
-dataset      a preference on disk, synced: two segments and one answer
+fit          a gradient step of three members beside one of a single member, at the
+defaults queue        leasing and answering over the embedded Redis, from processes of
+their own dataset      a preference on disk, synced: two segments and one answer
 checkpoint   saving a run's policy
 """
 
@@ -46,18 +47,24 @@ from rlhp.types import Preference
 
 REPEATS = 5
 TRANSITIONS = (1024, 2048)
-"""What one env runner of two, and what a single one, has labeled at a time in the shipped configs."""
+"""What one env runner of two, and what a single one, has labeled at a time in the
+shipped configs.
+"""
 PREFERENCES = 350
 """Half of the usual budget."""
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--figure", choices=sorted(FIGURES), action="append", help="default: all")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--quick", action="store_true", help="one repeat, printed and not stored")
-    parser.add_argument("--run", type=int, metavar="REPEAT", help="one repeat of one figure, in this process")
+    parser.add_argument(
+        "--run", type=int, metavar="REPEAT", help="one repeat of one figure, in this process"
+    )
     given = parser.parse_args()
     if given.run is not None:
         (figure,) = given.figure
@@ -91,7 +98,9 @@ def label() -> dict[str, Any]:
 
 
 def fit() -> dict[str, Any]:
-    """Milliseconds of CPU per gradient step, by number of members; looks at all preferences included, as in a run."""
+    """Milliseconds of CPU per gradient step, by number of members; looks at all
+    preferences included, as in a run.
+    """
     keep_freed_memory()  # as the reward trainer does
     preferences = [preference(number) for number in range(PREFERENCES)]
     fitters = {}
@@ -112,7 +121,12 @@ def dataset() -> dict[str, Any]:
     found = {}
     for together in (1, 10):
         with tempfile.TemporaryDirectory() as scratch:
-            header = {"run_ids": ["r"], "env": {"id": "bench"}, "spaces": SPACES, "segment_length": STEPS}
+            header = {
+                "run_ids": ["r"],
+                "env": {"id": "bench"},
+                "spaces": SPACES,
+                "segment_length": STEPS,
+            }
             stored = PreferenceDataset.create(Path(scratch) / "preferences", header=header)
             preferences = iter([preference(number) for number in range(30 * together)])
             seconds = [_seconds(partial(_append, stored, preferences, together)) for _ in range(30)]
@@ -125,10 +139,15 @@ def checkpoint() -> dict[str, Any]:
     sets = ["name=bench", "rollout.num_env_runners=0", "labels.source=none"]
     config = loading.load(alone.ROOT / "configs" / "halfcheetah.yaml", sets=sets)
     with ray_cluster(config, cpus=1), tempfile.TemporaryDirectory() as scratch:
-        algorithm = algorithm_config(config, probe(config.env).spaces, action_space=_action_space(config)).build_algo()
+        algorithm = algorithm_config(
+            config, probe(config.env).spaces, action_space=_action_space(config)
+        ).build_algo()
         algorithm.train()
         checkpoints = Checkpoints(Path(scratch), keep=1)
-        seconds = [_seconds(lambda: checkpoints.save(algorithm, env_steps=1, counters={})) for _ in range(5)]
+        seconds = [
+            _seconds(lambda: checkpoints.save(algorithm, env_steps=1, counters={}))
+            for _ in range(5)
+        ]
         (newest,) = checkpoints.all()
         size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
         algorithm.stop()
@@ -146,11 +165,16 @@ def section() -> str:
     for row in rows.read("micro"):
         found[row["figure"]].append(row)
     lines = [
-        "## Parts", "", "    python -m benchmarks.micro", "",
-        "At the size of HalfCheetah: 17 observations, 6 actions, segments of 30 steps, one torch thread. Medians over "
-        f"{max((len(of) for of in found.values()), default=0)} processes.", "",
-        "| what | median (lowest to highest) | target |", "|---|---|---|",
-    ]  # fmt: skip
+        "## Parts",
+        "",
+        "    python -m benchmarks.micro",
+        "",
+        "At the size of HalfCheetah: 17 observations, 6 actions, segments of 30 steps, one torch "
+        f"thread. Medians over {max((len(of) for of in found.values()), default=0)} processes.",
+        "",
+        "| what | median (lowest to highest) | target |",
+        "|---|---|---|",
+    ]
     for figure, name, what, unit, target in LINES:
         values = [row[name] for row in found[figure]]
         if not values:
@@ -159,37 +183,67 @@ def section() -> str:
         verdict = ""
         if target is not None:
             met = middle >= target if target >= 1000 else middle <= target
-            verdict = f"{'at least' if target >= 1000 else 'at most'} {target:,g}: {'met' if met else 'missed'}"
+            verdict = (
+                f"{'at least' if target >= 1000 else 'at most'} {target:,g}: "
+                f"{'met' if met else 'missed'}"
+            )
         lines.append(
-            f"| {what} | {_figure(middle)} {unit} ({_figure(min(values))} to {_figure(max(values))}) | {verdict} |"
+            f"| {what} | {_figure(middle)} {unit} ({_figure(min(values))} to "
+            f"{_figure(max(values))}) | {verdict} |"
         )
     return "\n".join([*lines, "", tables.made(rows.read("micro"))])
 
 
 Line = tuple[str, str, str, str, float | None]
-"""Figure, name in its row, words, unit, target (a rate is at least 1,000 and wants to be high)."""
+"""Figure, name in its row, words, unit, target (a rate is at least 1,000 and wants to
+be high).
+"""
 LINES: tuple[Line, ...] = (
     *(
-        ("label", f"us_per_transition_{count}", f"labeling, {count} transitions a call, 3 members", "us CPU each", 1.5)
+        (
+            "label",
+            f"us_per_transition_{count}",
+            f"labeling, {count} transitions a call, 3 members",
+            "us CPU each",
+            1.5,
+        )
         for count in TRANSITIONS
     ),
-    ("fit", "ms_per_step_3", "gradient step of 3 members, 64 pairs x 30 steps each", "ms CPU", None),
+    (
+        "fit",
+        "ms_per_step_3",
+        "gradient step of 3 members, 64 pairs x 30 steps each",
+        "ms CPU",
+        None,
+    ),
     ("fit", "ms_per_step_1", "gradient step of 1 member", "ms CPU", None),
     ("fit", "ratio", "3 members over 1", "times", 1.5),
     ("queue", "asked_per_second", "queries asked, with both segments, one process", "/s", None),
     *(
-        ("queue", f"clients_{count}_per_second", f"lease and answer, {count} client process(es)", "/s", target)
+        (
+            "queue",
+            f"clients_{count}_per_second",
+            f"lease and answer, {count} client process(es)",
+            "/s",
+            target,
+        )
         for count, target in zip(LABELERS, (None, 5000.0), strict=True)
     ),
     *(
-        ("queue", f"labelers_{count}_per_second", f"whole labelers of a run, {count} process(es)", "/s", None)
+        (
+            "queue",
+            f"labelers_{count}_per_second",
+            f"whole labelers of a run, {count} process(es)",
+            "/s",
+            None,
+        )
         for count in LABELERS
     ),
     ("dataset", "ms_per_preference_1", "a preference on disk, synced, one at a time", "ms", None),
     ("dataset", "ms_per_preference_10", "the same, ten at a time", "ms each", None),
     ("checkpoint", "ms", "checkpoint of the policy, synced", "ms", None),
     ("checkpoint", "bytes", "its size", "bytes", None),
-)  # fmt: skip
+)
 
 
 def _figure(value: float) -> str:
@@ -203,7 +257,9 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _cpu_seconds(call: Callable[[], object]) -> float:
-    """Of this process, which has one thread at work: on a shared machine it says more than the wall."""
+    """Of this process, which has one thread at work: on a shared machine it says more
+    than the wall.
+    """
     began = time.process_time()
     call()
     return time.process_time() - began
@@ -217,9 +273,15 @@ def _append(stored: PreferenceDataset, preferences: Iterator[Preference], count:
 
 def _event(preference: Preference) -> EventRow:
     return EventRow(
-        query_id=preference.query, first_id=preference.first.id, second_id=preference.second.id, event="answer",
-        answer=preference.answer, labeler=preference.labeler, labeler_kind="teacher", rev=1,
-    )  # fmt: skip
+        query_id=preference.query,
+        first_id=preference.first.id,
+        second_id=preference.second.id,
+        event="answer",
+        answer=preference.answer,
+        labeler=preference.labeler,
+        labeler_kind="teacher",
+        rev=1,
+    )
 
 
 def _action_space(config: RunConfig) -> Any:

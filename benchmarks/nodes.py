@@ -1,11 +1,12 @@
-"""A run over several machines that loses one, loses the cable of another for 20 s, and is given a new one.
+"""A run over several machines that loses one, loses the cable of another for 20 s, and
+is given a new one.
 
-    sudo .venv/bin/python -m benchmarks.nodes                 # some minutes; results/nodes.jsonl, docs/images/nodes.png
+    sudo .venv/bin/python -m benchmarks.nodes  # some minutes; rows and a picture
     sudo .venv/bin/python -m benchmarks.nodes --steps 20000 --print
 
-A head without CPUs, two workers, and a Redis that belongs to nobody's Ray: four machines in network namespaces
-(`benchmarks.rig.machines`). Three env runners on four CPUs: once a worker is gone, one has no place until another
-comes.
+A head without CPUs, two workers, and a Redis that belongs to nobody's Ray: four
+machines in network namespaces (`benchmarks.rig.machines`). Three env runners on four
+CPUs: once a worker is gone, one has no place until another comes.
 """
 
 from __future__ import annotations
@@ -62,12 +63,25 @@ class Site:
     def __enter__(self) -> Self:
         self._network = self._stack.enter_context(Network())
         self.redis = self._network.machine("redis")
-        server = ["--bind", self.redis.address, "--requirepass", PASSWORD, "--appendonly", "yes", "--port", "6379"]
+        server = [
+            "--bind",
+            self.redis.address,
+            "--requirepass",
+            PASSWORD,
+            "--appendonly",
+            "yes",
+            "--port",
+            "6379",
+        ]
         self._start(self.redis, [str(find_server().path), *server, "--dir", str(self.folder)])
         self.head = self._network.machine("head")
         here = f"--node-ip-address={self.head.address}"
-        self._ray(self.head, "--head", "--port=6379", here, "--num-cpus=0", "--include-dashboard=false")
-        self.until(lambda: "Ray runtime started" in (self.folder / "head.log").read_text(), running=False)
+        self._ray(
+            self.head, "--head", "--port=6379", here, "--num-cpus=0", "--include-dashboard=false"
+        )
+        self.until(
+            lambda: "Ray runtime started" in (self.folder / "head.log").read_text(), running=False
+        )
         self.workers = {name: self.add_worker(name) for name in ("worker-1", "worker-2")}
         return self
 
@@ -78,17 +92,30 @@ class Site:
         """A machine of two CPUs that joins the cluster."""
         machine = self._network.machine(name)
         self._ray(
-            machine, f"--address={self.head.address}:6379", f"--node-ip-address={machine.address}", "--num-cpus=2"
+            machine,
+            f"--address={self.head.address}:6379",
+            f"--node-ip-address={machine.address}",
+            "--num-cpus=2",
         )
         return machine
 
     def train(self) -> None:
         """Start the run on the head once both workers are there."""
-        address, url = f"{self.head.address}:6379", f"redis://:{PASSWORD}@{self.redis.address}:6379/0"
-        sets = [f"ray.address={address}", f"redis.url={url}", f"runs_dir={self.folder / 'runs'}", "name=run"]
+        address, url = (
+            f"{self.head.address}:6379",
+            f"redis://:{PASSWORD}@{self.redis.address}:6379/0",
+        )
+        sets = [
+            f"ray.address={address}",
+            f"redis.url={url}",
+            f"runs_dir={self.folder / 'runs'}",
+            "name=run",
+        ]
         words = [word for each in (*sets, *self._sets) for word in ("--set", each)]
         self.until(lambda: self._alive_nodes() >= 3, running=False)
-        self._driver = self._start(self.head, [sys.executable, "-m", "rlhp", "train", str(self._config), *words])
+        self._driver = self._start(
+            self.head, [sys.executable, "-m", "rlhp", "train", str(self._config), *words]
+        )
         self._began = time.monotonic()
 
     def seconds(self) -> float:
@@ -118,7 +145,9 @@ class Site:
         found = self.rows()
         steps = found[-1]["env_steps"] if found else 0
         if found and (not self.curve or self.curve[-1][1] != steps):
-            self.curve.append((round(self.seconds(), 1), steps, found[-1].get("env_runners/episode_return_mean")))
+            self.curve.append(
+                (round(self.seconds(), 1), steps, found[-1].get("env_runners/episode_return_mean"))
+            )
 
     def goes_on(self, steps: int) -> None:
         """Wait until this many more env steps were made."""
@@ -134,7 +163,10 @@ class Site:
         self.until(lambda: self.env_steps() > before)
         entry["next_step_after_seconds"] = round(self.seconds() - done, 1)
         self.events.append(entry)
-        print(f"{entry['at_seconds']:7.1f} s  {what}: next env steps {entry['next_step_after_seconds']:.1f} s later")
+        print(
+            f"{entry['at_seconds']:7.1f} s  {what}: next env steps "
+            f"{entry['next_step_after_seconds']:.1f} s later"
+        )
 
     def cut(self, machine: Machine, seconds: float = CUT_SECONDS) -> None:
         """Its cable is out for a while."""
@@ -144,7 +176,9 @@ class Site:
 
     def runners(self, machine: Machine) -> int:
         """Env runners on a machine."""
-        listed = subprocess.run(machine.command(["ps", "axo", "args"]), capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            machine.command(["ps", "axo", "args"]), capture_output=True, text=True, check=True
+        )
         return sum(line.startswith(RUNNER) for line in listed.stdout.splitlines())
 
     def ended(self) -> int:
@@ -157,17 +191,25 @@ class Site:
     def said(self) -> str:
         """What run and machines said last."""
         files = [*self.folder.glob("*.log"), self.path / "run.log"]
-        return "\n".join(f"== {file.name}\n{file.read_text()[-2000:]}" for file in files if file.exists())
+        return "\n".join(
+            f"== {file.name}\n{file.read_text()[-2000:]}" for file in files if file.exists()
+        )
 
     def _alive_nodes(self) -> int:
-        asked = "import ray; ray.init(address='auto', log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+        asked = (
+            "import ray; ray.init(address='auto', log_to_driver=False); print(sum(n['Alive'] "
+            "for n in ray.nodes()))"
+        )
         words, env = self.head.command([sys.executable, "-c", asked]), {**os.environ, **EVERYWHERE}
         told = subprocess.run(words, capture_output=True, text=True, env=env)
         return int(told.stdout.strip() or 0) if told.returncode == 0 else 0
 
     def _ray(self, machine: Machine, *words: str) -> None:
         memory = "--object-store-memory=200000000"
-        self._start(machine, [sys.executable, "-m", "ray.scripts.scripts", "start", *words, memory, "--block"])
+        self._start(
+            machine,
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *words, memory, "--block"],
+        )
 
     def _start(self, machine: Machine, words: list[str]) -> subprocess.Popen[bytes]:
         output = self._stack.enter_context((self.folder / f"{machine.name}.log").open("ab"))
@@ -180,11 +222,18 @@ def story(site: Site, *, pause_steps: int) -> None:
     site.goes_on(pause_steps)
     site.event("kill -9 of everything on worker-1", site.workers["worker-1"].power_off)
     site.goes_on(pause_steps)
-    site.event(f"the cable of worker-2 out for {CUT_SECONDS:g} s", lambda: site.cut(site.workers["worker-2"]))
+    site.event(
+        f"the cable of worker-2 out for {CUT_SECONDS:g} s",
+        lambda: site.cut(site.workers["worker-2"]),
+    )
     site.goes_on(pause_steps)
-    site.event("worker-3 joins", lambda: site.workers.update({"worker-3": site.add_worker("worker-3")}))
+    site.event(
+        "worker-3 joins", lambda: site.workers.update({"worker-3": site.add_worker("worker-3")})
+    )
     site.until(lambda: site.runners(site.workers["worker-3"]) > 0)
-    site.events.append({"event": "worker-3 has an env runner", "at_seconds": round(site.seconds(), 1)})
+    site.events.append(
+        {"event": "worker-3 has an env runner", "at_seconds": round(site.seconds(), 1)}
+    )
 
 
 def draw(row: dict[str, Any], picture: Path) -> None:
@@ -206,8 +255,12 @@ def draw(row: dict[str, Any], picture: Path) -> None:
         for axis in (above, below):
             axis.axvline(event["at_seconds"], color="#cb181d", linewidth=0.8, linestyle=":")
             axis.spines[["top", "right"]].set_visible(False)
-        above.annotate(str(number), (event["at_seconds"], above.get_ylim()[1]), color="#cb181d", ha="center")
-    told = "   ".join(f"{number}: {event['event']}" for number, event in enumerate(row["events"], start=1))
+        above.annotate(
+            str(number), (event["at_seconds"], above.get_ylim()[1]), color="#cb181d", ha="center"
+        )
+    told = "   ".join(
+        f"{number}: {event['event']}" for number, event in enumerate(row["events"], start=1)
+    )
     figure.suptitle(told, fontsize=7.5, color="#cb181d")
     figure.tight_layout()
     figure.savefig(picture, dpi=130)
@@ -224,15 +277,21 @@ def measure(folder: Path, *, steps: int) -> dict[str, Any]:
         summary = json.loads((site.path / "summary.json").read_text())
         dataset = PreferenceDataset.open(site.path / "preferences")
         return {
-            "events": site.events, "seconds": round(site.seconds(), 1), "env_steps": summary["env_steps"],
-            "true_return": summary["true_return"], "answers": dataset.counts()["answers"],
-            "load": round(os.getloadavg()[0], 1), "curve": site.curve,
-        }  # fmt: skip
+            "events": site.events,
+            "seconds": round(site.seconds(), 1),
+            "env_steps": summary["env_steps"],
+            "true_return": summary["true_return"],
+            "answers": dataset.counts()["answers"],
+            "load": round(os.getloadavg()[0], 1),
+            "curve": site.curve,
+        }
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=76_000)
     parser.add_argument("--print", action="store_true", help="keep neither row nor picture")
     arguments = parser.parse_args()

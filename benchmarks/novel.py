@@ -1,11 +1,13 @@
-"""Behavior that no env reward describes, learned from a scripted judge: backflips, and running on one leg.
+"""Behavior that no env reward describes, learned from a scripted judge: backflips, and
+running on one leg.
 
-    python -m benchmarks.novel                      # both tasks, 3 seeds, beside the env reward and chance
+    python -m benchmarks.novel  # both tasks, 3 seeds, beside the env reward and chance
     python -m benchmarks.novel --task backflip --seeds 1
     python -m benchmarks.novel --quick              # seconds: that it runs, not what it finds
 
-A row is one policy over 10 episodes with its most likely actions. What it did is read off the simulator states of
-those episodes, never off the env reward. The states of the best episode are kept for a clip.
+A row is one policy over 10 episodes with its most likely actions. What it did is read
+off the simulator states of those episodes, never off the env reward. The states of the
+best episode are kept for a clip.
 """
 
 from __future__ import annotations
@@ -43,10 +45,11 @@ MakeAct = Callable[[Any], Act]
 
 
 def backflips(qpos: Array) -> Figures:
-    """What a hopper did in one episode [T, 6]: full backward turns of the unwrapped pitch, per 1,000 steps.
+    """What a hopper did in one episode [T, 6]: full backward turns of the unwrapped
+    pitch, per 1,000 steps.
 
-    A roll on the ground turns it too, so the flips that count are made of turns during which nothing
-    but the foot touches the floor.
+    A roll on the ground turns it too, so the flips that count are made of turns during
+    which nothing but the foot touches the floor.
     """
     seen = BackflipJudge().watch(qpos)
     clean = seen.turns[~(seen.fallen[1:] | seen.fallen[:-1])].sum()
@@ -73,7 +76,9 @@ def one_leg(qpos: Array) -> Figures:
 
 @dataclass(frozen=True)
 class Task:
-    """One config, how to read an episode of it, and the figure that says which episode is best."""
+    """One config, how to read an episode of it, and the figure that says which episode
+    is best.
+    """
 
     config: str
     read: Callable[[Array], Figures]
@@ -86,28 +91,42 @@ class Task:
 
 TASKS = {
     "backflip": Task(
-        "hopper_backflip.yaml", backflips, "flips", 6,
+        "hopper_backflip.yaml",
+        backflips,
+        "flips",
+        6,
         {
-            "flips": "flips per 1,000 steps", "landings": "upright landings per 1,000 steps",
-            "turns": "backward turns, rolls included", "airborne": "in the air", "fallen": "fallen",
+            "flips": "flips per 1,000 steps",
+            "landings": "upright landings per 1,000 steps",
+            "turns": "backward turns, rolls included",
+            "airborne": "in the air",
+            "fallen": "fallen",
         },
     ),
     "one_leg": Task(
-        "cheetah_one_leg.yaml", one_leg, "one_leg", 9,
+        "cheetah_one_leg.yaml",
+        one_leg,
+        "one_leg",
+        9,
         {
-            "one_leg": "forward, the hind leg alone on the floor", "front_up": "forward, the rest of the body up",
+            "one_leg": "forward, the hind leg alone on the floor",
+            "front_up": "forward, the rest of the body up",
             "speed": "forward speed, m/s",
         },
     ),
-}  # fmt: skip
+}
 
 
 def settings(task: str, arm: str, seed: int, *, runs_dir: str, quick: bool) -> RunConfig:
     """The config of one run."""
     sets = [
-        f"seed={seed}", f"runs_dir={runs_dir}", f"name=novel-{task}-{arm}-{seed}", "tensorboard=false",
-        "checkpoint.every_env_steps=null", "evaluation.episodes=2",
-    ]  # fmt: skip
+        f"seed={seed}",
+        f"runs_dir={runs_dir}",
+        f"name=novel-{task}-{arm}-{seed}",
+        "tensorboard=false",
+        "checkpoint.every_env_steps=null",
+        "evaluation.episodes=2",
+    ]
     if arm == "none":
         sets.append("labels.source=none")
     if quick:
@@ -116,7 +135,9 @@ def settings(task: str, arm: str, seed: int, *, runs_dir: str, quick: bool) -> R
 
 
 def play(make_act: MakeAct, env: EnvConfig, *, episodes: int, seed: int) -> Array:
-    """[episodes, T, S] simulator states before each action of whole, equally long episodes."""
+    """[episodes, T, S] simulator states before each action of whole, equally long
+    episodes.
+    """
     steps = probe(env).episode_limit
     vector: Any = make_vector_env(env, num_envs=episodes, vectorize="sync")
     try:
@@ -133,7 +154,9 @@ def play(make_act: MakeAct, env: EnvConfig, *, episodes: int, seed: int) -> Arra
 
 
 def measure(task: str, arm: str, seed: int, *, quick: bool) -> None:
-    """Train (unless by chance), play, and add the row; nothing where it is there for the present config."""
+    """Train (unless by chance), play, and add the row; nothing where it is there for
+    the present config.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         config = settings(task, arm, seed, runs_dir=scratch, quick=quick)
         key = {"task": task, "arm": arm, "seed": seed, "config_sha256": _hash(config, arm)}
@@ -141,18 +164,25 @@ def measure(task: str, arm: str, seed: int, *, quick: bool) -> None:
         if rows.done(name, key):
             return
         make_act, trained = (random_act, {}) if arm == "random" else _trained(config, task)
-        states = play(make_act, config.env, episodes=2 if quick else EPISODES, seed=2_000_003 + seed)
+        states = play(
+            make_act, config.env, episodes=2 if quick else EPISODES, seed=2_000_003 + seed
+        )
     figures = [TASKS[task].read(episode[:, : TASKS[task].positions]) for episode in states]
     best = int(np.argmax([each[TASKS[task].best_by] for each in figures]))
     row = {**key, "episodes": len(figures), **_means(figures), "best": figures[best], **trained}
     if arm == "judge" and not quick:
         _keep(task, states[best], seed=seed, figure=figures[best][TASKS[task].best_by])
     rows.append(name, row)
-    print(f"{task} {arm} {seed}: " + ", ".join(f"{key} {value:.2f}" for key, value in _means(figures).items()))
+    print(
+        f"{task} {arm} {seed}: "
+        + ", ".join(f"{key} {value:.2f}" for key, value in _means(figures).items())
+    )
 
 
 def clip(task: str) -> Path:
-    """Where the states of the best episode of a task are: `state` [T, S], `env_id`, `seed`, `figure`."""
+    """Where the states of the best episode of a task are: `state` [T, S], `env_id`,
+    `seed`, `figure`.
+    """
     return rows.RESULTS / f"novel-{task}.npz"
 
 
@@ -160,19 +190,35 @@ def section() -> str:
     """The tables, for the page of benchmarks."""
     found = rows.read("novel")
     lines = [
-        "## Novel behavior", "", "    python -m benchmarks.novel", "",
-        "No env reward describes these, and none was sent to anybody: a scripted judge answers 900 queries from the "
-        f"simulator states of the two segments. Means over {EPISODES} episodes with the most likely actions, each "
-        "seed. Flips are whole turns of what an episode turned backward, in sum, while nothing but the foot touched "
-        "the floor; whether it came down on its foot, upright, is the column beside it. Films of the best episodes: "
-        "[backflip](images/backflip.webm), [one leg](images/one_leg.webm) (`python -m benchmarks.novel_clip`).", "",
-    ]  # fmt: skip
+        "## Novel behavior",
+        "",
+        "    python -m benchmarks.novel",
+        "",
+        "No env reward describes these, and none was sent to anybody: a scripted judge answers "
+        f"900 queries from the simulator states of the two segments. Means over {EPISODES} "
+        "episodes with the most likely actions, each seed. Flips are whole turns of what an "
+        "episode turned backward, in sum, while nothing but the foot touched the floor; whether "
+        "it came down on its foot, upright, is the column beside it. Films of the best episodes: "
+        "[backflip](images/backflip.webm), [one leg](images/one_leg.webm) (`python -m "
+        "benchmarks.novel_clip`).",
+        "",
+    ]
     for task, what in TASKS.items():
         newest = {(row["arm"], row["seed"]): row for row in found if row["task"] == task}
         if not newest:
             continue
-        headings = ["learned from", "seeds", "env steps", *what.columns.values(), "held-out accuracy"]
-        lines += [f"### {task.replace('_', ' ')}: `configs/{what.config}`", "", f"| {' | '.join(headings)} |"]
+        headings = [
+            "learned from",
+            "seeds",
+            "env steps",
+            *what.columns.values(),
+            "held-out accuracy",
+        ]
+        lines += [
+            f"### {task.replace('_', ' ')}: `configs/{what.config}`",
+            "",
+            f"| {' | '.join(headings)} |",
+        ]
         lines.append("|" + "---|" * len(headings))
         for arm in ARMS:
             own = [newest[key] for key in sorted(newest) if key[0] == arm]
@@ -200,7 +246,9 @@ def _trained(config: RunConfig, task: str) -> tuple[MakeAct, dict[str, Any]]:
     env = make_env(config.env)
     env.close()  # type: ignore[no-untyped-call]
     spaces = probe(config.env).spaces
-    module, moments = load_policy(newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space)
+    module, moments = load_policy(
+        newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space
+    )
     last: dict[str, Any] = {}
     for row in read_metrics(rundir.metrics_file):
         last.update({name: value for name, value in row.items() if value is not None})
@@ -217,7 +265,8 @@ def _trained(config: RunConfig, task: str) -> tuple[MakeAct, dict[str, Any]]:
 
 
 def _hash(config: RunConfig, arm: str) -> str:
-    return config_hash(config, only="env" if arm == "random" else None)  # chance knows the environment alone
+    # chance knows the environment alone
+    return config_hash(config, only="env" if arm == "random" else None)
 
 
 def _means(figures: list[Figures]) -> Figures:
@@ -238,7 +287,9 @@ def _keep(task: str, state: Array, *, seed: int, figure: float) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=sorted(TASKS), action="append", help="default: both")
     parser.add_argument("--arm", choices=sorted(ARMS), action="append", help="default: all three")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0..N-1")

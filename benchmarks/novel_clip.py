@@ -1,6 +1,8 @@
-"""Draws the best episode of novel behavior that `benchmarks.novel` kept: a film, and its frames on one sheet.
+"""Draws the best episode of novel behavior that `benchmarks.novel` kept: a film, and
+its frames on one sheet.
 
-python -m benchmarks.novel_clip                # docs/images/backflip.webm and .png, one_leg.webm and .png
+python -m benchmarks.novel_clip                # docs/images/backflip.webm and .png,
+one_leg.webm and .png
 """
 
 from __future__ import annotations
@@ -31,10 +33,15 @@ PATIENCE = 600
 
 
 def draw(task: str, *, images: Path = IMAGES) -> tuple[Path, Path]:
-    """The film and the sheet of a task's best episode; ValueError where none is kept yet."""
+    """The film and the sheet of a task's best episode; ValueError where none is kept
+    yet.
+    """
     kept = novel.clip(task)
     if not kept.exists():
-        raise ValueError(f"{kept} is not there, so there is no episode to draw; run python -m benchmarks.novel first")
+        raise ValueError(
+            f"{kept} is not there, so there is no episode to draw; run python -m benchmarks.novel "
+            "first"
+        )
     with np.load(kept, allow_pickle=False) as data:
         state = data["state"]
     env = loading.load(novel.CONFIGS / novel.TASKS[task].config).env
@@ -43,14 +50,20 @@ def draw(task: str, *, images: Path = IMAGES) -> tuple[Path, Path]:
     with Painter(env, ClipsConfig(width=320, height=240, timeout_seconds=PATIENCE)) as painter:
         data = painter.clip(as_segment(state[start : start + FILM_STEPS])).data
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{film} would have {len(data):,} bytes, more than {MOST_BYTES:,}; lower FILM_STEPS")
-    with Painter(env, ClipsConfig(width=240, height=240, codec="apng", timeout_seconds=PATIENCE)) as painter:
+        raise ValueError(
+            f"{film} would have {len(data):,} bytes, more than {MOST_BYTES:,}; lower FILM_STEPS"
+        )
+    with Painter(
+        env, ClipsConfig(width=240, height=240, codec="apng", timeout_seconds=PATIENCE)
+    ) as painter:
         rows = state[start :: SHEET_STEPS[task]][:SHEET]
         frames = pictures(painter.clip(as_segment(rows)).data)
     images.mkdir(exist_ok=True)
     film.write_bytes(data)
     half = len(frames) // 2
-    Image.fromarray(np.vstack([np.hstack(frames[:half]), np.hstack(frames[half:])])).save(sheet, optimize=True)
+    Image.fromarray(np.vstack([np.hstack(frames[:half]), np.hstack(frames[half:])])).save(
+        sheet, optimize=True
+    )
     return film, sheet
 
 
@@ -59,7 +72,9 @@ def liveliest(state: Array, task: str) -> int:
     starts = range(0, max(1, len(state) - FILM_STEPS + 1), 50)
     qpos = state[:, : novel.TASKS[task].positions]
     best_by = novel.TASKS[task].best_by
-    return max(starts, key=lambda start: novel.TASKS[task].read(qpos[start : start + FILM_STEPS])[best_by])
+    return max(
+        starts, key=lambda start: novel.TASKS[task].read(qpos[start : start + FILM_STEPS])[best_by]
+    )
 
 
 def as_segment(state: Array) -> Segment:
@@ -85,9 +100,15 @@ def pictures(data: bytes) -> list[Array]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=sorted(novel.TASKS), action="append", help="default: those that are kept")
-    for task in parser.parse_args().task or [task for task in novel.TASKS if novel.clip(task).exists()]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--task", choices=sorted(novel.TASKS), action="append", help="default: those that are kept"
+    )
+    for task in parser.parse_args().task or [
+        task for task in novel.TASKS if novel.clip(task).exists()
+    ]:
         for path in draw(task):
             print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 

@@ -1,8 +1,9 @@
-"""What networks for pictures of 84 x 84 cost: the paper's reward ensemble, and the policy.
+"""What networks for pictures of 84 x 84 cost: the paper's reward ensemble, and the
+policy.
 
-    python -m benchmarks.pixel_speed                       # on the CPU, one thread, five repeats
-    python -m benchmarks.pixel_speed --device cuda         # on a GPU
-    python -m benchmarks.pixel_speed --quick               # one short repeat, printed and not stored
+    python -m benchmarks.pixel_speed                # on the CPU, one thread, five repeats
+    python -m benchmarks.pixel_speed --device cuda  # on a GPU
+    python -m benchmarks.pixel_speed --quick        # one short repeat, printed and not stored
 
 label    pricing the stacks of eight games, three members, from raw arrays to rewards
 fit      a gradient step of three members on 16 pairs of 25 steps each
@@ -40,7 +41,9 @@ NETWORKS: tuple[Network, ...] = ("cnn", "cnn_small", "cnn_coarse")
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--quick", action="store_true")
@@ -58,11 +61,21 @@ def main() -> None:
 
 
 def measure(network: Network, *, device: str, times: int, count: int = 1024) -> dict[str, float]:
-    """All figures: of one thread's CPU time, or on a GPU on the wall with the device waited for."""
-    spaces = describe(gym.spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8), gym.spaces.Discrete(ACTIONS))
+    """All figures: of one thread's CPU time, or on a GPU on the wall with the device
+    waited for.
+    """
+    spaces = describe(
+        gym.spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8), gym.spaces.Discrete(ACTIONS)
+    )
     draws = np.random.default_rng(0)
     config = RewardConfig(
-        network=network, hidden=(64,), dropout=0.5, use_action=False, batch_size=16, device=device, reservoir=256
+        network=network,
+        hidden=(64,),
+        dropout=0.5,
+        use_action=False,
+        batch_size=16,
+        device=device,
+        reservoir=256,
     )
     fitter = Fitter(config, spaces=spaces, seed=0)
     fitter.observe(_pictures(draws, 256), np.zeros((256, ACTIONS), np.float32))
@@ -74,13 +87,24 @@ def measure(network: Network, *, device: str, times: int, count: int = 1024) -> 
     label = _median(partial(model.predict, obs, actions), device=device, times=times)
     fit = _median(partial(fitter.train, config.batch_size), device=device, times=times)
     act, update = _policy(network, draws, device=device, times=times)
-    return {"label_us": 1e6 * label / count, "fit_ms": 1e3 * fit, "act_ms": 1e3 * act, "update_ms": 1e3 * update}
+    return {
+        "label_us": 1e6 * label / count,
+        "fit_ms": 1e3 * fit,
+        "act_ms": 1e3 * act,
+        "update_ms": 1e3 * update,
+    }
 
 
-def _policy(network: Network, draws: np.random.Generator, *, device: str, times: int) -> tuple[float, float]:
+def _policy(
+    network: Network, draws: np.random.Generator, *, device: str, times: int
+) -> tuple[float, float]:
     hidden = (512,) if network == "cnn" else LearnerConfig().hidden
-    encoder = PictureEncoder(PictureEncoderConfig(input_dims=(STACK, SIZE, SIZE), network=network, hidden=hidden))
-    policy = torch.nn.Sequential(encoder.pixels, encoder.net, torch.nn.Linear(hidden[-1], ACTIONS + 1)).to(device)
+    encoder = PictureEncoder(
+        PictureEncoderConfig(input_dims=(STACK, SIZE, SIZE), network=network, hidden=hidden)
+    )
+    policy = torch.nn.Sequential(
+        encoder.pixels, encoder.net, torch.nn.Linear(hidden[-1], ACTIONS + 1)
+    ).to(device)
     optimizer = torch.optim.Adam(policy.parameters())
     few, many = _pictures(draws, GAMES), _pictures(draws, 256)
 
@@ -118,17 +142,29 @@ def _pictures(draws: np.random.Generator, count: int) -> Array:
 def _preference(number: int, spaces: Spaces) -> Preference:
     draws = np.random.default_rng(number)
     first, second = (_segment(f"{number}-{side}", draws) for side in ("first", "second"))
-    return Preference(query=str(number), first=first, second=second, answer=Answer.FIRST, labeler="bench")
+    return Preference(
+        query=str(number), first=first, second=second, answer=Answer.FIRST, labeler="bench"
+    )
 
 
 def _segment(name: str, draws: np.random.Generator) -> Segment:
     film = draws.integers(0, 256, (STEPS + STACK, SIZE, SIZE), dtype=np.uint8)
     return Segment(
-        id=name, run="bench", env_runner=0, episode=name, start=0,
+        id=name,
+        run="bench",
+        env_runner=0,
+        episode=name,
+        start=0,
         obs={"": np.stack([film[step : step + STACK] for step in range(STEPS + 1)])},
-        actions=np.zeros(STEPS, np.int64), env_reward=None, predicted_reward=None, reward_version=None,
-        policy_version=0, env_steps=0, terminated=False, truncated=False,
-    )  # fmt: skip
+        actions=np.zeros(STEPS, np.int64),
+        env_reward=None,
+        predicted_reward=None,
+        reward_version=None,
+        policy_version=0,
+        env_steps=0,
+        terminated=False,
+        truncated=False,
+    )
 
 
 def _name(device: str) -> str:
@@ -139,13 +175,18 @@ def section() -> str:
     """Markdown for the page."""
     found = rows.read("pixel_speed")
     lines = [
-        "## Networks for pictures", "", "    python -m benchmarks.pixel_speed", "",
-        f"Stacks of {STACK} gray frames of {SIZE} x {SIZE}. On a CPU: CPU time of one thread, so 1,000,000 / the first "
-        "column is what one core labels per second; on a GPU: time on the wall. Medians over repeats.", "",
-        "| device | network | label, 3 members, us each | gradient step, 3 members x 16 pairs, ms | "
-        f"policy, {GAMES} games, ms | policy step, 256 stacks, ms |",
+        "## Networks for pictures",
+        "",
+        "    python -m benchmarks.pixel_speed",
+        "",
+        f"Stacks of {STACK} gray frames of {SIZE} x {SIZE}. On a CPU: CPU time of one thread, so "
+        "1,000,000 / the first column is what one core labels per second; on a GPU: time on the "
+        "wall. Medians over repeats.",
+        "",
+        "| device | network | label, 3 members, us each | gradient step, 3 members x 16 pairs, "
+        f"ms | policy, {GAMES} games, ms | policy step, 256 stacks, ms |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for device in sorted({row["device"] for row in found}):
         for network in NETWORKS:
             some = [row for row in found if (row["device"], row["network"]) == (device, network)]

@@ -1,4 +1,6 @@
-"""The table of the suite `pixels`, drawn from its rows: python -m benchmarks.learning --suite pixels"""
+"""The table of the suite `pixels`, drawn from its rows: python -m benchmarks.learning
+--suite pixels
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,19 @@ def section() -> str:
     """Markdown for the page."""
     found, note = tables.shown("pixels")
     lines = [
-        f"## {SUITES['pixels'].title}", "", "    python -m benchmarks.learning --suite pixels", "",
-        "Policy and reward see pictures alone, serial program. True return of the final policy, mean of "
-        f"{EPISODES} episodes with the most likely actions, as a share of the best return that exists; the random "
-        "policy's is by the side. Minutes are those of the longest run, start and evaluation not counted, on the wall "
-        "and in CPU time; the machine was shared.", "",
-        "| task | best | random | arm | seeds | env steps | labels | share of the best, mean (95 %) | each seed | "
-        "minutes | CPU minutes |",
+        f"## {SUITES['pixels'].title}",
+        "",
+        "    python -m benchmarks.learning --suite pixels",
+        "",
+        "Policy and reward see pictures alone, serial program. True return of the final policy, "
+        f"mean of {EPISODES} episodes with the most likely actions, as a share of the best return "
+        "that exists; the random policy's is by the side. Minutes are those of the longest run, "
+        "start and evaluation not counted, on the wall and in CPU time; the machine was shared.",
+        "",
+        "| task | best | random | arm | seeds | env steps | labels | share of the best, mean (95 "
+        "%) | each seed | minutes | CPU minutes |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     verdicts = []
     for task, arms in found.items():
         best, chance = BEST[task], tables.by_chance(arms)
@@ -35,15 +41,24 @@ def section() -> str:
             longest = max(row["wall_seconds"] for row in some) / 60
             busiest = max(row.get("cpu_seconds", 0.0) for row in some) / 60
             lines.append(
-                f"| {task} | {best:g} | {chance:.1f} | {arm} | {len(some)} | {max(row['env_steps'] for row in some):,} "
-                f"| {max(row['labels'] for row in some) or '-'} | {told(intervals.mean(shares), 3)} | "
-                f"{', '.join(f'{share:.3f}' for share in shares)} | {longest:.1f} | {busiest:.1f} |"
+                f"| {task} | {best:g} | {chance:.1f} | {arm} | {len(some)} | "
+                f"{max(row['env_steps'] for row in some):,} | "
+                f"{max(row['labels'] for row in some) or '-'} | {told(intervals.mean(shares), 3)} "
+                f"| {', '.join(f'{share:.3f}' for share in shares)} | {longest:.1f} | "
+                f"{busiest:.1f} |"
             )
             if arm == "preferences":
                 reached = sum(share >= TARGET for share in shares)
-                met = "met" if reached == len(shares) == SUITES["pixels"].tasks[task].seeds else "missed"
+                met = (
+                    "met"
+                    if reached == len(shares) == SUITES["pixels"].tasks[task].seeds
+                    else "missed"
+                )
                 fast = "met" if longest <= MINUTES else "missed"
-                verdicts.append(f"- {task}: {reached} of {len(shares)} seeds reach {TARGET:g} of the best: {met}")
+                verdicts.append(
+                    f"- {task}: {reached} of {len(shares)} seeds reach {TARGET:g} of the best: "
+                    f"{met}"
+                )
                 verdicts.append(f"- {task}: every seed within {MINUTES} minutes: {fast}")
     every = [row for arms in found.values() for some in arms.values() for row in some]
     return "\n".join([*lines, "", *verdicts, "", note, "", tables.made(every)])

@@ -1,12 +1,13 @@
-"""Pong from preferences in an hour on two cores, beside the same learner on the env reward for as many steps.
+"""Pong from preferences in an hour on two cores, beside the same learner on the env
+reward for as many steps.
 
-    python -m benchmarks.pong                     # both arms one after the other; the control arm took half an hour
+    python -m benchmarks.pong  # both arms one after the other; the control arm took half an hour
     python -m benchmarks.pong --arm preferences
     python -m benchmarks.pong --quick             # two minutes, printed and not kept
 
-`rlhp train configs/pong_hour.yaml` as a user runs it, seed 0. Kept are the curves of true and predicted return, which
-are to rise together. The run directories stay under `runs/`: a bench that was stopped
-goes on from the last checkpoint of its arm.
+`rlhp train configs/pong_hour.yaml` as a user runs it, seed 0. Kept are the curves of
+true and predicted return, which are to rise together. The run directories stay under
+`runs/`: a bench that was stopped goes on from the last checkpoint of its arm.
 """
 
 from __future__ import annotations
@@ -52,8 +53,16 @@ def measure(arm: str, *, seed: int = 0, quick: bool = False) -> Row:
     """One arm to its end, or on from where it was stopped; its figures."""
     with tempfile.TemporaryDirectory() as scratch:
         name = f"pong-hour-{arm}-{seed}"
-        sets = [f"seed={seed}", f"name={name}", f"evaluation.episodes={GAMES}", "tensorboard=false", *ARMS[arm]]
-        config = loading.load(CONFIG, sets=[*sets, *(QUICK if quick else ()), *([f"runs_dir={scratch}"] * quick)])
+        sets = [
+            f"seed={seed}",
+            f"name={name}",
+            f"evaluation.episodes={GAMES}",
+            "tensorboard=false",
+            *ARMS[arm],
+        ]
+        config = loading.load(
+            CONFIG, sets=[*sets, *(QUICK if quick else ()), *([f"runs_dir={scratch}"] * quick)]
+        )
         there = RunDir.existing(config.runs_dir, name)
         rundir = RunDir.create(config, name) if there is None else RunDir.open(there)
         summary = program.train(rundir.config(), rundir=rundir, resume=there is not None)
@@ -77,11 +86,17 @@ def measure(arm: str, *, seed: int = 0, quick: bool = False) -> Row:
 
 def thin(found: Sequence[Any]) -> list[Any]:
     """Evenly chosen, the last one among them."""
-    return [found[int(i)] for i in np.unique(np.linspace(0, len(found) - 1, POINTS).round())] if found else []
+    return (
+        [found[int(i)] for i in np.unique(np.linspace(0, len(found) - 1, POINTS).round())]
+        if found
+        else []
+    )
 
 
 def curve(found: Sequence[Row]) -> dict[str, list[Any]]:
-    """By name in `CURVE`, of rows from the first ended episode on; and scores of games that ended at about a time."""
+    """By name in `CURVE`, of rows from the first ended episode on; and scores of games
+    that ended at about a time.
+    """
     some = thin([row for row in found if row.get("env_runners/episode_return_mean") is not None])
     games = [(row["env_steps"], row[SCORE]) for row in found if row.get(SCORE) is not None]
     split: list[Any] = np.array_split(np.array(games).reshape(-1, 2), SCORE_POINTS)
@@ -104,15 +119,21 @@ def section() -> str:
     """The tables for docs/benchmarks.md."""
     found = {row["arm"]: row for row in rows.read(NAME)}
     lines = [
-        "## Pong in an hour", "", "    python -m benchmarks.pong", "",
-        f"`configs/{CONFIG.name}`, distributed, one seed. True return per episode of 4,500 steps, in which one game "
-        f"follows another; score per game, from -21 to 21. The final policy plays {GAMES} single games with its most "
-        "likely actions.", "",
-        "| arm | env steps | labels | minutes | score per game while learning, first and last | score of the final "
-        "policy | random policy | held-out accuracy | correlation of the true and the predicted curve |",
+        "## Pong in an hour",
+        "",
+        "    python -m benchmarks.pong",
+        "",
+        f"`configs/{CONFIG.name}`, distributed, one seed. True return per episode of 4,500 steps, "
+        "in which one game follows another; score per game, from -21 to 21. The final policy "
+        f"plays {GAMES} single games with its most likely actions.",
+        "",
+        "| arm | env steps | labels | minutes | score per game while learning, first and last | "
+        "score of the final policy | random policy | held-out accuracy | correlation of the true "
+        "and the predicted curve |",
         "|---|---|---|---|---|---|---|---|---|",
-        *(_line(found[arm]) for arm in ARMS if arm in found), "",
-    ]  # fmt: skip
+        *(_line(found[arm]) for arm in ARMS if arm in found),
+        "",
+    ]
     missing = [f"Not run to its end yet: {arm}." for arm in ARMS if arm not in found]
     return "\n".join([*lines, *missing, *[""] * len(missing), tables.made(list(found.values()))])
 
@@ -123,9 +144,9 @@ def _line(row: Row) -> str:
     if row["arm"] != CONTROL:
         last = [f"{row['heldout_accuracy']:.2f}", f"{agreement(row):.2f}"]
     return (
-        f"| {row['arm']} | {row['env_steps']:,} | {row['labels'] or '-'} | {row['seconds'] / 60:.0f} | "
-        f"{scores[0]:.1f}, {scores[-1]:.1f} | {row['true_return']:.1f} | {row['random_return']:.1f} | "
-        f"{' | '.join(last)} |"
+        f"| {row['arm']} | {row['env_steps']:,} | {row['labels'] or '-'} | "
+        f"{row['seconds'] / 60:.0f} | {scores[0]:.1f}, {scores[-1]:.1f} | "
+        f"{row['true_return']:.1f} | {row['random_return']:.1f} | {' | '.join(last)} |"
     )
 
 
@@ -137,7 +158,9 @@ def plot(path: Path) -> bool:
     figure, (scores, returns) = plt.subplots(1, 2, figsize=(9, 3.2))
     for arm, row in found.items():
         steps = [each / 1e6 for each in row["curve"]["score_steps"]]
-        scores.plot(steps, row["curve"]["score"], label=arm, color="#444444" if arm == CONTROL else None)
+        scores.plot(
+            steps, row["curve"]["score"], label=arm, color="#444444" if arm == CONTROL else None
+        )
     plain(scores, title="score per game", x="env steps (millions)")
     scores.legend(frameon=False, fontsize=8)
     row = found["preferences"]
@@ -153,13 +176,17 @@ def plot(path: Path) -> bool:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arm", choices=ARMS)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     for arm in [arguments.arm] if arguments.arm else ARMS:
         if arguments.quick:
-            print({name: value for name, value in measure(arm, quick=True).items() if name != "curve"})
+            print(
+                {name: value for name, value in measure(arm, quick=True).items() if name != "curve"}
+            )
         elif not rows.done(NAME, {"arm": arm, "seed": 0}):
             rows.append(NAME, measure(arm))
     print(section() if rows.read(NAME) else "no rows yet")

@@ -1,10 +1,11 @@
-"""What clips cost: milliseconds per frame and per clip, and what keeping pictures costs a rollout.
+"""What clips cost: milliseconds per frame and per clip, and what keeping pictures costs
+a rollout.
 
     python -m benchmarks.rendering          # 240 x 240 pixels, segments of 30 steps
     python -m benchmarks.rendering --quick  # one backend, one task, one repeat
 
-A figure is the median over repeats of clips of different segments, in a drawing process of its own that has drawn
-one clip before.
+A figure is the median over repeats of clips of different segments, in a drawing process
+of its own that has drawn one clip before.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ STEPS = 30
 MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 OTHERS = ("CartPole-v1", "Pendulum-v1", "LunarLander-v3", "ALE/Pong-v5", "BipedalWalker-v3")
 TARGET_MS = 5.0
-"""Most CPU time per frame for MuJoCo on EGL, without a GPU; drawing takes one thread."""
+"""Most CPU time per frame for MuJoCo on EGL, without a GPU; drawing takes one thread.
+"""
 KEPT = 200
 """Steps over which the cost of keeping pictures is measured."""
 
@@ -36,7 +38,8 @@ def segments(env: EnvConfig, *, count: int) -> list[Segment]:
     """Random actions from the start of as many episodes."""
     spaces = probe(env).spaces
     return [
-        play_episode(random_act, env, spaces, steps=STEPS, seed=seed, name=f"{env.id}-{seed}") for seed in range(count)
+        play_episode(random_act, env, spaces, steps=STEPS, seed=seed, name=f"{env.id}-{seed}")
+        for seed in range(count)
     ]
 
 
@@ -46,7 +49,9 @@ def measure_clips(env_id: str, *, codec: str, backend: str, repeats: int) -> Non
     if rows.done(NAME, key):
         return
     env = EnvConfig(id=env_id, hide_termination=True, max_episode_steps=1000)
-    clips = ClipsConfig.model_validate({"codec": codec, "backend": backend if env_id in MUJOCO else "auto"})
+    clips = ClipsConfig.model_validate(
+        {"codec": codec, "backend": backend if env_id in MUJOCO else "auto"}
+    )
     try:
         with Painter(env, clips) as painter:
             made = [painter.clip(each) for each in segments(env, count=repeats + 1)][1:]
@@ -107,30 +112,40 @@ def section() -> str:
     """The table for docs/benchmarks.md."""
     found = rows.read(NAME)
     lines = [
-        "## Clips", "", "    python -m benchmarks.rendering", "",
-        f"Segments of {STEPS} steps, drawn and encoded without a GPU, median over repeats. MuJoCo is drawn at "
-        f"240 x 240 from saved states; the aim is {TARGET_MS:.0f} ms of CPU per frame with EGL.", "",
-        "| task | drawn by | codec | pixels | ms per frame | CPU ms per frame | encoding, ms | ms per clip | kB |",
+        "## Clips",
+        "",
+        "    python -m benchmarks.rendering",
+        "",
+        f"Segments of {STEPS} steps, drawn and encoded without a GPU, median over repeats. MuJoCo "
+        f"is drawn at 240 x 240 from saved states; the aim is {TARGET_MS:.0f} ms of CPU per frame "
+        "with EGL.",
+        "",
+        "| task | drawn by | codec | pixels | ms per frame | CPU ms per frame | encoding, ms | ms "
+        "per clip | kB |",
         "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     clips = sorted((row for row in found if row["kind"] == "clip"), key=_place)
     for row in clips:
         lines.append(
             f"| {row['env']} | {row['how']} | {row['codec']} | {row['width']} x {row['height']} | "
-            f"{row['draw_ms_per_frame']:.1f} | {row['draw_cpu_ms_per_frame']:.1f} | {row['encode_ms']:.0f} | "
-            f"{row['clip_ms']:.0f} | {row['kilobytes']:.0f} |"
+            f"{row['draw_ms_per_frame']:.1f} | {row['draw_cpu_ms_per_frame']:.1f} | "
+            f"{row['encode_ms']:.0f} | {row['clip_ms']:.0f} | {row['kilobytes']:.0f} |"
         )
     egl = [row["draw_cpu_ms_per_frame"] for row in clips if row["how"] == "mujoco (egl)"]
     if egl:
         verdict = "met" if max(egl) <= TARGET_MS else "missed"
-        lines += ["", f"Slowest MuJoCo task with EGL: {max(egl):.1f} ms of CPU per frame; the aim is {verdict}."]
+        lines += [
+            "",
+            f"Slowest MuJoCo task with EGL: {max(egl):.1f} ms of CPU per frame; the aim is "
+            f"{verdict}.",
+        ]
     for row in found:
         if row["kind"] == "pictures":
             lines += [
                 "",
-                "An environment without a state to draw from is drawn while it is stepped, for people only, in the "
-                f"first environment of each runner: a step of {row['env']} then takes {row['with_us']:.0f} us there "
-                f"instead of {row['without_us']:.0f}.",
+                "An environment without a state to draw from is drawn while it is stepped, for "
+                f"people only, in the first environment of each runner: a step of {row['env']} "
+                f"then takes {row['with_us']:.0f} us there instead of {row['without_us']:.0f}.",
             ]
     commits = ", ".join(sorted({row["commit"] for row in found}))
     machines = "; ".join(sorted({row["machine"] for row in found}))
@@ -144,7 +159,9 @@ def _place(row: dict[str, Any]) -> tuple[int, int, int]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
@@ -156,7 +173,12 @@ def main() -> None:
         for env_id in MUJOCO:
             measure_clips(env_id, codec="vp9", backend=backend, repeats=arguments.repeats)
     for codec in ("h264", "apng"):
-        measure_clips("HalfCheetah-v5", codec=codec, backend=(*backends, "schematic")[0], repeats=arguments.repeats)
+        measure_clips(
+            "HalfCheetah-v5",
+            codec=codec,
+            backend=(*backends, "schematic")[0],
+            repeats=arguments.repeats,
+        )
     for env_id in OTHERS:
         measure_clips(env_id, codec="vp9", backend="", repeats=arguments.repeats)
     measure_pictures("BipedalWalker-v3", repeats=arguments.repeats)

@@ -1,12 +1,15 @@
-"""kill -9 at random moments, then `rlhp train --resume` until the end: is every trial consistent?
+"""kill -9 at random moments, then `rlhp train --resume` until the end: is every trial
+consistent?
 
     python -m benchmarks.resume_trials                 # ten serial trials, ten distributed ones
     python -m benchmarks.resume_trials --kind serial --trials 3
 
-A serial trial is consistent when metrics, policy, reward and answers are, number by number, those of the run that was
-never killed. A distributed one when it reaches its end with no answer lost, none counted twice, no pair asked twice,
-and reward versions that only grow. Each trial is killed once to three times: while it starts, after a number of env
-steps, or while it ends, as drawn from its seed. A finished trial is not run again.
+A serial trial is consistent when metrics, policy, reward and answers are, number by
+number, those of the run that was never killed. A distributed one when it reaches its
+end with no answer lost, none counted twice, no pair asked twice, and reward versions
+that only grow. Each trial is killed once to three times: while it starts, after a
+number of env steps, or while it ends, as drawn from its seed. A finished trial is not
+run again.
 """
 
 from __future__ import annotations
@@ -46,14 +49,18 @@ SETTINGS: dict[str, Any] = {
     "labels": {"budget": 80, "initial_share": 0.25},
     "query": {"segment_length": 20, "pool": 200},
     "reward": {
-        "hidden": [32], "pretrain_epochs": 20, "batch_size": 16, "reservoir": 1000, "publish_every_steps": 1000,
+        "hidden": [32],
+        "pretrain_epochs": 20,
+        "batch_size": 16,
+        "reservoir": 1000,
+        "publish_every_steps": 1000,
         "label_uses_per_step": 0.2,
     },
     "learner": {"hidden": [32], "train_batch_size": 800, "minibatch_size": 200, "num_epochs": 5},
     "evaluation": {"episodes": 2},
     "checkpoint": {"every_env_steps": 3000},
     "tensorboard": False,
-}  # fmt: skip
+}
 POLL_SECONDS = 0.05
 START_SECONDS, STEP_SECONDS = 10.0, 1.0
 """The most by which a kill follows the start, and the env steps that it waited for."""
@@ -69,7 +76,9 @@ class Moment:
 
 
 def moments(dice: random.Random, kind: str) -> list[Moment]:
-    """When a trial is killed: one to three times, each while it starts, while it goes on, or while it ends."""
+    """When a trial is killed: one to three times, each while it starts, while it goes
+    on, or while it ends.
+    """
     drawn = []
     for _ in range(dice.randint(1, 3)):
         share = dice.uniform(-0.15, 1.1)
@@ -85,15 +94,25 @@ class Trial:
         self.path = folder / "runs" / "trial"
         self._config, self._output = folder / "trial.yaml", folder / "output.txt"
         learner = {**SETTINGS["learner"], "total_env_steps": STEPS[kind]}
-        self._config.write_text(yaml.dump({**SETTINGS, "learner": learner, "runs_dir": str(folder / "runs")}))
+        self._config.write_text(
+            yaml.dump({**SETTINGS, "learner": learner, "runs_dir": str(folder / "runs")})
+        )
         self._flags = ["--serial"] if kind == "serial" else []
 
     def run(self, moment: Moment | None = None) -> bool:
-        """Start it, or go on with it, until its end or, at `moment`, its death; whether it was killed."""
-        what = ["--resume", str(self.path)] if (self.path / "run.json").exists() else [str(self._config)]
+        """Start it, or go on with it, until its end or, at `moment`, its death; whether
+        it was killed.
+        """
+        what = (
+            ["--resume", str(self.path)]
+            if (self.path / "run.json").exists()
+            else [str(self._config)]
+        )
         command = [sys.executable, "-m", "rlhp", "train", *what, *self._flags]
         with self._output.open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True
+            )
             while moment is not None and process.poll() is None and self.steps() < moment.env_steps:
                 time.sleep(POLL_SECONDS)
             try:
@@ -104,7 +123,8 @@ class Trial:
                 return True
         if process.returncode != 0:
             raise RuntimeError(
-                f"{' '.join(command)} ended with {process.returncode}:\n{self._output.read_text()[-2000:]}"
+                f"{' '.join(command)} ended with "
+                f"{process.returncode}:\n{self._output.read_text()[-2000:]}"
             )
         return False
 
@@ -122,7 +142,11 @@ def numbers(path: Path) -> dict[str, Any]:
     assert newest is not None
     policy = torch.load(newest / "policy.pt", weights_only=True)["module"]
     history = [
-        {name: value for name, value in row.items() if not any(word in name for word in ON_THE_CLOCK)}
+        {
+            name: value
+            for name, value in row.items()
+            if not any(word in name for word in ON_THE_CLOCK)
+        }
         for row in read_metrics(rundir.metrics_file)
     ]
     return {
@@ -139,7 +163,11 @@ def troubles(path: Path) -> list[str]:
     events = dataset.events()
     answers = [row for row in events if row.event == "answer"]
     pairs = [pair_id((row.first_id, row.second_id)) for row in answers]
-    versions = [row["reward/version"] for row in read_metrics(rundir.metrics_file) if row.get("reward/version")]
+    versions = [
+        row["reward/version"]
+        for row in read_metrics(rundir.metrics_file)
+        if row.get("reward/version")
+    ]
     with EmbeddedRedis(rundir.redis) as server, QueryQueue(server.url, run=rundir.name) as queue:
         stats = queue.stats()
     found = {
@@ -165,7 +193,9 @@ def measure(kind: str, seed: int, *, calm: dict[str, Any] | None) -> dict[str, A
         found = troubles(trial.path)
         if calm is not None:
             mine = numbers(trial.path)
-            found += [f"other {name} than the calm run" for name in calm if mine[name] != calm[name]]
+            found += [
+                f"other {name} than the calm run" for name in calm if mine[name] != calm[name]
+            ]
         info = RunDir.open(trial.path).info()
     return {
         "kind": kind, "seed": seed, "killed_at_env_steps": killed_at, "resumed": info.resumed,
@@ -175,10 +205,10 @@ def measure(kind: str, seed: int, *, calm: dict[str, Any] | None) -> dict[str, A
 
 HEAD = """## Runs that were killed and resumed
 
-`python -m benchmarks.resume_trials`: `kill -9` of the driver at random moments, one to three times per trial, then
-`rlhp train --resume` to the end. A serial trial is consistent when metrics, policy, reward and answers are, number by
-number, those of the run that was never killed; a distributed one when no answer was lost or counted twice, no pair was
-asked twice and reward versions only grew.
+`python -m benchmarks.resume_trials`: `kill -9` of the driver at random moments, one to three times
+per trial, then `rlhp train --resume` to the end. A serial trial is consistent when metrics, policy,
+reward and answers are, number by number, those of the run that was never killed; a distributed one
+when no answer was lost or counted twice, no pair was asked twice and reward versions only grew.
 
 | kind | trials | kills | env steps | consistent |
 |---|---|---|---|---|
@@ -193,19 +223,27 @@ def section() -> str:
         if mine:
             kills = sum(len(row["killed_at_env_steps"]) for row in mine)
             good = sum(row["consistent"] for row in mine)
-            lines.append(f"| {kind} | {len(mine)} | {kills} | {STEPS[kind]:,} | {good} of {len(mine)} |")
+            lines.append(
+                f"| {kind} | {len(mine)} | {kills} | {STEPS[kind]:,} | {good} of {len(mine)} |"
+            )
     return HEAD + "\n".join(lines)
 
 
 def main() -> int:
     """Exit code 1 where a trial was not consistent."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--kind", choices=[*STEPS], action="append")
     arguments.add_argument("--trials", type=int, default=10, help="of each kind")
     given = arguments.parse_args()
     good = True
     for kind in given.kind or [*STEPS]:
-        seeds = [seed for seed in range(given.trials) if not rows.done(NAME, {"kind": kind, "seed": seed})]
+        seeds = [
+            seed
+            for seed in range(given.trials)
+            if not rows.done(NAME, {"kind": kind, "seed": seed})
+        ]
         if not seeds:
             continue
         calm = None

@@ -1,14 +1,17 @@
-"""The reward model alone: the same stored pairs given to rlhp's Fitter and to imitation's reward trainers.
+"""The reward model alone: the same stored pairs given to rlhp's Fitter and to
+imitation's reward trainers.
 
-    python -m benchmarks.reward_alone                              # what is missing; hours on two cores, see --most
+    python -m benchmarks.reward_alone  # what is missing; hours on two cores, see --most
     python -m benchmarks.reward_alone --task halfcheetah --most 200
-    python -m benchmarks.reward_alone --quick                      # minutes: does everything run? Keeps no rows
+    python -m benchmarks.reward_alone --quick  # minutes: does everything run? Keeps no rows
 
-`rlhp` and `imitation ensemble` have equally many members; `imitation basic` is its default, a single net. All go
-200 times through the pairs: rlhp's `pretrain_epochs`, and imitation's default before the policy learns. All else is
-each system's own default, but imitation is told our error rate. Seconds are those of the processor, on one thread
-each, from the first look at the pairs to a fitted reward, so they hardly depend on what else the machine does.
-`rlhp, stopped early` ends its passes ten after the best loss on held-out answers (`reward.early_stop_epochs=10`).
+`rlhp` and `imitation ensemble` have equally many members; `imitation basic` is its
+default, a single net. All go 200 times through the pairs: rlhp's `pretrain_epochs`, and
+imitation's default before the policy learns. All else is each system's own default, but
+imitation is told our error rate. Seconds are those of the processor, on one thread
+each, from the first look at the pairs to a fitted reward, so they hardly depend on what
+else the machine does. `rlhp, stopped early` ends its passes ten after the best loss on
+held-out answers (`reward.early_stop_epochs=10`).
 """
 
 from __future__ import annotations
@@ -27,7 +30,16 @@ import torch
 
 from benchmarks.imitation_peer import venv
 from benchmarks.report import rows
-from benchmarks.report.reward_alone_tables import COUNTS, FLIPPED, NAME, OURS, SYSTEMS, THEIRS, Row, section
+from benchmarks.report.reward_alone_tables import (
+    COUNTS,
+    FLIPPED,
+    NAME,
+    OURS,
+    SYSTEMS,
+    THEIRS,
+    Row,
+    section,
+)
 from benchmarks.rig.trajectories import SOURCES, digest, pairs
 from rlhp.envs.make import probe
 from rlhp.reward.fit import Fitter
@@ -42,13 +54,22 @@ Cell = tuple[str, int, float]
 
 
 def key(task: str, seed: int, cell: Cell, *, epochs: int = EPOCHS) -> Row:
-    """What makes a row the same measurement: its settings, and the episodes that its pairs come from."""
+    """What makes a row the same measurement: its settings, and the episodes that its
+    pairs come from.
+    """
     system, count, flipped = cell
     reward = SOURCES[task].load().reward.model_dump(mode="json")
     settings = {name: reward[name] for name in ("members", "error_rate")}
     if system in OURS:
         settings = {**reward, "early_stop_epochs": OURS[system]}
-    named = {"task": task, "system": system, "seed": seed, "pairs": count, "flipped": flipped, "epochs": epochs}
+    named = {
+        "task": task,
+        "system": system,
+        "seed": seed,
+        "pairs": count,
+        "flipped": flipped,
+        "epochs": epochs,
+    }
     return {**named, "config_sha256": _digest(settings), "episodes_sha256": digest(task)}
 
 
@@ -71,20 +92,46 @@ def measure(task: str, seed: int, cells: Sequence[Cell], *, epochs: int = EPOCHS
     """Fit every cell; rows in no particular order."""
     data = pairs(task, seed=seed)
     found = []
-    fit(task, data, pairs=2, flipped=0, seed=seed, epochs=1)  # what torch does once is in nobody's time
+    # what torch does once is in nobody's time
+    fit(task, data, pairs=2, flipped=0, seed=seed, epochs=1)
     for cell in (cell for cell in cells if cell[0] in OURS):
         system, count, flipped = cell
         stop = OURS[system]
-        found.append((cell, *fit(task, data, pairs=count, flipped=flipped, seed=seed, epochs=epochs, early_stop=stop)))
+        found.append(
+            (
+                cell,
+                *fit(
+                    task,
+                    data,
+                    pairs=count,
+                    flipped=flipped,
+                    seed=seed,
+                    epochs=epochs,
+                    early_stop=stop,
+                ),
+            )
+        )
     if theirs := [cell for cell in cells if cell[0] in THEIRS]:
         found += _peer(task, data, theirs, seed=seed, epochs=epochs)
-    return [{**key(task, seed, cell, epochs=epochs), **judge(data, seen), **took} for cell, seen, took in found]
+    return [
+        {**key(task, seed, cell, epochs=epochs), **judge(data, seen), **took}
+        for cell, seen, took in found
+    ]
 
 
 def fit(
-    task: str, data: dict[str, Array], *, pairs: int, flipped: float, seed: int, epochs: int, early_stop: int = 0
+    task: str,
+    data: dict[str, Array],
+    *,
+    pairs: int,
+    flipped: float,
+    seed: int,
+    epochs: int,
+    early_stop: int = 0,
 ) -> tuple[Array, dict[str, float]]:
-    """rlhp: predicted rewards [H, 2, K] of the held-out pairs, and the seconds that fitting took."""
+    """rlhp: predicted rewards [H, 2, K] of the held-out pairs, and the seconds that
+    fitting took.
+    """
     config, spaces = SOURCES[task].load(), probe(SOURCES[task].load().env).spaces
     preferences = [_preference(data, n, flipped=flipped) for n in range(pairs)]
     steps = [data["obs"][:pairs, :, :-1], data["actions"][:pairs]]
@@ -96,7 +143,10 @@ def fit(
     fitter.add(preferences)
     fitter.pretrain(epochs, early_stop=early_stop)
     weights = fitter.publish(1)
-    seconds = {"fit_seconds": time.monotonic() - clock, "fit_cpu_seconds": time.process_time() - processor}
+    seconds = {
+        "fit_seconds": time.monotonic() - clock,
+        "fit_cpu_seconds": time.process_time() - processor,
+    }
     held_out = data["heldout_actions"]
     judged = data["heldout_obs"][:, :, :-1].reshape(-1, obs.shape[-1])
     encoded = spaces.action.encode(held_out.reshape(-1, actions.shape[-1]))
@@ -121,7 +171,9 @@ def _peer(
 
 
 def judge(data: dict[str, Array], predicted: Array) -> dict[str, float]:
-    """Predicted rewards [H, 2, K] beside what is true of the held-out pairs; ties are left out of the accuracy."""
+    """Predicted rewards [H, 2, K] beside what is true of the held-out pairs; ties are
+    left out of the accuracy.
+    """
     true = data["heldout_rewards"].astype(np.float64)
     returns, guessed = true.sum(-1), predicted.astype(np.float64).sum(-1)
     told_apart = returns[:, 0] != returns[:, 1]
@@ -144,16 +196,29 @@ def _preference(data: dict[str, Array], pair: int, *, flipped: float) -> Prefere
     if data["draw"][pair] < flipped:
         target = 1 - target
     answer = {1.0: Answer.FIRST, 0.0: Answer.SECOND, 0.5: Answer.TIE}[target]
-    return Preference(query=f"pair {pair}", first=first, second=second, answer=answer, labeler="bench")
+    return Preference(
+        query=f"pair {pair}", first=first, second=second, answer=answer, labeler="bench"
+    )
 
 
 def _segment(data: dict[str, Array], pair: int, side: int) -> Segment:
     name = f"{pair}/{side}"
     return Segment(
-        id=name, run="bench", env_runner=0, episode=name, start=0, obs={"": data["obs"][pair, side]},
-        actions=data["actions"][pair, side], env_reward=None, predicted_reward=None, reward_version=None,
-        policy_version=0, env_steps=0, terminated=False, truncated=False,
-    )  # fmt: skip
+        id=name,
+        run="bench",
+        env_runner=0,
+        episode=name,
+        start=0,
+        obs={"": data["obs"][pair, side]},
+        actions=data["actions"][pair, side],
+        env_reward=None,
+        predicted_reward=None,
+        reward_version=None,
+        policy_version=0,
+        env_steps=0,
+        terminated=False,
+        truncated=False,
+    )
 
 
 def _digest(settings: dict[str, Any]) -> str:
@@ -162,19 +227,26 @@ def _digest(settings: dict[str, Any]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=sorted(SOURCES), action="append", help="default: both")
     parser.add_argument("--system", choices=SYSTEMS, action="append", help="default: all")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0..N-1 of pairs and networks")
-    parser.add_argument("--most", type=int, default=max(COUNTS), help="leave out larger numbers of pairs")
+    parser.add_argument(
+        "--most", type=int, default=max(COUNTS), help="leave out larger numbers of pairs"
+    )
     parser.add_argument("--quick", action="store_true", help="50 pairs, two passes, no rows kept")
     arguments = parser.parse_args()
     tasks = arguments.task or list(SOURCES)
     if arguments.quick:
         cells = [(system, COUNTS[0], FLIPPED[1]) for system in SYSTEMS]
-        print(section([row for task in tasks for row in measure(task, 0, cells, epochs=QUICK_EPOCHS)]))
+        print(
+            section([row for task in tasks for row in measure(task, 0, cells, epochs=QUICK_EPOCHS)])
+        )
         return
-    for count in (count for count in COUNTS if count <= arguments.most):  # the cheap ones of every task first
+    # the cheap ones of every task first
+    for count in (count for count in COUNTS if count <= arguments.most):
         for task in tasks:
             for seed in range(arguments.seeds):
                 run(task, seed, count, systems=arguments.system or SYSTEMS)

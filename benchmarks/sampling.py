@@ -1,15 +1,16 @@
-"""What collecting costs beside the environment itself: one process, one thread, no learner.
+"""What collecting costs beside the environment itself: one process, one thread, no
+learner.
 
-    python -m benchmarks.sampling                 # HalfCheetah, 16 environments, seven repeats, two minutes, alone
-    python -m benchmarks.sampling --quick         # one short repeat, printed and not stored
+    python -m benchmarks.sampling          # HalfCheetah, seven repeats, two minutes, alone
+    python -m benchmarks.sampling --quick  # one short repeat, printed and not stored
 
     raw           gymnasium's own vector environment, with random actions drawn beforehand
     control       our env runner with the policy's forward pass, on the env reward
     preferences   the same with simulator states, predicted rewards and segments
     stock         RLlib's env runner with the same policy
 
-Microseconds per env step, by the wall and by the process's CPU. The arms take turns within a repeat, in short turns,
-so that a slow moment of the machine meets all of them.
+Microseconds per env step, by the wall and by the process's CPU. The arms take turns
+within a repeat, in short turns, so that a slow moment of the machine meets all of them.
 """
 
 from __future__ import annotations
@@ -72,18 +73,23 @@ def raw() -> Turn:
 
 
 def ours(arm: str) -> Turn:
-    """Our env runner; with preferences, an untrained reward model and a sink that takes whatever it is offered."""
+    """Our env runner; with preferences, an untrained reward model and a sink that takes
+    whatever it is offered.
+    """
     config = config_of(arm)
     spaces = probe(config.env).spaces
     envs = make_vector_env(config.env, num_envs=1, vectorize="sync")
     runner = ColumnarEnvRunner(
-        config=algorithm_config(config, spaces, action_space=envs.single_action_space), worker_index=0
+        config=algorithm_config(config, spaces, action_space=envs.single_action_space),
+        worker_index=0,
     )
     envs.close()
     if config.preferences:
         fitter = Fitter(config.reward, spaces=spaces, seed=0)
         draws = np.random.default_rng(0)
-        fitter.observe(draws.normal(size=(100, spaces.obs.size)), draws.normal(size=(100, spaces.action.size)))
+        fitter.observe(
+            draws.normal(size=(100, spaces.obs.size)), draws.normal(size=(100, spaces.action.size))
+        )
         weights = fitter.publish(1)
         runner.reward_source = RewardModel(spaces, newest=lambda: weights)
         runner.segment_sink = Sink()
@@ -100,7 +106,12 @@ def measure(repeat: int, *, steps: int) -> list[dict[str, Any]]:
     """One repeat of all arms in this process."""
     hush()
     torch.set_num_threads(1)
-    turns = {"control": ours("control"), "preferences": ours("preferences"), "stock": stock(), "raw": raw()}
+    turns = {
+        "control": ours("control"),
+        "preferences": ours("preferences"),
+        "stock": stock(),
+        "raw": raw(),
+    }
     return timed({arm: turns[arm] for arm in ARMS}, repeat=repeat, steps=steps)
 
 
@@ -109,17 +120,29 @@ def section() -> str:
     by = {(row["arm"], row["repeat"]): row for row in rows.read("sampling")}
     repeats = sorted({repeat for _, repeat in by})
     lines = [
-        "## Sampling", "", "    python -m benchmarks.sampling", "",
-        f"HalfCheetah-v5, {ENVS} environments in one process, one thread, no learner; {len(repeats)} repeats. `raw` is "
-        "gymnasium's vector environment with random actions, `control` our env runner with the policy's forward pass, "
-        "`preferences` the same with simulator states, predicted rewards and segments, `stock` RLlib's env runner.", "",
-        "| arm | us per env step, median (lowest to highest) | CPU us | times raw | target |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+        "## Sampling",
+        "",
+        "    python -m benchmarks.sampling",
+        "",
+        f"HalfCheetah-v5, {ENVS} environments in one process, one thread, no learner; "
+        f"{len(repeats)} repeats. `raw` is gymnasium's vector environment with random actions, "
+        "`control` our env runner with the policy's forward pass, `preferences` the same with "
+        "simulator states, predicted rewards and segments, `stock` RLlib's env runner.",
+        "",
+        "| arm | us per env step, median (lowest to highest) | CPU us | times raw | target |",
+        "|---|---|---|---|---|",
+    ]
     for arm in ARMS:
         wall = [by[arm, repeat]["us_per_step"] for repeat in repeats]
         cpu = [by[arm, repeat]["cpu_us_per_step"] for repeat in repeats]
-        times = statistics.median(by[arm, n]["us_per_step"] / by["raw", n]["us_per_step"] for n in repeats)
-        verdict = f"at most {TARGET}: {'met' if times <= TARGET else 'missed'}" if arm == "control" else ""
+        times = statistics.median(
+            by[arm, n]["us_per_step"] / by["raw", n]["us_per_step"] for n in repeats
+        )
+        verdict = (
+            f"at most {TARGET}: {'met' if times <= TARGET else 'missed'}"
+            if arm == "control"
+            else ""
+        )
         lines.append(
             f"| {arm} | {statistics.median(wall):.1f} ({min(wall):.1f} to {max(wall):.1f}) | "
             f"{statistics.median(cpu):.1f} | {times:.2f} | {verdict} |"
@@ -129,9 +152,13 @@ def section() -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--quick", action="store_true", help="one short repeat, printed and not stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repeat, printed and not stored"
+    )
     parser.add_argument("--run", type=int, metavar="REPEAT", help="one repeat, in this process")
     given = parser.parse_args()
     quick = ["--quick"] if given.quick else []

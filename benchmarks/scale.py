@@ -1,10 +1,12 @@
-"""A run with 100,000 answers: how long does a resume read them, and what do reports cost then?
+"""A run with 100,000 answers: how long does a resume read them, and what do reports
+cost then?
 
     python -m benchmarks.scale                    # some minutes, most of them to make the answers
     python -m benchmarks.scale --answers 10000 --print
 
-Dataset and queue are real, on disk and in Redis. Answers are stored as a reward trainer stores them, some at a time;
-segments are short, since nothing of what is measured looks at their steps.
+Dataset and queue are real, on disk and in Redis. Answers are stored as a reward trainer
+stores them, some at a time; segments are short, since nothing of what is measured looks
+at their steps.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ LABELERS = 20
 STEPS = 5
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 SPACES = Spaces(
-    obs=ObsSpec(leaves=(Leaf(path="", shape=(3,), dtype="<f4"),)), action=ActionSpec(shape=(2,), dtype="<f4")
+    obs=ObsSpec(leaves=(Leaf(path="", shape=(3,), dtype="<f4"),)),
+    action=ActionSpec(shape=(2,), dtype="<f4"),
 )
 AIMS = {"resume_seconds": 10.0, "report_cpu_ms": 50.0}
 WORDS = {
@@ -56,11 +59,21 @@ def segments(count: int) -> Iterator[Segment]:
     """Segments of `STEPS` empty steps."""
     for number in range(count):
         yield Segment(
-            id=f"s{number}", run="scale", env_runner=1, episode="e", start=number,
-            obs={"": np.zeros((STEPS + 1, 3), np.float32)}, actions=np.zeros((STEPS, 2), np.float32),
-            env_reward=np.zeros(STEPS, np.float32), predicted_reward=None, reward_version=None, policy_version=1,
-            env_steps=number, terminated=False, truncated=False,
-        )  # fmt: skip
+            id=f"s{number}",
+            run="scale",
+            env_runner=1,
+            episode="e",
+            start=number,
+            obs={"": np.zeros((STEPS + 1, 3), np.float32)},
+            actions=np.zeros((STEPS, 2), np.float32),
+            env_reward=np.zeros(STEPS, np.float32),
+            predicted_reward=None,
+            reward_version=None,
+            policy_version=1,
+            env_steps=number,
+            terminated=False,
+            truncated=False,
+        )
 
 
 def answers(count: int, *, start: int = 0) -> list[EventRow]:
@@ -68,13 +81,19 @@ def answers(count: int, *, start: int = 0) -> list[EventRow]:
     dice = random.Random(start)
     return [
         EventRow(
-            query_id=f"q{number}", first_id=f"s{number % SEGMENTS}", second_id=f"s{(7 * number + 1) % SEGMENTS}",
-            event="answer", answer=dice.choice((Answer.FIRST, Answer.SECOND)), labeler=f"l{number % LABELERS}", rev=1,
-            made_at=BEGAN + timedelta(seconds=number), answered_at=BEGAN + timedelta(seconds=number + 3),
+            query_id=f"q{number}",
+            first_id=f"s{number % SEGMENTS}",
+            second_id=f"s{(7 * number + 1) % SEGMENTS}",
+            event="answer",
+            answer=dice.choice((Answer.FIRST, Answer.SECOND)),
+            labeler=f"l{number % LABELERS}",
+            rev=1,
+            made_at=BEGAN + timedelta(seconds=number),
+            answered_at=BEGAN + timedelta(seconds=number + 3),
             stream_id=f"{number + 1}-0",
         )
         for number in range(start, start + count)
-    ]  # fmt: skip
+    ]
 
 
 def timed(call: Callable[[], Any], *, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -92,7 +111,12 @@ def drained(dataset: PreferenceDataset, found: Sequence[EventRow]) -> list[float
 
 def measure(count: int, *, folder: Path) -> dict[str, Any]:
     """The row."""
-    header = {"run_ids": ["scale"], "env": {"id": "none", "kwargs": {}}, "spaces": SPACES, "segment_length": STEPS}
+    header = {
+        "run_ids": ["scale"],
+        "env": {"id": "none", "kwargs": {}},
+        "spaces": SPACES,
+        "segment_length": STEPS,
+    }
     made = PreferenceDataset.create(folder / "preferences", header=header)
     made.add_segments(list(segments(SEGMENTS)))
     began = time.perf_counter()
@@ -123,21 +147,31 @@ def section() -> str:
     """The newest row in words, for the report."""
     row = rows.read(NAME)[-1]
     lines = [
-        "## A hundred thousand answers", "", "    python -m benchmarks.scale", "",
-        f"{row['answers']:,} answers of {LABELERS} labelers, stored {A_DRAIN} at a time in {row['drains']:,} drains, "
-        f"lie in {row['parts']} parts. What a run with so many of them waits for:", "",
-        "| what | measured | aim |", "|---|---|---|",
-    ]  # fmt: skip
+        "## A hundred thousand answers",
+        "",
+        "    python -m benchmarks.scale",
+        "",
+        f"{row['answers']:,} answers of {LABELERS} labelers, stored {A_DRAIN} at a time in "
+        f"{row['drains']:,} drains, lie in {row['parts']} parts. What a run with so many of them "
+        "waits for:",
+        "",
+        "| what | measured | aim |",
+        "|---|---|---|",
+    ]
     for name, words in WORDS.items():
         aim = AIMS.get(name)
         verdict = "" if aim is None else f"under {aim:g}, {'met' if row[name] < aim else 'missed'}"
-        lines.append(f"| {words} | {row[name]:g}{' s' if name.endswith('seconds') else ''} | {verdict} |")
+        lines.append(
+            f"| {words} | {row[name]:g}{' s' if name.endswith('seconds') else ''} | {verdict} |"
+        )
     return "\n".join([*lines, "", tables.made([row])])
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--answers", type=int, default=100_000)
     parser.add_argument("--print", action="store_true", help="keep no row")
     arguments = parser.parse_args()

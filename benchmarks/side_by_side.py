@@ -1,14 +1,16 @@
-"""rlhp beside imitation 1.0.1: the same environment, the same real env steps, the same number of labels.
+"""rlhp beside imitation 1.0.1: the same environment, the same real env steps, the same
+number of labels.
 
-    python -m benchmarks.side_by_side                          # both tasks, all seeds: half an hour, alone
+    python -m benchmarks.side_by_side  # both tasks, all seeds: half an hour, alone
     python -m benchmarks.side_by_side --task pendulum --seeds 1
-    python -m benchmarks.side_by_side --quick                  # minutes: does everything run? Keeps no rows
+    python -m benchmarks.side_by_side --quick  # minutes: does everything run? Keeps no rows
 
-imitation goes first, with its own published settings (benchmarks/imitation_peer/settings.py); its environments
-are counted, since it takes more steps than it is asked for. rlhp then gets as many, warm-up included: whole
-batches that are no more.
-Both teachers are exact, both policies are judged by 30 episodes of their most likely actions on the plain env
-reward. Each run is a process of its own, the systems alternate, and both have one thread per process.
+imitation goes first, with its own published settings
+(benchmarks/imitation_peer/settings.py); its environments are counted, since it takes
+more steps than it is asked for. rlhp then gets as many, warm-up included: whole batches
+that are no more. Both teachers are exact, both policies are judged by 30 episodes of
+their most likely actions on the plain env reward. Each run is a process of its own, the
+systems alternate, and both have one thread per process.
 """
 
 from __future__ import annotations
@@ -54,7 +56,12 @@ Row = dict[str, Any]
 
 def peer_key(task: str, seed: int) -> Row:
     """What makes a row of imitation the same measurement."""
-    return {"task": task, "system": "imitation", "seed": seed, "config_sha256": fingerprint(SETTINGS[task])}
+    return {
+        "task": task,
+        "system": "imitation",
+        "seed": seed,
+        "config_sha256": fingerprint(SETTINGS[task]),
+    }
 
 
 def our_sets(task: str, seed: int, *, env_steps: int, short: bool = False) -> list[str]:
@@ -69,27 +76,35 @@ def our_sets(task: str, seed: int, *, env_steps: int, short: bool = False) -> li
 
 
 def our_key(task: str, seed: int, *, env_steps: int) -> Row:
-    """What makes a row of rlhp the same measurement: the resolved config, whatever the seed."""
+    """What makes a row of rlhp the same measurement: the resolved config, whatever the
+    seed.
+    """
     config = loading.load(CONFIGS / TASKS[task].config, sets=our_sets(task, 0, env_steps=env_steps))
     return {"task": task, "system": "rlhp", "seed": seed, "config_sha256": config_hash(config)}
 
 
 def measure_peer(task: str, seed: int, *, short: bool = False) -> Row:
     """One run of imitation."""
-    answer = venv.call("train", "--task", task, "--seed", str(seed), *(["--quick"] if short else []))
+    answer = venv.call(
+        "train", "--task", task, "--seed", str(seed), *(["--quick"] if short else [])
+    )
     return {**peer_key(task, seed), **_timed(answer)}
 
 
 def measure_ours(task: str, seed: int, *, env_steps: int, short: bool = False) -> Row:
     """One run of rlhp with as many env steps."""
-    changes = [f"--set={change}" for change in our_sets(task, seed, env_steps=env_steps, short=short)]
+    changes = [
+        f"--set={change}" for change in our_sets(task, seed, env_steps=env_steps, short=short)
+    ]
     config = str(CONFIGS / TASKS[task].config)
     answer = venv.timed([sys.executable, "-m", "benchmarks.rig.one_run", config, *changes])
     return {**our_key(task, seed, env_steps=env_steps), **_timed(answer)}
 
 
 def _timed(answer: Row) -> Row:
-    """Both speeds: while training, and with the start of the process up to the end of training."""
+    """Both speeds: while training, and with the start of the process up to the end of
+    training.
+    """
     whole = answer.pop("training_ended") - answer.pop("started")
     return {
         **answer,
@@ -119,7 +134,9 @@ def _found(key: Row) -> Row | None:
 def newest(found: list[Row], task: str, system: str) -> list[Row]:
     """One row per seed, by seed: those of the newest config."""
     mine = [row for row in found if (row["task"], row["system"]) == (task, system)]
-    current = {row["seed"]: row for row in mine if row["config_sha256"] == mine[-1]["config_sha256"]}
+    current = {
+        row["seed"]: row for row in mine if row["config_sha256"] == mine[-1]["config_sha256"]
+    }
     return [current[seed] for seed in sorted(current)]
 
 
@@ -129,19 +146,25 @@ def section(found: list[Row] | None = None) -> str:
     if not found:
         return ""
     lines = [
-        "## Beside imitation", "", "    python -m benchmarks.side_by_side", "",
-        "imitation 1.0.1 with SB3's PPO and rlhp: the same environment, the same real env steps (counted at "
-        "imitation's environments, which take more than asked; rlhp's include the warm-up) and the same label budget, "
-        "exact teachers on both sides. True return of the final policy on the plain env reward, mean of 30 episodes "
-        "with the most likely actions; intervals are 95 % bootstrap over seeds. Settings: imitation's tutorial on "
-        "preference comparisons, for both tasks; ours: the files in `configs/`. The systems alternate, nothing else "
-        "runs, one thread per process; rlhp spreads over processes, imitation is one. *Training* is the time in "
-        "imitation's `train()` and in our loop, warm-up, answers and fitting included; *with start-up* adds all from "
-        "the start of the process: imports, environments, Ray, Redis. Neither has evaluation or shutdown.", "",
-        "| task | system | seeds | env steps | labels | true return, mean (95 %) | each seed | training | steps/s | "
-        "steps/s with start-up |",
+        "## Beside imitation",
+        "",
+        "    python -m benchmarks.side_by_side",
+        "",
+        "imitation 1.0.1 with SB3's PPO and rlhp: the same environment, the same real env steps "
+        "(counted at imitation's environments, which take more than asked; rlhp's include the "
+        "warm-up) and the same label budget, exact teachers on both sides. True return of the "
+        "final policy on the plain env reward, mean of 30 episodes with the most likely actions; "
+        "intervals are 95 % bootstrap over seeds. Settings: imitation's tutorial on preference "
+        "comparisons, for both tasks; ours: the files in `configs/`. The systems alternate, "
+        "nothing else runs, one thread per process; rlhp spreads over processes, imitation is "
+        "one. *Training* is the time in imitation's `train()` and in our loop, warm-up, answers "
+        "and fitting included; *with start-up* adds all from the start of the process: imports, "
+        "environments, Ray, Redis. Neither has evaluation or shutdown.",
+        "",
+        "| task | system | seeds | env steps | labels | true return, mean (95 %) | each seed | "
+        "training | steps/s | steps/s with start-up |",
         "|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     verdicts = []
     for task in TASKS:
         sides = {system: newest(found, task, system) for system in ("imitation", "rlhp")}
@@ -155,8 +178,9 @@ def section(found: list[Row] | None = None) -> str:
 def _line(task: str, system: str, side: list[Row]) -> str:
     returns = [float(row["true_return"]) for row in side]
     return (
-        f"| {task} | {system} | {len(side)} | {_mean(side, 'env_steps'):,.0f} | {_mean(side, 'labels'):.0f} | "
-        f"{told(intervals.mean(returns), 1)} | {', '.join(f'{value:.0f}' for value in returns)} | "
+        f"| {task} | {system} | {len(side)} | {_mean(side, 'env_steps'):,.0f} | "
+        f"{_mean(side, 'labels'):.0f} | {told(intervals.mean(returns), 1)} | "
+        f"{', '.join(f'{value:.0f}' for value in returns)} | "
         f"{_mean(side, 'training_seconds'):.0f} s | {_mean(side, 'steps_per_second'):,.0f} | "
         f"{_mean(side, 'steps_per_second_with_start'):,.0f} |"
     )
@@ -164,13 +188,15 @@ def _line(task: str, system: str, side: list[Row]) -> str:
 
 def _verdict(task: str, theirs: list[Row], ours: list[Row]) -> str:
     training, whole = (
-        _mean(ours, speed) / _mean(theirs, speed) for speed in ("steps_per_second", "steps_per_second_with_start")
+        _mean(ours, speed) / _mean(theirs, speed)
+        for speed in ("steps_per_second", "steps_per_second_with_start")
     )
     reached, aim = _mean(ours, "true_return"), TASKS[task].aim
     return (
-        f"- {task}: {training:.2f} times imitation's env steps per second while training, {whole:.2f} times with "
-        f"start-up (aim: {SPEED_UP:g}, {_met(training >= SPEED_UP)}); true return {reached:.1f} beside "
-        f"{_mean(theirs, 'true_return'):.1f} (aim: {aim:g}, {_met(reached >= aim)})"
+        f"- {task}: {training:.2f} times imitation's env steps per second while training, "
+        f"{whole:.2f} times with start-up (aim: {SPEED_UP:g}, {_met(training >= SPEED_UP)}); true "
+        f"return {reached:.1f} beside {_mean(theirs, 'true_return'):.1f} (aim: {aim:g}, "
+        f"{_met(reached >= aim)})"
     )
 
 
@@ -184,7 +210,9 @@ def _mean(side: list[Row], field: str) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=sorted(TASKS), action="append", help="default: both")
     parser.add_argument("--seeds", type=int, help="seeds 0..N-1; default: the task's own number")
     parser.add_argument("--quick", action="store_true", help="one seed, tiny budgets, no rows kept")

@@ -1,9 +1,11 @@
-"""Defaults alone, on tasks that no config was tuned on: imitation and SB3 beside rlhp, and the tables of both.
+"""Defaults alone, on tasks that no config was tuned on: imitation and SB3 beside rlhp,
+and the tables of both.
 
     python -m benchmarks.unseen --suite unseen-dev --jobs 2     # imitation's and SB3's rows; hours
     python -m benchmarks.unseen --suite unseen-dev --task reach --seeds 1
 
-The rows of rlhp are made by `python -m benchmarks.learning --suite unseen-dev | unseen-test`.
+The rows of rlhp are made by `python -m benchmarks.learning --suite unseen-dev |
+unseen-test`.
 """
 
 from __future__ import annotations
@@ -45,14 +47,17 @@ def section(suite: str) -> str:
     """One suite's table: F, both arms, and the peers."""
     found = tables.found(suite)
     lines = [
-        f"## {SUITES[suite].title}", "",
+        f"## {SUITES[suite].title}",
+        "",
         f"    python -m benchmarks.learning --suite {suite} --jobs 2",
-        f"    python -m benchmarks.unseen --suite {suite} --jobs 2", "",
-        _words(suite), "",
-        "| task | env steps, labels | random | control arm | SB3's PPO | from preferences | imitation | F (95 %) |"
-        " fresh accuracy | alarms |",
+        f"    python -m benchmarks.unseen --suite {suite} --jobs 2",
+        "",
+        _words(suite),
+        "",
+        "| task | env steps, labels | random | control arm | SB3's PPO | from preferences | "
+        "imitation | F (95 %) | fresh accuracy | alarms |",
         "|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     pairs: dict[str, tuple[list[float], list[float], float]] = {}
     for task, arms in found.items():
         if {"preferences", CONTROL} <= arms.keys():
@@ -66,14 +71,16 @@ def section(suite: str) -> str:
 def _words(suite: str) -> str:
     frozen = f" Defaults were frozen at commit {FREEZE}." if suite == "unseen-test" else ""
     return (
-        "Nothing is set but the environment, the budgets and the length of segments. Serial program; mean true return "
-        f"of {EPISODES} episodes with the most likely actions, and below it each seed's. imitation 1.0.1 and "
-        "SB3's PPO have their own defaults, the same env steps (imitation takes a few more) and labels, and flat "
-        "spaces." + frozen
+        "Nothing is set but the environment, the budgets and the length of segments. Serial "
+        f"program; mean true return of {EPISODES} episodes with the most likely actions, and "
+        "below it each seed's. imitation 1.0.1 and SB3's PPO have their own defaults, the same "
+        "env steps (imitation takes a few more) and labels, and flat spaces." + frozen
     )
 
 
-def _line(task: str, rows_: Sequence[Row], ours: list[float], control: list[float], chance: float) -> str:
+def _line(
+    task: str, rows_: Sequence[Row], ours: list[float], control: list[float], chance: float
+) -> str:
     share = intervals.recovered(ours, control, chance)
     fresh = [row["fresh_accuracy"] for row in rows_ if row.get("fresh_accuracy") is not None]
     alarms = [name for row in rows_ for name in row.get("alarms", [])]
@@ -81,8 +88,9 @@ def _line(task: str, rows_: Sequence[Row], ours: list[float], control: list[floa
     imitation, sb3 = (_peer(task, system) for system in SYSTEMS)
     budget = f"{max(row['env_steps'] for row in rows_):,}, {max(row['labels'] for row in rows_)}"
     return (
-        f"| {task} | {budget} | {chance:,.1f} | {_cell(control)} | {_cell(sb3)} | {_cell(ours)} | {_cell(imitation)} | "
-        f"**{told(share)}** | {sum(fresh) / max(1, len(fresh)):.2f} | {told_alarms} |"
+        f"| {task} | {budget} | {chance:,.1f} | {_cell(control)} | {_cell(sb3)} | {_cell(ours)} | "
+        f"{_cell(imitation)} | **{told(share)}** | {sum(fresh) / max(1, len(fresh)):.2f} | "
+        f"{told_alarms} |"
     )
 
 
@@ -93,7 +101,11 @@ def _cell(values: list[float]) -> str:
 
 
 def _peer(task: str, system: str) -> list[float]:
-    newest = {row["seed"]: row for row in rows.read(PEERS) if (row["task"], row["system"]) == (task, system)}
+    newest = {
+        row["seed"]: row
+        for row in rows.read(PEERS)
+        if (row["task"], row["system"]) == (task, system)
+    }
     return [float(row["true_return"]) for _, row in sorted(newest.items())]
 
 
@@ -105,8 +117,9 @@ def _verdicts(suite: str, pairs: dict[str, tuple[list[float], list[float], float
     each = {task: intervals.recovered(*pair)[0] for task, pair in pairs.items()}
     low = min(each, key=lambda task: each[task])
     lines = [
-        f"- Mean F over {len(pairs)} tasks: {told(whole)} (aim: {mean:g}, {_met(whole[0] >= mean)}); lowest: {low}, "
-        f"{each[low]:.2f} (aim: {worst:g}, {_met(each[low] >= worst)})"
+        f"- Mean F over {len(pairs)} tasks: {told(whole)} (aim: {mean:g}, "
+        f"{_met(whole[0] >= mean)}); lowest: {low}, {each[low]:.2f} (aim: {worst:g}, "
+        f"{_met(each[low] >= worst)})"
     ]
     from_preferences = {task: ours for task, (ours, _, _) in pairs.items()}
     on_reward = {task: control for task, (_, control, _) in pairs.items()}
@@ -115,7 +128,10 @@ def _verdicts(suite: str, pairs: dict[str, tuple[list[float], list[float], float
         ("SB3's PPO, control arm", "sb3", on_reward),
     ):
         told_of = {task: _beside(returns, _peer(task, system)) for task, returns in arm.items()}
-        counts = [f"{sum(value == name for value in told_of.values())} {name}" for name in ("ahead", "even", "behind")]
+        counts = [
+            f"{sum(value == name for value in told_of.values())} {name}"
+            for name in ("ahead", "even", "behind")
+        ]
         behind = ", ".join(task for task, value in told_of.items() if value == "behind")
         lines.append(f"- Beside {words}: {', '.join(counts)}" + (f" ({behind})" if behind else ""))
     return lines
@@ -141,7 +157,9 @@ def _met(reached: bool) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--suite", choices=sorted(AIMS), required=True)
     parser.add_argument("--task", action="append", help="default: all of the suite")
     parser.add_argument("--system", choices=SYSTEMS, action="append", help="default: both")

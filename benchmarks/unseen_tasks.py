@@ -1,10 +1,12 @@
-"""Tasks of our own for the suites of unseen tasks, in spaces that no file in `configs/` has.
+"""Tasks of our own for the suites of unseen tasks, in spaces that no file in `configs/`
+has.
 
-`Reach` belongs to the development suite. `Arm` and `Tanks` belong to the test suite: they were written before the
-defaults were frozen, and nobody who chooses defaults runs them.
+`Reach` belongs to the development suite. `Arm` and `Tanks` belong to the test suite:
+they were written before the defaults were frozen, and nobody who chooses defaults runs
+them.
 
-The environments need Gymnasium and numpy alone, and run under every Gymnasium from 0.29 on, so that other libraries
-play them too.
+The environments need Gymnasium and numpy alone, and run under every Gymnasium from 0.29
+on, so that other libraries play them too.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
 class Reach(gym.Env[Any, Any]):
-    """A point in a square of 4 by 4 has to reach a goal; the reward is minus their distance.
+    """A point in a square of 4 by 4 has to reach a goal; the reward is minus their
+    distance.
 
-    Its two actions are bounded unevenly, so that actions in the middle of their bounds drift into a corner, and the
-    observation holds a number of three (`mode`) that means nothing.
+    Its two actions are bounded unevenly, so that actions in the middle of their bounds
+    drift into a corner, and the observation holds a number of three (`mode`) that means
+    nothing.
     """
 
     horizon = 60
@@ -36,9 +40,13 @@ class Reach(gym.Env[Any, Any]):
                 "pos": spaces.Box(-np.inf, np.inf, (2,), np.float64),
             }
         )
-        self.action_space = spaces.Box(np.array([-0.1, -0.3], np.float32), np.array([0.3, 0.1], np.float32))
+        self.action_space = spaces.Box(
+            np.array([-0.1, -0.3], np.float32), np.array([0.3, 0.1], np.float32)
+        )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Point, goal and mode at random."""
         super().reset(seed=seed)
         self._pos: Array = self.np_random.uniform(-1, 1, 2)
@@ -59,7 +67,8 @@ class Reach(gym.Env[Any, Any]):
 
 
 class Arm(gym.Env[Any, Any]):
-    """A planar arm of five joints has to hold its tip at a target; the reward is minus the distance of the tip.
+    """A planar arm of five joints has to hold its tip at a target; the reward is minus
+    the distance of the tip.
 
     An action is a torque per joint. Joints have friction and no stops.
     """
@@ -81,7 +90,9 @@ class Arm(gym.Env[Any, Any]):
         )
         self.action_space = spaces.Box(-1.0, 1.0, (self.joints,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """A bent arm at rest, and a target within its reach."""
         super().reset(seed=seed)
         self._angles: Array = self.np_random.uniform(-1, 1, self.joints)
@@ -93,7 +104,9 @@ class Arm(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> Step:
         """Torques change velocities, which friction slows down."""
-        self._velocities = 0.9 * self._velocities + 0.8 * np.clip(np.asarray(action, np.float64), -1, 1)
+        self._velocities = 0.9 * self._velocities + 0.8 * np.clip(
+            np.asarray(action, np.float64), -1, 1
+        )
         self._angles = self._angles + self.seconds * self._velocities
         self._steps += 1
         directions = np.cumsum(self._angles)  # of each link, in the world
@@ -107,10 +120,11 @@ class Arm(gym.Env[Any, Any]):
 
 
 class Tanks(gym.Env[Any, Any]):
-    """Three tanks in a row have to be held at the levels that are shown; the reward is minus the sum of the errors.
+    """Three tanks in a row have to be held at the levels that are shown; the reward is
+    minus the sum of the errors.
 
-    Each tank has a valve with three positions: shut, half open, open. What runs out of a tank runs into the next one,
-    and the inflow is noisy.
+    Each tank has a valve with three positions: shut, half open, open. What runs out of
+    a tank runs into the next one, and the inflow is noisy.
     """
 
     horizon = 50
@@ -118,10 +132,14 @@ class Tanks(gym.Env[Any, Any]):
 
     def __init__(self, render_mode: str | None = None) -> None:
         one = spaces.Box(0.0, 1.0, (self.tanks,), np.float32)
-        self.observation_space = spaces.Tuple((one, spaces.Box(0.0, 1.0, (self.tanks,), np.float32)))
+        self.observation_space = spaces.Tuple(
+            (one, spaces.Box(0.0, 1.0, (self.tanks,), np.float32))
+        )
         self.action_space = spaces.MultiDiscrete([3] * self.tanks)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Levels and the heights to hold, at random."""
         super().reset(seed=seed)
         self._levels: Array = self.np_random.uniform(0, 1, self.tanks)
@@ -131,7 +149,9 @@ class Tanks(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> Step:
         """Valves let water in; each tank loses in proportion to the root of its level."""
-        inflow = 0.06 * np.asarray(action, np.float64) * self.np_random.uniform(0.7, 1.3, self.tanks)
+        inflow = (
+            0.06 * np.asarray(action, np.float64) * self.np_random.uniform(0.7, 1.3, self.tanks)
+        )
         outflow = 0.08 * np.sqrt(self._levels)
         from_above = 0.5 * np.concatenate([[0.0], outflow[:-1]])
         self._levels = np.clip(self._levels + inflow + from_above - outflow, 0, 1)

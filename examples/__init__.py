@@ -1,1 +1,3 @@
-"""Parts of one's own that a configuration can name; docs/labeling_with_teachers.md shows them."""
+"""Parts of one's own that a configuration can name; docs/labeling_with_teachers.md
+shows them.
+"""

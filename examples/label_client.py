@@ -1,6 +1,8 @@
-"""Answer a run over HTTP, from any machine: clips come in, answers go out. Only the standard library is needed.
+"""Answer a run over HTTP, from any machine: clips come in, answers go out. Only the
+standard library is needed.
 
-python examples/label_client.py http://HOST:PORT TOKEN      # the token of `rlhp labeler add NAME RUN`
+python examples/label_client.py http://HOST:PORT TOKEN      # the token of `rlhp labeler
+add NAME RUN`
 """
 
 import json
@@ -29,13 +31,16 @@ class Client:
             try:
                 return dict(json.loads(self.get(path, body)))
             except urllib.error.HTTPError as error:
-                if error.code != 503:  # the queue is away for a moment: every call may simply be repeated
+                # the queue is away for a moment: every call may simply be repeated
+                if error.code != 503:
                     raise
                 time.sleep(2)
 
 
 def choose(left: bytes, right: bytes) -> str:
-    """Your model goes here: left, right, tie or incomparable. This one likes the clip that is harder to compress."""
+    """Your model goes here: left, right, tie or incomparable. This one likes the clip
+    that is harder to compress.
+    """
     return "left" if len(left) > len(right) else "right" if len(right) > len(left) else "tie"
 
 

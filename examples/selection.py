@@ -1,4 +1,6 @@
-"""A selection strategy: ask about the pairs that the ensemble as a whole finds hardest to tell apart."""
+"""A selection strategy: ask about the pairs that the ensemble as a whole finds hardest
+to tell apart.
+"""
 
 from collections.abc import Sequence
 
@@ -10,9 +12,15 @@ from rlhp.types import Array, Segment
 class CloseCalls:
     """Higher scores are asked sooner."""
 
-    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
+    def rank(
+        self,
+        pairs: Sequence[tuple[Segment, Segment]],
+        returns: Array | None,
+        rng: np.random.Generator,
+    ) -> Array:
         if returns is None:  # before the first reward version
             return rng.random(len(pairs))
-        first_C, second_C = returns.mean(0).T  # returns: [M, C, 2] predicted by each member, for each candidate
+        # returns: [M, C, 2] predicted by each member, for each candidate
+        first_C, second_C = returns.mean(0).T
         scores_C: Array = -np.abs(first_C - second_C)
         return scores_C

@@ -6,7 +6,9 @@ from rlhp.types import Answer, Query, Segment
 
 
 class NearerTheMiddle:
-    """Prefers the segment whose first observed number stays closer to zero; within `margin` it is a tie."""
+    """Prefers the segment whose first observed number stays closer to zero; within
+    `margin` it is a tie.
+    """
 
     def __init__(self, *, margin: float = 0.01) -> None:
         self.margin = margin
@@ -19,4 +21,5 @@ class NearerTheMiddle:
 
 
 def distance(segment: Segment) -> float:
-    return float(np.abs(segment.obs[""][:, 0]).mean())  # obs[""]: [K+1, O], raw; a Dict has a leaf per path
+    # obs[""]: [K+1, O], raw; a Dict has a leaf per path
+    return float(np.abs(segment.obs[""][:, 0]).mean())

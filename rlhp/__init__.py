@@ -6,7 +6,8 @@
     print(run.status())
     action = run.policy()(obs)
 
-Names are imported when they are first used, so that `import rlhp` loads neither torch nor Ray.
+Names are imported when they are first used, so that `import rlhp` loads neither torch
+nor Ray.
 """
 
 from __future__ import annotations
@@ -22,9 +23,21 @@ if TYPE_CHECKING:
     from rlhp.types import Answer, Preference, Query, Segment, Teacher
 
 __all__ = [
-    "Answer", "Policy", "Preference", "PreferenceDataset", "Query", "RlhpError", "Run", "RunConfig", "Segment",
-    "Teacher", "compare", "evaluate", "load_config", "train",
-]  # fmt: skip
+    "Answer",
+    "Policy",
+    "Preference",
+    "PreferenceDataset",
+    "Query",
+    "RlhpError",
+    "Run",
+    "RunConfig",
+    "Segment",
+    "Teacher",
+    "compare",
+    "evaluate",
+    "load_config",
+    "train",
+]
 
 _PLACES = {
     "rlhp.api": ("Policy", "Run", "compare", "evaluate", "load_config", "train"),

@@ -7,7 +7,8 @@
     act = run.policy()
     action = act(obs)  # in any copy of the run's environment, outside of the run
 
-Ray, torch and the parts of a run are imported when a function needs them, after Ray was told to stay on loopback.
+Ray, torch and the parts of a run are imported when a function needs them, after Ray was
+told to stay on loopback.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Policy:
         self._spaces = spaces
 
     def __call__(self, obs: Any) -> Any:
-        """The action for one observation, each as the run's environment has it (of a game: the stack of frames)."""
+        """The action for one observation, each as the run's environment has it (of a
+        game: the stack of frames).
+        """
         row = self._spaces.obs.flatten_one(obs)
         action = self._act(row[None])[0]
         return action.item() if action.ndim == 0 else action
@@ -89,13 +92,17 @@ class Run:
         return found
 
     def status(self) -> str:
-        """What `rlhp status` says: what it is doing, and why nothing is happening where nothing is."""
+        """What `rlhp status` says: what it is doing, and why nothing is happening where
+        nothing is.
+        """
         from rlhp.monitor import status
 
         return status.report(status.gather(self._rundir))
 
     def metrics(self) -> pd.DataFrame:
-        """Every row so far, one column per metric; docs/configuration.md has their units."""
+        """Every row so far, one column per metric; docs/configuration.md has their
+        units.
+        """
         import pandas as pd
 
         return pd.DataFrame(read_metrics(self._rundir.metrics_file))
@@ -107,20 +114,31 @@ class Run:
         return PreferenceDataset.open(self._rundir.preferences)
 
     def policy(self, *, best: bool = False, explore: bool = False, seed: int = 0) -> Policy:
-        """The policy of its newest checkpoint, or of the one with the highest true return.
+        """The policy of its newest checkpoint, or of the one with the highest true
+        return.
 
-        It acts with its most likely actions; with `explore` it draws them. RlhpError where there is no checkpoint yet.
+        It acts with its most likely actions; with `explore` it draws them. RlhpError
+        where there is no checkpoint yet.
         """
         ray_setup.refuse(starts_ray=False)
         from rlhp import program
 
-        spaces, action_space, make_act = program.policy_of(self._rundir, best=best, explore=explore, seed=seed)
+        spaces, action_space, make_act = program.policy_of(
+            self._rundir, best=best, explore=explore, seed=seed
+        )
         return Policy(make_act(SimpleNamespace(single_action_space=action_space)), spaces)
 
     def evaluate(
-        self, *, episodes: int | None = None, explore: bool | None = None, seed: int = 0, best: bool = False
+        self,
+        *,
+        episodes: int | None = None,
+        explore: bool | None = None,
+        seed: int = 0,
+        best: bool = False,
     ) -> dict[str, Any]:
-        """The true return of its policy over whole episodes, as `rlhp eval` measures it."""
+        """The true return of its policy over whole episodes, as `rlhp eval` measures
+        it.
+        """
         ray_setup.refuse(starts_ray=False)
         from rlhp import program
 
@@ -133,7 +151,9 @@ class Run:
             best=best,
         )
 
-    def resume(self, *, sets: Sequence[str] = (), serial: bool = False, on_row: Watch | None = None) -> Run:
+    def resume(
+        self, *, sets: Sequence[str] = (), serial: bool = False, on_row: Watch | None = None
+    ) -> Run:
         """Go on from its newest checkpoint, as `rlhp train --resume` does; itself."""
         settings = _prepared(self._rundir.config(sets=sets))
         from rlhp import program
@@ -143,9 +163,15 @@ class Run:
 
 
 def load_config(config: Config, *, sets: Sequence[str] = ()) -> RunConfig:
-    """A configuration, checked; `sets` ("labels.budget=100") count on top. RlhpError names every problem at once."""
+    """A configuration, checked; `sets` ("labels.budget=100") count on top. RlhpError
+    names every problem at once.
+    """
     if isinstance(config, RunConfig):
-        return loading.parse(config.model_dump(mode="json", exclude_unset=True), sets=sets) if sets else config
+        return (
+            loading.parse(config.model_dump(mode="json", exclude_unset=True), sets=sets)
+            if sets
+            else config
+        )
     if isinstance(config, Mapping):
         return loading.parse(config, sets=sets)
     return loading.load(config, sets=sets)
@@ -162,14 +188,20 @@ def train(
     serial: bool = False,
     on_row: Watch | None = None,
 ) -> Run:
-    """Train to the end, or until Ctrl-C, which leaves a checkpoint; the run that it made.
+    """Train to the end, or until Ctrl-C, which leaves a checkpoint; the run that it
+    made.
 
-    `env`, `teacher` and `reward_module` stand for the config's `env.id`, `labels.teacher.name` and `reward.module`: a
-    class or function of a module that can be imported. With `serial` all parts run in this process, and a class of a
-    notebook or of the script itself will do, or a teacher that is made already.
+    `env`, `teacher` and `reward_module` stand for the config's `env.id`,
+    `labels.teacher.name` and `reward.module`: a class or function of a module that can
+    be imported. With `serial` all parts run in this process, and a class of a notebook
+    or of the script itself will do, or a teacher that is made already.
     """
     objects = {"env.id": env, "labels.teacher.name": teacher, "reward.module": reward_module}
-    given = {key: _named(value, key=key, here=serial) for key, value in objects.items() if value is not None}
+    given = {
+        key: _named(value, key=key, here=serial)
+        for key, value in objects.items()
+        if value is not None
+    }
     if name is not None:
         given["name"] = name
     more = [f"{key}={json.dumps(value)}" for key, value in given.items()]
@@ -190,14 +222,17 @@ def evaluate(run: str | Path | Run, **options: Any) -> dict[str, Any]:
 
 
 def compare(config: Config, *, sets: Sequence[str] = ()) -> Comparison | None:
-    """Train from preferences, then on the env reward, and say what share of its gain was recovered.
+    """Train from preferences, then on the env reward, and say what share of its gain
+    was recovered.
 
     None where the first was stopped by Ctrl-C.
     """
     settings = _prepared(load_config(config, sets=sets))
     from rlhp.experiments.compare import compare as both
 
-    return both(settings, config_name=Path(config).stem if isinstance(config, str | Path) else "run")
+    return both(
+        settings, config_name=Path(config).stem if isinstance(config, str | Path) else "run"
+    )
 
 
 def _prepared(settings: RunConfig) -> RunConfig:
@@ -208,16 +243,23 @@ def _prepared(settings: RunConfig) -> RunConfig:
 
 
 def _named(value: Any, *, key: str, here: bool) -> str:
-    """The name by which every process of the run finds an object; with `here` there is but this one."""
+    """The name by which every process of the run finds an object; with `here` there is
+    but this one.
+    """
     if isinstance(value, str):
         return value
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    if module not in (None, "__main__") and name.isidentifier() and imports.finds(f"{module}:{name}", value):
+    if (
+        module not in (None, "__main__")
+        and name.isidentifier()
+        and imports.finds(f"{module}:{name}", value)
+    ):
         return f"{module}:{name}"
     if not here:
         raise RlhpError(
-            f"{key} is read by several processes, which cannot import {value!r}; put it into a module beside your "
-            "script and give its name (package.module:Name), or train with serial=True"
+            f"{key} is read by several processes, which cannot import {value!r}; put it into a "
+            "module beside your script and give its name (package.module:Name), or train with "
+            "serial=True"
         )
     objects = sys.modules.setdefault(_OBJECTS, ModuleType(_OBJECTS))
     made = value if callable(value) else lambda **_: value

@@ -1,7 +1,8 @@
 """What a user can cure, apart from what is a fault of this program.
 
-An `RlhpError` becomes one line on the terminal, with exit code 2: the rule, the value received, the way out. Any other
-exception is ours: its traceback is in the run's log, the terminal says where, and the exit code is 1.
+An `RlhpError` becomes one line on the terminal, with exit code 2: the rule, the value
+received, the way out. Any other exception is ours: its traceback is in the run's log,
+the terminal says where, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -11,12 +12,36 @@ import errno
 OF_THE_DISK = frozenset(
     getattr(errno, name)
     for name in (
-        "EACCES", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EILSEQ", "EIO", "EISDIR", "ELOOP", "EMFILE", "EMLINK",
-        "ENAMETOOLONG", "ENFILE", "ENODEV", "ENOENT", "ENOSPC", "ENOTDIR", "ENOTEMPTY", "ENXIO", "EOPNOTSUPP",
-        "EPERM", "EROFS", "ESTALE", "ETXTBSY", "EXDEV",
+        "EACCES",
+        "EBUSY",
+        "EDQUOT",
+        "EEXIST",
+        "EFBIG",
+        "EILSEQ",
+        "EIO",
+        "EISDIR",
+        "ELOOP",
+        "EMFILE",
+        "EMLINK",
+        "ENAMETOOLONG",
+        "ENFILE",
+        "ENODEV",
+        "ENOENT",
+        "ENOSPC",
+        "ENOTDIR",
+        "ENOTEMPTY",
+        "ENXIO",
+        "EOPNOTSUPP",
+        "EPERM",
+        "EROFS",
+        "ESTALE",
+        "ETXTBSY",
+        "EXDEV",
     )
-)  # fmt: skip
-"""What a file system says of a path that somebody can free, make, move or give rights to."""
+)
+"""What a file system says of a path that somebody can free, make, move or give rights
+to.
+"""
 
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -24,7 +49,9 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 
 
 class RlhpError(ValueError):
-    """What a user can cure; the message is what the terminal shows. A ValueError, for scripts that catch those."""
+    """What a user can cure; the message is what the terminal shows. A ValueError, for
+    scripts that catch those.
+    """
 
 
 class Unreachable(RlhpError, ConnectionError):
@@ -55,7 +82,9 @@ def root(error: BaseException) -> BaseException:
 
 
 def curable(error: BaseException) -> bool:
-    """Whether the message alone tells a user what to do: an error of ours, or a path that the disk refuses."""
+    """Whether the message alone tells a user what to do: an error of ours, or a path
+    that the disk refuses.
+    """
     if isinstance(error, RlhpError):
         return True
     return isinstance(error, OSError) and error.filename is not None and error.errno in OF_THE_DISK

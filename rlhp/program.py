@@ -1,30 +1,41 @@
-"""Every process of a run and every edge between two of them. No other file knows both ends of an edge.
+"""Every process of a run and every edge between two of them. No other file knows both
+ends of an edge.
 
-    env runner[N] --fragment--> reward model[R] --predicted rewards--> episode --> learner --weights--> env runner[N]
+    env runner[N] --fragment--> reward model[R] --predicted rewards--> episode --> learner
          | segments                  ^ version v+1         | scores
          v                           |                     v
-    query actor --segments--> preferences/ --> reward trainer <--answers-- Redis <--lease, answer-- labeler[L]
+    query actor --segments--> preferences/ --> reward trainer <--answers-- Redis <--> labeler[L]
          |                                                                   ^
          +---------------------------------query-----------------------------+
 
-env runner      Ray actors of RLlib. Produce fragments, segments and labeled episodes. Wait for a reward model; never
-                for the query actor (while one offer is on its way, the next is dropped and counted).
-reward model    Ray actors, one per node with env runners. Produce predicted rewards stamped with their version. Wait
-                for nobody. One gone: Ray restarts it; env runners ask another or wait and say so.
-query actor     Ray actor. Produces queries over the newest segments. Waits for label budget and fewer open queries
-                than `query.max_open`. Redis gone: keeps the newest segments and tries again.
-labeler         processes. Produce answers under a lease. Gone: the lease runs out; the driver starts another.
-clip renderer   Ray actor, where people answer. Produces the clips that a query waits for; others ask without. Draws in
-                a child process. Gone: Ray restarts it, and what was reserved is drawn.
-page            a process, where people answer: a labeler like any other. Gone: started again at the same address.
-reward trainer  Ray actor. Produces reward versions 1, 2, 3, ... Waits for answers. Gone: Ray restarts it, and it goes
-                on from its snapshot, the dataset and the answers it had not acknowledged.
-Redis           a process. Embedded: restarted by its supervisor with all data. External: waited for.
-learner         this process, or actors of its own. Produces policy versions. Waits for reward version 1, then for a
-                full batch at a time. Lost, or silent for too long: built anew from the last checkpoint.
+env runner      Ray actors of RLlib. Produce fragments, segments and labeled episodes. Wait for
+                a reward model; never for the query actor (while one offer is on its way, the
+                next is dropped and counted).
+reward model    Ray actors, one per node with env runners. Produce predicted rewards stamped
+                with their version. Wait for nobody. One gone: Ray restarts it; env runners ask
+                another or wait and say so.
+query actor     Ray actor. Produces queries over the newest segments. Waits for label budget and
+                fewer open queries than `query.max_open`. Redis gone: keeps the newest segments
+                and tries again.
+labeler         processes. Produce answers under a lease. Gone: the lease runs out; the driver
+                starts another.
+clip renderer   Ray actor, where people answer. Produces the clips that a query waits for;
+                others ask without. Draws in a child process. Gone: Ray restarts it, and what
+                was reserved is drawn.
+page            a process, where people answer: a labeler like any other. Gone: started again at
+                the same address.
+reward trainer  Ray actor. Produces reward versions 1, 2, 3, ... Waits for answers. Gone: Ray
+                restarts it, and it goes on from its snapshot, the dataset and the answers it
+                had not acknowledged.
+Redis           a process. Embedded: restarted by its supervisor with all data. External: waited
+                for.
+learner         this process, or actors of its own. Produces policy versions. Waits for reward
+                version 1, then for a full batch at a time. Lost, or silent for too long: built
+                anew from the last checkpoint.
 
-They start in the order Redis, reward models, query actor, reward trainer, labelers, learner; they stop the other
-way round. `serial` runs the same parts in this one process, seeded: the debugger and the tutorial.
+They start in the order Redis, reward models, query actor, reward trainer, labelers,
+learner; they stop the other way round. `serial` runs the same parts in this one
+process, seeded: the debugger and the tutorial.
 """
 
 from __future__ import annotations
@@ -89,7 +100,9 @@ from rlhp.workers.roles import (
 log = logging.getLogger(__name__)
 
 LAST_ANSWERS_SECONDS = 20.0
-"""How long the end of a run waits for the reward trainer to put the last answers on disk."""
+"""How long the end of a run waits for the reward trainer to put the last answers on
+disk.
+"""
 
 
 def train(
@@ -101,9 +114,11 @@ def train(
     take_over: bool = False,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Summary:
-    """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what was reached.
+    """Run to the end, or to Ctrl-C, which leaves a checkpoint; the summary says what
+    was reached.
 
-    `watch` is handed every row of metrics. `take_over`: the process that ran it last, on another host, is dead.
+    `watch` is handed every row of metrics. `take_over`: the process that ran it last,
+    on another host, is dead.
     """
     config = config.model_copy(update={"name": rundir.name})
     if serial:  # else the last bit of a matrix product depends on where in memory its factors lie
@@ -111,53 +126,121 @@ def train(
     facts = check(config, resume=resume)
     torch.set_num_threads(config.learner.threads)
     with ExitStack() as stack:
-        stack.enter_context(flushed())  # from the start, as fits do: a serial run that is resumed computes the same
+        # from the start, as fits do: a serial run that is resumed computes the same
+        stack.enter_context(flushed())
         stack.enter_context(rundir.running(take_over=take_over))
         if resume:  # not before the run is ours: roles of another process would read it
             rundir.rewrite_config(config)
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
-        display = LiveTable(config=config, rundir=rundir)
-        stack.callback(display.close)
-        for line in facts.warnings:
-            display.message(line)
-        stack.enter_context(told(display.message, "rlhp.queue.runs", "rlhp.reward.versions", "rlhp.learn.checkpoint"))
-        if config.preferences and (warning := variable_length_warning(facts)):
-            display.message(warning)
-        if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
-            display.message("labels.budget=0: an untrained reward ensemble rewards the policy; nothing is asked")
-        stop = stack.enter_context(stopping_on_ctrl_c(display.message))
-        queue = None
-        if config.preferences:
-            how = {"resume": resume, "take_over": take_over}
-            queue = stack.enter_context(_asking(config, rundir, facts, **how, say=display.message))
-        metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
-        build = _serial if serial else _distributed
-        make_algorithm, services, exact = stack.enter_context(build(config, rundir, facts, queue, display.message))
-        films = Films(config, rundir, facts, say=display.message)
-        notes = services.notes if isinstance(services, ClusterServices) else dict
-        quiet = config.watch.quiet_seconds
-        alarms = Alarms(config) if config.preferences else None
-        watching = RunMonitor(rundir, say=display.message, quiet_seconds=quiet, alarms=alarms, notes=notes, also=watch)
-        stack.enter_context(watching)
-        loop = Loop(config, rundir, make_algorithm(), services, metrics, display, stop, films, watching.look, exact)
-        if resume and not loop.restore():
-            display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
-        if alarms is not None:
-            with suppress(ValueError):  # a damaged row is said where it is read for its own sake
-                alarms.recall(read_metrics(rundir.metrics_file))
-        loop.watchdog = stack.enter_context(recovery.watchdog(config, services, serial=serial))
-        if isinstance(services, ClusterServices):  # a serial run steps everybody until nothing is left to do
-            loop.pace = LearnerThrottle(config, services, stop, say=display.message)
-        recovery.run(loop, make_algorithm)
-        if stop.is_set():
-            rundir.update(state="interrupted")
-        return finish(loop, interrupted=stop.is_set())
+        return _run(
+            stack,
+            config,
+            rundir,
+            facts,
+            resume=resume,
+            serial=serial,
+            take_over=take_over,
+            watch=watch,
+        )
+
+
+def _run(
+    stack: ExitStack,
+    config: RunConfig,
+    rundir: RunDir,
+    facts: EnvFacts,
+    *,
+    resume: bool,
+    serial: bool,
+    take_over: bool,
+    watch: Callable[[dict[str, Any]], None] | None,
+) -> Summary:
+    """Every role, and the loop that drives them, in a directory that is this process's."""
+    display = _display(stack, config, rundir, facts)
+    stop = stack.enter_context(stopping_on_ctrl_c(display.message))
+    queue = None
+    if config.preferences:
+        queue = stack.enter_context(
+            _asking(config, rundir, facts, resume=resume, take_over=take_over, say=display.message)
+        )
+    metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
+    build = _serial if serial else _distributed
+    make_algorithm, services, exact = stack.enter_context(
+        build(config, rundir, facts, queue, display.message)
+    )
+    alarms = Alarms(config) if config.preferences else None
+    monitor = RunMonitor(
+        rundir,
+        say=display.message,
+        quiet_seconds=config.watch.quiet_seconds,
+        alarms=alarms,
+        notes=services.notes if isinstance(services, ClusterServices) else dict,
+        also=watch,
+    )
+    stack.enter_context(monitor)
+    pace = None
+    if isinstance(services, ClusterServices):  # a serial run steps everybody until all is done
+        pace = LearnerThrottle(config, services, stop, say=display.message)
+    loop = Loop(
+        config,
+        rundir,
+        make_algorithm(),
+        services,
+        metrics,
+        display,
+        stop,
+        films=Films(config, rundir, facts, say=display.message),
+        watch=monitor.look,
+        exact=exact,
+        watchdog=stack.enter_context(recovery.watchdog(config, services, serial=serial)),
+        pace=pace,
+    )
+    if resume:
+        _restore(loop, alarms, rundir, display)
+    recovery.run(loop, make_algorithm)
+    if stop.is_set():
+        rundir.update(state="interrupted")
+    return finish(loop, interrupted=stop.is_set())
+
+
+def _display(stack: ExitStack, config: RunConfig, rundir: RunDir, facts: EnvFacts) -> LiveTable:
+    """The live table, until the stack is left, with what is to be known beforehand said."""
+    display = LiveTable(config=config, rundir=rundir)
+    stack.callback(display.close)
+    for line in facts.warnings:
+        display.message(line)
+    told_of = ("rlhp.queue.runs", "rlhp.reward.versions", "rlhp.learn.checkpoint")
+    stack.enter_context(told(display.message, *told_of))
+    if config.preferences and (warning := variable_length_warning(facts)):
+        display.message(warning)
+    if config.preferences and config.labels.budget == 0 and config.labels.reuse is None:
+        display.message(
+            "labels.budget=0: an untrained reward ensemble rewards the policy; nothing is asked"
+        )
+    return display
+
+
+def _restore(loop: Loop, alarms: Alarms | None, rundir: RunDir, display: LiveTable) -> None:
+    """Go back to the newest checkpoint, and to what the alarms had seen."""
+    if not loop.restore():
+        display.message("no checkpoint yet: the policy starts anew, with all answers given so far")
+    if alarms is not None:
+        with suppress(ValueError):  # a damaged row is said where it is read for its own sake
+            alarms.recall(read_metrics(rundir.metrics_file))
 
 
 def evaluate(
-    rundir: RunDir, *, episodes: int, explore: bool, seed: int, video: Path | None = None, best: bool = False
+    rundir: RunDir,
+    *,
+    episodes: int,
+    explore: bool,
+    seed: int,
+    video: Path | None = None,
+    best: bool = False,
 ) -> dict[str, Any]:
-    """The true return of a run's newest saved policy (or its best), and a film; ValueError where there is none."""
+    """The true return of a run's newest saved policy (or its best), and a film;
+    ValueError where there is none.
+    """
     hush()
     config = rundir.config()
     if video is not None:
@@ -168,7 +251,9 @@ def evaluate(
     played = play(make_act, config.env, episodes=episodes, seed=seed)
     if video is not None:
         env_steps = int(Checkpoints.counters(newest)["env_steps"])
-        draw(take_of(make_act, config, rundir, facts, env_steps=env_steps, seed=seed), config, video)
+        draw(
+            take_of(make_act, config, rundir, facts, env_steps=env_steps, seed=seed), config, video
+        )
     return {
         "checkpoint": newest.name,
         "episodes": len(played.returns),
@@ -200,20 +285,35 @@ def _asking(
 
 
 @contextmanager
-def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
-    """All parts in this process: twice the same seed and name give identical numbers, and so does a resume."""
-    config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})})
+def _serial(
+    config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say
+) -> Built:
+    """All parts in this process: twice the same seed and name give identical numbers,
+    and so does a resume.
+    """
+    config = config.model_copy(
+        update={"rollout": config.rollout.model_copy(update={"num_env_runners": 0})}
+    )
     with ray_cluster(config, cpus=1), ExitStack() as stack:
         newest, repeatable = Checkpoints.of(config, rundir).fetch(), impossible(config) is None
         # One that was killed before it did anything is as good as new.
         begun = rundir.info().resumed if newest is not None or rundir.has_rows else 0
         algorithm = _learner(config, facts, begun=begun)
-        point = take_back(config, rundir, newest, algorithm.env_runner, queue, say=say) if repeatable else None
+        point = (
+            take_back(config, rundir, newest, algorithm.env_runner, queue, say=say)
+            if repeatable
+            else None
+        )
         services, asking, fitting = None, None, None
         if queue is not None:
-            parts, rewards = (Parts(rundir.path, exact=True) for _ in range(2))  # a role has a dataset of its own
-            model = RewardModel(parts.spaces, newest=parts.store.newest, device=config.reward.device)
-            asking = QueryActor(config, parts.spaces, queue=queue, store=parts.dataset, reward=model)
+            # a role has a dataset of its own
+            parts, rewards = (Parts(rundir.path, exact=True) for _ in range(2))
+            model = RewardModel(
+                parts.spaces, newest=parts.store.newest, device=config.reward.device
+            )
+            asking = QueryActor(
+                config, parts.spaces, queue=queue, store=parts.dataset, reward=model
+            )
             fitting = RewardTrainer(
                 config, parts.spaces, dataset=rewards.dataset, answers=queue, store=parts.store,
                 recent=asking.recent, publish=model.load, reused=rewards.dataset.counts()["reused"],
@@ -221,7 +321,9 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
             )  # fmt: skip
             worker = None
             if config.labels.source == "oracle":
-                teacher = Recalled(make_teacher(config.labels.teacher, seed=config.seed), said_before(rundir))
+                teacher = Recalled(
+                    make_teacher(config.labels.teacher, seed=config.seed), said_before(rundir)
+                )
                 worker = LabelerWorker(queue, teacher, name=TEACHER)
             clips = clip_renderer(config, queue) if config.draws_clips else None
             services = SerialServices(queue, asking, fitting, worker, clips)
@@ -229,7 +331,13 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
                 stack.callback(clips.close)
             algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
         exact = ExactState(
-            config, rundir, algorithm.env_runner, queue=queue, asking=asking, fitting=fitting, point=point
+            config,
+            rundir,
+            algorithm.env_runner,
+            queue=queue,
+            asking=asking,
+            fitting=fitting,
+            point=point,
         )
         try:
             yield lambda: algorithm, services, exact if repeatable else None
@@ -238,7 +346,9 @@ def _serial(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueu
 
 
 @contextmanager
-def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say) -> Built:
+def _distributed(
+    config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue | None, say: Say
+) -> Built:
     """Every part as a process of its own."""
     with ray_cluster(config, cpus=local_cpus(config)), ExitStack() as stack:
         refuse_too_small(config, say=say)
@@ -253,7 +363,8 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
             algorithm = _learner(config, facts, begun=info.resumed + info.restarts)
             present.callback(_stop, algorithm)
             if services is not None and config.rollout.num_env_runners == 0:
-                algorithm.env_runner.connect()  # which samples inside this process, and is no actor of its own
+                # which samples inside this process, and is no actor of its own
+                algorithm.env_runner.connect()
             if services is not None:
                 services.settle(algorithm.nodes())
             return algorithm
@@ -261,19 +372,25 @@ def _distributed(config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: Quer
         yield make, services, None
 
 
-def policy_of(rundir: RunDir, *, best: bool, explore: bool, seed: int) -> tuple[Spaces, Any, Callable[[Any], Act]]:
+def policy_of(
+    rundir: RunDir, *, best: bool, explore: bool, seed: int
+) -> tuple[Spaces, Any, Callable[[Any], Act]]:
     """Spaces, action space and policy of a run; RlhpError where there is no checkpoint."""
     hush()
     config = rundir.config()
     facts = probe(config.env)
-    return facts.spaces, *_acting(_checkpoint(rundir, best=best), config, facts, explore=explore, seed=seed)
+    return facts.spaces, *_acting(
+        _checkpoint(rundir, best=best), config, facts, explore=explore, seed=seed
+    )
 
 
 def _checkpoint(rundir: RunDir, *, best: bool) -> Path:
     checkpoints = Checkpoints.of(rundir.config(), rundir)
     found = checkpoints.best() if best else checkpoints.newest()
     if found is None:
-        raise RlhpError(f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on")
+        raise RlhpError(
+            f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on"
+        )
     return found
 
 
@@ -281,7 +398,9 @@ def _acting(
     checkpoint: Path, config: RunConfig, facts: EnvFacts, *, explore: bool, seed: int
 ) -> tuple[Any, Callable[[Any], Act]]:
     action_space = _action_space(config)
-    module, moments = load_policy(checkpoint / "policy.pt", config, facts.spaces, action_space=action_space)
+    module, moments = load_policy(
+        checkpoint / "policy.pt", config, facts.spaces, action_space=action_space
+    )
     return action_space, policy_act(module, moments, explore=explore, seed=seed)
 
 
@@ -296,14 +415,17 @@ def _start_services(
     config: RunConfig, rundir: RunDir, facts: EnvFacts, queue: QueryQueue, stack: ExitStack
 ) -> ClusterServices:
     name, path = rundir.name, str(rundir.path)
-    # Beside this process: they share its disk and, where that is embedded, its Redis. The cluster needs neither.
+    # Beside this process: they share its disk and, where that is embedded, its Redis.
+    # The cluster needs neither.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     beside: dict[str, Any] = {
         "num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE, "scheduling_strategy": here
     }  # fmt: skip
     models = RewardModels(config, rundir, facts.spaces)
     query_actor = (
-        ray.remote(**beside)(QueryProcess).options(name=query_actor_name(name)).remote(path, owner=queue.owner)
+        ray.remote(**beside)(QueryProcess)
+        .options(name=query_actor_name(name))
+        .remote(path, owner=queue.owner)
     )
     ray.get(query_actor.status.remote())
     trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(TrainerProcess)
@@ -311,7 +433,11 @@ def _start_services(
     ray.get(trainer.status.remote())
     clips = None
     if config.draws_clips:
-        clips = ray.remote(**beside)(ClipProcess).options(name=f"{name}:clip_renderer").remote(path, owner=queue.owner)
+        clips = (
+            ray.remote(**beside)(ClipProcess)
+            .options(name=f"{name}:clip_renderer")
+            .remote(path, owner=queue.owner)
+        )
 
     def end(kind: Any, *_: Any) -> None:
         if kind is None:
@@ -326,11 +452,15 @@ def _start_services(
     if config.labels.source == "oracle" and config.labels.labelers > 0:
         labelers = TeacherProcesses(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
-    return ClusterServices(queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds)
+    return ClusterServices(
+        queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds
+    )
 
 
 def _learner(config: RunConfig, facts: EnvFacts, *, begun: int) -> PreferencePPO:
-    settings = algorithm_config(config, facts.spaces, action_space=_action_space(config), resumed=begun)
+    settings = algorithm_config(
+        config, facts.spaces, action_space=_action_space(config), resumed=begun
+    )
     algorithm: PreferencePPO = settings.build_algo()
     return algorithm
 

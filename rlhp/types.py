@@ -1,13 +1,14 @@
-"""The records that cross a border between two processes: segment, query, answer, preference.
+"""The records that cross a border between two processes: segment, query, answer,
+preference.
 
 Shapes: K steps per segment, O one observation leaf, A one action, S simulator state.
 
-Every record is frozen and validated when it is built, knows its own id, and carries the versions of
-the policy and the reward model that made it. `encode` and `decode` turn a segment into bytes and back:
-a JSON header and raw little-endian arrays, never a pickle.
+Every record is frozen and validated when it is built, knows its own id, and carries the
+versions of the policy and the reward model that made it. `encode` and `decode` turn a
+segment into bytes and back: a JSON header and raw little-endian arrays, never a pickle.
 
-A segment keeps its observations by leaf name, so a segment that is a text (tokens in, tokens out)
-needs one more leaf, not one more record.
+A segment keeps its observations by leaf name, so a segment that is a text (tokens in,
+tokens out) needs one more leaf, not one more record.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Answer(StrEnum):
 
 
 TARGET: dict[Answer, float] = {Answer.FIRST: 1.0, Answer.SECOND: 0.0, Answer.TIE: 0.5}
-"""P(first preferred). INCOMPARABLE has no target: it is stored and counted, never trained on."""
+"""P(first preferred). INCOMPARABLE has no target: it is stored and counted, never
+trained on.
+"""
 
 
 def parse_answer(text: str) -> Answer:
@@ -54,24 +57,33 @@ def parse_answer(text: str) -> Answer:
         raise RlhpError(f"an answer is one of {names}; got {text!r}") from None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # eq=False: == over arrays has no truth value
+# eq=False: == over arrays has no truth value
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Segment:
-    """K consecutive steps of one episode: one side of a query. It never crosses a reset."""
+    """K consecutive steps of one episode: one side of a query. It never crosses a
+    reset.
+    """
 
     id: str
-    """blake2b-128 of (run, env runner, episode, first step, length): the same steps always get the same id."""
+    """blake2b-128 of (run, env runner, episode, first step, length): the same steps
+    always get the same id.
+    """
     run: str
     env_runner: int
     episode: str
     start: int
     """First step within the episode."""
     obs: Mapping[str, Array]
-    """Leaf path -> [K+1, *O], raw as the env showed them; the last row is what the last action led to.
-    A plain observation has the one leaf ``""``; a Dict or Tuple has one leaf per path (``"goal/x"``)."""
+    """Leaf path -> [K+1, *O], raw as the env showed them; the last row is what the last
+    action led to. A plain observation has the one leaf ``""``; a Dict or Tuple has one
+    leaf per path (``"goal/x"``).
+    """
     actions: Array
     """[K, *A] as executed, after clipping."""
     env_reward: Array | None
-    """[K] float32, only where a synthetic teacher needs it. Never read by reward training."""
+    """[K] float32, only where a synthetic teacher needs it. Never read by reward
+    training.
+    """
     predicted_reward: Array | None
     """[K] float32 as priced when sampled; None before the first reward version."""
     reward_version: int | None
@@ -81,7 +93,8 @@ class Segment:
     terminated: bool
     truncated: bool
     state: Array | None = None
-    """[K, S] float64 simulator state before each action, for drawing; see `state_kind`."""
+    """[K, S] float64 simulator state before each action, for drawing; see `state_kind`.
+    """
     state_kind: str = "none"
 
     def __post_init__(self) -> None:
@@ -99,7 +112,9 @@ class Segment:
                 f"got {steps} actions and {rows}; cut all alike"
             )
         if (self.predicted_reward is None) != (self.reward_version is None):
-            raise ValueError(f"segment {self.id}: predicted rewards and their reward version come together")
+            raise ValueError(
+                f"segment {self.id}: predicted rewards and their reward version come together"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Within a cluster stacked pictures travel as frames, each once."""
@@ -117,8 +132,9 @@ class Segment:
         """Undiscounted sum of env rewards; ValueError where the segment carries none."""
         if self.env_reward is None:
             raise RlhpError(
-                f"segment {self.id} carries no env rewards, so a teacher that judges by them cannot answer; "
-                "set labels.share_env_reward = true, or use a teacher that looks at observations"
+                f"segment {self.id} carries no env rewards, so a teacher that judges by them "
+                "cannot answer; set labels.share_env_reward = true, or use a teacher that looks "
+                "at observations"
             )
         return float(np.sum(self.env_reward, dtype=np.float64))
 
@@ -127,7 +143,8 @@ def _arrived(fields: dict[str, Any]) -> Segment:
     obs = dict(fields["obs"])
     for path, leaf in obs.items():
         if frames.is_stack(leaf.dtype, leaf.shape[1:]):
-            obs[path] = frames.join([leaf])  # a copy: one view of Ray's object store would keep a whole offer there
+            # a copy: one view of Ray's object store would keep a whole offer there
+            obs[path] = frames.join([leaf])
     return Segment(**{**fields, "obs": obs})
 
 
@@ -154,7 +171,9 @@ def pair_id(segments: tuple[str, str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherContext:
-    """What a synthetic teacher may know about the run: the scale of its returns (B-Pref, Lee et al. 2021)."""
+    """What a synthetic teacher may know about the run: the scale of its returns
+    (B-Pref, Lee et al. 2021).
+    """
 
     mean_episode_return: float
     """Mean true return of the last ten training episodes."""
@@ -182,7 +201,9 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.first.id == self.second.id:
-            raise ValueError(f"query {self.id}: the two segments must differ, got {self.first.id} twice")
+            raise ValueError(
+                f"query {self.id}: the two segments must differ, got {self.first.id} twice"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -199,7 +220,9 @@ class Preference:
     def target(self) -> float:
         """P(first preferred); ValueError for `incomparable`, which has none."""
         if self.answer not in TARGET:
-            raise ValueError(f"query {self.query}: {self.answer} has no target and is never trained on")
+            raise ValueError(
+                f"query {self.query}: {self.answer} has no target and is never trained on"
+            )
         return TARGET[self.answer]
 
 
@@ -209,14 +232,18 @@ class Teacher(Protocol):
     class TallerIsBetter:
         def answer(self, query):
             first, second = (s.obs[""][:, 0].mean() for s in (query.first, query.second))
-            return Answer.TIE if first == second else Answer.FIRST if first > second else Answer.SECOND
+            if first == second:
+                return Answer.TIE
+            return Answer.FIRST if first > second else Answer.SECOND
     """
 
     def answer(self, query: Query) -> Answer | None: ...
 
 
 class DecodeError(ValueError):
-    """Bytes that are not the record they should be; `data` holds them for whoever looks into it."""
+    """Bytes that are not the record they should be; `data` holds them for whoever looks
+    into it.
+    """
 
     def __init__(self, message: str, data: bytes) -> None:
         super().__init__(message)
@@ -244,14 +271,18 @@ _TYPES: dict[str, Any] = dict.fromkeys(_SCALARS, int) | {
 _DIGEST_BYTES = 16
 _DTYPE = re.compile(r"[<|][biuf]\d{1,2}")
 MOST_BYTES = 512 << 20
-"""Of a segment's arrays, and of its stacks of pictures as they are looked at. Deflated, a megabyte may hold two
-gigabytes of zeros, so this is held against what the header says before anything is inflated."""
+"""Of a segment's arrays, and of its stacks of pictures as they are looked at. Deflated,
+a megabyte may hold two gigabytes of zeros, so this is held against what the header says
+before anything is inflated.
+"""
 
 
 def encode(segment: Segment) -> bytes:
-    """Magic, digest of the rest, header length, JSON header, deflated arrays. No pickle.
+    """Magic, digest of the rest, header length, JSON header, deflated arrays. No
+    pickle.
 
-    Of stacked pictures it holds the frames, each once, and `first:` says with which each row's stack begins.
+    Of stacked pictures it holds the frames, each once, and `first:` says with which
+    each row's stack begins.
     """
     arrays: dict[str, Array] = {}
     for path, leaf in segment.obs.items():
@@ -264,10 +295,14 @@ def encode(segment: Segment) -> bytes:
         value = getattr(segment, name)
         if value is not None:
             arrays[name] = value
-    plain = {name: np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for name, a in arrays.items()}
+    plain = {
+        name: np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for name, a in arrays.items()
+    }
     header = {
         "fields": {name: getattr(segment, name) for name in _SCALARS},
-        "depth": {path: leaf.shape[1] for path, leaf in segment.obs.items() if f"frames:{path}" in arrays},
+        "depth": {
+            path: leaf.shape[1] for path, leaf in segment.obs.items() if f"frames:{path}" in arrays
+        },
         "arrays": [[name, array.dtype.str, list(array.shape)] for name, array in plain.items()],
     }
     head = json.dumps(header).encode()
@@ -275,8 +310,8 @@ def encode(segment: Segment) -> bytes:
     rest = struct.pack("<I", len(head)) + head + body
     if sum(array.nbytes for array in plain.values()) > MOST_BYTES:
         raise RlhpError(
-            f"segment {segment.id} takes more than {MOST_BYTES >> 20} MiB, and no labeler would take it; make "
-            "query.segment_length smaller, or what the environment shows"
+            f"segment {segment.id} takes more than {MOST_BYTES >> 20} MiB, and no labeler would "
+            "take it; make query.segment_length smaller, or what the environment shows"
         )
     return MAGIC + _sum(rest) + rest
 
@@ -284,7 +319,9 @@ def encode(segment: Segment) -> bytes:
 def decode(data: bytes) -> Segment:
     """The segment in `data`; DecodeError (with the data attached) for anything else."""
     if data[: len(MAGIC)] != MAGIC:
-        raise DecodeError(f"not an encoded segment: it starts with {data[:8]!r}, not {MAGIC!r}", data)
+        raise DecodeError(
+            f"not an encoded segment: it starts with {data[:8]!r}, not {MAGIC!r}", data
+        )
     try:
         rest = data[len(MAGIC) + _DIGEST_BYTES :]
         if data[len(MAGIC) : len(MAGIC) + _DIGEST_BYTES] != _sum(rest):
@@ -295,9 +332,13 @@ def decode(data: bytes) -> Segment:
         obs = {name[4:]: array for name, array in arrays.items() if name.startswith("obs:")}
         for path, depth in header["depth"].items():
             obs[path] = _stacks(arrays[f"frames:{path}"], arrays[f"first:{path}"], depth)
-        optional: dict[str, Any] = {name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")}
+        optional: dict[str, Any] = {
+            name: arrays.get(name) for name in ("env_reward", "predicted_reward", "state")
+        }
         for name, array in optional.items():
-            if array is not None and (array.ndim != (2 if name == "state" else 1) or array.dtype.kind != "f"):
+            if array is not None and (
+                array.ndim != (2 if name == "state" else 1) or array.dtype.kind != "f"
+            ):
                 raise ValueError(f"{name} is no row of numbers per step")
         return Segment(obs=obs, actions=arrays["actions"], **optional, **_scalars(header["fields"]))
     except _UNDECODABLE as error:
@@ -305,9 +346,16 @@ def decode(data: bytes) -> Segment:
 
 
 _UNDECODABLE = (
-    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, struct.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    struct.error,
     zlib.error,
-)  # fmt: skip
+)
 """What the header and the arrays of bytes that somebody made up may come to."""
 
 
@@ -316,12 +364,16 @@ def _sum(data: bytes) -> bytes:
 
 
 def _layout(rows: Any) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
-    """Name, dtype and shape of each array; ValueError where no environment has such, or all take too much."""
+    """Name, dtype and shape of each array; ValueError where no environment has such, or
+    all take too much.
+    """
     layout = []
     for name, dtype, shape in rows:
         if not isinstance(name, str) or not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
             raise ValueError(f"array {name!r} of dtype {dtype!r} is none of a segment")
-        if len(shape) > 8 or not all(type(count) is int and 0 <= count <= MOST_BYTES for count in shape):
+        if len(shape) > 8 or not all(
+            type(count) is int and 0 <= count <= MOST_BYTES for count in shape
+        ):
             raise ValueError(f"array {name!r} has the shape {shape!r}")
         layout.append((name, np.dtype(dtype), tuple(shape)))
     if len({name for name, _, _ in layout}) != len(layout):
@@ -335,7 +387,9 @@ def _size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _arrays(layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]], body: bytes) -> dict[str, Array]:
+def _arrays(
+    layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]], body: bytes
+) -> dict[str, Array]:
     size = sum(_size(dtype, shape) for _, dtype, shape in layout)
     inflater = zlib.decompressobj()
     plain = inflater.decompress(body, size + 1)
@@ -344,17 +398,32 @@ def _arrays(layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]], body: byte
     arrays: dict[str, Array] = {}
     offset = 0
     for name, dtype, shape in layout:
-        arrays[name] = np.frombuffer(plain, dtype, count=math.prod(shape), offset=offset).reshape(shape)
+        arrays[name] = np.frombuffer(plain, dtype, count=math.prod(shape), offset=offset).reshape(
+            shape
+        )
         offset += _size(dtype, shape)
     return arrays
 
 
 def _stacks(pictures: Array, first: Array, depth: Any) -> Array:
-    if type(depth) is not int or pictures.ndim != 3 or first.ndim != 1 or pictures.dtype != np.uint8:
+    if (
+        type(depth) is not int
+        or pictures.ndim != 3
+        or first.ndim != 1
+        or pictures.dtype != np.uint8
+    ):
         raise ValueError(f"stacks of {depth!r} of {list(pictures.shape)} are no pictures")
     last = len(pictures) - depth
-    if first.dtype.kind not in "iu" or not len(first) or not depth >= 1 or first.min() < 0 or first.max() > last:
-        raise ValueError(f"stacks of {depth} of {len(pictures)} pictures cannot begin at {first[:9].tolist()}")
+    if (
+        first.dtype.kind not in "iu"
+        or not len(first)
+        or not depth >= 1
+        or first.min() < 0
+        or first.max() > last
+    ):
+        raise ValueError(
+            f"stacks of {depth} of {len(pictures)} pictures cannot begin at {first[:9].tolist()}"
+        )
     if len(first) * depth * pictures[0].nbytes > MOST_BYTES:
         raise ValueError(f"{len(first)} stacks of {depth} pictures are more than anybody looks at")
     return frames.restack(pictures, first, depth=depth)
@@ -365,7 +434,11 @@ def _scalars(fields: Any) -> dict[str, Any]:
         raise ValueError(f"its fields are {sorted(fields)}")
     for name, value in fields.items():
         whole = type(value) is not int or -(2**63) <= value < 2**63
-        if not isinstance(value, _TYPES[name]) or not whole or isinstance(value, bool) != (_TYPES[name] is bool):
+        if (
+            not isinstance(value, _TYPES[name])
+            or not whole
+            or isinstance(value, bool) != (_TYPES[name] is bool)
+        ):
             raise ValueError(f"{name} is {value!r:.60}")
         if isinstance(value, str) and not value.isprintable():
             raise ValueError(f"{name} is {value!r:.60}")

@@ -1,4 +1,6 @@
-"""Settings of every test: one thread per process, a quiet Ray, and no skip where nothing may be missing."""
+"""Settings of every test: one thread per process, a quiet Ray, and no skip where
+nothing may be missing.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ atexit.register(shutil.rmtree, SECRETS, ignore_errors=True)
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # read when torch is imported, and handed on to Ray's actors
     "MKL_NUM_THREADS": "1",
-    "MKL_CBWR": "AUTO,STRICT",  # as a serial run sets it: the same bits wherever in memory an array lies
+    # as a serial run sets it: the same bits wherever in memory an array lies
+    "MKL_CBWR": "AUTO,STRICT",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns in every actor
+    # Ray's coming default; the present one warns in every actor
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MPLBACKEND": "Agg",
     "RLHP_SECRETS_DIR": SECRETS,  # instead of this user's own
 }
@@ -38,30 +42,39 @@ CROWDED = (
     "tests/test_people.py",
     "tests/workers/test_growing.py",
 )
-"""Tests that start a whole program on several nodes, kill its processes, or drive a browser."""
+"""Tests that start a whole program on several nodes, kill its processes, or drive a
+browser.
+"""
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 # The same examples on every machine, and no verdict from a wall clock.
-settings.register_profile("rlhp", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "rlhp", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("rlhp")
 
 
 @pytest.fixture(autouse=True)
 def _clusters_are_allowed() -> Iterator[None]:
-    """A command that runs in this process tells its own Ray to stay on loopback, and the next test may want nodes."""
+    """A command that runs in this process tells its own Ray to stay on loopback, and
+    the next test may want nodes.
+    """
     os.environ.pop(CLUSTERS, None)
     yield
     os.environ.pop(CLUSTERS, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start many processes come first, so that the longest part of the work does not come last."""
+    """Tests that start many processes come first, so that the longest part of the work
+    does not come last.
+    """
     items.sort(key=lambda item: not item.nodeid.startswith(CROWDED))
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Where tests run side by side a file stays together, and all tests that start many processes share one worker.
+    """Where tests run side by side a file stays together, and all tests that start many
+    processes share one worker.
 
     So no two of them fill the machine at the same time.
     """
@@ -76,7 +89,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With RLHP_REQUIRE_ALL=1 a skipped test fails, unless it is marked `optional`."""
     report = yield
     if item.get_closest_marker("optional") is None and not hasattr(report, "wasxfail"):

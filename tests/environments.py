@@ -1,4 +1,6 @@
-"""Environments of the program's tests, named in configs as `tests.environments:Name`, and teachers to go with them."""
+"""Environments of the program's tests, named in configs as `tests.environments:Name`,
+and teachers to go with them.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ PAID: list[float] = []
 
 
 class Drift(gym.Env[Any, Any]):
-    """A point in the plane and the time left; the action pushes it, and being near the origin pays.
+    """A point in the plane and the time left; the action pushes it, and being near the
+    origin pays.
 
-    `reward_scale` multiplies the env reward, `noise` replaces it by that much noise. `fixed_start` begins every
-    episode at the same place, whatever the seed. Ends itself only where `ends_early` says so.
+    `reward_scale` multiplies the env reward, `noise` replaces it by that much noise.
+    `fixed_start` begins every episode at the same place, whatever the seed. Ends itself
+    only where `ends_early` says so.
     """
 
     def __init__(
@@ -31,14 +35,20 @@ class Drift(gym.Env[Any, Any]):
         ends_early: bool = False,
     ) -> None:
         self.observation_space = gym.spaces.Box(-10, 10, (3,), np.float32)
-        self.action_space = gym.spaces.Discrete(4, start=2) if discrete else gym.spaces.Box(-0.5, 1.5, (2,), np.float32)
+        self.action_space = (
+            gym.spaces.Discrete(4, start=2)
+            if discrete
+            else gym.spaces.Box(-0.5, 1.5, (2,), np.float32)
+        )
         self._reward_scale, self._noise = reward_scale, noise
         self._fixed_start, self._discrete, self._ends_early = fixed_start, discrete, ends_early
         self._noise_rng = np.random.default_rng(5)
         self.place = np.zeros(2)
         self.steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.place = np.full(2, 0.5) if self._fixed_start else self.np_random.uniform(-1, 1, 2)
         self.steps = 0
@@ -46,7 +56,11 @@ class Drift(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is no action of {self.action_space}"
-        push = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][int(action) - 2]) if self._discrete else action
+        push = (
+            np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][int(action) - 2])
+            if self._discrete
+            else action
+        )
         self.place = np.clip(self.place + 0.2 * push, -5, 5)
         self.steps += 1
         pay = -self._reward_scale * float(np.linalg.norm(self.place))
@@ -70,7 +84,10 @@ class TwoWheels(Drift):
     def __init__(self) -> None:
         super().__init__()
         self.observation_space = gym.spaces.Dict(
-            {"place": gym.spaces.Box(-10, 10, (2,), np.float64), "phase": gym.spaces.Discrete(3, start=1)}
+            {
+                "place": gym.spaces.Box(-10, 10, (2,), np.float64),
+                "phase": gym.spaces.Discrete(3, start=1),
+            }
         )
         self.action_space = gym.spaces.MultiDiscrete([3, 2], start=[-1, 5])
 
@@ -99,10 +116,14 @@ class Matrix(Drift):
 
 
 class ByObservation:
-    """Prefers the segment that stays nearer to the origin; it never looks at an env reward."""
+    """Prefers the segment that stays nearer to the origin; it never looks at an env
+    reward.
+    """
 
     def answer(self, query: Query) -> Answer | None:
-        first, second = (float(np.abs(segment.obs[""][:, :2]).mean()) for segment in (query.first, query.second))
+        first, second = (
+            float(np.abs(segment.obs[""][:, :2]).mean()) for segment in (query.first, query.second)
+        )
         return Answer.FIRST if first < second else Answer.SECOND
 
 

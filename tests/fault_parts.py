@@ -1,4 +1,6 @@
-"""A real distributed run in a process of its own, to be watched and killed from outside."""
+"""A real distributed run in a process of its own, to be watched and killed from
+outside.
+"""
 
 from __future__ import annotations
 
@@ -28,31 +30,51 @@ PATIENCE_SECONDS = 100.0
 
 SETTINGS: dict[str, Any] = {
     "name": "run",
-    "env": {"id": "tests.environments:Drift", "max_episode_steps": LENGTH, "hide_termination": True},
+    "env": {
+        "id": "tests.environments:Drift",
+        "max_episode_steps": LENGTH,
+        "hide_termination": True,
+    },
     "rollout": {"num_env_runners": 2, "num_envs_per_env_runner": 4, "segments_per_fragment": 100},
     "labels": {
-        "budget": 600, "initial_share": 0.05, "schedule_c": 20_000,
+        "budget": 600,
+        "initial_share": 0.05,
+        "schedule_c": 20_000,
         "teacher": {"name": "tests.environments:ByObservation", "latency_seconds": 0.1},
     },
     "query": {"segment_length": 5, "pool": 100, "lease_seconds": 2, "max_open": 20},
     "reward": {
-        "members": 2, "hidden": [8], "pretrain_epochs": 2, "batch_size": 8, "reservoir": 200,
-        "publish_every_steps": 1000, "label_uses_per_step": 0.1, "replicas": 2,
+        "members": 2,
+        "hidden": [8],
+        "pretrain_epochs": 2,
+        "batch_size": 8,
+        "reservoir": 200,
+        "publish_every_steps": 1000,
+        "label_uses_per_step": 0.1,
+        "replicas": 2,
     },
     "learner": {
-        "hidden": [8], "train_batch_size": 200, "minibatch_size": 100, "num_epochs": 1, "total_env_steps": 100_000_000,
+        "hidden": [8],
+        "train_batch_size": 200,
+        "minibatch_size": 100,
+        "num_epochs": 1,
+        "total_env_steps": 100_000_000,
         "num_learners": 1,
     },
     "ray": {"stall_seconds": 10},
     "evaluation": {"episodes": 2},
     "checkpoint": {"every_env_steps": 2000},
     "tensorboard": False,
-}  # fmt: skip
-"""A run that goes on until it is stopped, with labels left for a long time and a teacher that takes its time."""
+}
+"""A run that goes on until it is stopped, with labels left for a long time and a
+teacher that takes its time.
+"""
 
 
 class Driver:
-    """`rlhp train` in a process and a session of its own; whatever it leaves behind is killed at the end."""
+    """`rlhp train` in a process and a session of its own; whatever it leaves behind is
+    killed at the end.
+    """
 
     def __init__(self, folder: Path, **changes: dict[str, Any]) -> None:
         """`changes` are merged into the sections of SETTINGS."""
@@ -71,7 +93,12 @@ class Driver:
         command = [sys.executable, "-m", "rlhp", "train", *what, *arguments]
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     @property
@@ -105,7 +132,9 @@ class Driver:
 
     def newest(self, name: str) -> float:
         """The last known value of a metric, 0 before there was one."""
-        return float(next((row[name] for row in reversed(self.rows()) if row.get(name) is not None), 0))
+        return float(
+            next((row[name] for row in reversed(self.rows()) if row.get(name) is not None), 0)
+        )
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something, unless the run ends before it happens."""
@@ -117,7 +146,9 @@ class Driver:
 
     def goes_on(self) -> None:
         """Wait until env steps, answers and reward versions have all grown."""
-        before = {name: self.newest(name) for name in ("env_steps", "labels/answered", "reward/version")}
+        before = {
+            name: self.newest(name) for name in ("env_steps", "labels/answered", "reward/version")
+        }
         self.until(lambda: self.newest("env_steps") >= before["env_steps"] + 2000)
         self.until(lambda: all(self.newest(name) > value for name, value in before.items()))
 
@@ -145,12 +176,16 @@ class Driver:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Command lines by process id of all that this process has started, directly or not."""
+    """Command lines by process id of all that this process has started, directly or
+    not.
+    """
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                )
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found: dict[int, str] = {}
@@ -179,9 +214,14 @@ Key = tuple[str, str, int, str]
 
 
 def stream(path: Path) -> tuple[list[Key], dict[str, Any]]:
-    """What Redis knows at the end: every event that the answer log still has, and the counters."""
+    """What Redis knows at the end: every event that the answer log still has, and the
+    counters.
+    """
     rundir = RunDir.open(path)
-    with EmbeddedRedis(rundir.redis) as server, redis.Redis.from_url(server.url, decode_responses=True) as client:
+    with (
+        EmbeddedRedis(rundir.redis) as server,
+        redis.Redis.from_url(server.url, decode_responses=True) as client,
+    ):
         prefix = f"rlhp:{{{rundir.name}}}:"
         entries = [fields for _, fields in client.xrange(f"{prefix}answers")]
         pending: Any = client.xpending(f"{prefix}answers", "reward")
@@ -193,19 +233,27 @@ def stream(path: Path) -> tuple[list[Key], dict[str, Any]]:
 
 
 def check_answers(path: Path) -> None:
-    """No answer was lost, none counted twice, no pair asked twice, and no more asked than was allowed."""
+    """No answer was lost, none counted twice, no pair asked twice, and no more asked
+    than was allowed.
+    """
     keys, facts = stream(path)
     stored = PreferenceDataset.open(path / "preferences")
     rows = [(row.query_id, row.labeler or "", row.rev, row.event) for row in stored.events()]
     assert len(rows) == len(set(rows)) > 0, "on disk once"
     assert len(keys) == len(set(keys))
-    assert set(keys) <= set(rows), "all that Redis still has; it forgets what was acknowledged a while ago"
+    assert set(keys) <= set(rows), (
+        "all that Redis still has; it forgets what was acknowledged a while ago"
+    )
     assert facts["pending"] == 0
     assert facts["events"] == facts["acked"] == len(rows), "and all that it ever had"
-    pairs = [frozenset((row.first_id, row.second_id)) for row in stored.events() if row.event == "answer"]
+    pairs = [
+        frozenset((row.first_id, row.second_id)) for row in stored.events() if row.event == "answer"
+    ]
     assert len(pairs) == len(set(pairs))
     assert facts["pairs"] == facts["admitted"] <= SETTINGS["labels"]["budget"]
-    assert stored.counts()["answers"] == len({query for query, _, _, event in rows if event == "answer"})
+    assert stored.counts()["answers"] == len(
+        {query for query, _, _, event in rows if event == "answer"}
+    )
     assert stored.counts()["without_segments"] == 0
 
 

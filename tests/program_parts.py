@@ -20,10 +20,17 @@ from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
 
 ON_THE_CLOCK = {
-    "wall_seconds", "env_steps_per_second", "labels/per_minute", "queue/oldest_age_seconds",
-    "reward/predict_wait_ms", "reward/predict_us_per_step", "time/sample_seconds", "time/learn_seconds",
-    "memory/learner_mb", "memory/env_runner_mb",
-}  # fmt: skip
+    "wall_seconds",
+    "env_steps_per_second",
+    "labels/per_minute",
+    "queue/oldest_age_seconds",
+    "reward/predict_wait_ms",
+    "reward/predict_us_per_step",
+    "time/sample_seconds",
+    "time/learn_seconds",
+    "memory/learner_mb",
+    "memory/env_runner_mb",
+}
 ENDLESS = {"total_env_steps": 10**7}
 
 
@@ -39,7 +46,10 @@ def rows(rundir: RunDir) -> list[dict[str, Any]]:
 
 def repeatable(rundir: RunDir) -> list[dict[str, Any]]:
     """The rows without what a clock decides."""
-    return [{name: value for name, value in row.items() if name not in ON_THE_CLOCK} for row in rows(rundir)]
+    return [
+        {name: value for name, value in row.items() if name not in ON_THE_CLOCK}
+        for row in rows(rundir)
+    ]
 
 
 def newest(rundir: RunDir) -> Path:
@@ -49,7 +59,9 @@ def newest(rundir: RunDir) -> Path:
 
 
 def policy(rundir: RunDir) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = torch.load(newest(rundir) / "policy.pt", weights_only=True)["module"]
+    weights: dict[str, torch.Tensor] = torch.load(newest(rundir) / "policy.pt", weights_only=True)[
+        "module"
+    ]
     return weights
 
 
@@ -60,7 +72,9 @@ def queue_of(rundir: RunDir) -> QueryQueue:
 
 
 class Meanwhile:
-    """What a person does beside a run in the main thread; its first failure ends the run and fails the test."""
+    """What a person does beside a run in the main thread; its first failure ends the
+    run and fails the test.
+    """
 
     def __init__(self, act: Callable[[Meanwhile], None]) -> None:
         self.over = threading.Event()

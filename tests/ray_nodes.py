@@ -14,10 +14,13 @@ QUIET = {"include_dashboard": False}
 
 @contextmanager
 def nodes(*workers: dict[str, Any], head: dict[str, Any] | None = None) -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster` whose head has no CPU; each worker is the arguments of `add_node`."""
+    """A `ray.cluster_utils.Cluster` whose head has no CPU; each worker is the arguments
+    of `add_node`.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's own imports and of the sockets that it leaves open
+        # of Ray's own imports and of the sockets that it leaves open
+        warnings.simplefilter("ignore")
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(

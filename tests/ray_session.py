@@ -12,13 +12,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local Ray of three logical CPUs in the project's namespace; whoever finds one running leaves it alone."""
+    """A local Ray of three logical CPUs in the project's namespace; whoever finds one
+    running leaves it alone.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     for noisy in ("ray.rllib", "ray.tune", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's own imports and of the sockets that it leaves open
+        # of Ray's own imports and of the sockets that it leaves open
+        warnings.simplefilter("ignore")
         import ray  # late: it reads the environment that conftest.py has set
 
         from rlhp.system.ray import NAMESPACE

@@ -1,4 +1,6 @@
-"""Runs as small as they can be, and the parts of one, for the tests of the rollout, the learner and the program."""
+"""Runs as small as they can be, and the parts of one, for the tests of the rollout, the
+learner and the program.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +23,44 @@ SMALL: dict[str, Any] = {
     "name": "small",
     "env": {"id": "tests.environments:Drift", "max_episode_steps": LENGTH},
     "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 3, "segments_per_fragment": 1000},
-    "labels": {"budget": 20, "initial_share": 0.25, "teacher": {"name": "tests.environments:ByObservation"}},
+    "labels": {
+        "budget": 20,
+        "initial_share": 0.25,
+        "teacher": {"name": "tests.environments:ByObservation"},
+    },
     "query": {"segment_length": 5, "pool": 100},
     "reward": {
-        "members": 2, "hidden": [8], "pretrain_epochs": 2, "batch_size": 8, "reservoir": 200,
-        "publish_every_steps": 60, "label_uses_per_step": 0.5,
+        "members": 2,
+        "hidden": [8],
+        "pretrain_epochs": 2,
+        "batch_size": 8,
+        "reservoir": 200,
+        "publish_every_steps": 60,
+        "label_uses_per_step": 0.5,
     },
     "learner": {
-        "hidden": [8], "train_batch_size": 60, "minibatch_size": 30, "num_epochs": 2, "total_env_steps": 480,
+        "hidden": [8],
+        "train_batch_size": 60,
+        "minibatch_size": 30,
+        "num_epochs": 2,
+        "total_env_steps": 480,
     },
     "evaluation": {"episodes": 2},
     "tensorboard": False,
-}  # fmt: skip
+}
 
 
 def small(**changes: Any) -> RunConfig:
-    """The small run with some sections changed: a mapping is merged into its section, anything else replaces it."""
+    """The small run with some sections changed: a mapping is merged into its section,
+    anything else replaces it.
+    """
     settings = dict(SMALL)
     for name, change in changes.items():
-        settings[name] = {**settings[name], **change} if isinstance(change, dict) and name in settings else change
+        settings[name] = (
+            {**settings[name], **change}
+            if isinstance(change, dict) and name in settings
+            else change
+        )
     return RunConfig.model_validate(settings)
 
 
@@ -73,7 +94,9 @@ class Watched:
         self.actions: list[Array] = []
         self.rewards: list[Array] = []
 
-    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(
+        self, obs: Array, actions: Array, *, version: int | None = None
+    ) -> tuple[Array, int]:
         rewards, used = self.model.predict(obs, actions, version=version)
         self.obs.append(np.array(obs))
         self.actions.append(np.array(actions))
@@ -99,10 +122,13 @@ class Basket:
 
 
 def env_runner(config: RunConfig, *, version: int = 1) -> tuple[ColumnarEnvRunner, Watched, Basket]:
-    """A local env runner with its edges: an untrained reward model, and a basket for segments."""
+    """A local env runner with its edges: an untrained reward model, and a basket for
+    segments.
+    """
     facts = probe(config.env)
     runner = ColumnarEnvRunner(
-        config=algorithm_config(config, facts.spaces, action_space=action_space(config)), worker_index=0
+        config=algorithm_config(config, facts.spaces, action_space=action_space(config)),
+        worker_index=0,
     )
     source, basket = Watched(priced(config, facts.spaces, version=version)), Basket()
     runner.reward_source, runner.segment_sink = source, basket

@@ -25,7 +25,9 @@ def listening(pids: Iterable[int]) -> dict[str, int]:
 
 def beyond_loopback(sockets: Iterable[str]) -> list[str]:
     """Those of these addresses that another machine could reach."""
-    return [each for each in sockets if not ipaddress.ip_address(each.rpartition(":")[0]).is_loopback]
+    return [
+        each for each in sockets if not ipaddress.ip_address(each.rpartition(":")[0]).is_loopback
+    ]
 
 
 def _inodes(pid: int) -> set[str]:
@@ -40,7 +42,9 @@ def _inodes(pid: int) -> set[str]:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Of the table: words of four bytes, each in the order of the machine (little-endian)."""
+    """Of the table: words of four bytes, each in the order of the machine
+    (little-endian).
+    """
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
     address = ipaddress.ip_address(b"".join(words))
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

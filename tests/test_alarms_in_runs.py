@@ -1,4 +1,6 @@
-"""Alarms in whole runs: a teacher who guesses, one who sees no difference, and one who is right."""
+"""Alarms in whole runs: a teacher who guesses, one who sees no difference, and one who
+is right.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.small_runs import small
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str], **teacher: Any) -> tuple[set[str], str]:
+def alarms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], **teacher: Any
+) -> tuple[set[str], str]:
     """What a run with this teacher raised, by its metrics, and all it printed."""
     config = small(
         runs_dir=str(tmp_path),
@@ -27,19 +31,23 @@ def alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str], **teacher: Any) -
     rundir = RunDir.create(config, "small")
     program.train(config, rundir=rundir, serial=True)
     rows = read_metrics(rundir.metrics_file)
-    return {name for row in rows for name in filter(None, (row.get("alarms/names") or "").split(", "))}, (
-        capsys.readouterr().out
-    )
+    return {
+        name for row in rows for name in filter(None, (row.get("alarms/names") or "").split(", "))
+    }, (capsys.readouterr().out)
 
 
-def test_answers_that_are_guessed_raise_chance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_that_are_guessed_raise_chance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raised, said = alarms(tmp_path, capsys, mistake=0.5)
     assert "chance" in raised
     assert raised <= {"chance", "opposed"}, "what was guessed may also be the opposite"
     assert said.count("no more than a coin") == 1
 
 
-def test_answers_that_are_all_ties_raise_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_that_are_all_ties_raise_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raised, said = alarms(tmp_path, capsys, equal=100.0)
     assert raised == {"undecided"}
     assert said.count("query.segment_length") == 1

@@ -1,4 +1,6 @@
-"""What `import rlhp` gives: training, a run looked at, and its policy outside of it, from a script or a notebook."""
+"""What `import rlhp` gives: training, a run looked at, and its policy outside of it,
+from a script or a notebook.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Taller:
 
     def answer(self, query: rlhp.Query) -> rlhp.Answer:
         self.asked += 1
-        first, second = (float(next(iter(each.obs.values())).mean()) for each in (query.first, query.second))
+        first, second = (
+            float(next(iter(each.obs.values())).mean()) for each in (query.first, query.second)
+        )
         return rlhp.Answer.FIRST if first > second else rlhp.Answer.SECOND
 
 
@@ -53,7 +57,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> rlhp.Run
 
 
 def test_importing_it_loads_nothing_heavy_and_names_are_there() -> None:
-    done = subprocess.run([sys.executable, "-c", SOURCE], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SOURCE], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
     assert all(getattr(rlhp, name) is not None for name in dir(rlhp))
     with pytest.raises(AttributeError, match="trian"):
@@ -85,7 +91,9 @@ def test_its_policy_acts_in_any_copy_of_the_environment(run: rlhp.Run) -> None:
     assert not np.array_equal(drawn(obs), drawn(obs))
 
 
-def test_a_teacher_that_no_module_names_answers_in_a_serial_run(tmp_path: Path, ray_session: None) -> None:
+def test_a_teacher_that_no_module_names_answers_in_a_serial_run(
+    tmp_path: Path, ray_session: None
+) -> None:
     teacher = Taller()
     made = rlhp.train(plain(tmp_path), serial=True, teacher=teacher, name="taught")
     assert teacher.asked == len(made.preferences().preferences()) > 0
@@ -146,15 +154,22 @@ print("state", run.state, "env", run.config.env.id)
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(NOTEBOOK, "state finished action (1,)"), (SCRIPT, "state finished env tests.environments:Drift")],
+    [
+        (NOTEBOOK, "state finished action (1,)"),
+        (SCRIPT, "state finished env tests.environments:Drift"),
+    ],
     ids=["notebook", "script"],
 )
-def test_a_notebook_with_its_own_classes_and_a_script_without_a_guard(tmp_path: Path, code: str, said: str) -> None:
+def test_a_notebook_with_its_own_classes_and_a_script_without_a_guard(
+    tmp_path: Path, code: str, said: str
+) -> None:
     script = tmp_path / "mine.py"
     data = {**plain(tmp_path), "env": {"max_episode_steps": 20}}
     if code is NOTEBOOK:
         data["labels"] = {**SMALL["labels"], "teacher": {"name": "oracle"}}
     script.write_text(code.replace("{PLAIN}", repr(data)))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=child(), check=False)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=child(), check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == said

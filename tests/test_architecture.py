@@ -1,4 +1,6 @@
-"""What no single test of a room can see: import direction, doors, and what must appear in no file."""
+"""What no single test of a room can see: import direction, doors, and what must appear
+in no file.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,25 @@ DOORS = {
     "redis": ["rlhp/queue/connection.py"],
     "yaml": ["rlhp/config/yamlfile.py"],
     "ray.rllib": ["rlhp/rollout/", "rlhp/learn/"],
-    "click": ["rlhp/cli/main.py", "rlhp/cli/cluster.py", "rlhp/cli/labeling.py", "rlhp/cli/data.py"],
+    "click": [
+        "rlhp/cli/main.py",
+        "rlhp/cli/cluster.py",
+        "rlhp/cli/labeling.py",
+        "rlhp/cli/data.py",
+    ],
     "matplotlib": ["rlhp/monitor/plots.py"],
     "tensorboardX": ["rlhp/storage/tensorboard.py"],
 }
-"""Where a dependency may be imported; replacing it is then a change of these files alone."""
+"""Where a dependency may be imported; replacing it is then a change of these files
+alone.
+"""
 
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 # One-letter classes keep this file from finding itself.
 FOREIGN = re.compile(
-    r"pythonhosted\.or[g]|pypi\.or[g]|npmjs\.or[g]"  # a registry's host: which one to use is the reader's affair
+    # a registry's host: which one to use is the reader's affair
+    r"pythonhosted\.or[g]|pypi\.or[g]|npmjs\.or[g]"
     r"|(?<![\w.])/(?:wor[k]|roo[t]|home/\w+/\.pyen[v])/"  # a path of the machine it was written on
     r"|/opt/(?:pyp[i]|wheel[s])"
 )
@@ -61,7 +71,9 @@ def within(module: str, package: str) -> bool:
 
 
 def project() -> dict[str, list[str]]:
-    """Requirements of pyproject.toml without markers: name -> [requirement], `base` and each extra alike."""
+    """Requirements of pyproject.toml without markers: name -> [requirement], `base` and
+    each extra alike.
+    """
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return {"base": table["dependencies"], **table["optional-dependencies"]}
 
@@ -80,11 +92,16 @@ def test_imports_go_one_way() -> None:
 
 
 def test_a_labeler_needs_neither_torch_nor_ray() -> None:
-    # import-linter reads import statements of modules; only an import shows what packages pull in around them.
+    # import-linter reads import statements of modules; only an import shows what
+    # packages pull in around them.
     rooms = [*(ROOT / "rlhp/labeling").glob("[!_]*.py"), ROOT / "rlhp/queue/queue.py"]
     modules = [".".join(Path(relative(path)).with_suffix("").parts) for path in sorted(rooms)]
-    program = f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    program = (
+        f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 
@@ -94,7 +111,8 @@ def test_a_dependency_enters_through_its_door(package: str) -> None:
     strangers = [
         relative(path)
         for path in SOURCES
-        if any(within(module, package) for module in imports(path)) and not relative(path).startswith(tuple(doors))
+        if any(within(module, package) for module in imports(path))
+        and not relative(path).startswith(tuple(doors))
     ]
     assert strangers == [], f"{package} is imported outside {doors}"
 
@@ -106,7 +124,9 @@ def test_every_import_is_a_declared_dependency() -> None:
     undeclared = {
         f"{relative(path)}: {module}"
         for path in SOURCES
-        for module in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"rlhp"}
+        for module in {name.partition(".")[0] for name in imports(path)}
+        - sys.stdlib_module_names
+        - {"rlhp"}
         if not declared & {distribution(owner) for owner in owners.get(module, [module])}
     }
     assert undeclared == set()
@@ -114,15 +134,26 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 def test_exact_versions_are_the_constraints() -> None:
     constraints = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
     )
-    pins = [line.split(";")[0].strip() for extra in project().values() for line in extra if "==" in line.split(";")[0]]
+    pins = [
+        line.split(";")[0].strip()
+        for extra in project().values()
+        for line in extra
+        if "==" in line.split(";")[0]
+    ]
     wrong = [pin for pin in pins if constraints.get(distribution(pin)) != pin.split("==")[1]]
     assert wrong == [], "run make constraints"
 
 
 def test_no_pickle_crosses_a_border() -> None:
-    importers = [relative(path) for path in SOURCES if PICKLES & {name.partition(".")[0] for name in imports(path)}]
+    importers = [
+        relative(path)
+        for path in SOURCES
+        if PICKLES & {name.partition(".")[0] for name in imports(path)}
+    ]
     assert importers == []
 
 
@@ -141,11 +172,17 @@ def test_no_file_is_loaded_as_a_pickle() -> None:
 
 def test_no_module_is_named_after_nothing() -> None:
     nameless = {"utils", "util", "common", "base", "helpers", "misc"}
-    assert [relative(path) for path in SOURCES if {path.stem, *path.relative_to(ROOT).parts} & nameless] == []
+    assert [
+        relative(path) for path in SOURCES if {path.stem, *path.relative_to(ROOT).parts} & nameless
+    ] == []
 
 
 def test_every_module_says_what_it_is() -> None:
-    mute = [relative(path) for path in SOURCES if parsed(path).body and not ast.get_docstring(parsed(path))]
+    mute = [
+        relative(path)
+        for path in SOURCES
+        if parsed(path).body and not ast.get_docstring(parsed(path))
+    ]
     assert mute == []
 
 
@@ -164,12 +201,16 @@ def test_every_function_can_be_read_at_a_glance() -> None:
 def test_tracked_files_name_no_machine_and_no_registry() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     found = [
         f"{name}:{number}: {line.strip()[:80]}"
         for name in listed.split("\0")
         if (path := ROOT / name).is_file()
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+        )
         if FOREIGN.search(line)
     ]
     assert found == []

@@ -1,4 +1,6 @@
-"""Starts that cannot work: one line says why and what to do, the exit code is 2, and nothing was overwritten."""
+"""Starts that cannot work: one line says why and what to do, the exit code is 2, and
+nothing was overwritten.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ ROOT = Path(__file__).parent.parent
 def train(*arguments: str) -> tuple[int, list[str]]:
     """Exit code and error lines of `rlhp train`; there is never a traceback."""
     command = [sys.executable, "-m", "rlhp", "train", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
     assert "Traceback" not in done.stderr + done.stdout
-    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return done.returncode, [
+        line for line in done.stderr.splitlines() if line.startswith("error: ")
+    ]
 
 
 def refused(folder: Path, *sets: str, **changes: Any) -> str:
@@ -55,13 +61,17 @@ def test_a_redis_that_nobody_answers_at(tmp_path: Path) -> None:
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     line = refused(tmp_path, "redis.url=127.0.0.1:6379")
     assert line.startswith("error: ")
-    assert "a Redis address starts with redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0" in line
+    assert (
+        "a Redis address starts with redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0"
+        in line
+    )
 
 
 def test_a_setting_that_rllib_does_not_have(tmp_path: Path) -> None:
     line = refused(tmp_path, "learner.rllib.grad_clip_bye=norm")
     assert line == (
-        "error: learner.rllib.grad_clip_bye: PPOConfig of RLlib has no such setting; did you mean grad_clip_by?"
+        "error: learner.rllib.grad_clip_bye: PPOConfig of RLlib has no such setting; did you mean "
+        "grad_clip_by?"
     )
 
 
@@ -75,14 +85,17 @@ def test_a_segment_longer_than_any_episode(tmp_path: Path) -> None:
     assert "query.segment_length=21 is longer than any episode (env.max_episode_steps=20)" in line
     line = refused(tmp_path, "query.segment_length=201", env={"id": "Pendulum-v1"})
     assert line == (
-        "error: query.segment_length=201 is longer than any episode of Pendulum-v1 (200 steps), so no full segment "
-        "could ever be cut; shorten the segment"
+        "error: query.segment_length=201 is longer than any episode of Pendulum-v1 (200 steps), "
+        "so no full segment could ever be cut; shorten the segment"
     )
 
 
 def test_a_budget_that_leaves_nothing_for_version_1(tmp_path: Path) -> None:
     line = refused(tmp_path, "labels.budget=2", "labels.initial_share=0")
-    assert "labels.initial_share=0.0 asks nothing before learning, so reward version 1 could never" in line
+    assert (
+        "labels.initial_share=0.0 asks nothing before learning, so reward version 1 could never"
+        in line
+    )
 
 
 def test_a_teacher_that_cannot_be_imported(tmp_path: Path) -> None:
@@ -104,8 +117,8 @@ def test_a_redis_directory_of_somebody_else(tmp_path: Path) -> None:
     code, errors = train("--resume", str(rundir.path))
     assert (code, len(errors)) == (2, 1)
     assert errors[0] == (
-        f"error: {rundir.redis} is not empty and was not made by an embedded Redis: it holds dump.rdb but no "
-        "server.json; choose an empty directory"
+        f"error: {rundir.redis} is not empty and was not made by an embedded Redis: it holds "
+        "dump.rdb but no server.json; choose an empty directory"
     )
     assert [file.name for file in rundir.redis.iterdir()] == ["dump.rdb"]
     assert (rundir.redis / "dump.rdb").read_bytes() == b"precious"

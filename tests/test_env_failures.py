@@ -1,4 +1,6 @@
-"""Code that a config names fails in the middle of a run: one line for people, the whole traceback in the log."""
+"""Code that a config names fails in the middle of a run: one line for people, the whole
+traceback in the log.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,18 @@ HERE = "tests.test_env_failures:"
 
 
 class Faulty(Drift):
-    """Fails at one step, or at all steps from that on, of those that this process takes.
+    """Fails at one step, or at all steps from that on, of those that this process
+    takes.
 
-    `how` is what happens then: `raises`, `nan` (is paid) or `longer` (is observed). `home` is the one process in which
-    it can be made.
+    `how` is what happens then: `raises`, `nan` (is paid) or `longer` (is observed).
+    `home` is the one process in which it can be made.
     """
 
     taken = 0
 
-    def __init__(self, *, first: int, last: int = 10**9, how: str = "raises", home: int | None = None) -> None:
+    def __init__(
+        self, *, first: int, last: int = 10**9, how: str = "raises", home: int | None = None
+    ) -> None:
         super().__init__()
         if home not in (None, os.getpid()):
             raise OSError("no license for a second simulator")
@@ -141,20 +146,28 @@ def test_an_environment_that_fails_once_is_made_anew_and_the_run_goes_on(
         ("longer", "step: the observation: expected shape (3,), got (6,)"),
     ],
 )
-def test_one_that_goes_on_failing_ends_the_run_in_one_line(how: str, words: str, tmp_path: Path) -> None:
+def test_one_that_goes_on_failing_ends_the_run_in_one_line(
+    how: str, words: str, tmp_path: Path
+) -> None:
     line, log = failed(faulty(tmp_path, first=100, how=how))
     assert f"env.id='{HERE}Faulty': {words}" in line
     assert "made anew 3 times before" in line
     assert log.count("made anew, ") == 3
     assert "driver ends with an error" in log
-    assert how != "raises" or 'raise RuntimeError("the simulator has gone")' in log, "the whole traceback"
+    assert how != "raises" or 'raise RuntimeError("the simulator has gone")' in log, (
+        "the whole traceback"
+    )
 
 
 def test_what_is_in_info_is_nobody_s_business(tmp_path: Path) -> None:
-    config = small(runs_dir=str(tmp_path), env={"id": HERE + "Scored"}, learner={"total_env_steps": 120})
+    config = small(
+        runs_dir=str(tmp_path), env={"id": HERE + "Scored"}, learner={"total_env_steps": 120}
+    )
     rundir = RunDir.create(config, "scored")
     program.train(config, rundir=rundir, serial=True)
-    assert read_metrics(rundir.metrics_file)[-1]["env_runners/episode_return_mean"] < 0, "what was paid, not the score"
+    assert read_metrics(rundir.metrics_file)[-1]["env_runners/episode_return_mean"] < 0, (
+        "what was paid, not the score"
+    )
 
 
 def test_a_teacher_that_fails_ends_the_run_in_one_line(tmp_path: Path) -> None:
@@ -181,7 +194,10 @@ def test_a_reward_module_that_fails_ends_the_run_in_one_line(tmp_path: Path) -> 
 def test_an_env_runner_tells_the_driver_why_it_stops(first: int, tmp_path: Path) -> None:
     """In the warm-up, and while learning."""
     line, log = failed(faulty(tmp_path, runners=1, first=first), serial=False)
-    assert f"env.id='{HERE}Faulty': step failed with RuntimeError: the simulator has gone (env runner 1, " in line
+    assert (
+        f"env.id='{HERE}Faulty': step failed with RuntimeError: the simulator has gone (env "
+        "runner 1, " in line
+    )
     assert "made anew 3 times before" in line
     assert 'raise RuntimeError("the simulator has gone")' in log
 
@@ -189,7 +205,9 @@ def test_an_env_runner_tells_the_driver_why_it_stops(first: int, tmp_path: Path)
 @pytest.mark.slow
 def test_an_environment_that_cannot_be_made_in_an_env_runner_says_so(tmp_path: Path) -> None:
     config = faulty(tmp_path, runners=1, first=10**9, home=os.getpid())
-    line, log = failed(config.model_copy(update={"labels": small(labels={"source": "none"}).labels}), serial=False)
+    line, log = failed(
+        config.model_copy(update={"labels": small(labels={"source": "none"}).labels}), serial=False
+    )
     assert f"env.id='{HERE}Faulty' could not be made" in line
     assert "OSError: no license for a second simulator" in line
     assert 'raise OSError("no license for a second simulator")' in log

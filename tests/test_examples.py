@@ -1,4 +1,6 @@
-"""What the pages show is what is there: the files under examples/ run, and every command and link exists."""
+"""What the pages show is what is there: the files under examples/ run, and every
+command and link exists.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,29 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLIENT = "label_client.py"  # has a page of its own, docs/labeling.md, and a test of its own
 ELSEWHERE = ("__init__.py", CLIENT)
-SHOWN = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_file() and path.name not in ELSEWHERE]
+SHOWN = [
+    path
+    for path in sorted((ROOT / "examples").iterdir())
+    if path.is_file() and path.name not in ELSEWHERE
+]
 WHOLE = ROOT / "examples" / "line.yaml"
 LONGEST = 25
 
 BUDGET = 12
 SHRUNK = [
-    "name=example", f"labels.budget={BUDGET}", "labels.initial_share=0.5", "rollout.num_envs_per_env_runner=4",
-    "reward.pretrain_epochs=2", "reward.publish_every_steps=400", "query.segment_length=10", "tensorboard=false",
-    "learner.total_env_steps=1600", "learner.train_batch_size=400", "learner.num_epochs=1", "evaluation.episodes=1",
-]  # fmt: skip
+    "name=example",
+    f"labels.budget={BUDGET}",
+    "labels.initial_share=0.5",
+    "rollout.num_envs_per_env_runner=4",
+    "reward.pretrain_epochs=2",
+    "reward.publish_every_steps=400",
+    "query.segment_length=10",
+    "tensorboard=false",
+    "learner.total_env_steps=1600",
+    "learner.train_batch_size=400",
+    "learner.num_epochs=1",
+    "evaluation.episodes=1",
+]
 
 
 def train(config: RunConfig) -> tuple[RunDir, PreferenceDataset]:
@@ -46,7 +61,9 @@ def train(config: RunConfig) -> tuple[RunDir, PreferenceDataset]:
 
 
 def alone(tmp_path: Path, **parts: Any) -> RunConfig:
-    """The example environment and nothing else of one's own but `parts`, by the keys of line.yaml."""
+    """The example environment and nothing else of one's own but `parts`, by the keys of
+    line.yaml.
+    """
     env = loading.load(WHOLE).env.model_dump()
     return loading.parse({"env": env, **parts}, sets=[*SHRUNK, f"runs_dir={tmp_path}"])
 
@@ -58,22 +75,28 @@ def as_the_teacher_says(preferences: list[Preference]) -> bool:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_all_examples_train_together_and_no_env_reward_leaves_the_env_runner(tmp_path: Path) -> None:
+def test_all_examples_train_together_and_no_env_reward_leaves_the_env_runner(
+    tmp_path: Path,
+) -> None:
     rundir, dataset = train(loading.load(WHOLE, sets=[*SHRUNK, f"runs_dir={tmp_path}"]))
     assert as_the_teacher_says(dataset.preferences())
     assert all(segment.env_reward is None for segment in dataset.segments(dataset.segment_ids()))
     newest = RewardStore(rundir.path / "reward").newest()
     assert newest is not None
     assert newest.architecture.module == "examples.reward:Polynomial"
-    assert {row.strategy for row in dataset.events()} == {"examples.selection:CloseCalls", "random"}, (
-        "a quarter is random"
-    )
+    assert {row.strategy for row in dataset.events()} == {
+        "examples.selection:CloseCalls",
+        "random",
+    }, "a quarter is random"
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_environment_trains_alone(tmp_path: Path) -> None:
     _, dataset = train(alone(tmp_path))
-    answers = {each.answer: each.first.true_return - each.second.true_return for each in dataset.preferences()}
+    answers = {
+        each.answer: each.first.true_return - each.second.true_return
+        for each in dataset.preferences()
+    }
     assert answers[Answer.FIRST] > 0 > answers[Answer.SECOND]  # the oracle's, by env rewards
 
 
@@ -86,7 +109,12 @@ def test_the_teacher_answers_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_reward_model_fits_alone(tmp_path: Path) -> None:
-    rundir, _ = train(alone(tmp_path, reward={"module": "examples.reward:Polynomial", "module_kwargs": {"degree": 3}}))
+    rundir, _ = train(
+        alone(
+            tmp_path,
+            reward={"module": "examples.reward:Polynomial", "module_kwargs": {"degree": 3}},
+        )
+    )
     newest = RewardStore(rundir.path / "reward").newest()
     assert newest is not None
     assert newest.state["members.0.linear.weight"].shape == (1, 6)
@@ -115,7 +143,9 @@ def test_the_page_shows_the_file_verbatim(path: Path) -> None:
 
 def commands(page: Path) -> list[list[str]]:
     """The `rlhp` lines in the page's fences, as words without their comments."""
-    fences = re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    fences = re.findall(
+        r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     lines = [line for fence in fences for line in fence.splitlines() if line.startswith("rlhp ")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
@@ -126,7 +156,11 @@ def test_every_command_on_a_page_can_be_given(page: Path) -> None:
         assert name in rlhp.commands, f"rlhp {name}"
         with rlhp.commands[name].make_context(name, arguments) as context:
             config = context.params.get("config") or context.params.get("target")
-            if config is not None and config.suffix == ".yaml" and config.parent.name in ("configs", "examples"):
+            if (
+                config is not None
+                and config.suffix == ".yaml"
+                and config.parent.name in ("configs", "examples")
+            ):
                 loading.load(ROOT / config, sets=context.params.get("sets", ()))
 
 
@@ -140,10 +174,16 @@ def test_every_link_on_a_page_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     named = set(re.findall(r"`(\w+/[\w/]+\.(?:py|lua|md|yaml))`", page.read_text(encoding="utf-8")))
-    assert {name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "rlhp"))} == set()
+    assert {
+        name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "rlhp"))
+    } == set()
 
 
 def test_the_readme_makes_what_the_makefile_makes() -> None:
-    targets = set(re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
-    rules = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    rules = set(
+        re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert {"demo", "test"} <= targets <= rules

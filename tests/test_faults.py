@@ -1,4 +1,6 @@
-"""Kill -9 in a real distributed run: it goes on, and no answer is lost or counted twice."""
+"""Kill -9 in a real distributed run: it goes on, and no answer is lost or counted
+twice.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ import pytest
 
 from rlhp.storage.metrics import without_rewinds
 from rlhp.storage.rundir import RunDir
-from tests.fault_parts import PATIENCE_SECONDS, Driver, check_answers, check_versions, command_line, kill
+from tests.fault_parts import (
+    PATIENCE_SECONDS,
+    Driver,
+    check_answers,
+    check_versions,
+    command_line,
+    kill,
+)
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,17 +50,27 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 def test_nobody_of_a_run_listens_beyond_loopback(driver: Driver) -> None:
     driver.until(lambda: driver.newest("reward/version") >= 1)
     everybody = driver.processes()
-    listening = [each for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.pid in everybody]
-    assert {command_line(each.pid).split()[0].rpartition("/")[2] for each in listening} >= {"gcs_server", "raylet"}
+    listening = [
+        each
+        for each in psutil.net_connections("inet")
+        if each.status == "LISTEN" and each.pid in everybody
+    ]
+    assert {command_line(each.pid).split()[0].rpartition("/")[2] for each in listening} >= {
+        "gcs_server",
+        "raylet",
+    }
     beyond = {everybody[each.pid] for each in listening if "127.0.0.1" not in each.laddr.ip}
-    assert all(VICTIMS["learner"] in one for one in beyond), "torch's meeting point of learners that are actors"
+    assert all(VICTIMS["learner"] in one for one in beyond), (
+        "torch's meeting point of learners that are actors"
+    )
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_the_run_goes_on_when_a_process_is_killed(driver: Driver, victim: str) -> None:
     driver.until(lambda: driver.newest("reward/version") >= 2)
     if victim == "labeler":
-        driver.until(lambda: driver.newest("queue/leased") > 0)  # so that it dies with a query in its hands
+        # so that it dies with a query in its hands
+        driver.until(lambda: driver.newest("queue/leased") > 0)
     before = driver.pids(VICTIMS[victim])
     assert before, f"no {victim} among {driver.processes()}"
     one = min(before)
@@ -61,7 +80,9 @@ def test_the_run_goes_on_when_a_process_is_killed(driver: Driver, victim: str) -
 
 
 def test_the_run_goes_on_when_processes_are_there_and_say_nothing(driver: Driver) -> None:
-    stopped = {min(driver.pids(VICTIMS[victim])) for victim in ("env runner", "learner", "reward trainer")}
+    stopped = {
+        min(driver.pids(VICTIMS[victim])) for victim in ("env runner", "learner", "reward trainer")
+    }
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     driver.until(lambda: not stopped & driver.processes().keys())
@@ -91,7 +112,8 @@ def test_sigterm_ends_it_with_a_checkpoint_and_every_answer_on_disk(driver: Driv
 def test_a_killed_driver_leaves_nobody_behind_and_its_run_can_be_resumed(tmp_path: Path) -> None:
     with Driver(tmp_path) as driver:
         driver.start()
-        # Warm-up: the query actor forgets its segments, so steps are needed again, from env runners that were killed.
+        # Warm-up: the query actor forgets its segments, so steps are needed again, from
+        # env runners that were killed.
         driver.until(lambda: driver.newest("segments/pool") > 0)
         kill(driver.pids(VICTIMS["env runner"]) | driver.pids(VICTIMS["query actor"]))
         driver.until(lambda: driver.newest("reward/version") >= 2)
@@ -112,7 +134,8 @@ def test_a_killed_driver_leaves_nobody_behind_and_its_run_can_be_resumed(tmp_pat
 
 def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(tmp_path: Path) -> None:
     with Driver(tmp_path) as driver:
-        driver.start("--set", "evaluation.episodes=1000000")  # the first Ctrl-C alone would take for ever
+        # the first Ctrl-C alone would take for ever
+        driver.start("--set", "evaluation.episodes=1000000")
         driver.until(lambda: driver.newest("labels/asked") > 0)
         everybody = ours(driver)
         driver.interrupt()
@@ -126,7 +149,9 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_nobody_behind(tmp_path: Path) 
 
 
 def ours(driver: Driver) -> set[int]:
-    """Every process of the run but Ray's own, some of which take a minute to notice that nobody is there."""
+    """Every process of the run but Ray's own, some of which take a minute to notice
+    that nobody is there.
+    """
     return {pid for words in (*VICTIMS.values(), "supervisor.py") for pid in driver.pids(words)}
 
 

@@ -1,4 +1,6 @@
-"""Errors of the disk name the file, and nothing half written is left; a closed terminal ends no run."""
+"""Errors of the disk name the file, and nothing half written is left; a closed terminal
+ends no run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from tests.reward.versions import weights
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Every file that grows beyond fails as on a full disk: EFBIG, of which nothing names the path."""
+    """Every file that grows beyond fails as on a full disk: EFBIG, of which nothing
+    names the path.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -39,7 +43,9 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def test_every_writer_of_a_run_names_its_file(tmp_path: Path) -> None:
-    rundir = RunDir.create(loading.parse({"env": {"id": "E"}, "runs_dir": str(tmp_path), "name": "a"}), "a")
+    rundir = RunDir.create(
+        loading.parse({"env": {"id": "E"}, "runs_dir": str(tmp_path), "name": "a"}), "a"
+    )
     dataset = PreferenceDataset.create(rundir.preferences, header=header())
     store, metrics = RewardStore(rundir.path / "reward"), MetricsWriter(rundir, tensorboard=True)
     store.save(weights(1), trainer_state=b"1" * 600)
@@ -59,8 +65,12 @@ def test_every_writer_of_a_run_names_its_file(tmp_path: Path) -> None:
                 write()
             failures.append(caught.value)
     metrics.close()
-    assert all(curable(error) and str(rundir.path) in str(error.filename) for error in failures), failures
-    left = {path.name for path in rundir.path.rglob("*") if path.is_file()} - {path.name for path in there}
+    assert all(curable(error) and str(rundir.path) in str(error.filename) for error in failures), (
+        failures
+    )
+    left = {path.name for path in rundir.path.rglob("*") if path.is_file()} - {
+        path.name for path in there
+    }
     assert left <= {"config.1.yaml", "trainer.before.state"}
     assert RewardStore(rundir.path / "reward").trainer_state() == b"1" * 600
 
@@ -164,7 +174,9 @@ def test_a_program_goes_on_when_nothing_can_be_printed(tmp_path: Path, how: str)
     assert "Traceback" not in said
 
 
-def test_a_path_in_the_home_of_nobody_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_in_the_home_of_nobody_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert expanded("~/runs") == tmp_path / "runs"
     assert expanded("runs/~") == Path("runs/~")

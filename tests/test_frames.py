@@ -12,11 +12,16 @@ RNG = np.random.default_rng(0)
 
 
 def episodes(*lengths: int, depth: int = 4) -> Array:
-    """Stacks of several episodes one after the other, the first of each a frame repeated: [T, C, 8, 6]."""
+    """Stacks of several episodes one after the other, the first of each a frame
+    repeated: [T, C, 8, 6].
+    """
     rows = []
     for length in lengths:
         frames = RNG.integers(256, size=(length, 8, 6)).astype(np.uint8)
-        rows += [np.stack([frames[max(0, t - age)] for age in range(depth - 1, -1, -1)]) for t in range(length)]
+        rows += [
+            np.stack([frames[max(0, t - age)] for age in range(depth - 1, -1, -1)])
+            for t in range(length)
+        ]
     return np.stack(rows)
 
 
@@ -33,7 +38,9 @@ def test_pictures_that_are_no_stack_come_back_too() -> None:
     np.testing.assert_array_equal(restack(*unstack(colored), depth=3), colored)
 
 
-def test_within_an_episode_a_stack_is_a_view_of_its_frames_and_is_unstacked_without_a_search() -> None:
+def test_within_an_episode_a_stack_is_a_view_of_its_frames_and_is_unstacked_without_a_search() -> (
+    None
+):
     frames, first = unstack(episodes(26))
     view = restack(frames, first, depth=4)
     assert slides(view)
@@ -55,7 +62,9 @@ def test_rows_that_lie_about_their_frames_are_refused() -> None:
 
 
 @pytest.mark.parametrize("room", [1, 40])
-def test_a_column_keeps_what_several_environments_show_each_with_its_own_episodes(room: int) -> None:
+def test_a_column_keeps_what_several_environments_show_each_with_its_own_episodes(
+    room: int,
+) -> None:
     expected = np.stack([episodes(20), episodes(7, 13), episodes(19, 1)])
     column = FrameColumn(expected[:, 0], room=room)
     for row in range(1, 20):

@@ -1,4 +1,6 @@
-"""A game through the whole program: emulator, env runner, Redis, teacher, dataset, reward ensemble, policy, film."""
+"""A game through the whole program: emulator, env runner, Redis, teacher, dataset,
+reward ensemble, policy, film.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,19 @@ from rlhp.storage.rundir import RunDir
 from tests.small_runs import small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
+pytest.importorskip(
+    "ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py"
+)
 
 
 def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers(tmp_path: Path) -> None:
     config = small(
         runs_dir=str(tmp_path),
         env={
-            "id": "ALE/Breakout-v5", "hide_termination": True, "termination_penalty": 1.0, "max_episode_steps": 40,
+            "id": "ALE/Breakout-v5",
+            "hide_termination": True,
+            "termination_penalty": 1.0,
+            "max_episode_steps": 40,
             "atari": {"size": 42, "stack": 3},
         },
         rollout={"num_envs_per_env_runner": 2},
@@ -31,7 +38,7 @@ def test_a_policy_is_trained_on_a_game_from_a_teacher_s_answers(tmp_path: Path) 
         reward={"network": "cnn_small", "pretrain_epochs": 1},
         learner={"network": "cnn_small", "total_env_steps": 480},
         clips={"enabled": True},
-    )  # fmt: skip
+    )
     rundir = RunDir.create(config, "small")
     summary = program.train(config, rundir=rundir, serial=True)
     assert summary.env_steps >= 480

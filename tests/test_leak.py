@@ -1,4 +1,6 @@
-"""The env reward never reaches the learner: change it beyond recognition, and no batch changes by one bit."""
+"""The env reward never reaches the learner: change it beyond recognition, and no batch
+changes by one bit.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,13 @@ def contents(episode: SingleAgentEpisode) -> dict[str, Any]:
     }
 
 
-def train(task: str, where: Path, batches: list[Batch], **changes: Any) -> tuple[RunDir, list[Batch], list[float]]:
+def train(
+    task: str, where: Path, batches: list[Batch], **changes: Any
+) -> tuple[RunDir, list[Batch], list[float]]:
     """A run whose env reward is changed, always of the same name."""
-    config = small(runs_dir=str(where / task.replace(" ", "-")), env={"kwargs": TASKS[task]}, **changes)
+    config = small(
+        runs_dir=str(where / task.replace(" ", "-")), env={"kwargs": TASKS[task]}, **changes
+    )
     rundir = RunDir.create(config, "leak")
     del batches[:], environments.PAID[:]
     program.train(config, rundir=rundir, serial=True)
@@ -70,7 +76,11 @@ def train(task: str, where: Path, batches: list[Batch], **changes: Any) -> tuple
 
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
-        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
+        return bool(
+            one.dtype == other.dtype
+            and one.shape == other.shape
+            and one.tobytes() == other.tobytes()
+        )
     return bool(one == other)
 
 
@@ -94,20 +104,30 @@ def test_batches_do_not_change_with_the_env_reward_when_the_answers_do_not(
     labels = {"teacher": {"name": f"tests.environments:{teacher}"}}
     plain_run, plain, plain_paid = train("as it is", tmp_path, batches, labels=labels)
     assert len(plain) >= 5, "enough updates after the warm-up"
-    answers = [(row.query_id, row.answer) for row in PreferenceDataset.open(plain_run.path).events()]
+    answers = [
+        (row.query_id, row.answer) for row in PreferenceDataset.open(plain_run.path).events()
+    ]
     for task in ("huge", "noise"):
         rundir, learned, paid = train(task, tmp_path, batches, labels=labels)
         assert len(paid) == len(plain_paid)
         assert not set(paid) & set(plain_paid), "the env reward is another one at every step"
-        assert [(row.query_id, row.answer) for row in PreferenceDataset.open(rundir.path).events()] == answers
+        assert [
+            (row.query_id, row.answer) for row in PreferenceDataset.open(rundir.path).events()
+        ] == answers
         assert differing(plain, learned) == set(), task
 
 
-def test_nothing_in_a_training_episode_is_an_env_reward(tmp_path: Path, batches: list[Batch]) -> None:
+def test_nothing_in_a_training_episode_is_an_env_reward(
+    tmp_path: Path, batches: list[Batch]
+) -> None:
     _, learned, paid = train("huge", tmp_path, batches)
     chunks = [chunk for batch in learned for chunk in batch]
-    largest = max(float(np.abs(chunk[name]).max()) for chunk in chunks for name in chunk if name != "facts")
-    assert largest < 100 < min(map(abs, paid)), "neither an env reward, nor a sum or a difference of some"
+    largest = max(
+        float(np.abs(chunk[name]).max()) for chunk in chunks for name in chunk if name != "facts"
+    )
+    assert largest < 100 < min(map(abs, paid)), (
+        "neither an env reward, nor a sum or a difference of some"
+    )
     rewards = np.concatenate([chunk["rewards"] for chunk in chunks])
     assert np.isfinite(rewards).all()
     assert len(set(rewards)) > 100

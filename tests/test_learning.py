@@ -1,7 +1,9 @@
-"""It learns: on a task whose reward is known, from preferences alone, over seeds, by a test and not by eye.
+"""It learns: on a task whose reward is known, from preferences alone, over seeds, by a
+test and not by eye.
 
-The task is `Drift`: a point that is paid for being near the origin, twenty steps an episode. Five seeds train
-from 200 answers each; every seed's policy is compared with uniform actions on the same starts.
+The task is `Drift`: a point that is paid for being near the origin, twenty steps an
+episode. Five seeds train from 200 answers each; every seed's policy is compared with
+uniform actions on the same starts.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.learning]
 
 SEEDS = range(5)
 LEVEL = 0.05
-"""Level of the permutation test: with five seeds a sign flip of all has probability 1/32."""
+"""Level of the permutation test: with five seeds a sign flip of all has probability
+1/32.
+"""
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Summary, list[dict[str, float]]]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[Summary, list[dict[str, float]]]]:
     """The end of one run per seed, and its metrics."""
     found = []
     for seed in SEEDS:
@@ -36,15 +42,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Summary, lis
             runs_dir=str(tmp_path_factory.mktemp("runs")),
             labels={"budget": 200, "teacher": {"name": "oracle"}},
             reward={
-                "hidden": [32, 32], "members": 3, "pretrain_epochs": 100, "lr": 3e-3, "batch_size": 16,
-                "publish_every_steps": 1000, "label_uses_per_step": 1.0, "target_std": 0.1,
+                "hidden": [32, 32],
+                "members": 3,
+                "pretrain_epochs": 100,
+                "lr": 3e-3,
+                "batch_size": 16,
+                "publish_every_steps": 1000,
+                "label_uses_per_step": 1.0,
+                "target_std": 0.1,
             },
             learner={
-                "hidden": [32, 32], "train_batch_size": 600, "minibatch_size": 60, "num_epochs": 8, "lr": 3e-3,
-                "gamma": 0.9, "log_std_init": -0.5, "total_env_steps": 9_000,
+                "hidden": [32, 32],
+                "train_batch_size": 600,
+                "minibatch_size": 60,
+                "num_epochs": 8,
+                "lr": 3e-3,
+                "gamma": 0.9,
+                "log_std_init": -0.5,
+                "total_env_steps": 9_000,
             },
             evaluation={"episodes": 30},
-        )  # fmt: skip
+        )
         rundir = RunDir.create(config, "learn")
         summary = program.train(config, rundir=rundir, serial=True)
         found.append((summary, read_metrics(rundir.metrics_file)))
@@ -67,10 +85,14 @@ def test_held_out_answers_are_ranked_better_than_by_chance(
     assert min(accuracies) > 0.5, f"by seed: {accuracies}"
 
 
-def test_no_more_was_asked_than_the_budget(trained: list[tuple[Summary, list[dict[str, float]]]]) -> None:
+def test_no_more_was_asked_than_the_budget(
+    trained: list[tuple[Summary, list[dict[str, float]]]],
+) -> None:
     assert all(summary.labels_answered <= 200 for summary, _ in trained)
     assert all(summary.labels_answered >= 190 for summary, _ in trained)
 
 
-def test_the_seed_changes_the_run(trained: list[tuple[Summary, list[dict[str, float]]]], tmp_path: Path) -> None:
+def test_the_seed_changes_the_run(
+    trained: list[tuple[Summary, list[dict[str, float]]]], tmp_path: Path
+) -> None:
     assert len({summary.true_return for summary, _ in trained}) == len(trained)

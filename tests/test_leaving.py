@@ -1,4 +1,6 @@
-"""Serial runs that end early, whatever ended them, and what goes on when they are resumed."""
+"""Serial runs that end early, whatever ended them, and what goes on when they are
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     for name, value in before.items():
         assert torch.equal(value, policy(rundir)[name]), name
     assert again.true_return == summary.true_return
-    assert (again.reward_version, again.labels_answered) == (summary.reward_version, summary.labels_answered)
+    assert (again.reward_version, again.labels_answered) == (
+        summary.reward_version,
+        summary.labels_answered,
+    )
     assert rundir.info().resumed == 1
 
 
@@ -48,7 +53,9 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
     config = small(runs_dir=str(tmp_path), labels={"budget": 12}, learner={"total_env_steps": 300})
     rundir, first = run(config)
     asked = PreferenceDataset.open(rundir.path)
-    contents = {segment.id: segment.obs[""].tobytes() for segment in asked.segments(asked.segment_ids())}
+    contents = {
+        segment.id: segment.obs[""].tobytes() for segment in asked.segments(asked.segment_ids())
+    }
     assert first.labels_asked == 12
 
     longer = small(runs_dir=str(tmp_path), labels={"budget": 20}, learner={"total_env_steps": 600})
@@ -64,7 +71,9 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
     assert warmup_steps == max(row["env_steps"] for row in history if row["phase"] == "warm-up")
     schedule = LabelBudget(longer.labels, 600 - warmup_steps)
     for row in learned[5:]:
-        assert row["labels/allowed"] == schedule.allowed(row["env_steps"] - warmup_steps), "it knows its warm-up still"
+        assert row["labels/allowed"] == schedule.allowed(row["env_steps"] - warmup_steps), (
+            "it knows its warm-up still"
+        )
     versions = [row["reward/version"] for row in history]
     assert versions == sorted(versions)
 
@@ -73,15 +82,26 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
     assert len(events) == len({row.query_id for row in events}) == second.labels_answered
     assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
     assert all(dataset.segment(id_).obs[""].tobytes() == obs for id_, obs in contents.items())
-    later = [segment for segment in dataset.segments(dataset.segment_ids()) if segment.env_steps >= first.env_steps]
+    later = [
+        segment
+        for segment in dataset.segments(dataset.segment_ids())
+        if segment.env_steps >= first.env_steps
+    ]
     assert later
-    assert {segment.episode for segment in later}.isdisjoint({row.episode for row in asked.segments(contents)})
-    assert {segment.obs[""].tobytes() for segment in later}.isdisjoint(contents.values()), "nothing is played again"
+    assert {segment.episode for segment in later}.isdisjoint(
+        {row.episode for row in asked.segments(contents)}
+    )
+    assert {segment.obs[""].tobytes() for segment in later}.isdisjoint(contents.values()), (
+        "nothing is played again"
+    )
 
 
 def human(path: Path) -> RunConfig:
-    # A point in the plane cannot be drawn; the drawn way is in tests/run/test_videos.py.
-    return small(runs_dir=str(path), labels={"source": "human"}, clips={"enabled": False}, learner=ENDLESS)
+    # A point in the plane cannot be drawn; the drawn way is in
+    # tests/run/test_videos.py.
+    return small(
+        runs_dir=str(path), labels={"source": "human"}, clips={"enabled": False}, learner=ENDLESS
+    )
 
 
 def test_without_an_answer_a_run_waits_and_ctrl_c_leaves_it_resumable(tmp_path: Path) -> None:
@@ -109,7 +129,10 @@ def test_without_an_answer_a_run_waits_and_ctrl_c_leaves_it_resumable(tmp_path: 
     def answer(meanwhile: Meanwhile) -> None:
         def is_open() -> bool:
             with suppress(ConnectionError):  # the server is being started
-                return rundir.info().resumed == 1 and queue_of(rundir).state not in ("closed", "missing")
+                return rundir.info().resumed == 1 and queue_of(rundir).state not in (
+                    "closed",
+                    "missing",
+                )
             return False
 
         meanwhile.until(is_open)
@@ -118,7 +141,12 @@ def test_without_an_answer_a_run_waits_and_ctrl_c_leaves_it_resumable(tmp_path: 
         thread = threading.Thread(target=worker.run, args=(stop,))
         thread.start()
         try:
-            meanwhile.until(lambda: rows(rundir)[-1]["phase"] == "learning" and rows(rundir)[-1]["reward/version"] >= 2)
+            meanwhile.until(
+                lambda: (
+                    rows(rundir)[-1]["phase"] == "learning"
+                    and rows(rundir)[-1]["reward/version"] >= 2
+                )
+            )
         finally:
             stop.set()
             thread.join()
@@ -140,7 +168,11 @@ def test_ctrl_c_while_learning_saves_and_evaluates(tmp_path: Path) -> None:
         summary = program.train(config, rundir=rundir, serial=True)
     assert summary.interrupted
     assert rundir.info().state == "interrupted"
-    assert summary.env_steps == rows(rundir)[-1]["env_steps"] == Checkpoints.counters(newest(rundir))["env_steps"]
+    assert (
+        summary.env_steps
+        == rows(rundir)[-1]["env_steps"]
+        == Checkpoints.counters(newest(rundir))["env_steps"]
+    )
     assert str(summary).splitlines()[-1] == f"continue with: rlhp train --resume {rundir.path}"
     store = RewardStore(rundir.path / "reward").newest()
     assert store is not None
@@ -156,9 +188,14 @@ def test_a_run_without_a_checkpoint_says_so_and_begins_anew_with_its_answers(
         path.rename(rundir.path / path.name)
     capsys.readouterr()
     _, second = run(config, resume=rundir)
-    assert "no checkpoint yet: the policy starts anew, with all answers given so far" in capsys.readouterr().out
+    assert (
+        "no checkpoint yet: the policy starts anew, with all answers given so far"
+        in capsys.readouterr().out
+    )
     assert second.env_steps == 120
-    assert min(row.get("reward/staleness_steps", 0) for row in rows(rundir)) == 0, "the reward is ahead of the policy"
+    assert min(row.get("reward/staleness_steps", 0) for row in rows(rundir)) == 0, (
+        "the reward is ahead of the policy"
+    )
     assert second.labels_answered >= first.labels_answered
     assert second.reward_version >= first.reward_version
     dataset = PreferenceDataset.open(rundir.path)
@@ -166,7 +203,9 @@ def test_a_run_without_a_checkpoint_says_so_and_begins_anew_with_its_answers(
     assert len({segment.obs[""].tobytes() for segment in segments}) == len(segments)
 
 
-def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_resume_goes_on(tmp_path: Path) -> None:
+def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_resume_goes_on(
+    tmp_path: Path,
+) -> None:
     with EmbeddedRedis(tmp_path / "elsewhere") as server:
         config = small(runs_dir=str(tmp_path), redis={"url": server.url}, learner=ENDLESS)
         rundir = RunDir.create(config, "small")
@@ -180,14 +219,19 @@ def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_
 
         thread = threading.Thread(target=forget)
         thread.start()
-        with pytest.raises(ValueError, match=r"run small is not at .*: it was never opened there, or the server lost"):
+        with pytest.raises(
+            ValueError,
+            match=r"run small is not at .*: it was never opened there, or the server lost",
+        ):
             program.train(config, rundir=rundir, serial=True)
         thread.join()
         assert "go on with rlhp train --resume" in str(rundir.info().error)
         before = PreferenceDataset.open(rundir.path).counts()["answers"]
         assert 5 <= before <= 20
 
-        ending = small(runs_dir=str(tmp_path), redis={"url": server.url}, learner={"total_env_steps": 240})
+        ending = small(
+            runs_dir=str(tmp_path), redis={"url": server.url}, learner={"total_env_steps": 240}
+        )
         _, summary = run(ending, resume=rundir)
         assert summary.env_steps == 240
         events = PreferenceDataset.open(rundir.path).events()

@@ -1,4 +1,6 @@
-"""A run that somebody else has taken over ends, and leaves the answers to whoever that is."""
+"""A run that somebody else has taken over ends, and leaves the answers to whoever that
+is.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def url(tmp_path: Path) -> Iterator[str]:
         yield server.url
 
 
-def test_a_run_that_was_taken_over_ends_and_the_new_owner_has_the_queue(tmp_path: Path, url: str) -> None:
+def test_a_run_that_was_taken_over_ends_and_the_new_owner_has_the_queue(
+    tmp_path: Path, url: str
+) -> None:
     config = small(name="same", runs_dir=str(tmp_path / "one"), redis={"url": url})
     rundir = RunDir.create(config, "same")
     other = Owner.here("/far/same")
@@ -37,16 +41,24 @@ def test_a_run_that_was_taken_over_ends_and_the_new_owner_has_the_queue(tmp_path
     with redis.Redis.from_url(url, decode_responses=True) as client:
 
         def replaced(row: dict[str, Any]) -> None:
-            client.hset("rlhp:{same}:meta", mapping={"owner": other.token, "owner_who": other.to_json()})
+            client.hset(
+                "rlhp:{same}:meta", mapping={"owner": other.token, "owner_who": other.to_json()}
+            )
 
         with pytest.raises(TakenOver, match="/far/same"):
             program.train(rundir.config(), rundir=rundir, serial=True, watch=replaced)
         assert client.hget("rlhp:{same}:meta", "owner") == other.token
-        assert client.hget("rlhp:{same}:meta", "state") == "open", "it is not closed to the new owner's labelers"
+        assert client.hget("rlhp:{same}:meta", "state") == "open", (
+            "it is not closed to the new owner's labelers"
+        )
         assert rundir.info().state == "failed"
 
-        second = RunDir.create(config.model_copy(update={"runs_dir": str(tmp_path / "two")}), "same")
-        with pytest.raises(RlhpError, match=r"another run of the name same: process \d+ on .* in /far/same"):
+        second = RunDir.create(
+            config.model_copy(update={"runs_dir": str(tmp_path / "two")}), "same"
+        )
+        with pytest.raises(
+            RlhpError, match=r"another run of the name same: process \d+ on .* in /far/same"
+        ):
             program.train(second.config(), rundir=second, serial=True)
         assert not (second.preferences / "dataset.json").exists()
 
@@ -54,7 +66,9 @@ def test_a_run_that_was_taken_over_ends_and_the_new_owner_has_the_queue(tmp_path
 def test_a_resume_that_is_refused_changes_nothing_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rundir = RunDir.create(small(name="same", runs_dir=str(tmp_path), labels={"source": "none"}), "same")
+    rundir = RunDir.create(
+        small(name="same", runs_dir=str(tmp_path), labels={"source": "none"}), "same"
+    )
     parent = os.getppid()  # a process that is there
     rundir.update(state="running", pid=parent, pid_started=provenance.process_start(parent))
     before = {file.name: file.read_bytes() for file in rundir.path.iterdir()}

@@ -1,4 +1,6 @@
-"""A whole run that people answer: it starts its page, waits for them, and learns from what they say."""
+"""A whole run that people answer: it starts its page, waits for them, and learns from
+what they say.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +23,34 @@ from tests.labeling.page.parts import ROOT, Tab
 from tests.small_runs import SMALL
 from tests.sockets import beyond_loopback, listening
 
-LABELS: dict[str, Any] = {"source": "human", "budget": 8, "initial_share": 0.5, "instruction": "Prefer large numbers."}
+LABELS: dict[str, Any] = {
+    "source": "human",
+    "budget": 8,
+    "initial_share": 0.5,
+    "instruction": "Prefer large numbers.",
+}
 
 
 OURS = re.compile(r"(redis|valkey)-server |rlhp serve ")
-"""Of a run's processes those that listen, Ray's own apart: docs/cluster.md says where those listen."""
+"""Of a run's processes those that listen, Ray's own apart: docs/cluster.md says where
+those listen.
+"""
 
 
 @pytest.mark.slow
 def test_a_run_starts_its_page_and_learns_from_the_answers_given_there(tmp_path: Path) -> None:
-    changes = {"labels": LABELS, "page": {"port": 0}, "clips": {"enabled": False}, "runs_dir": str(tmp_path / "runs")}
+    changes = {
+        "labels": LABELS,
+        "page": {"port": 0},
+        "clips": {"enabled": False},
+        "runs_dir": str(tmp_path / "runs"),
+    }
     file = tmp_path / "people.yaml"
     file.write_text(yaml.dump({**SMALL, **changes}))
     words = [sys.executable, "-m", "rlhp", "train", str(file), "--name", "people", "--serial"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
         assert driver.stdout is not None
         said = ""
         while not (found := re.search(r"label at (http://127\.0\.0\.1:\d+/#token=\S+)", said)):

@@ -1,4 +1,6 @@
-"""A run that sees pixels alone, end to end: frames through Redis and onto the disk, answers, a policy."""
+"""A run that sees pixels alone, end to end: frames through Redis and onto the disk,
+answers, a policy.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def dot(directory: Path, **changes: Any) -> RunConfig:
 def train(config: RunConfig) -> tuple[RunDir, list[dict[str, Any]]]:
     rundir = RunDir.create(config, "dot")
     program.train(config, rundir=rundir, serial=True)
-    rows = [{name: row[name] for name in row if name not in ON_THE_CLOCK} for row in read_metrics(rundir.metrics_file)]
+    rows = [
+        {name: row[name] for name in row if name not in ON_THE_CLOCK}
+        for row in read_metrics(rundir.metrics_file)
+    ]
     return rundir, rows
 
 

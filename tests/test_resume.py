@@ -1,4 +1,6 @@
-"""kill -9 at any moment of a serial run: what goes on is, number by number, the run that was never killed."""
+"""kill -9 at any moment of a serial run: what goes on is, number by number, the run
+that was never killed.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,17 @@ RUN: dict[str, Any] = {
 
 
 def train(folder: Path, *, kill_when: Any = None, settings: dict[str, Any] = RUN) -> RunDir:
-    """Run, or go on with, `folder/runs/small` in a process of its own; kill it once `kill_when(rundir)` holds."""
+    """Run, or go on with, `folder/runs/small` in a process of its own; kill it once
+    `kill_when(rundir)` holds.
+    """
     path = folder / "runs" / "small"
     (folder / "small.yaml").write_text(yaml.dump({**settings, "runs_dir": str(folder / "runs")}))
     what = ["--resume", str(path)] if (path / "run.json").exists() else [str(folder / "small.yaml")]
     command = [sys.executable, "-m", "rlhp", "train", *what, "--serial"]
     with (folder / "output.txt").open("ab") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             while process.poll() is None:
                 if kill_when is not None and path.exists() and kill_when(path):
@@ -68,7 +74,9 @@ def train(folder: Path, *, kill_when: Any = None, settings: dict[str, Any] = RUN
 
 
 def what_counts(rundir: RunDir) -> dict[str, Any]:
-    """Everything that must be the same: metrics, weights, statistics, answers and what is known of the queue."""
+    """Everything that must be the same: metrics, weights, statistics, answers and what
+    is known of the queue.
+    """
     newest = Checkpoints(rundir.checkpoints, keep=9).newest()
     assert newest is not None
     policy = torch.load(newest / "policy.pt", weights_only=True)
@@ -76,7 +84,9 @@ def what_counts(rundir: RunDir) -> dict[str, Any]:
     return {
         "rows": repeatable(rundir),
         "policy": {name: value.numpy().tobytes() for name, value in policy["module"].items()},
-        "events": [(row.query_id, row.first_id, row.second_id, row.answer, row.labeler) for row in events],
+        "events": [
+            (row.query_id, row.first_id, row.second_id, row.answer, row.labeler) for row in events
+        ],
         "reward": (sorted((rundir.path / "reward").glob("*.reward"))[-1]).read_bytes(),
     }
 
@@ -104,9 +114,15 @@ def test_a_killed_serial_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def longer(tmp_path: Path, **changes: Any) -> tuple[RunDir, RunDir]:
-    """A run of 360 env steps without a learning-rate schedule, and one of 180 that is resumed to 360."""
+    """A run of 360 env steps without a learning-rate schedule, and one of 180 that is
+    resumed to 360.
+    """
     whole, half = (
-        small(runs_dir=str(tmp_path / name), learner={"total_env_steps": steps, "lr_final": None}, **changes)
+        small(
+            runs_dir=str(tmp_path / name),
+            learner={"total_env_steps": steps, "lr_final": None},
+            **changes,
+        )
         for name, steps in (("whole", 360), ("half", 180))
     )
     first, _ = run(whole)
@@ -118,14 +134,21 @@ def longer(tmp_path: Path, **changes: Any) -> tuple[RunDir, RunDir]:
 def test_the_control_arm_goes_on_in_the_middle_of_its_episodes_with_a_vector_environment_of_its_own(
     tmp_path: Path,
 ) -> None:
-    first, second = longer(tmp_path, labels={"source": "none"}, env={"id": "CartPole-v1", "max_episode_steps": None})
+    first, second = longer(
+        tmp_path, labels={"source": "none"}, env={"id": "CartPole-v1", "max_episode_steps": None}
+    )
     assert repeatable(second) == repeatable(first)
 
 
-def test_an_environment_that_cannot_be_brought_back_begins_its_episodes_anew_and_says_so(tmp_path: Path) -> None:
+def test_an_environment_that_cannot_be_brought_back_begins_its_episodes_anew_and_says_so(
+    tmp_path: Path,
+) -> None:
     _, second = longer(tmp_path, env={"kwargs": {"noise": 1.0}, "max_episode_steps": 17})
     said = second.log_file.read_text()
-    assert "episodes begin anew: the environments cannot be brought back, played again, environment 0 comes out" in said
+    assert (
+        "episodes begin anew: the environments cannot be brought back, played again, environment "
+        "0 comes out" in said
+    )
     events = PreferenceDataset.open(second.path).events()
     assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
 
@@ -152,7 +175,9 @@ def test_a_teacher_is_not_asked_again_what_it_answered_before_a_kill(
         shutil.rmtree(rundir.checkpoints / late)
     monkeypatch.setattr(program, "make_teacher", lambda *_, **__: Contrary())
     run(config, resume=rundir)
-    assert {row.query_id: row.answer for row in PreferenceDataset.open(rundir.path).events()} == kept
+    assert {
+        row.query_id: row.answer for row in PreferenceDataset.open(rundir.path).events()
+    } == kept
     assert list((rundir.preferences / "set_aside" / "events").iterdir())
 
 
@@ -162,7 +187,9 @@ def test_answers_are_kept_where_the_configuration_was_changed(tmp_path: Path) ->
     for late in ("step-000000480", "step-000000360", "step-000000240"):
         shutil.rmtree(rundir.checkpoints / late)
     run(small(runs_dir=str(tmp_path), learner={"total_env_steps": 300}), resume=rundir)
-    assert re.search(r"the configuration changed: the \d+ answers since", rundir.log_file.read_text())
+    assert re.search(
+        r"the configuration changed: the \d+ answers since", rundir.log_file.read_text()
+    )
     assert PreferenceDataset.open(rundir.path).events()[: len(before)] == before
 
 
@@ -181,14 +208,18 @@ def test_answers_are_kept_where_parts_were_merged_since_the_checkpoint(
     assert PreferenceDataset.open(rundir.path).events()[: len(before)] == before
 
 
-def test_a_part_of_the_preferences_that_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_the_preferences_that_is_gone_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = small(runs_dir=str(tmp_path))
     rundir, _ = run(config)
     part = sorted((rundir.preferences / "events").glob("*.parquet"))[1]
     part.unlink()
     capsys.readouterr()
     run(config, resume=rundir)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if f"events/{part.name}" in line]
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if f"events/{part.name}" in line
+    ]
     assert line.startswith("warning: ")
 
 
@@ -196,7 +227,9 @@ def test_preferences_that_are_gone_are_not_asked_for_again(tmp_path: Path) -> No
     config = small(runs_dir=str(tmp_path))
     rundir, summary = run(config)
     shutil.move(rundir.preferences, tmp_path / "elsewhere")
-    with pytest.raises(RlhpError, match=rf"{summary.labels_answered} answers of this run") as caught:
+    with pytest.raises(
+        RlhpError, match=rf"{summary.labels_answered} answers of this run"
+    ) as caught:
         run(config, resume=rundir)
     assert str(rundir.preferences) in str(caught.value)
     assert not rundir.preferences.exists()

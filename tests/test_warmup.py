@@ -1,4 +1,6 @@
-"""The warm-up: as many steps as its segments need, whoever answers, and a word where nothing else was reached."""
+"""The warm-up: as many steps as its segments need, whoever answers, and a word where
+nothing else was reached.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 LARGE_BATCH = {"train_batch_size": 600, "total_env_steps": 660}
 NEEDED = 75
-"""Two segments of five steps for each of five queries, with what three environments waste on random offsets."""
+"""Two segments of five steps for each of five queries, with what three environments
+waste on random offsets.
+"""
 
 
 def warmup_steps(rundir: RunDir) -> int:
@@ -67,11 +71,15 @@ def test_it_collects_no_more_where_the_numbers_of_the_others_come_late(tmp_path:
         stack.enter_context(rundir.running())
         queue = stack.enter_context(opened_queue(config, rundir, facts, resume=False))
         make_dataset(config, rundir, facts)
-        make_algorithm, services, _ = stack.enter_context(program._serial(config, rundir, facts, queue, print))
+        make_algorithm, services, _ = stack.enter_context(
+            program._serial(config, rundir, facts, queue, print)
+        )
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=False))
         display = stack.enter_context(LiveTable(config=config, rundir=rundir))
         assert services is not None
-        Loop(config, rundir, make_algorithm(), Lagging(services), metrics, display, threading.Event()).run()
+        Loop(
+            config, rundir, make_algorithm(), Lagging(services), metrics, display, threading.Event()
+        ).run()
     assert 50 <= warmup_steps(rundir) <= NEEDED
 
 
@@ -84,13 +92,16 @@ def test_a_run_that_ends_in_its_warm_up_says_that_nothing_was_trained(tmp_path: 
     lines = str(summary).splitlines()
     assert ", untrained policy " in lines[1]
     assert lines[2] == (
-        f"warning: the policy was never trained: all {summary.env_steps} env steps went into the warm-up; "
-        "give more learner.total_env_steps, or a smaller labels.initial_share or labels.budget"
+        f"warning: the policy was never trained: all {summary.env_steps} env steps went into the "
+        "warm-up; give more learner.total_env_steps, or a smaller labels.initial_share or "
+        "labels.budget"
     )
 
 
 def test_a_trained_run_says_nothing_of_the_kind(tmp_path: Path) -> None:
-    config = small(runs_dir=str(tmp_path), labels={"source": "none"}, learner={"total_env_steps": 60})
+    config = small(
+        runs_dir=str(tmp_path), labels={"source": "none"}, learner={"total_env_steps": 60}
+    )
     summary = program.train(config, rundir=RunDir.create(config, "small"), serial=True)
     assert summary.iterations == 1
     assert "never trained" not in str(summary)
@@ -98,7 +109,9 @@ def test_a_trained_run_says_nothing_of_the_kind(tmp_path: Path) -> None:
 
 
 def mute(path: Path) -> RunConfig:
-    return small(runs_dir=str(path), labels={"teacher": {"name": "tests.environments:Mute"}}, learner=ENDLESS)
+    return small(
+        runs_dir=str(path), labels={"teacher": {"name": "tests.environments:Mute"}}, learner=ENDLESS
+    )
 
 
 def test_a_teacher_that_skips_every_query_is_asked_on_until_ctrl_c(tmp_path: Path) -> None:

@@ -1,1 +1,3 @@
-"""What runs inside imitation's own virtual environment, and what makes that environment. Knows nothing of rlhp."""
+"""What runs inside imitation's own virtual environment, and what makes that
+environment. Knows nothing of rlhp.
+"""

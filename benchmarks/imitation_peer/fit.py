@@ -1,11 +1,15 @@
-"""Fits imitation's reward nets to stored pairs of segments; prints one JSON line and writes predicted rewards.
+"""Fits imitation's reward nets to stored pairs of segments; prints one JSON line and
+writes predicted rewards.
 
-    .bench/imitation/bin/python -m benchmarks.imitation_peer.fit DATA.npz OUT.npz --task '{"cells": ...}'
+    .bench/imitation/bin/python -m benchmarks.imitation_peer.fit DATA.npz OUT.npz \\
+        --task '{"cells": ...}'
 
-Nets, trainers, batch size and learning rate are imitation's own defaults; its error rate is set to ours, since the
-answers are partly wrong. Fragments carry no env rewards, which saves imitation the time to price them too.
+Nets, trainers, batch size and learning rate are imitation's own defaults; its error
+rate is set to ours, since the answers are partly wrong. Fragments carry no env rewards,
+which saves imitation the time to price them too.
 
-Shapes: N pairs, H held-out pairs, K steps, O observation, A action; the axis of size 2 is first, second.
+Shapes: N pairs, H held-out pairs, K steps, O observation, A action; the axis of size 2
+is first, second.
 """
 
 from __future__ import annotations
@@ -26,12 +30,18 @@ from imitation.util import logger as imitation_logger
 from imitation.util.networks import RunningNorm
 
 
-def fit(data: dict[str, Any], *, system: str, pairs: int, flipped: float, task: dict[str, Any]) -> tuple[Any, Any]:
-    """Predicted rewards [H, 2, K] and the seconds that fitting took, of the clock and of the processor."""
+def fit(
+    data: dict[str, Any], *, system: str, pairs: int, flipped: float, task: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Predicted rewards [H, 2, K] and the seconds that fitting took, of the clock and
+    of the processor.
+    """
     torch.manual_seed(task["seed"])
     np.random.seed(task["seed"])
     net = _net(data, members=task["members"] if system == "ensemble" else 1)
-    trainer_of = preferences.EnsembleTrainer if system == "ensemble" else preferences.BasicRewardTrainer
+    trainer_of = (
+        preferences.EnsembleTrainer if system == "ensemble" else preferences.BasicRewardTrainer
+    )
     trainer = trainer_of(
         preferences.PreferenceModel(net, noise_prob=task["error_rate"]),
         loss=preferences.CrossEntropyRewardLoss(),
@@ -46,22 +56,36 @@ def fit(data: dict[str, Any], *, system: str, pairs: int, flipped: float, task: 
     dataset = preferences.PreferenceDataset()
     dataset.push(fragments, target)
     trainer.train(dataset)
-    seconds = {"fit_seconds": time.monotonic() - clock, "fit_cpu_seconds": time.process_time() - processor}
-    _predict(net, data["obs"][:pairs], data["actions"][:pairs])  # output normalisers see what was fitted to
+    seconds = {
+        "fit_seconds": time.monotonic() - clock,
+        "fit_cpu_seconds": time.process_time() - processor,
+    }
+    # output normalisers see what was fitted to
+    _predict(net, data["obs"][:pairs], data["actions"][:pairs])
     return _predict(net, data["heldout_obs"], data["heldout_actions"]), seconds
 
 
 def _net(data: dict[str, Any], *, members: int) -> reward_nets.RewardNet:
     """A basic net, or an ensemble as imitation's scripts configure one."""
-    spaces = [gym.spaces.Box(-np.inf, np.inf, data[name].shape[3:], np.float32) for name in ("obs", "actions")]
-    nets = [reward_nets.BasicRewardNet(*spaces, normalize_input_layer=RunningNorm) for _ in range(members)]
+    spaces = [
+        gym.spaces.Box(-np.inf, np.inf, data[name].shape[3:], np.float32)
+        for name in ("obs", "actions")
+    ]
+    nets = [
+        reward_nets.BasicRewardNet(*spaces, normalize_input_layer=RunningNorm)
+        for _ in range(members)
+    ]
     if members == 1:
         return nets[0]
-    return reward_nets.RewardEnsemble(*spaces, [reward_nets.NormalizedRewardNet(net, RunningNorm) for net in nets])
+    return reward_nets.RewardEnsemble(
+        *spaces, [reward_nets.NormalizedRewardNet(net, RunningNorm) for net in nets]
+    )
 
 
 def _fragment(data: dict[str, Any], pair: int, side: int) -> Trajectory:
-    return Trajectory(obs=data["obs"][pair, side], acts=data["actions"][pair, side], infos=None, terminal=False)
+    return Trajectory(
+        obs=data["obs"][pair, side], acts=data["actions"][pair, side], infos=None, terminal=False
+    )
 
 
 def _predict(net: reward_nets.RewardNet, obs: Any, actions: Any) -> Any:
@@ -74,17 +98,24 @@ def _predict(net: reward_nets.RewardNet, obs: Any, actions: Any) -> Any:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data")
     parser.add_argument("out")
-    parser.add_argument("--task", type=json.loads, required=True, help="seed, epochs, members, error_rate, cells")
+    parser.add_argument(
+        "--task", type=json.loads, required=True, help="seed, epochs, members, error_rate, cells"
+    )
     arguments = parser.parse_args()
     with np.load(arguments.data, allow_pickle=False) as file:
         data = dict(file)
     predicted, answers = {}, []
-    fit(data, system="ensemble", pairs=2, flipped=0, task={**arguments.task, "epochs": 1})  # what torch does once
+    # what torch does once
+    fit(data, system="ensemble", pairs=2, flipped=0, task={**arguments.task, "epochs": 1})
     for number, (system, pairs, flipped) in enumerate(arguments.task["cells"]):
-        predicted[str(number)], seconds = fit(data, system=system, pairs=pairs, flipped=flipped, task=arguments.task)
+        predicted[str(number)], seconds = fit(
+            data, system=system, pairs=pairs, flipped=flipped, task=arguments.task
+        )
         answers.append(seconds)
     np.savez(arguments.out, allow_pickle=False, **predicted)
     print(json.dumps({"cells": answers}))

@@ -1,9 +1,10 @@
 """What imitation is run with: its own published settings, and nothing that we tuned.
 
-Pendulum is its tutorial on preference comparisons to the letter (PPO tuned there for this task); only the teacher
-is exact instead of noisy. For HalfCheetah imitation publishes PPO settings for 20 million steps only
-(`seals_half_cheetah`): with those this short run reached 638 on seed 0 (428,288 steps), with the tutorial's more, so
-it gets the tutorial's too.
+Pendulum is its tutorial on preference comparisons to the letter (PPO tuned there for
+this task); only the teacher is exact instead of noisy. For HalfCheetah imitation
+publishes PPO settings for 20 million steps only (`seals_half_cheetah`): with those this
+short run reached 638 on seed 0 (428,288 steps), with the tutorial's more, so it gets
+the tutorial's too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Settings:
 
     env: str
     total_timesteps: int
-    """Nominal: PPO rounds every iteration up to whole rollouts, and sampling for queries comes on top."""
+    """Nominal: PPO rounds every iteration up to whole rollouts, and sampling for
+    queries comes on top.
+    """
     comparisons: int
     iterations: int
     fragment_length: int
@@ -37,9 +40,14 @@ class Settings:
 
 
 TUTORIAL_PPO = {
-    "batch_size": 64, "ent_coef": 0.01, "learning_rate": 2e-3, "clip_range": 0.1, "gae_lambda": 0.95, "gamma": 0.97,
+    "batch_size": 64,
+    "ent_coef": 0.01,
+    "learning_rate": 2e-3,
+    "clip_range": 0.1,
+    "gae_lambda": 0.95,
+    "gamma": 0.97,
     "n_epochs": 10,
-}  # fmt: skip
+}
 
 SETTINGS = {
     "pendulum": Settings(

@@ -1,4 +1,5 @@
-"""One run of imitation's PreferenceComparisons with SB3's PPO and an exact teacher; prints one JSON line at the end.
+"""One run of imitation's PreferenceComparisons with SB3's PPO and an exact teacher;
+prints one JSON line at the end.
 
 .bench/imitation/bin/python -m benchmarks.imitation_peer.train --task pendulum --seed 0
 """
@@ -26,7 +27,9 @@ from benchmarks.imitation_peer.settings import SETTINGS, Settings, quick
 
 
 class StepCounter(VecEnvWrapper):
-    """Counts what the environments really take, whoever steps them: PPO, sampling for queries, exploration."""
+    """Counts what the environments really take, whoever steps them: PPO, sampling for
+    queries, exploration.
+    """
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
@@ -46,11 +49,17 @@ def train(settings: Settings, *, seed: int, venv: VecEnv | None = None) -> dict[
     counter = StepCounter(venv or make_vec_env(settings.env, rng=rng))
     agent, algorithm = _parts(settings, counter, rng=rng, seed=seed)
     started = time.monotonic()
-    algorithm.train(total_timesteps=settings.total_timesteps, total_comparisons=settings.comparisons)
+    algorithm.train(
+        total_timesteps=settings.total_timesteps, total_comparisons=settings.comparisons
+    )
     training_seconds, training_ended = time.monotonic() - started, time.time()
     judge = make_vec_env(settings.env, rng=np.random.default_rng(1_000_003 + seed))
     returns, lengths = evaluate_policy(
-        agent, judge, n_eval_episodes=settings.episodes, deterministic=True, return_episode_rewards=True
+        agent,
+        judge,
+        n_eval_episodes=settings.episodes,
+        deterministic=True,
+        return_episode_rewards=True,
     )
     return {
         "env_steps": counter.steps,
@@ -68,7 +77,9 @@ def _parts(
     settings: Settings, venv: VecEnv, *, rng: np.random.Generator, seed: int
 ) -> tuple[PPO, preferences.PreferenceComparisons]:
     """As the tutorial puts them together."""
-    reward_net = BasicRewardNet(venv.observation_space, venv.action_space, normalize_input_layer=RunningNorm)
+    reward_net = BasicRewardNet(
+        venv.observation_space, venv.action_space, normalize_input_layer=RunningNorm
+    )
     agent = PPO(
         policy=FeedForward32Policy,
         policy_kwargs={
@@ -83,7 +94,11 @@ def _parts(
     )
     algorithm = preferences.PreferenceComparisons(
         preferences.AgentTrainer(
-            algorithm=agent, reward_fn=reward_net, venv=venv, exploration_frac=settings.exploration_frac, rng=rng
+            algorithm=agent,
+            reward_fn=reward_net,
+            venv=venv,
+            exploration_frac=settings.exploration_frac,
+            rng=rng,
         ),
         reward_net,
         num_iterations=settings.iterations,
@@ -108,7 +123,9 @@ def _parts(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=sorted(SETTINGS), required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--quick", action="store_true")

@@ -1,10 +1,13 @@
-"""One run of imitation, or of SB3's PPO on the env reward, on a task of the unseen suites; prints one JSON line.
+"""One run of imitation, or of SB3's PPO on the env reward, on a task of the unseen
+suites; prints one JSON line.
 
-    .bench/imitation/bin/python -m benchmarks.imitation_peer.unseen --system imitation --task reach --seed 0
+    .bench/imitation/bin/python -m benchmarks.imitation_peer.unseen \\
+        --system imitation --task reach --seed 0
 
-Both systems run with their own defaults. Where imitation has none it gets what the suite's table says (labels, segment
-length, env steps) and an exact teacher. Both have eight environments and 2,048 env steps per update, which is PPO's
-default, and see their spaces flattened.
+Both systems run with their own defaults. Where imitation has none it gets what the
+suite's table says (labels, segment length, env steps) and an exact teacher. Both have
+eight environments and 2,048 env steps per update, which is PPO's default, and see their
+spaces flattened.
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ TASKS = {
     "cartpole": Task("CartPole-v1", 500, 100_000, 200, 75, hidden=True, penalty=10),
     "reach": Task(unseen_tasks.Reach, 60, 120_000, 300, 20),
     "reacher": Task("Reacher-v4", 50, 100_000, 700, 15, hidden=True),
-    "inverted_double_pendulum": Task("InvertedDoublePendulum-v4", 50, 100_000, 700, 15, hidden=True),
+    "inverted_double_pendulum": Task(
+        "InvertedDoublePendulum-v4", 50, 100_000, 700, 15, hidden=True
+    ),
     "pusher": Task("Pusher-v4", 100, 170_000, 700, 25),
     "halfcheetah": Task("HalfCheetah-v4", 300, 300_000, 700, 30, hidden=True),
     "hopper": Task("Hopper-v4", 300, 300_000, 700, 60, hidden=True),
@@ -120,7 +125,9 @@ def train(task: Task, *, system: str, seed: int, iterations: int = ITERATIONS) -
 
 def _comparisons(task: Task, agent: PPO, venv: Any, *, seed: int, iterations: int) -> Any:
     rng = np.random.default_rng(seed)
-    reward = BasicRewardNet(venv.observation_space, venv.action_space, normalize_input_layer=RunningNorm)
+    reward = BasicRewardNet(
+        venv.observation_space, venv.action_space, normalize_input_layer=RunningNorm
+    )
     return preferences.PreferenceComparisons(
         preferences.AgentTrainer(algorithm=agent, reward_fn=reward, venv=venv, rng=rng),
         reward,
@@ -140,13 +147,21 @@ def _comparisons(task: Task, agent: PPO, venv: Any, *, seed: int, iterations: in
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
     parser.add_argument("--system", choices=["imitation", "sb3"], required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     given = parser.parse_args()
-    print(json.dumps(train(TASKS[given.task], system=given.system, seed=given.seed, iterations=given.iterations)))
+    print(
+        json.dumps(
+            train(
+                TASKS[given.task], system=given.system, seed=given.seed, iterations=given.iterations
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

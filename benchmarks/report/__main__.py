@@ -1,4 +1,6 @@
-"""Draws docs/benchmarks.md and its plots from the rows in benchmarks/results: `python -m benchmarks.report`."""
+"""Draws docs/benchmarks.md and its plots from the rows in benchmarks/results: `python
+-m benchmarks.report`.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,10 @@ IMAGES = DOCS / "images"
 HEAD = """# Benchmarks
 
 Every figure here was measured by the command above its table; the rows it is drawn from are in
-`benchmarks/results/*.jsonl`, with seed, config hash, commit and machine. `make bench` runs what is missing
-and writes this page anew; `make bench-quick` runs a small part of every bench. Aims that are missed, and what was
-tried: [aims.md](aims.md). Rows of commits before 94972a1 were measured with the defaults and config files of then.
+`benchmarks/results/*.jsonl`, with seed, config hash, commit and machine. `make bench` runs what is
+missing and writes this page anew; `make bench-quick` runs a small part of every bench. Aims that
+are missed, and what was tried: [aims.md](aims.md). Rows of commits before 94972a1 were measured
+with the defaults and config files of then.
 """
 
 SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -72,7 +75,11 @@ SECTIONS: tuple[tuple[str, Callable[[], str]], ...] = (
 PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
     "mujoco": (
         ("bench_labels.png", "F over labels, one line per task", plots.by_labels),
-        ("bench_curves.png", "True return over env steps, by task and labels", plots.learning_curves),
+        (
+            "bench_curves.png",
+            "True return over env steps, by task and labels",
+            plots.learning_curves,
+        ),
     ),
     "pixels": (
         (
@@ -82,19 +89,31 @@ PICTURES: dict[str, tuple[tuple[str, str, Callable[[Path], bool]], ...]] = {
         ),
     ),
     "pong": (("bench_pong.png", "Scores of both arms, true and predicted return", pong.plot),),
-    "atari_memory": (("bench_memory.png", "Memory of each role over an hour of Atari", atari_memory.plot),),
+    "atari_memory": (
+        ("bench_memory.png", "Memory of each role over an hour of Atari", atari_memory.plot),
+    ),
     "ablations": (
-        ("bench_ablations.png", "F without parts of the method", partial(plots.bars, "ablations", perfect=CONTROL)),
+        (
+            "bench_ablations.png",
+            "F without parts of the method",
+            partial(plots.bars, "ablations", perfect=CONTROL),
+        ),
     ),
     "novel": (
         ("backflip.png", "Best backflip episode, every tenth step", Path.exists),
         ("one_leg.png", "Best one-legged episode, every second step", Path.exists),
     ),
-    "reward_alone": (("bench_reward_alone.png", "Held-out accuracy over pairs", reward_alone_tables.plot),),
-    "teachers": (
-        ("bench_teachers.png", "Share of the oracle's gain", partial(plots.bars, "teachers", perfect="oracle")),
+    "reward_alone": (
+        ("bench_reward_alone.png", "Held-out accuracy over pairs", reward_alone_tables.plot),
     ),
-}  # fmt: skip
+    "teachers": (
+        (
+            "bench_teachers.png",
+            "Share of the oracle's gain",
+            partial(plots.bars, "teachers", perfect="oracle"),
+        ),
+    ),
+}
 
 
 def main() -> None:

@@ -22,14 +22,18 @@ GRID = 40
 
 
 def learning_curves(path: Path, suite: str = "mujoco") -> bool:
-    """True return over env steps, one panel per task: mean over seeds, shaded from the lowest to the highest."""
+    """True return over env steps, one panel per task: mean over seeds, shaded from the
+    lowest to the highest.
+    """
     tasks, _ = shown(suite)
     if not tasks:
         return False
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 3.2), squeeze=False)
     for axis, (task, arms) in zip(axes[0], tasks.items(), strict=True):
         for arm, some in arms.items():
-            _band(axis, some, label=f"{arm} labels" if arm.isdigit() else arm, color=COLORS.get(arm))
+            _band(
+                axis, some, label=f"{arm} labels" if arm.isdigit() else arm, color=COLORS.get(arm)
+            )
         axis.axhline(by_chance(arms), color="#444444", linewidth=0.8, linestyle=":")
         plain(axis, title=task.replace("_", " "), x="env steps (thousands)")
     axes[0][0].set_ylabel("true return")
@@ -52,7 +56,9 @@ def by_labels(path: Path) -> bool:
         middle = [share[0] for share in shares]
         errors = np.abs(np.array([[s[0] - s[1], s[2] - s[0]] for s in shares]).T)
         places = [counts.index(count) for count in there]
-        axis.errorbar(places, middle, yerr=errors, marker="o", capsize=3, label=task.replace("_", " "))
+        axis.errorbar(
+            places, middle, yerr=errors, marker="o", capsize=3, label=task.replace("_", " ")
+        )
     axis.axhline(1.0, color="#444444", linewidth=0.8, linestyle=":")
     axis.set_xticks(range(len(counts)), counts)
     axis.set_ylim(bottom=max(-1.0, axis.get_ylim()[0]))
@@ -77,8 +83,21 @@ def bars(suite: str, path: Path, *, perfect: str) -> bool:
         shares = [intervals.ratio(returns(arms[name]), best, chance) for name in there]
         errors = np.abs(np.array([[s[0] - s[1], s[2] - s[0]] for s in shares]).T)
         places = [names.index(name) + number * width for name in there]
-        axis.bar(places, [s[0] for s in shares], width, yerr=errors, capsize=2, label=task.replace("_", " "))
-    axis.set_xticks(np.arange(len(names)) + width * (len(tasks) - 1) / 2, names, rotation=25, ha="right", fontsize=8)
+        axis.bar(
+            places,
+            [s[0] for s in shares],
+            width,
+            yerr=errors,
+            capsize=2,
+            label=task.replace("_", " "),
+        )
+    axis.set_xticks(
+        np.arange(len(names)) + width * (len(tasks) - 1) / 2,
+        names,
+        rotation=25,
+        ha="right",
+        fontsize=8,
+    )
     axis.axhline(1.0, color="#444444", linewidth=0.8, linestyle=":")
     axis.legend(frameon=False, fontsize=8)
     plain(axis, title=f"{SUITES[suite].title.lower()}: share of `{perfect}`", x="")
@@ -93,7 +112,9 @@ def _band(axis: Axes, some: Sequence[Row], *, label: str, color: str | None) -> 
     steps = np.linspace(max(c[0, 0] for c in curves), min(c[-1, 0] for c in curves), GRID)
     values = np.stack([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
     axis.plot(steps / 1e3, values.mean(0), label=label, color=color)
-    axis.fill_between(steps / 1e3, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
+    axis.fill_between(
+        steps / 1e3, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0
+    )
 
 
 def plain(axis: Axes, *, title: str, x: str) -> None:

@@ -1,4 +1,6 @@
-"""The section on the reward model alone: table, verdicts and plot, from the rows that were measured so far."""
+"""The section on the reward model alone: table, verdicts and plot, from the rows that
+were measured so far.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ NAMES = {
 }
 FASTER = 10.0
 """imitation's ensemble's fitting seconds over rlhp's: the aim."""
-STYLES = {"rlhp": "o-#0072B2", "stopped": "D-#56B4E9", "ensemble": "s--#D55E00", "basic": "^:#009E73"}
+STYLES = {
+    "rlhp": "o-#0072B2",
+    "stopped": "D-#56B4E9",
+    "ensemble": "s--#D55E00",
+    "basic": "^:#009E73",
+}
 
 Row = dict[str, Any]
 Place = tuple[str, str, int, float]
@@ -36,7 +43,8 @@ Cells = dict[Place, list[Row]]  # one row per seed
 
 
 def newest(found: Sequence[Row]) -> Cells:
-    """One row per seed in every cell: those measured last, and of each task on the newest episodes alone.
+    """One row per seed in every cell: those measured last, and of each task on the
+    newest episodes alone.
 
     Pairs from other episodes are other pairs, easier or harder.
     """
@@ -56,18 +64,23 @@ def section(found: Sequence[Row] | None = None) -> str:
     cells = newest(found)
     passes = ", ".join(sorted({str(row["epochs"]) for row in found}))
     lines = [
-        "## The reward model alone", "", "    python -m benchmarks.reward_alone", "",
-        "The same stored pairs of segments (half of the episodes by a random policy, half by a half-trained one; "
-        "HalfCheetah with episodes of 300 steps) given to our fitter and to imitation 1.0.1's reward trainers. "
-        f"Equal passes over the pairs ({passes}; *stopped early*: ten after the best held-out loss), "
-        "3 members in every ensemble, one net in *basic*; else each system's defaults, with our error rate for "
-        "imitation too. "
-        "Accuracy on 1,000 held-out pairs from other episodes, ties left out; correlation of predicted with true "
-        "rewards, per step and per segment. Seconds are "
-        "the processor's, one thread each.", "",
-        "| task | pairs | wrong answers | system | seeds | accuracy | correlation, steps | segments | fit |",
+        "## The reward model alone",
+        "",
+        "    python -m benchmarks.reward_alone",
+        "",
+        "The same stored pairs of segments (half of the episodes by a random policy, half by a "
+        "half-trained one; HalfCheetah with episodes of 300 steps) given to our fitter and to "
+        f"imitation 1.0.1's reward trainers. Equal passes over the pairs ({passes}; *stopped "
+        "early*: ten after the best held-out loss), 3 members in every ensemble, one net in "
+        "*basic*; else each system's defaults, with our error rate for imitation too. Accuracy "
+        "on 1,000 held-out pairs from other episodes, ties left out; correlation of predicted "
+        "with true rewards, per step and per segment. Seconds are the processor's, one thread "
+        "each.",
+        "",
+        "| task | pairs | wrong answers | system | seeds | accuracy | correlation, steps | "
+        "segments | fit |",
         "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     order = sorted(cells, key=lambda place: (place[0], place[2], place[3], SYSTEMS.index(place[1])))
     lines += [_line(place, cells[place]) for place in order]
     shown = [row for seeds in cells.values() for row in seeds]
@@ -78,9 +91,9 @@ def section(found: Sequence[Row] | None = None) -> str:
 def _line(place: Place, seeds: list[Row]) -> str:
     task, system, count, flipped = place
     return (
-        f"| {task} | {count} | {flipped:.0%} | {NAMES[system]} | {len(seeds)} | {_mean(seeds, 'accuracy'):.3f} | "
-        f"{_mean(seeds, 'reward_correlation'):.2f} | {_mean(seeds, 'return_correlation'):.2f} | "
-        f"{_mean(seeds, 'fit_cpu_seconds'):,.2f} s |"
+        f"| {task} | {count} | {flipped:.0%} | {NAMES[system]} | {len(seeds)} | "
+        f"{_mean(seeds, 'accuracy'):.3f} | {_mean(seeds, 'reward_correlation'):.2f} | "
+        f"{_mean(seeds, 'return_correlation'):.2f} | {_mean(seeds, 'fit_cpu_seconds'):,.2f} s |"
     )
 
 
@@ -96,13 +109,20 @@ def _verdicts(cells: Cells) -> list[str]:
         if not both:
             continue
         gains = [_mean(ours, "accuracy") - _mean(theirs, "accuracy") for ours, theirs in both]
-        times = [_mean(theirs, "fit_cpu_seconds") / _mean(ours, "fit_cpu_seconds") for ours, theirs in both]
+        times = [
+            _mean(theirs, "fit_cpu_seconds") / _mean(ours, "fit_cpu_seconds")
+            for ours, theirs in both
+        ]
         line = (
-            f"- {NAMES[system]} beside {NAMES[peer]}, {len(both)} cells: accuracy {np.mean(gains):+.3f} on average, "
-            f"{min(gains):+.3f} to {max(gains):+.3f} (aim: not lower, {_met(np.mean(gains) >= 0)}); "
-            f"fitted {median(times):.0f} times as fast, {min(times):.0f} to {max(times):.0f}"
+            f"- {NAMES[system]} beside {NAMES[peer]}, {len(both)} cells: accuracy "
+            f"{np.mean(gains):+.3f} on average, {min(gains):+.3f} to {max(gains):+.3f} (aim: not "
+            f"lower, {_met(np.mean(gains) >= 0)}); fitted {median(times):.0f} times as fast, "
+            f"{min(times):.0f} to {max(times):.0f}"
         )
-        out.append(line + (f" (aim: {FASTER:g}, {_met(min(times) >= FASTER)})" if peer == "ensemble" else ""))
+        out.append(
+            line
+            + (f" (aim: {FASTER:g}, {_met(min(times) >= FASTER)})" if peer == "ensemble" else "")
+        )
     return out
 
 
@@ -115,7 +135,9 @@ def _mean(seeds: Sequence[Row], name: str) -> float:
 
 
 def plot(path: Path) -> bool:
-    """Held-out accuracy over pairs, one panel per task and share of wrong answers; False without rows."""
+    """Held-out accuracy over pairs, one panel per task and share of wrong answers;
+    False without rows.
+    """
     cells = newest(rows.read(NAME))
     tasks = sorted({place[0] for place in cells})
     if not tasks:
@@ -138,7 +160,9 @@ def plot(path: Path) -> bool:
 
 def _panel(panel: Any, cells: Cells, *, task: str, flipped: float) -> None:
     for system, style in STYLES.items():
-        counts = sorted(place[2] for place in cells if (place[0], place[1], place[3]) == (task, system, flipped))
+        counts = sorted(
+            place[2] for place in cells if (place[0], place[1], place[3]) == (task, system, flipped)
+        )
         shares = [_mean(cells[task, system, count, flipped], "accuracy") for count in counts]
         panel.plot(counts, shares, style[:-7], color=style[-7:], label=NAMES[system], markersize=4)
     panel.set_title(f"{task}, {flipped:.0%} wrong answers", loc="left", fontsize=10)

@@ -1,7 +1,8 @@
-"""Measured rows on disk: `benchmarks/results/<name>.jsonl`, one finished measurement per line.
+"""Measured rows on disk: `benchmarks/results/<name>.jsonl`, one finished measurement
+per line.
 
-A table is drawn from what has run; a second call runs only what is missing; a bench that is stopped loses
-the row it was at and nothing else.
+A table is drawn from what has run; a second call runs only what is missing; a bench
+that is stopped loses the row it was at and nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ def append(name: str, row: Mapping[str, Any]) -> None:
     """Add one finished measurement, with the commit and the machine it was made on."""
     RESULTS.mkdir(exist_ok=True)
     commit, diff = provenance.commit()
-    whole = {**row, "commit": f"{(commit or 'unknown')[:10]}{'+' if diff else ''}", "machine": machine()}
+    whole = {
+        **row,
+        "commit": f"{(commit or 'unknown')[:10]}{'+' if diff else ''}",
+        "machine": machine(),
+    }
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(whole) + "\n")
         file.flush()

@@ -17,7 +17,9 @@ Found = dict[str, dict[str, list[Row]]]
 
 
 def found(suite: str) -> Found:
-    """The rows of the present configs, the newest of each seed; what another suite measured is taken from there."""
+    """The rows of the present configs, the newest of each seed; what another suite
+    measured is taken from there.
+    """
     out: Found = {}
     for task in SUITES[suite].tasks:
         for arm in (*SUITES[suite].arms, *SUITES[suite].borrowed):
@@ -28,9 +30,11 @@ def found(suite: str) -> Found:
 
 
 def shown(suite: str) -> tuple[Found, str]:
-    """The rows of each task, and what to say of them: those of before the last change where that is all there is.
+    """The rows of each task, and what to say of them: those of before the last change
+    where that is all there is.
 
-    A task's rows are all of one kind, so that arms are never compared across a change of defaults.
+    A task's rows are all of one kind, so that arms are never compared across a change
+    of defaults.
     """
     tasks, aged = found(suite), []
     for task in SUITES[suite].tasks:
@@ -44,7 +48,10 @@ def shown(suite: str) -> tuple[Found, str]:
             tasks[task] = before
             aged.append(task)
     order = [task for task in SUITES[suite].tasks if task in tasks]
-    note = f"{', '.join(aged)}: measured with the settings of before the last change, and to be measured again."
+    note = (
+        f"{', '.join(aged)}: measured with the settings of before the last change, and to be "
+        "measured again."
+    )
     return {task: tasks[task] for task in order}, note if aged else ""
 
 
@@ -60,14 +67,18 @@ def _rows(suite: str, task: str, arm: str, *, config_sha256: str | None = None) 
 def _before(suite: str, task: str, arm: str) -> list[Row]:
     """The rows of the settings before the present ones."""
     present = Measurement(suite, task, arm, 0).key()["config_sha256"]
-    hashes = [row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)]
+    hashes = [
+        row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)
+    ]
     past = [each for each in hashes if each != present]
     return _rows(suite, task, arm, config_sha256=past[-1]) if past else []
 
 
 def older(suite: str, task: str, arm: str) -> list[Row]:
     """The rows of the config before, where the present one was not measured yet."""
-    hashes = [row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)]
+    hashes = [
+        row["config_sha256"] for row in rows.read(suite) if (row["task"], row["arm"]) == (task, arm)
+    ]
     return _rows(suite, task, arm, config_sha256=hashes[-1]) if hashes else []
 
 
@@ -92,20 +103,27 @@ def headline() -> str:
     """The distributed program beside its control arm."""
     tasks, note = shown("headline")
     lines = [
-        "## Learning from preferences, distributed", "", "    python -m benchmarks.learning --suite headline", "",
-        "`rlhp train CONFIG` as a user runs it: Ray actors, Redis, a teacher process. True return of the final policy, "
-        f"mean of {EPISODES} episodes with the most likely actions. Env steps count the warm-up. "
-        "F = (R_pref - R_random) / (R_true - R_random); intervals are 95 % bootstrap over seeds.", "",
+        "## Learning from preferences, distributed",
+        "",
+        "    python -m benchmarks.learning --suite headline",
+        "",
+        "`rlhp train CONFIG` as a user runs it: Ray actors, Redis, a teacher process. True "
+        f"return of the final policy, mean of {EPISODES} episodes with the most likely actions. "
+        "Env steps count the warm-up. F = (R_pref - R_random) / (R_true - R_random); intervals "
+        "are 95 % bootstrap over seeds.",
+        "",
         "| task | arm | seeds | env steps | labels | true return, mean (95 %) | each seed |"
         " held-out accuracy | correlation |",
         "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     verdicts = []
     for task, arms in tasks.items():
         lines += [_whole_line(task, arm, some) for arm, some in arms.items()]
         if {"preferences", CONTROL} <= arms.keys():
             chance = by_chance(arms)
-            share = intervals.recovered(returns(arms["preferences"]), returns(arms[CONTROL]), chance)
+            share = intervals.recovered(
+                returns(arms["preferences"]), returns(arms[CONTROL]), chance
+            )
             verdicts.append(f"- {task}: F = {told(share)}; random policy {chance:.1f}")
     every = [row for arms in tasks.values() for some in arms.values() for row in some]
     return "\n".join([*lines, "", *verdicts, "", note, "", made(every)])
@@ -115,8 +133,9 @@ def _whole_line(task: str, arm: str, some: list[Row]) -> str:
     each = ", ".join(f"{value:,.0f}" for value in returns(some))
     return (
         f"| {task} | {arm} | {len(some)} | {max(row['env_steps'] for row in some):,} | "
-        f"{max(row['labels'] for row in some) or '-'} | {told(intervals.mean(returns(some)), 1)} | {each} | "
-        f"{_mean_of(some, 'heldout_accuracy')} | {_mean_of(some, 'return_correlation')} |"
+        f"{max(row['labels'] for row in some) or '-'} | {told(intervals.mean(returns(some)), 1)} "
+        f"| {each} | {_mean_of(some, 'heldout_accuracy')} | "
+        f"{_mean_of(some, 'return_correlation')} |"
     )
 
 
@@ -130,14 +149,21 @@ def mujoco(suite: str = "mujoco") -> str:
     tasks, note = shown(suite)
     counts = [arm for arm in SUITES[suite].arms if arm != CONTROL]
     lines = [
-        f"## {SUITES[suite].title}: F by labels", "", f"    python -m benchmarks.learning --suite {suite}", "",
-        "Termination hidden, the paper's rewards (`rlhp/envs/mujoco_tasks.py`), one set of hyperparameters for all "
-        "tasks (`configs/mujoco.yaml`), serial program. Small tasks 100,000 env steps, the others 300,000 with "
-        "episodes of 300 steps. 0 labels: the policy follows an untrained ensemble. F per cell: value and 95 % "
-        "interval; below it the true return of every seed.", "",
-        f"| task | seeds | random | control | {' | '.join(f'{count} labels' for count in counts)} |",
+        f"## {SUITES[suite].title}: F by labels",
+        "",
+        f"    python -m benchmarks.learning --suite {suite}",
+        "",
+        "Termination hidden, the paper's rewards (`rlhp/envs/mujoco_tasks.py`), one set of "
+        "hyperparameters for all tasks (`configs/mujoco.yaml`), serial program. Small tasks "
+        "100,000 env steps, the others 300,000 with episodes of 300 steps. 0 labels: the policy "
+        "follows an untrained ensemble. F per cell: value and 95 % interval; below it the true "
+        "return of every seed.",
+        "",
+        "| task | seeds | random | control | "
+        + " | ".join(f"{count} labels" for count in counts)
+        + " |",
         "|---|---|---|---|" + "---|" * len(counts),
-    ]  # fmt: skip
+    ]
     pairs: dict[str, list[tuple[list[float], list[float], float]]] = {count: [] for count in counts}
     for task, arms in tasks.items():
         if CONTROL not in arms:
@@ -148,14 +174,26 @@ def mujoco(suite: str = "mujoco") -> str:
             ours = returns(arms.get(count, []))
             if ours:
                 pairs[count].append((ours, control, chance))
-                cells.append(f"**{told(intervals.recovered(ours, control, chance))}**<br>{_each(ours)}")
+                cells.append(
+                    f"**{told(intervals.recovered(ours, control, chance))}**<br>{_each(ours)}"
+                )
             else:
                 cells.append("not run")
         seeds = "/".join(str(len(arms.get(arm, []))) for arm in (CONTROL, *counts))
-        lines.append(f"| {task} | {seeds} | {chance:,.1f} | {_each(control)} | {' | '.join(cells)} |")
-    means = [told(intervals.recovered_over_tasks(pairs[count])) if pairs[count] else "-" for count in counts]
-    lines.append(f"| **mean F over tasks** | | | 1 | {' | '.join(f'**{value}**' for value in means)} |")
-    aims = "The mean is over tasks that have run. Aims: F(350) at least 0.8, F(700) at least 0.95, F(1400) at least 1."
+        lines.append(
+            f"| {task} | {seeds} | {chance:,.1f} | {_each(control)} | {' | '.join(cells)} |"
+        )
+    means = [
+        told(intervals.recovered_over_tasks(pairs[count])) if pairs[count] else "-"
+        for count in counts
+    ]
+    lines.append(
+        f"| **mean F over tasks** | | | 1 | {' | '.join(f'**{value}**' for value in means)} |"
+    )
+    aims = (
+        "The mean is over tasks that have run. Aims: F(350) at least 0.8, F(700) at least "
+        "0.95, F(1400) at least 1."
+    )
     return "\n".join([*lines, "", aims, "", note, "", made(rows.read(suite))])
 
 
@@ -172,18 +210,24 @@ SIGNS = {
     "single steps": "worse at equal labels",
     "target": "worse, or about the same",
 }
-"""What Christiano et al. 2017, section 3.3 and figures 5 and 6 report on MuJoCo tasks."""
+"""What Christiano et al. 2017, section 3.3 and figures 5 and 6 report on MuJoCo tasks.
+"""
 
 
 def ablations() -> str:
     """What each part of the method is worth."""
     tasks, note = shown("ablations")
     lines = [
-        "## Ablations", "", "    python -m benchmarks.learning --suite ablations", "",
-        "Christiano et al. 2017, section 3.3: the full method at 700 labels with one part taken away. F, and below it "
-        "the true return of every seed.", "",
-        f"| arm | {' | '.join(tasks)} | published |", "|---|" + "---|" * (len(tasks) + 1),
-    ]  # fmt: skip
+        "## Ablations",
+        "",
+        "    python -m benchmarks.learning --suite ablations",
+        "",
+        "Christiano et al. 2017, section 3.3: the full method at 700 labels with one part taken "
+        "away. F, and below it the true return of every seed.",
+        "",
+        f"| arm | {' | '.join(tasks)} | published |",
+        "|---|" + "---|" * (len(tasks) + 1),
+    ]
     for arm in SUITES["ablations"].arms:
         cells = [_f_cell(arms, arm) for arms in tasks.values()]
         lines.append(f"| {arm} | {' | '.join(cells)} | {SIGNS.get(arm, '')} |")
@@ -201,18 +245,26 @@ def teachers() -> str:
     """What faulty answers cost."""
     tasks, note = shown("teachers")
     lines = [
-        "## Teachers", "", "    python -m benchmarks.learning --suite teachers", "",
-        "B-Pref's teachers (Lee et al. 2021) and more mistakes: (R - R_random) / (R_oracle - R_random) with the same "
-        "labels, and below it the true return of every seed. `single` is one reward model and random pairs, the plain "
-        "way to fit; its ratio is to the oracle of the ensemble.", "",
-        f"| teacher | {' | '.join(tasks)} |", "|---|" + "---|" * len(tasks),
-    ]  # fmt: skip
+        "## Teachers",
+        "",
+        "    python -m benchmarks.learning --suite teachers",
+        "",
+        "B-Pref's teachers (Lee et al. 2021) and more mistakes: (R - R_random) / (R_oracle - "
+        "R_random) with the same labels, and below it the true return of every seed. `single` is "
+        "one reward model and random pairs, the plain way to fit; its ratio is to the oracle of "
+        "the ensemble.",
+        "",
+        f"| teacher | {' | '.join(tasks)} |",
+        "|---|" + "---|" * len(tasks),
+    ]
     for arm in SUITES["teachers"].arms:
         perfect = "oracle"
         cells = []
         for arms in tasks.values():
             if arm in arms and perfect in arms:
-                share = intervals.recovered(returns(arms[arm]), returns(arms[perfect]), by_chance(arms))
+                share = intervals.recovered(
+                    returns(arms[arm]), returns(arms[perfect]), by_chance(arms)
+                )
                 cells.append(f"**{told(share)}**<br>{_each(returns(arms[arm]))}")
             else:
                 cells.append("not run")

@@ -1,8 +1,10 @@
-"""How fast queries are leased and answered over the embedded Redis, from processes of their own.
+"""How fast queries are leased and answered over the embedded Redis, from processes of
+their own.
 
-Two kinds of processes. `clients` call the two scripts that every answer needs, a lease (two queries at a time) and an
-answer: the queue's own speed. `labelers` are those of a run: they look at the state, fetch and decode both segments,
-ask a teacher that compares two sums, and keep their lease alive.
+Two kinds of processes. `clients` call the two scripts that every answer needs, a lease
+(two queries at a time) and an answer: the queue's own speed. `labelers` are those of a
+run: they look at the state, fetch and decode both segments, ask a teacher that compares
+two sums, and keep their lease alive.
 """
 
 from __future__ import annotations
@@ -33,13 +35,18 @@ def queue() -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory() as scratch, EmbeddedRedis(Path(scratch) / "redis") as server:
         for labelers in LABELERS:
-            for name, answer_all in (("labelers", _answer_as_labeler), ("clients", _lease_and_answer)):
+            for name, answer_all in (
+                ("labelers", _answer_as_labeler),
+                ("clients", _lease_and_answer),
+            ):
                 with QueryQueue(server.url, run=f"{name}-{labelers}") as asked:
                     asked.open(cap=ANSWERS, config_sha256="0" * 64)
                     began = time.perf_counter()
                     _ask(asked, ANSWERS)
                     found["asked_per_second"] = ANSWERS / (time.perf_counter() - began)
-                    found[f"{name}_{labelers}_per_second"] = _answers_per_second(asked, labelers, answer_all)
+                    found[f"{name}_{labelers}_per_second"] = _answers_per_second(
+                        asked, labelers, answer_all
+                    )
     return found
 
 
@@ -65,26 +72,37 @@ def _ask(asked: QueryQueue, count: int) -> None:
 
 
 def _answers_per_second(
-    asked: QueryQueue, processes: int, answer_all: Callable[[QueryQueue, str, float], tuple[int, float]]
+    asked: QueryQueue,
+    processes: int,
+    answer_all: Callable[[QueryQueue, str, float], tuple[int, float]],
 ) -> float:
     """All processes begin at one moment; the last answer ends the measurement."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         list(pool.map(time.sleep, [0.2] * processes))  # started, and done with their imports
         began = time.time() + 1.0
-        ended = [pool.submit(answer_all, asked, f"labeler-{number}", began) for number in range(processes)]
+        ended = [
+            pool.submit(answer_all, asked, f"labeler-{number}", began)
+            for number in range(processes)
+        ]
         found = [each.result() for each in ended]
     assert sum(count for count, _ in found) == ANSWERS, found
     return ANSWERS / (max(moment for _, moment in found) - began)
 
 
 def _lease_and_answer(asked: QueryQueue, labeler: str, began: float) -> tuple[int, float]:
-    """Two scripts per answer, as a page calls them; how many answers, and when the last one was given."""
+    """Two scripts per answer, as a page calls them; how many answers, and when the last
+    one was given.
+    """
     time.sleep(max(0.0, began - time.time()))
     count = 0
     while leases := asked.lease(labeler=labeler, page=labeler, n=2):
         for lease in leases:
             status = asked.answer(
-                query=lease.query, labeler=labeler, page=labeler, token=lease.token, answer=Answer.FIRST
+                query=lease.query,
+                labeler=labeler,
+                page=labeler,
+                token=lease.token,
+                answer=Answer.FIRST,
             )
             count += status == "ok"
     return count, time.time()

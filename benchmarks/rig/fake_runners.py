@@ -1,8 +1,10 @@
-"""Env runners without environments: fragments of random numbers in HalfCheetah's shapes, and all that follows them.
+"""Env runners without environments: fragments of random numbers in HalfCheetah's
+shapes, and all that follows them.
 
-A fake runner has its fragment labeled, cuts segments and offers them through the program's own parts
-(`RunnerContext`, `Replicas`, `SegmentCutter`, `RemoteSink`); only the steps themselves are a pause. Many share a
-process, a thread each, since most of their time they wait.
+A fake runner has its fragment labeled, cuts segments and offers them through the
+program's own parts (`RunnerContext`, `Replicas`, `SegmentCutter`, `RemoteSink`); only
+the steps themselves are a pause. Many share a process, a thread each, since most of
+their time they wait.
 
 Shapes: N environments, T rows.
 """
@@ -30,7 +32,9 @@ JITTER = 0.2
 
 
 class Course:
-    """What a runner's environments show: all begin at one time, so their episodes end at one time too."""
+    """What a runner's environments show: all begin at one time, so their episodes end
+    at one time too.
+    """
 
     def __init__(self, *, envs: int, rows: int, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -84,7 +88,9 @@ class Tally:
 
 
 class FakeRunner:
-    """One env runner after another fragment, as `ColumnarEnvRunner` is, without episodes for a learner."""
+    """One env runner after another fragment, as `ColumnarEnvRunner` is, without
+    episodes for a learner.
+    """
 
     def __init__(self, context: RunnerContext, *, worker: int, envs: int, rows: int) -> None:
         self._context, self._worker = context, worker
@@ -111,7 +117,9 @@ class FakeRunner:
         limit = self._context.segments_per_fragment
         chosen = np.sort(self._rng.permutation(len(segments))[:limit])
         taken = self._sink.offer([segments[k] for k in chosen]) if segments else 0
-        return Tally(transitions=fragment.steps, offered=taken, dropped=len(segments) - taken, waits=[waited])
+        return Tally(
+            transitions=fragment.steps, offered=taken, dropped=len(segments) - taken, waits=[waited]
+        )
 
     def _cut(self, fragment: Fragment, rewards: Array, version: int) -> list[Segment]:
         origin = Origin(
@@ -125,18 +133,30 @@ class FakeRunner:
         segments: list[Segment] = []
         for piece in pieces(fragment):
             name = f"fake-{self._worker}-{piece.env}-{self._episode[piece.env]}"
-            segments += self._cutter.follow(fragment, piece, predicted=rewards, episode=name, origin=origin)
+            segments += self._cutter.follow(
+                fragment, piece, predicted=rewards, episode=name, origin=origin
+            )
             self._episode[piece.env] += piece.done
         return segments
 
 
 class Host:
-    """The fake runners of one process; `ray.remote` makes it an actor, and asks it with a thread to spare."""
+    """The fake runners of one process; `ray.remote` makes it an actor, and asks it with
+    a thread to spare.
+    """
 
     def __init__(
-        self, context: RunnerContext, *, workers: list[int], envs: int, rows: int, think_seconds: float
+        self,
+        context: RunnerContext,
+        *,
+        workers: list[int],
+        envs: int,
+        rows: int,
+        think_seconds: float,
     ) -> None:
-        """`think_seconds` stand for the steps of a fragment; 0: the next one is there as soon as rewards are."""
+        """`think_seconds` stand for the steps of a fragment; 0: the next one is there
+        as soon as rewards are.
+        """
         self._think_seconds = think_seconds
         self._lock, self._over = threading.Lock(), threading.Event()
         self._tally = Tally()
@@ -179,7 +199,9 @@ class Host:
 
 
 def total(tallies: list[Tally]) -> dict[str, Any]:
-    """Of several hosts: counts, and milliseconds that half and 99 % of the fragments waited at most."""
+    """Of several hosts: counts, and milliseconds that half and 99 % of the fragments
+    waited at most.
+    """
     sums = Tally()
     for tally in tallies:
         sums += tally

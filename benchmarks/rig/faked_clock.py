@@ -1,10 +1,12 @@
-"""An embedded Redis whose clock can be set while it runs, by libfaketime (`make system` installs it).
+"""An embedded Redis whose clock can be set while it runs, by libfaketime (`make system`
+installs it).
 
     clock = FakedClock(folder)
     subprocess.run(["rlhp", "train", ...], env={**os.environ, **clock.environment})
     clock.set(ahead=3600)
 
-The server alone believes that clock: no other process of the run has the library. Monotonic clocks go on.
+The server alone believes that clock: no other process of the run has the library.
+Monotonic clocks go on.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class FakedClock:
         """FileNotFoundError where libfaketime is not installed."""
         preload = library()
         if preload is None:
-            raise FileNotFoundError("libfaketime.so.1 is not under /usr/lib; install it: apt-get install faketime")
+            raise FileNotFoundError(
+                "libfaketime.so.1 is not under /usr/lib; install it: apt-get install faketime"
+            )
         self._ahead = folder / "ahead"
         self.set(ahead=0)
         server = folder / "redis-server"
@@ -37,10 +41,14 @@ class FakedClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": 1,
         }  # fmt: skip
         words = [f"{name}={shlex.quote(str(value))}" for name, value in settings.items()]
-        server.write_text(f'#!/bin/sh\n{" ".join(words)} exec {shlex.quote(str(find_server().path))} "$@"\n')
+        server.write_text(
+            f'#!/bin/sh\n{" ".join(words)} exec {shlex.quote(str(find_server().path))} "$@"\n'
+        )
         server.chmod(0o700)
         self.environment = {"RLHP_REDIS_SERVER": str(server)}
 
     def set(self, *, ahead: int) -> None:
-        """So many seconds before the clock of this machine; negative: behind it. It holds at the server's next look."""
+        """So many seconds before the clock of this machine; negative: behind it. It
+        holds at the server's next look.
+        """
         write_whole(self._ahead, f"{ahead:+d}\n".encode())

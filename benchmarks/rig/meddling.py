@@ -1,4 +1,6 @@
-"""What comes to a run from outside but kills: a second owner, entries that nobody wrote, a clock that jumps."""
+"""What comes to a run from outside but kills: a second owner, entries that nobody
+wrote, a clock that jumps.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,34 @@ LONGEST_SECONDS = 120.0
 NOBODY_ASKED = "nobody-asked"
 """The query that entries are about which nobody wrote."""
 _ENTRY = {
-    "ev": "answer", "id": NOBODY_ASKED, "by": "nobody", "page": "p", "tok": "1", "rev": "1", "ans": "first",
-    "how": "ok", "meta": "{}", "first": "s0", "second": "s1", "body": "{}", "made": "1700000000000", "hidden": "{}",
-}  # fmt: skip
+    "ev": "answer",
+    "id": NOBODY_ASKED,
+    "by": "nobody",
+    "page": "p",
+    "tok": "1",
+    "rev": "1",
+    "ans": "first",
+    "how": "ok",
+    "meta": "{}",
+    "first": "s0",
+    "second": "s1",
+    "body": "{}",
+    "made": "1700000000000",
+    "hidden": "{}",
+}
 _CHANGES: list[dict[str, str | bytes]] = [
-    {"how": "perhaps"}, {"rev": "one"}, {"rev": "9" * 30}, {"body": "[" * 90_000}, {"meta": b"\xff\xfe\x00"},
-    {"by": "two words"}, {"made": "-1"}, {"second": "s0"}, {"ev": "applause"}, {"hidden": '{"gold": 1}'}, {"tok": ""},
-]  # fmt: skip
+    {"how": "perhaps"},
+    {"rev": "one"},
+    {"rev": "9" * 30},
+    {"body": "[" * 90_000},
+    {"meta": b"\xff\xfe\x00"},
+    {"by": "two words"},
+    {"made": "-1"},
+    {"second": "s0"},
+    {"ev": "applause"},
+    {"hidden": '{"gold": 1}'},
+    {"tok": ""},
+]
 
 
 class Meddler:
@@ -47,7 +70,9 @@ class Meddler:
         self._tries: list[tuple[Path, subprocess.Popen[bytes], float]] = []
 
     def poison(self, rng: random.Random) -> bool:
-        """Put one entry into the log that makes no row; whether Redis was there to take it."""
+        """Put one entry into the log that makes no row; whether Redis was there to take
+        it.
+        """
         entry = {**_ENTRY, **rng.choice(_CHANGES)}
         try:
             with redis.Redis.from_url(self._url()) as client:
@@ -64,20 +89,29 @@ class Meddler:
         return True
 
     def second_owner(self, rng: random.Random) -> bool:
-        """Start the run a second time: in its own directory, or at its own queue from another directory."""
+        """Start the run a second time: in its own directory, or at its own queue from
+        another directory.
+        """
         number = self.counts["second owners"]
         if rng.random() < 0.5:
             words = ["train", "--resume", str(self._path)]
         else:
-            elsewhere = [*self._sets, f"runs_dir={self._folder / f'elsewhere-{number}'}", f"redis.url={self._url()}"]
+            elsewhere = [
+                *self._sets,
+                f"runs_dir={self._folder / f'elsewhere-{number}'}",
+                f"redis.url={self._url()}",
+            ]
             config = str(ROOT / "configs" / "pendulum.yaml")
             words = ["train", config, *(word for each in elsewhere for word in ("--set", each))]
         output = self._folder / f"second-{number}.txt"
         with output.open("wb") as file:
             started = subprocess.Popen(
                 [sys.executable, "-m", "rlhp", *words],
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
         self._tries.append((output, started, time.monotonic()))
         self.counts["second owners"] += 1
         return True
@@ -92,7 +126,9 @@ class Meddler:
             if code is None:
                 process.kill()
             if code != REFUSED or "Traceback" in text:
-                raise SystemExit(f"a second owner was not refused (exit code {code}): {text[-2000:]}")
+                raise SystemExit(
+                    f"a second owner was not refused (exit code {code}): {text[-2000:]}"
+                )
             self.counts["refused"] += 1
             self._tries.remove((output, process, since))
 

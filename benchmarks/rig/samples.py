@@ -1,4 +1,6 @@
-"""Segments and preferences of HalfCheetah's size, of random numbers: the same ones in every process."""
+"""Segments and preferences of HalfCheetah's size, of random numbers: the same ones in
+every process.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from rlhp.types import Answer, Preference, Segment, segment_id
 
 OBS, ACTION, STATE, STEPS = 17, 6, 19, 30
 SPACES = Spaces(
-    obs=ObsSpec(leaves=(Leaf(path="", shape=(OBS,), dtype="<f8"),)), action=ActionSpec(shape=(ACTION,), dtype="<f4")
+    obs=ObsSpec(leaves=(Leaf(path="", shape=(OBS,), dtype="<f8"),)),
+    action=ActionSpec(shape=(ACTION,), dtype="<f4"),
 )
 
 
@@ -40,4 +43,6 @@ def preference(number: int) -> Preference:
     """The oracle's answer about segments 2n and 2n + 1."""
     first, second = segment(2 * number), segment(2 * number + 1)
     answer = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
-    return Preference(query=f"q{number}", first=first, second=second, answer=answer, labeler="oracle")
+    return Preference(
+        query=f"q{number}", first=first, second=second, answer=answer, labeler="oracle"
+    )

@@ -1,11 +1,14 @@
-"""Stored episodes of a random and of a half-trained policy, and the pairs of segments that are cut from them.
+"""Stored episodes of a random and of a half-trained policy, and the pairs of segments
+that are cut from them.
 
-    python -m benchmarks.rig.trajectories halfcheetah      # .bench/trajectories/halfcheetah.npz: a minute, once
+    python -m benchmarks.rig.trajectories halfcheetah  # a file in .bench/trajectories: a minute
 
-The half-trained policy learned on the env reward, serial program, seed 0. Its actions are sampled, so that what it
-does varies. Training pairs and held-out pairs come from different episodes.
+The half-trained policy learned on the env reward, serial program, seed 0. Its actions
+are sampled, so that what it does varies. Training pairs and held-out pairs come from
+different episodes.
 
-Shapes: E episodes, T steps each, N pairs, K steps per segment; the axis of size 2 is first, second.
+Shapes: E episodes, T steps each, N pairs, K steps per segment; the axis of size 2 is
+first, second.
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ def episodes(task: str) -> dict[str, Array]:
 
 
 def digest(task: str) -> str:
-    """Of these episodes, 16 hex digits: made by other code or elsewhere, they are others."""
+    """Of these episodes, 16 hex digits: made by other code or elsewhere, they are
+    others.
+    """
     whole = hashlib.sha256()
     for name, part in sorted(episodes(task).items()):
         whole.update(f"{name} {part.dtype} {part.shape}".encode())
@@ -77,10 +82,12 @@ def digest(task: str) -> str:
 
 
 def pairs(task: str, *, seed: int) -> dict[str, Array]:
-    """N = 1,400 pairs to learn from, any first n of which are a smaller set, and 1,000 held-out ones.
+    """N = 1,400 pairs to learn from, any first n of which are a smaller set, and 1,000
+    held-out ones.
 
-    obs [N, 2, K+1, O], actions [N, 2, K, A], rewards [N, 2, K], target [N] (P(first preferred) of an exact teacher)
-    and draw [N], uniform: the answers with draw < share are the wrong ones. `heldout_` before all but the last.
+    obs [N, 2, K+1, O], actions [N, 2, K, A], rewards [N, 2, K], target [N] (P(first
+    preferred) of an exact teacher) and draw [N], uniform: the answers with draw < share
+    are the wrong ones. `heldout_` before all but the last.
     """
     whole, rng = episodes(task), np.random.default_rng([seed, 29])
     count, length = len(whole["rewards"]), SOURCES[task].load().query.segment_length
@@ -88,7 +95,11 @@ def pairs(task: str, *, seed: int) -> dict[str, Array]:
     held_out[np.random.default_rng(29).permutation(count)[: round(HELD_OUT_SHARE * count)]] = True
     train = _cut(whole, np.flatnonzero(~held_out), number=MOST_PAIRS, length=length, rng=rng)
     judge = _cut(whole, np.flatnonzero(held_out), number=HELD_OUT_PAIRS, length=length, rng=rng)
-    return {**train, "draw": rng.random(MOST_PAIRS), **{f"heldout_{name}": part for name, part in judge.items()}}
+    return {
+        **train,
+        "draw": rng.random(MOST_PAIRS),
+        **{f"heldout_{name}": part for name, part in judge.items()},
+    }
 
 
 def _cut(
@@ -114,16 +125,21 @@ def _make(source: Source, path: Path) -> None:
     config = source.load()
     with tempfile.TemporaryDirectory() as scratch:
         changes = (
-            "labels.source=none", f"learner.total_env_steps={source.env_steps}", f"runs_dir={scratch}",
-            "evaluation.episodes=2", "tensorboard=false",
-        )  # fmt: skip
+            "labels.source=none",
+            f"learner.total_env_steps={source.env_steps}",
+            f"runs_dir={scratch}",
+            "evaluation.episodes=2",
+            "tensorboard=false",
+        )
         run = loading.load(ROOT / "configs" / source.config, sets=[*source.sets, *changes])
         rundir = RunDir.create(run, "half-trained")
         program.train(rundir.config(), rundir=rundir, serial=True)
         newest = Checkpoints(rundir.checkpoints, keep=1).newest()
         assert newest is not None
         spaces, env = probe(config.env).spaces, make_env(config.env)
-        module, moments = load_policy(newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space)
+        module, moments = load_policy(
+            newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space
+        )
         env.close()  # type: ignore[no-untyped-call]
     played = [
         _play(config, act, count=source.episodes, seed=seed)
@@ -136,7 +152,9 @@ def _make(source: Source, path: Path) -> None:
     aside.rename(path)
 
 
-def _play(config: RunConfig, make_act: Callable[[Any], Act], *, count: int, seed: int) -> dict[str, Array]:
+def _play(
+    config: RunConfig, make_act: Callable[[Any], Act], *, count: int, seed: int
+) -> dict[str, Array]:
     """One episode in each of `count` environments, all equally long."""
     vector: Any = make_vector_env(config.env, num_envs=count, vectorize="sync")
     vector.action_space.seed(seed)
@@ -151,20 +169,27 @@ def _play(config: RunConfig, make_act: Callable[[Any], Act], *, count: int, seed
         rows.append((actions, reward))
     vector.close()
     if not done.all():
-        raise ValueError(f"episodes of {config.env.id} are not equally long; set env.hide_termination = true")
-    actions, rewards = (np.stack(column, 1).astype(np.float32) for column in zip(*rows, strict=True))
+        raise ValueError(
+            f"episodes of {config.env.id} are not equally long; set env.hide_termination = true"
+        )
+    actions, rewards = (
+        np.stack(column, 1).astype(np.float32) for column in zip(*rows, strict=True)
+    )
     return {"obs": np.stack(seen, 1).astype(np.float32), "actions": actions, "rewards": rewards}
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=sorted(SOURCES))
     task = parser.parse_args().task
     returns = episodes(task)["rewards"].sum(1)
     chance, half_trained = np.split(returns, 2)
     print(
-        f"{task}: returns of the random policy {chance.mean():.1f}, of the half-trained one {half_trained.mean():.1f}"
+        f"{task}: returns of the random policy {chance.mean():.1f}, of the half-trained one "
+        f"{half_trained.mean():.1f}"
     )
 
 

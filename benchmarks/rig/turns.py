@@ -1,4 +1,6 @@
-"""Arms that are timed in one process, in turns, so that a slow moment of the machine meets all of them."""
+"""Arms that are timed in one process, in turns, so that a slow moment of the machine
+meets all of them.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ class Sink:
 
 def sampled(runner: Any) -> Turn:
     """Fragments of an env runner, ours or RLlib's."""
-    return lambda steps: sum(len(episode) for episode in runner.sample(num_timesteps=steps, explore=True))
+    return lambda steps: sum(
+        len(episode) for episode in runner.sample(num_timesteps=steps, explore=True)
+    )
 
 
 def timed(turns: Mapping[str, Turn], *, repeat: int, steps: int) -> list[dict[str, Any]]:
-    """A row per arm: env steps, microseconds per env step by the wall and by this process's CPU.
+    """A row per arm: env steps, microseconds per env step by the wall and by this
+    process's CPU.
 
-    Every arm has TURNS turns of at least `steps`, after one that resets environments and warms caches; `repeat` says
-    who begins.
+    Every arm has TURNS turns of at least `steps`, after one that resets environments
+    and warms caches; `repeat` says who begins.
     """
     arms = list(turns)
     taken = dict.fromkeys(arms, 0)

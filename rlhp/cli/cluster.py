@@ -10,7 +10,9 @@ import click
 INTERRUPTED = 130
 
 _address = click.option(
-    "--address", metavar="URL", help="Dashboard of the head, as http://head:8265; otherwise RAY_API_SERVER_ADDRESS."
+    "--address",
+    metavar="URL",
+    help="Dashboard of the head, as http://head:8265; otherwise RAY_API_SERVER_ADDRESS.",
 )
 _run = click.argument("run", metavar="RUN")
 
@@ -18,15 +20,40 @@ _run = click.argument("run", metavar="RUN")
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @_address
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
-@click.option("--name", help="Name of the run, and of its job; otherwise file name and time. Again: goes on with it.")
 @click.option(
-    "--working-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Sent to every node; or here."
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key, as in learner.lr=1e-4.",
 )
-@click.option("--no-upload", is_flag=True, help="Send nothing: the nodes have the code, and CONFIG.")
-@click.option("--image", metavar="URI", help="Run in this container image, which holds CONFIG; sends nothing.")
-@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable there; without value, as here.")
-@click.option("--reserve", multiple=True, metavar="NAME=AMOUNT", help="Resource of the driver's node, as learner=1.")
+@click.option(
+    "--name",
+    help="Name of the run, and of its job; otherwise file name and time. Again: goes on with it.",
+)
+@click.option(
+    "--working-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Sent to every node; or here.",
+)
+@click.option(
+    "--no-upload", is_flag=True, help="Send nothing: the nodes have the code, and CONFIG."
+)
+@click.option(
+    "--image", metavar="URI", help="Run in this container image, which holds CONFIG; sends nothing."
+)
+@click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable there; without value, as here.",
+)
+@click.option(
+    "--reserve",
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    help="Resource of the driver's node, as learner=1.",
+)
 @click.option("--no-wait", is_flag=True, help="Do not follow what it prints.")
 def submit(
     config: Path,
@@ -40,9 +67,13 @@ def submit(
     reserve: tuple[str, ...],
     no_wait: bool,
 ) -> int:
-    """Train on a Ray cluster elsewhere, and follow what it prints; Ctrl-C leaves it running."""
+    """Train on a Ray cluster elsewhere, and follow what it prints; Ctrl-C leaves it
+    running.
+    """
     if (image is not None or no_upload) and working_dir is not None:
-        raise click.UsageError("--working-dir sends files, --image and --no-upload send none; give one of them")
+        raise click.UsageError(
+            "--working-dir sends files, --image and --no-upload send none; give one of them"
+        )
     from rlhp.experiments import jobs
 
     sends = image is None and not no_upload
@@ -59,7 +90,9 @@ def submit(
     job = cluster.submit(wanted)
     click.echo(f"job {job} at {cluster.address}: {wanted.entrypoint}")
     if no_wait:
-        click.echo(f"follow it with rlhp job logs {wanted.name}, end it with rlhp job stop {wanted.name}")
+        click.echo(
+            f"follow it with rlhp job logs {wanted.name}, end it with rlhp job stop {wanted.name}"
+        )
         return 0
     return _follow(cluster, job, wanted.name)
 
@@ -129,11 +162,23 @@ def stop(run: str, address: str | None) -> int:
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--num-samples", type=click.IntRange(min=1), default=1, show_default=True, help="Draws; a grid each.")
-@click.option("--at-once", type=click.IntRange(min=1), help="Most trials at a time; otherwise as many as fit.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of every trial.")
+@click.option(
+    "--num-samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Draws; a grid each.",
+)
+@click.option(
+    "--at-once", type=click.IntRange(min=1), help="Most trials at a time; otherwise as many as fit."
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of every trial."
+)
 @click.option("--name", help="Name of the sweep; otherwise file name and time.")
-def tune(config: Path, num_samples: int, at_once: int | None, sets: tuple[str, ...], name: str | None) -> int:
+def tune(
+    config: Path, num_samples: int, at_once: int | None, sets: tuple[str, ...], name: str | None
+) -> int:
     """Train with values drawn from the `search:` of a config, and rank the runs."""
     from rlhp.config import loading
     from rlhp.system import ray_setup
@@ -147,7 +192,9 @@ def tune(config: Path, num_samples: int, at_once: int | None, sets: tuple[str, .
 
     settings, search = sweep.load(config, sets=sets)
     name = name or rundir.timed(config.stem)
-    trials = sweep.sweep(settings, search, name=name, samples=num_samples, at_once=at_once, say=click.echo)
+    trials = sweep.sweep(
+        settings, search, name=name, samples=num_samples, at_once=at_once, say=click.echo
+    )
     for trial in trials:
         values = ", ".join(f"{key}={_short(value)}" for key, value in trial.values.items())
         end = f"failed: {trial.error}" if trial.error else f"true return {trial.true_return:.1f}"
@@ -166,7 +213,10 @@ def _follow(cluster: object, name: str, run: str) -> int:
     try:
         state = cluster.follow(name, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
-        click.echo(f"\njob {name} goes on; rlhp job logs {run} follows it, rlhp job stop {run} ends it", err=True)
+        click.echo(
+            f"\njob {name} goes on; rlhp job logs {run} follows it, rlhp job stop {run} ends it",
+            err=True,
+        )
         return INTERRUPTED
     click.echo(f"job {name}: {state}")
     if state == jobs.FAILED and (why := cluster.message(name)):

@@ -1,4 +1,6 @@
-"""The commands that exchange preferences with other tools: `rlhp export` and `rlhp import`."""
+"""The commands that exchange preferences with other tools: `rlhp export` and `rlhp
+import`.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,14 @@ SOURCES = ["npz", "imitation", "label-studio"]
     type=click.Choice(["npz", "parquet", "jsonl", "imitation", "label-studio"]),
     help="Format; docs/labeling.md describes each.",
 )
-@click.option("--out", required=True, type=PATH, help="File; directory for parquet and label-studio.")
-@click.option("--pairs", type=click.IntRange(min=1), help="label-studio: so many new pairs; otherwise those answered.")
+@click.option(
+    "--out", required=True, type=PATH, help="File; directory for parquet and label-studio."
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=1),
+    help="label-studio: so many new pairs; otherwise those answered.",
+)
 @click.option("--url", metavar="PREFIX", help="label-studio: what comes before a clip's file name.")
 def export(run: Path, to: str, out: Path, pairs: int | None, url: str | None) -> None:
     """Write a run's preferences for other tools."""
@@ -37,7 +45,8 @@ def export(run: Path, to: str, out: Path, pairs: int | None, url: str | None) ->
 
     done = write(rundir.preferences, out, to=to)  # type: ignore[arg-type]  # one of click's choices
     click.echo(
-        f"{done.out}: {done.preferences} preferences ({done.incomparable} incomparable), {done.segments} segments"
+        f"{done.out}: {done.preferences} preferences ({done.incomparable} incomparable), "
+        f"{done.segments} segments"
     )
 
 
@@ -45,13 +54,17 @@ def export(run: Path, to: str, out: Path, pairs: int | None, url: str | None) ->
 @click.argument("source", type=PATH)
 @click.option("--from", "origin", required=True, type=click.Choice(SOURCES), help="Format.")
 @click.option("--out", required=True, type=PATH, help="Directory of the new dataset.")
-@click.option("--like", metavar="RUN", type=PATH, help="A run in the same environment, or that of the tasks.")
+@click.option(
+    "--like", metavar="RUN", type=PATH, help="A run in the same environment, or that of the tasks."
+)
 def import_(source: Path, origin: str, out: Path, like: Path | None) -> None:
     """Make a dataset of other tools' preferences, for labels.reuse."""
     from rlhp.preferences.exchange.imitation import import_imitation, import_npz
 
     if (like is None) != (origin == "npz"):
-        raise click.UsageError("--like RUN is needed for imitation and label-studio, and npz says itself what it holds")
+        raise click.UsageError(
+            "--like RUN is needed for imitation and label-studio, and npz says itself what it holds"
+        )
     if like is None:
         done = import_npz(source, out)
     elif origin == "imitation":
@@ -87,6 +100,11 @@ def _export_tasks(run: Path, out: Path, *, pairs: int, url: str | None) -> None:
     except CannotDraw as error:
         why = ""
         if not config.draws_clips:
-            why = "; this run kept no pictures, since nobody was to see any: train with clips.enabled=true"
-        raise RlhpError(f"{rundir.path} cannot be exported to label-studio: {error}{why}") from error
+            why = (
+                "; this run kept no pictures, since nobody was to see any: train with "
+                "clips.enabled=true"
+            )
+        raise RlhpError(
+            f"{rundir.path} cannot be exported to label-studio: {error}{why}"
+        ) from error
     click.echo(f"{done.out}: {done.tasks} tasks, {done.clips} clips")

@@ -1,4 +1,5 @@
-"""Whether this machine, this installation and this run are fit: one line per check, with the way out.
+"""Whether this machine, this installation and this run are fit: one line per check,
+with the way out.
 
 Nothing outside a temporary directory is changed.
 """
@@ -78,7 +79,12 @@ def packages() -> Iterator[Check]:
         wanted = [Requirement(text) for text in metadata.requires("rlhp") or []]
     except metadata.PackageNotFoundError:
         finding = "rlhp is not installed, it runs from a checkout: versions cannot be compared"
-        yield Check(level="warn", subject="packages", finding=finding, way_out="make setup, or pip install -e .")
+        yield Check(
+            level="warn",
+            subject="packages",
+            finding=finding,
+            way_out="make setup, or pip install -e .",
+        )
         return
     wrong = []
     for requirement in wanted:
@@ -92,10 +98,14 @@ def packages() -> Iterator[Check]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
     if wrong:
-        yield Check(level="fail", subject="packages", finding="; ".join(wrong), way_out="make setup")
+        yield Check(
+            level="fail", subject="packages", finding="; ".join(wrong), way_out="make setup"
+        )
     else:
         yield Check(
-            level="ok", subject="packages", finding=f"rlhp {metadata.version('rlhp')}, all versions as asked for"
+            level="ok",
+            subject="packages",
+            finding=f"rlhp {metadata.version('rlhp')}, all versions as asked for",
         )
 
 
@@ -106,7 +116,9 @@ def redis_server() -> Iterator[Check]:
     url = credentials.address(RedisConfig())
     if url:
         ping(url)
-        yield Check(level="ok", subject="redis", finding=f"{addresses.redact(url)} answers (RLHP_REDIS_URL)")
+        yield Check(
+            level="ok", subject="redis", finding=f"{addresses.redact(url)} answers (RLHP_REDIS_URL)"
+        )
         return
     from rlhp.queue.embedded import EmbeddedRedis, find_server
 
@@ -126,7 +138,11 @@ def directories() -> Iterator[Check]:
     for finding, way_out in found:
         yield Check(level="fail", subject="directories", finding=finding, way_out=way_out)
     if not found:
-        yield Check(level="ok", subject="directories", finding="Ray can write to HOME and to its temporary directory")
+        yield Check(
+            level="ok",
+            subject="directories",
+            finding="Ray can write to HOME and to its temporary directory",
+        )
 
 
 def ray_() -> Iterator[Check]:
@@ -149,13 +165,17 @@ def mujoco_() -> Iterator[Check]:
         version = metadata.version("mujoco")
     except metadata.PackageNotFoundError:
         finding = "not installed, so its environments cannot be made"
-        yield Check(level="warn", subject="mujoco", finding=finding, way_out="pip install 'rlhp[envs]'")
+        yield Check(
+            level="warn", subject="mujoco", finding=finding, way_out="pip install 'rlhp[envs]'"
+        )
         return
     from rlhp.labeling.clips import gl
 
     routes = [backend for backend in gl.BACKENDS if gl.works(backend)]
     if routes:
-        yield Check(level="ok", subject="mujoco", finding=f"{version}, draws with MUJOCO_GL={routes[0]}")
+        yield Check(
+            level="ok", subject="mujoco", finding=f"{version}, draws with MUJOCO_GL={routes[0]}"
+        )
     else:
         finding = f"{version}, draws only a schematic view here (training needs none)"
         way_out = f"apt install {gl.PACKAGES['egl']}, or {gl.PACKAGES['osmesa']}"
@@ -167,21 +187,31 @@ def video_() -> Iterator[Check]:
     try:
         version = metadata.version("av")
     except metadata.PackageNotFoundError:
-        finding = "PyAV is not installed, so people can be shown only animated PNG (clips.codec=apng)"
+        finding = (
+            "PyAV is not installed, so people can be shown only animated PNG (clips.codec=apng)"
+        )
         yield Check(level="warn", subject="video", finding=finding, way_out="pip install av")
         return
     codecs = importlib.import_module("av.codec").codecs_available
-    have = [name for name, encoder in (("VP9", "libvpx-vp9"), ("H.264", "libx264")) if encoder in codecs]
-    yield Check(level="ok", subject="video", finding=f"PyAV {version}, encodes {' and '.join(have)}")
+    have = [
+        name for name, encoder in (("VP9", "libvpx-vp9"), ("H.264", "libx264")) if encoder in codecs
+    ]
+    yield Check(
+        level="ok", subject="video", finding=f"PyAV {version}, encodes {' and '.join(have)}"
+    )
 
 
 def disk() -> Iterator[Check]:
     """Room for checkpoints and segments, here and where Ray spills objects."""
     for place in dict.fromkeys([Path.cwd(), Path(tempfile.gettempdir())]):
         free = shutil.disk_usage(place).free / GIB
-        level: Literal["ok", "warn", "fail"] = "fail" if free < 0.5 else "warn" if free < 5 else "ok"
+        level: Literal["ok", "warn", "fail"] = (
+            "fail" if free < 0.5 else "warn" if free < 5 else "ok"
+        )
         way_out = "" if level == "ok" else "free some, or point runs_dir (or RAY_TMPDIR) elsewhere"
-        yield Check(level=level, subject="disk", finding=f"{free:.1f} GiB free at {place}", way_out=way_out)
+        yield Check(
+            level=level, subject="disk", finding=f"{free:.1f} GiB free at {place}", way_out=way_out
+        )
 
 
 def shared_memory() -> Iterator[Check]:
@@ -192,8 +222,16 @@ def shared_memory() -> Iterator[Check]:
         return
     free = shutil.disk_usage(place).free / GIB
     if free < 1:
-        way_out = "give it more (docker run --shm-size=2g): Ray's object store falls back to disk otherwise"
-        yield Check(level="warn", subject="memory", finding=f"{free:.2f} GiB free in /dev/shm", way_out=way_out)
+        way_out = (
+            "give it more (docker run --shm-size=2g): Ray's object store falls back to disk "
+            "otherwise"
+        )
+        yield Check(
+            level="warn",
+            subject="memory",
+            finding=f"{free:.2f} GiB free in /dev/shm",
+            way_out=way_out,
+        )
     else:
         yield Check(level="ok", subject="memory", finding=f"{free:.1f} GiB free in /dev/shm")
 
@@ -209,17 +247,23 @@ def processors() -> Iterator[Check]:
 
 
 def config(config: RunConfig) -> Iterator[Check]:
-    """The environment of a configuration that is valid in itself, and the CPUs it wants here."""
+    """The environment of a configuration that is valid in itself, and the CPUs it wants
+    here.
+    """
     ray_setup.refuse(starts_ray=False)  # these imports bring Ray
     from rlhp.envs.make import probe, variable_length_warning
     from rlhp.labeling.clips.views import check_drawable
     from rlhp.learn.ppo.rllib import check_actions
 
-    yield Check(level="ok", subject="config", finding=f"valid, sha256 {loading.sha256(config)[:12]}")
+    yield Check(
+        level="ok", subject="config", finding=f"valid, sha256 {loading.sha256(config)[:12]}"
+    )
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
     if config.preferences and config.draws_clips:
-        yield Check(level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}")
+        yield Check(
+            level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}"
+        )
     for line in facts.warnings:
         yield Check(level="warn", subject="env", finding=line)
     warning = variable_length_warning(facts)
@@ -227,13 +271,21 @@ def config(config: RunConfig) -> Iterator[Check]:
         yield Check(level="warn", subject="env", finding="episodes may end early", way_out=warning)
     else:
         yield Check(
-            level="ok", subject="env", finding=f"{config.env.id} steps, {facts.episode_limit} steps per episode"
+            level="ok",
+            subject="env",
+            finding=f"{config.env.id} steps, {facts.episode_limit} steps per episode",
         )
     wanted = config.rollout.num_env_runners * config.rollout.num_cpus_per_env_runner
     if config.ray.address is None and wanted > _cpus():
-        finding = f"{config.rollout.num_env_runners} env runners want {wanted:g} CPUs, this machine has {_cpus()}"
+        finding = (
+            f"{config.rollout.num_env_runners} env runners want {wanted:g} CPUs, this "
+            f"machine has {_cpus()}"
+        )
         yield Check(
-            level="warn", subject="cpus", finding=finding, way_out="lower rollout.num_env_runners, or join a cluster"
+            level="warn",
+            subject="cpus",
+            finding=finding,
+            way_out="lower rollout.num_env_runners, or join a cluster",
         )
 
 
@@ -244,7 +296,9 @@ def run(path: Path) -> Iterator[Check]:
     rundir = RunDir.open(path)
     info = rundir.info()
     yield Check(
-        level="ok", subject="run", finding=f"{rundir.name}: {info.state}, commit {(info.commit or 'unknown')[:12]}"
+        level="ok",
+        subject="run",
+        finding=f"{rundir.name}: {info.state}, commit {(info.commit or 'unknown')[:12]}",
     )
     rows = read_metrics(rundir.metrics_file)
     yield Check(level="ok" if rows else "warn", subject="metrics", finding=f"{len(rows)} rows")

@@ -1,7 +1,9 @@
-"""The command line. Every command imports what it needs when it runs, so that `rlhp --help` is quick.
+"""The command line. Every command imports what it needs when it runs, so that `rlhp
+--help` is quick.
 
-Exit codes: 0 done, 1 a check found something, a labeler gave up, answers could not be stored or the fault is ours, 2 a
-mistake that one line explains, 130 stopped by Ctrl-C. RLHP_TRACEBACK=1 shows where an error came from.
+Exit codes: 0 done, 1 a check found something, a labeler gave up, answers could not be
+stored or the fault is ours, 2 a mistake that one line explains, 130 stopped by Ctrl-C.
+RLHP_TRACEBACK=1 shows where an error came from.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from rlhp.errors import curable, one_line, root
 from rlhp.system.logs import log_with_traceback
 
 if TYPE_CHECKING:
-    from rlhp.config.schema import TeacherConfig
+    from rlhp.config.schema import RunConfig, TeacherConfig
     from rlhp.storage.rundir import RunDir
 
 INTERRUPTED = 130
@@ -56,7 +58,14 @@ def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> No
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="The version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="The version.",
+)
 def rlhp() -> None:
     """Deep reinforcement learning from human preferences.
 
@@ -66,13 +75,38 @@ def rlhp() -> None:
 
 @rlhp.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
-@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Continue the run in this directory.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key, as in learner.lr=1e-4.",
+)
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Continue the run in this directory.",
+)
 @click.option("--name", help="Name of the new run; otherwise file name and time.")
-@click.option("--or-resume", is_flag=True, help="Continue the run of that --name where there is one.")
-@click.option("--serial", is_flag=True, help="All parts in one process: slower, and the same numbers every time.")
-@click.option("--take-over", is_flag=True, help="Its process on another host is dead: do not wait for a sign of it.")
-@click.option("--keep", is_flag=True, help="Resume the run whenever its process is killed, as for want of memory.")
+@click.option(
+    "--or-resume", is_flag=True, help="Continue the run of that --name where there is one."
+)
+@click.option(
+    "--serial",
+    is_flag=True,
+    help="All parts in one process: slower, and the same numbers every time.",
+)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Its process on another host is dead: do not wait for a sign of it.",
+)
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Resume the run whenever its process is killed, as for want of memory.",
+)
 def train(
     config: Path | None,
     sets: tuple[str, ...],
@@ -90,54 +124,92 @@ def train(
         raise click.UsageError("--name is for a new run; a resumed one keeps its name")
     from rlhp.config import loading
     from rlhp.storage.rundir import RunDir
-    from rlhp.system import ray_setup
-    from rlhp.system.ray_setup import on_loopback
 
     if or_resume:
         if config is None or name is None:
-            raise click.UsageError("--or-resume needs CONFIG to begin with, and the --name to look for")
+            raise click.UsageError(
+                "--or-resume needs CONFIG to begin with, and the --name to look for"
+            )
         resume = RunDir.existing(loading.load(config, sets=sets).runs_dir, name)
     if resume is not None:
-        rundir = RunDir.open(resume)
-        _warn_of_changes(rundir)
-        settings = on_loopback(rundir.config(sets=sets))
-        ray_setup.refuse(starts_ray=settings.ray.address is None)
+        settings, rundir = _resumed(resume, sets)
     else:
         assert config is not None
-        more = [f"name={json.dumps(name)}"] if name is not None else []
-        settings = on_loopback(loading.load(config, sets=[*sets, *more]))
-        ray_setup.refuse(starts_ray=settings.ray.address is None)
-        if not keep:  # whose process stays small, and has another one do this
-            from rlhp.run.preflight import check
-
-            check(settings)  # what is refused leaves no run directory
-        rundir = RunDir.create(settings, config.stem)
-        settings = rundir.config()
+        settings, rundir = _created(config, sets, name, checked=not keep)
     if keep:
-        from rlhp.run import children
-
         options = ["--serial"] * serial + ["--take-over"] * take_over
         if resume is not None:  # the run's own process stores them, once the run is its own
             options += [word for text in sets for word in ("--set", text)]
-        code = children.keep(rundir, most=settings.ray.max_restarts, say=click.echo, options=options)
-        if resume is None and rundir.info().started is None:
-            shutil.rmtree(rundir.path)  # refused
-        return code
+        return _kept(rundir, settings.ray.max_restarts, options, new=resume is None)
     from rlhp import program
 
     click.echo(f"run directory: {rundir.path}")
-    summary = program.train(settings, rundir=rundir, resume=resume is not None, serial=serial, take_over=take_over)
+    summary = program.train(
+        settings, rundir=rundir, resume=resume is not None, serial=serial, take_over=take_over
+    )
     click.echo(str(summary))
     if summary.interrupted:
         return INTERRUPTED
     return 0 if rundir.info().state == "finished" else NOT_ALL
 
 
+def _resumed(path: Path, sets: Sequence[str]) -> tuple[RunConfig, RunDir]:
+    """The configuration of a run that is to go on, changed by `sets`, and its directory."""
+    from rlhp.storage.rundir import RunDir
+    from rlhp.system import ray_setup
+
+    rundir = RunDir.open(path)
+    _warn_of_changes(rundir)
+    settings = ray_setup.on_loopback(rundir.config(sets=sets))
+    ray_setup.refuse(starts_ray=settings.ray.address is None)
+    return settings, rundir
+
+
+def _created(
+    config: Path, sets: Sequence[str], name: str | None, *, checked: bool
+) -> tuple[RunConfig, RunDir]:
+    """The configuration of a new run, and a directory for it.
+
+    Not `checked`, where another process does that: the one that keeps a run stays small.
+    """
+    from rlhp.config import loading
+    from rlhp.storage.rundir import RunDir
+    from rlhp.system import ray_setup
+
+    more = [f"name={json.dumps(name)}"] if name is not None else []
+    settings = ray_setup.on_loopback(loading.load(config, sets=[*sets, *more]))
+    ray_setup.refuse(starts_ray=settings.ray.address is None)
+    if checked:
+        from rlhp.run.preflight import check
+
+        check(settings)  # what is refused leaves no run directory
+    rundir = RunDir.create(settings, config.stem)
+    return rundir.config(), rundir
+
+
+def _kept(rundir: RunDir, most: int, options: Sequence[str], *, new: bool) -> int:
+    """Have a run resumed whenever its process is killed; its exit code."""
+    from rlhp.run import children
+
+    code = children.keep(rundir, most=most, say=click.echo, options=options)
+    if new and rundir.info().started is None:
+        shutil.rmtree(rundir.path)  # refused
+    return code
+
+
 @rlhp.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key, as in learner.lr=1e-4.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key, as in learner.lr=1e-4.",
+)
 def compare(config: Path, sets: tuple[str, ...]) -> int:
-    """Train on preferences and, for comparison, on the env reward; say how much was recovered."""
+    """Train on preferences and, for comparison, on the env reward; say how much was
+    recovered.
+    """
     from rlhp.config import loading
     from rlhp.system import ray_setup
     from rlhp.system.ray_setup import on_loopback
@@ -157,12 +229,20 @@ def compare(config: Path, sets: tuple[str, ...]) -> int:
 @click.argument("run_directory", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--redis", metavar="URL", help="Address of the queue, instead of a run directory.")
 @click.option("--run", "run_name", metavar="NAME", help="Which run at that address.")
-@click.option("--teacher", metavar="NAME", help="Preset, or package.module:Name; otherwise the run's own.")
-@click.option("--set-teacher", "sets", multiple=True, metavar="KEY=VALUE", help="One key of labels.teacher.")
+@click.option(
+    "--teacher", metavar="NAME", help="Preset, or package.module:Name; otherwise the run's own."
+)
+@click.option(
+    "--set-teacher", "sets", multiple=True, metavar="KEY=VALUE", help="One key of labels.teacher."
+)
 @click.option("--latency", type=float, metavar="SECONDS", help="Time taken per answer.")
 @click.option("--name", help="Name of this labeler.")
 @click.option("--seed", type=SEED, help="Of the teacher's faults; otherwise the run's seed, or 0.")
-@click.option("--until-eof", is_flag=True, help="Leave when standard input ends, as it does when its holder dies.")
+@click.option(
+    "--until-eof",
+    is_flag=True,
+    help="Leave when standard input ends, as it does when its holder dies.",
+)
 def label(
     run_directory: Path | None,
     redis: str | None,
@@ -176,7 +256,9 @@ def label(
 ) -> int:
     """Answer the queries of a run with a teacher, here or on another machine."""
     if (run_directory is None) == (redis is None):
-        raise click.UsageError("give a run directory, or the address of its queue with --redis URL, not both")
+        raise click.UsageError(
+            "give a run directory, or the address of its queue with --redis URL, not both"
+        )
     from rlhp.config.schema import QueryConfig, TeacherConfig
     from rlhp.labeling.worker import queue_of, run_labeler
     from rlhp.storage import credentials
@@ -186,7 +268,11 @@ def label(
     if run_directory is not None:
         rundir = RunDir.open(run_directory)
         settings = rundir.config()
-        start, run_name, lease_seconds = settings.labels.teacher, rundir.name, settings.query.lease_seconds
+        start, run_name, lease_seconds = (
+            settings.labels.teacher,
+            rundir.name,
+            settings.query.lease_seconds,
+        )
         seed = settings.seed if seed is None else seed
         redis = queue_of(rundir)
     else:
@@ -206,16 +292,24 @@ def label(
 
 @rlhp.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--address", metavar="HOST:PORT", help="Ask a Ray cluster: RUN is then a name, and may be left out.")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Ask a Ray cluster: RUN is then a name, and may be left out.",
+)
 def status(run: Path | None, address: str | None) -> None:
-    """Say what a run is doing, who is at work for it where, and why nothing is happening."""
+    """Say what a run is doing, who is at work for it where, and why nothing is
+    happening.
+    """
     if address is not None:
         from rlhp.monitor import cluster_status
 
         click.echo(cluster_status.report(address, run=None if run is None else run.name))
         return
     if run is None:
-        raise click.UsageError("give a run directory, or the address of a Ray cluster with --address HOST:PORT")
+        raise click.UsageError(
+            "give a run directory, or the address of a Ray cluster with --address HOST:PORT"
+        )
     from rlhp.monitor import status as status_
     from rlhp.storage.rundir import RunDir
 
@@ -226,12 +320,26 @@ def status(run: Path | None, address: str | None) -> None:
 
 @rlhp.command(name="eval")
 @_run
-@click.option("--episodes", type=click.IntRange(min=1), help="Otherwise evaluation.episodes of the run.")
-@click.option("--explore/--no-explore", default=None, help="Sample actions; otherwise evaluation.explore of the run.")
+@click.option(
+    "--episodes", type=click.IntRange(min=1), help="Otherwise evaluation.episodes of the run."
+)
+@click.option(
+    "--explore/--no-explore",
+    default=None,
+    help="Sample actions; otherwise evaluation.explore of the run.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the evaluation episodes.")
-@click.option("--video", type=click.Path(path_type=Path), help="Draw an episode: a .webm, .mp4 or .png, and a .json.")
-@click.option("--best", is_flag=True, help="The checkpoint of the highest true return instead of the newest.")
-def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None, best: bool) -> None:
+@click.option(
+    "--video",
+    type=click.Path(path_type=Path),
+    help="Draw an episode: a .webm, .mp4 or .png, and a .json.",
+)
+@click.option(
+    "--best", is_flag=True, help="The checkpoint of the highest true return instead of the newest."
+)
+def evaluate(
+    run: Path, episodes: int | None, explore: bool | None, seed: int, video: Path | None, best: bool
+) -> None:
     """Measure the true return of a run's newest policy."""
     rundir, settings = _opened(run)
     from rlhp.system import ray_setup
@@ -253,9 +361,15 @@ def evaluate(run: Path, episodes: int | None, explore: bool | None, seed: int, v
 
 @rlhp.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Directory; otherwise plots/ of the run, or here.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Directory; otherwise plots/ of the run, or here.",
+)
 def plot(runs: tuple[Path, ...], out: Path | None) -> None:
-    """Draw learning curves and reward diagnostics; runs that differ by seed share a line."""
+    """Draw learning curves and reward diagnostics; runs that differ by seed share a
+    line.
+    """
     from rlhp.monitor.plots import plot as draw
 
     for file in draw(runs, out=out):
@@ -292,10 +406,14 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; what a user can cure becomes a line on stderr."""
+    """Run one command and return its exit code; what a user can cure becomes a line on
+    stderr.
+    """
     try:
         with outliving() if arguments and arguments[0] in _GO_ON else nullcontext():
-            return int(rlhp.main(args=list(arguments), prog_name="rlhp", standalone_mode=False) or 0)
+            return int(
+                rlhp.main(args=list(arguments), prog_name="rlhp", standalone_mode=False) or 0
+            )
     except click.ClickException as error:
         error.show()
         return MISTAKE
@@ -338,7 +456,9 @@ def _warn_of_changes(rundir: RunDir) -> None:
         click.echo(f"warning: {line}", err=True)
 
 
-def _teacher(start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None) -> TeacherConfig:
+def _teacher(
+    start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None
+) -> TeacherConfig:
     from rlhp.config import loading
     from rlhp.config.schema import TeacherConfig
 

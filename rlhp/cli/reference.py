@@ -1,7 +1,10 @@
-"""Writes the reference of all keys and metrics: `python -m rlhp.cli.reference > docs/configuration.md`."""
+"""Writes the reference of all keys and metrics: `python -m rlhp.cli.reference >
+docs/configuration.md`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -12,7 +15,8 @@ from rlhp.storage.metrics import METRICS
 _INTRO = """\
 # Configuration
 
-Written by `python -m rlhp.cli.reference` from `rlhp/config/schema.py` and `rlhp/storage/metrics.py`; edit those.
+Written by `python -m rlhp.cli.reference` from `rlhp/config/schema.py` and
+`rlhp/storage/metrics.py`; edit those.
 
 A run is one YAML file. Only `env.id` is required, everything else has a default:
 
@@ -20,7 +24,7 @@ A run is one YAML file. Only `env.id` is required, everything else has a default
 # mine.yaml
 extends: halfcheetah.yaml       # another file, relative to this one; optional
 labels:
-  budget: 350                   # groups of keys are merged with the file below, everything else replaces
+  budget: 350                   # groups of keys are merged, everything else replaces
 learner: {lr: 1e-4}
 ```
 
@@ -28,18 +32,20 @@ learner: {lr: 1e-4}
 rlhp train mine.yaml --set seed=3 --set labels.budget=1400
 ```
 
-Mappings that are passed on as they are (`env.kwargs`, `labels.teacher.kwargs`, `reward.module_kwargs` and
-`learner.rllib`) are merged between files like groups, and replaced where the command line gives them as a whole:
+Mappings that are passed on as they are (`env.kwargs`, `labels.teacher.kwargs`,
+`reward.module_kwargs` and `learner.rllib`) are merged between files like groups, and replaced where
+the command line gives them as a whole:
 
 ```
 rlhp train mine.yaml --set env.kwargs.size=3             # one entry
 rlhp train mine.yaml --set 'env.kwargs={size: 3}'        # all of them; {} clears
 ```
 
-The rules of YAML 1.2 hold: `1e-4` is a number, only `true` and `false` are booleans (`on` and `no` are texts),
-`null` is nothing. A key written twice, an unknown key or a value out of range is an error; all errors of a file are
-reported at once, each with its key, its line and the way out, and the exit code is 2. The run directory keeps the
-resolved configuration as `config.yaml`, with passwords replaced.
+The rules of YAML 1.2 hold: `1e-4` is a number, only `true` and `false` are booleans (`on` and `no`
+are texts), `null` is nothing. A key written twice, an unknown key or a value out of range is an
+error; all errors of a file are reported at once, each with its key, its line and the way out, and
+the exit code is 2. The run directory keeps the resolved configuration as `config.yaml`, with
+passwords replaced.
 
 ## Three arms
 
@@ -71,8 +77,8 @@ Each is one change to any configuration (Christiano et al. 2017, section 3.3):
 _METRICS = """
 ## Metrics
 
-`metrics.jsonl` has one JSON object per row, TensorBoard the same numbers under the same names. A value that does not
-exist yet is missing or `null`. Counts run over the whole run, resumes included.
+`metrics.jsonl` has one JSON object per row, TensorBoard the same numbers under the same names. A
+value that does not exist yet is missing or `null`. Counts run over the whole run, resumes included.
 
 | name | unit | meaning |
 |---|---|---|
@@ -85,18 +91,25 @@ def document() -> str:
     parts = [_INTRO, habits]
     groups = errors.sections()
     top = [key for key in errors.all_keys() if "." not in key.name]
-    parts.append(_section("The run", RunConfig.__doc__ or "", top))
+    parts.append(_section("The run", inspect.getdoc(RunConfig) or "", top))
     for name, group in groups.items():
         own = [key for key in errors.all_keys() if key.name.rpartition(".")[0] == name]
-        parts.append(_section(f"`{name}`", group.__doc__ or "", own))
-    rows = "".join(f"| `{name}` | {unit} | {meaning} |\n" for name, (unit, meaning) in METRICS.items())
+        parts.append(_section(f"`{name}`", inspect.getdoc(group) or "", own))
+    rows = "".join(
+        f"| `{name}` | {unit} | {meaning} |\n" for name, (unit, meaning) in METRICS.items()
+    )
     return "".join([*parts, _METRICS, rows])
 
 
 def _section(title: str, meaning: str, keys: list[errors.Key]) -> str:
-    head = f"\n## {title}\n\n{meaning.strip()}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    head = (
+        f"\n## {title}\n\n{meaning.strip()}\n\n| key | type | default | meaning "
+        "|\n|---|---|---|---|\n"
+    )
     return head + "".join(
-        f"| `{key.name}` | {key.type} | {_default(key)} | {key.meaning.replace('|', chr(92) + '|')} |\n" for key in keys
+        f"| `{key.name}` | {key.type} | {_default(key)} | "
+        f"{key.meaning.replace('|', chr(92) + '|')} |\n"
+        for key in keys
     )
 
 

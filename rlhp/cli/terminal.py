@@ -1,8 +1,9 @@
 """A run does not end because nobody reads what it prints.
 
-`rlhp train CONFIG | head` closes the pipe, and a log that is written to a full disk takes no more. Whoever prints next
-would get an OSError, or be ended without a word. In `outliving` that stream is given up instead, and it is said once,
-on the other stream and in the run's log.
+`rlhp train CONFIG | head` closes the pipe, and a log that is written to a full disk
+takes no more. Whoever prints next would get an OSError, or be ended without a word. In
+`outliving` that stream is given up instead, and it is said once, on the other stream
+and in the run's log.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ class _Outliving:
         try:
             return act()
         except OSError as error:
-            # What is printed from now on goes nowhere, and so does what still lies in the buffer.
+            # What is printed from now on goes nowhere, and so does what still lies in
+            # the buffer.
             number = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
             if nowhere != number:  # which it is where somebody's code has closed that descriptor
                 os.dup2(nowhere, number)
                 os.close(nowhere)
-            self._say("nobody reads it any more" if error.errno == errno.EPIPE else str(error.strerror))
+            self._say(
+                "nobody reads it any more" if error.errno == errno.EPIPE else str(error.strerror)
+            )
         except ValueError:  # somebody's code has closed it
             if not self._stream.closed:
                 raise
@@ -52,7 +56,10 @@ class _Outliving:
         return otherwise
 
     def _say(self, why: str) -> None:
-        self._tell(f"{self._name} is given up, {why}; the run goes on, and its directory has run.log and metrics.jsonl")
+        self._tell(
+            f"{self._name} is given up, {why}; the run goes on, and its directory has run.log and "
+            "metrics.jsonl"
+        )
 
 
 @contextmanager
@@ -65,7 +72,8 @@ def outliving() -> Iterator[None]:
             log.warning("%s", text)
         print(text, file=sys.stderr)
 
-    out: Any = _Outliving(before[0], "standard output", tell)  # as much of a stream as printing needs
+    # as much of a stream as printing needs
+    out: Any = _Outliving(before[0], "standard output", tell)
     err: Any = _Outliving(before[1], "standard error", lambda text: log.warning("%s", text))
     sys.stdout, sys.stderr = out, err
     try:

@@ -21,7 +21,9 @@ from rlhp.config.addresses import redact
 from rlhp.config.schema import RunConfig
 
 MOST_LINES = 20
-"""So many wrong keys get a line each. A file with more is another program's, and nobody would read all of them."""
+"""So many wrong keys get a line each. A file with more is another program's, and nobody
+would read all of them.
+"""
 
 HABITS = {
     "clip_length": "query.segment_length",
@@ -51,7 +53,9 @@ HABITS = {
     "env_name": "env.id",
     "num_workers": "rollout.num_env_runners",
 }
-"""Names people bring from imitation, B-Pref, rl-teacher and learning-from-human-preferences."""
+"""Names people bring from imitation, B-Pref, rl-teacher and
+learning-from-human-preferences.
+"""
 
 _RULE = {
     "missing": "is required",
@@ -103,7 +107,9 @@ def all_keys(model: type[BaseModel] = RunConfig, *, prefix: str = "") -> list[Ke
             Key(
                 name=prefix + name,
                 type=_type(field),
-                default=None if field.is_required() else field.get_default(call_default_factory=True),
+                default=None
+                if field.is_required()
+                else field.get_default(call_default_factory=True),
                 required=field.is_required(),
                 meaning=field.description or "",
                 number=not {int, float}.isdisjoint(_parts(inner)),
@@ -127,8 +133,8 @@ def problems(
 ) -> list[str]:
     """One line per problem: those of single keys first, then the rules across keys.
 
-    pydantic asks the rules across keys only once every key is valid. So they are asked again without
-    the bad keys, and a rule that speaks of one of those stays silent.
+    pydantic asks the rules across keys only once every key is valid. So they are asked
+    again without the bad keys, and a rule that speaks of one of those stays silent.
     """
     details = error.errors(include_url=False)
     single = [detail for detail in details if detail["loc"]]
@@ -136,7 +142,10 @@ def problems(
     lines = [_line(detail, places=places, prefix=prefix) for detail in single[:MOST_LINES]]
     if len(single) > MOST_LINES:
         more = [prefix + _dotted(detail["loc"]) for detail in single[MOST_LINES:]]
-        lines.append(f"{len(more):,} more keys are wrong, from {more[0]} to {more[-1]}; correct those above first")
+        lines.append(
+            f"{len(more):,} more keys are wrong, from {more[0]} to {more[-1]}; correct those "
+            "above first"
+        )
     if single and error.title == RunConfig.__name__:
         bad = {_dotted(detail["loc"]) for detail in single}
         rules = (rule for detail in _across(data, single) for rule in _split(detail))
@@ -153,8 +162,8 @@ def booleans_for_numbers(data: Mapping[str, Any], *, places: Mapping[str, str]) 
             value = value.get(part) if isinstance(value, Mapping) else None
         if key.number and isinstance(value, bool):
             found.append(
-                f"{key.name}: must be a {key.type}, got {str(value).lower()}{_place(key.name, places)}; "
-                f"{_default_of(key)}"
+                f"{key.name}: must be a {key.type}, got "
+                f"{str(value).lower()}{_place(key.name, places)}; {_default_of(key)}"
             )
     return found
 
@@ -165,7 +174,9 @@ def suggestion(name: str) -> str:
     if leaf in HABITS:
         return f"here it is called {HABITS[leaf]}"
     known = [key.name for key in all_keys()]
-    close = [key for key in known if key.rsplit(".", 1)[-1] == leaf] or _closest(name, [*known, *sections()])
+    close = [key for key in known if key.rsplit(".", 1)[-1] == leaf] or _closest(
+        name, [*known, *sections()]
+    )
     if not close:
         leaves = _closest(leaf, [key.rsplit(".", 1)[-1] for key in known])
         close = [key for key in known if key.rsplit(".", 1)[-1] in leaves]
@@ -179,24 +190,39 @@ def suggestion(name: str) -> str:
 
 
 def _closest(word: str, candidates: Sequence[str]) -> list[str]:
-    """The candidate most like `word`, with those that are about as close; none when nothing is."""
-    ratios = {candidate: difflib.SequenceMatcher(None, word, candidate).ratio() for candidate in candidates}
+    """The candidate most like `word`, with those that are about as close; none when
+    nothing is.
+    """
+    ratios = {
+        candidate: difflib.SequenceMatcher(None, word, candidate).ratio()
+        for candidate in candidates
+    }
     best = max(ratios.values())
-    return [candidate for candidate, ratio in ratios.items() if ratio > best - 0.02] if best >= 0.75 else []
+    return (
+        [candidate for candidate, ratio in ratios.items() if ratio > best - 0.02]
+        if best >= 0.75
+        else []
+    )
 
 
 def _line(detail: ErrorDetails, *, places: Mapping[str, str], prefix: str) -> str:
     name = prefix + _dotted(detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{name}: unknown key, got {_show(detail['input'])}{_place(name, places)}; {suggestion(name)}"
+        return (
+            f"{name}: unknown key, got {_show(detail['input'])}{_place(name, places)}; "
+            f"{suggestion(name)}"
+        )
     if kind == "value_error":  # raised by a check of ours, which says value and way out itself
         return f"{name}: {detail['msg'].removeprefix('Value error, ')}{_place(name, places)}"
     rule = _RULE[kind].format(**detail.get("ctx", {})) if kind in _RULE else detail["msg"]
     if kind == "missing":
         key = _find(name)
         return f"{name}: {rule}, got nothing; set it" + (f" ({key.meaning})" if key else "")
-    return f"{name}: {rule}, got {_show(detail['input'])}{_place(name, places)}; {_way_out(name, detail)}"
+    return (
+        f"{name}: {rule}, got {_show(detail['input'])}{_place(name, places)}; "
+        f"{_way_out(name, detail)}"
+    )
 
 
 def _way_out(name: str, detail: ErrorDetails) -> str:
@@ -209,7 +235,11 @@ def _way_out(name: str, detail: ErrorDetails) -> str:
     if key is not None:
         return _default_of(key)
     group = sections().get(name)
-    return f"its keys are {', '.join(group.model_fields)}" if group else "docs/configuration.md says what it takes"
+    return (
+        f"its keys are {', '.join(group.model_fields)}"
+        if group
+        else "docs/configuration.md says what it takes"
+    )
 
 
 def _default_of(key: Key) -> str:
@@ -284,8 +314,16 @@ def _type(field: FieldInfo) -> str:
         if typing.get_origin(part) is typing.Literal:
             words += [f"`{choice}`" for choice in typing.get_args(part)]
         else:
-            plain = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+            plain = {
+                int: "whole number",
+                float: "number",
+                bool: "true or false",
+                str: "text",
+                type(None): "null",
+            }
             lists = {tuple[int, ...]: "list of whole numbers", tuple[str, ...]: "list of texts"}
             word = (plain | lists).get(part, "mapping")
-            words.append(f"{word} {' and '.join(bounds)}" if bounds and part in (int, float) else word)
+            words.append(
+                f"{word} {' and '.join(bounds)}" if bounds and part in (int, float) else word
+            )
     return " or ".join(words)

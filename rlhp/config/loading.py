@@ -1,13 +1,16 @@
-"""Configuration in, configuration out: a YAML file, what it extends, and `--set key=value` on top.
+"""Configuration in, configuration out: a YAML file, what it extends, and `--set
+key=value` on top.
 
-Every problem of a configuration is reported at once, one line each; see `rlhp.config.errors` for their form.
+Every problem of a configuration is reported at once, one line each; see
+`rlhp.config.errors` for their form.
 
     # mine.yaml
     extends: configs/halfcheetah.yaml    # relative to this file
     labels: {budget: 350}                # mappings are merged, everything else is replaced
 
-`--set` merges groups of keys too, but what a user passes on as a mapping of their own (`env.kwargs` and the like)
-it replaces as a whole: `--set env.kwargs={}` clears it, `--set env.kwargs.size=3` changes one entry.
+`--set` merges groups of keys too, but what a user passes on as a mapping of their own
+(`env.kwargs` and the like) it replaces as a whole: `--set env.kwargs={}` clears it,
+`--set env.kwargs.size=3` changes one entry.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class ConfigError(RlhpError):
 
 
 def load(path: str | Path, *, sets: Sequence[str] = ()) -> RunConfig:
-    """The configuration in `path` with `sets` ("a.b=value", parsed like the file) on top.
+    """The configuration in `path` with `sets` ("a.b=value", parsed like the file) on
+    top.
 
     ConfigError names every problem at once.
     """
@@ -54,7 +58,8 @@ def load(path: str | Path, *, sets: Sequence[str] = ()) -> RunConfig:
 
 
 def load_data(path: str | Path, *, without: str) -> tuple[dict[str, Any], Any]:
-    """The plain data in `path` and what it extends, without one top-level key, and that key's own value.
+    """The plain data in `path` and what it extends, without one top-level key, and that
+    key's own value.
 
     ConfigError where a file cannot be read; nothing is checked yet.
     """
@@ -65,7 +70,9 @@ def load_data(path: str | Path, *, without: str) -> tuple[dict[str, Any], Any]:
     return data, data.pop(without, None)
 
 
-def parse(data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[str, str] | None = None) -> RunConfig:
+def parse(
+    data: Mapping[str, Any], *, sets: Sequence[str] = (), places: Mapping[str, str] | None = None
+) -> RunConfig:
     """The configuration in plain data; `places` says where each dotted key was written."""
     merged: dict[str, Any] = copy.deepcopy(dict(data))
     where = dict(places or {})
@@ -103,7 +110,9 @@ def teacher(start: TeacherConfig, *, sets: Sequence[str] = ()) -> TeacherConfig:
 
 
 def dump(config: RunConfig) -> str:
-    """YAML that `load` reads back as the same configuration, except that passwords are replaced by ***."""
+    """YAML that `load` reads back as the same configuration, except that passwords are
+    replaced by ***.
+    """
     return yamlfile.show(_plain(config))
 
 
@@ -133,36 +142,48 @@ def _plain(config: RunConfig) -> dict[str, Any]:
 
 
 def _read(path: Path, *, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The data of a file merged over the file it extends, and where each dotted key was written."""
+    """The data of a file merged over the file it extends, and where each dotted key was
+    written.
+    """
     real = path.resolve()
     if real in above:
         chain = " -> ".join(str(file.name) for file in (*above, real))
-        raise ConfigError([f"extends: files cannot extend each other in a circle, got {chain}; take one out"])
+        raise ConfigError(
+            [f"extends: files cannot extend each other in a circle, got {chain}; take one out"]
+        )
     if len(above) > LONGEST_CHAIN:
         raise ConfigError(
-            [f"extends: files extend each other in a chain of at most {LONGEST_CHAIN}, got {above[0].name} and so on "
-             f"to {path.name}; join some of them"]
-        )  # fmt: skip
+            [
+                f"extends: files extend each other in a chain of at most {LONGEST_CHAIN}, got "
+                f"{above[0].name} and so on to {path.name}; join some of them"
+            ]
+        )
     try:
         text = files.read_regular(path, most=MOST_BYTES).decode()
     except OSError as error:
         raise ConfigError([_unreadable(path, error, above)]) from None
     except UnicodeDecodeError:
-        raise ConfigError([f"{path}: not a text file; give a YAML file such as configs/pendulum.yaml"]) from None
+        raise ConfigError(
+            [f"{path}: not a text file; give a YAML file such as configs/pendulum.yaml"]
+        ) from None
     except RlhpError as error:
         raise ConfigError([str(error)]) from None
     data, lines = yamlfile.parse(text, source=path.name)
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError([f"{path}: a configuration is a mapping of keys to values, got {type(data).__name__}"])
+        raise ConfigError(
+            [f"{path}: a configuration is a mapping of keys to values, got {type(data).__name__}"]
+        )
     places = {name: f"{path.name} line {line}" for name, line in lines.items()}
     parent = data.pop("extends", None)
     places.pop("extends", None)
     if parent is None:
         return data, places
     if not isinstance(parent, str):
-        raise ConfigError([f"extends: must be the path of one file, got {parent!r}; files may extend in a chain"])
+        raise ConfigError(
+            [f"extends: must be the path of one file, got {parent!r}; files may extend in a chain"]
+        )
     inherited, inherited_places = _read(path.parent / parent, above=(*above, real))
     return _merge(inherited, data), inherited_places | places
 
@@ -171,7 +192,9 @@ def _unreadable(path: Path, error: OSError, above: tuple[Path, ...]) -> str:
     named = f"extends: {path} (named in {above[-1].name})" if above else str(path)
     if not isinstance(error, FileNotFoundError):
         return f"{named}: cannot be read: {error.strerror}"
-    there = [file.name for file in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+    there = (
+        [file.name for file in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+    )
     close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
     guess = f"did you mean {path.parent / close[0]}?" if close else "see configs/ for examples"
     return f"{named}: no such config file; {guess}"
@@ -181,7 +204,12 @@ def _assignment(text: str, *, option: str = "--set") -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not name or not all(name.split(".")) or name.count(".") > yamlfile.DEEPEST:
-        raise ConfigError([f"{option}: takes key=value with a dotted key, got {text!r}; for example learner.lr=1e-4"])
+        raise ConfigError(
+            [
+                f"{option}: takes key=value with a dotted key, got {text!r}; for example "
+                "learner.lr=1e-4"
+            ]
+        )
     try:
         return name, yamlfile.value(value, source=f"{option} {name}")
     except yamlfile.YamlError as error:
@@ -201,9 +229,14 @@ def _free_below(name: str) -> set[str]:
 
 
 def _merge(
-    below: Mapping[str, Any], above: Mapping[str, Any], *, whole: Collection[str] = (), prefix: str = ""
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+    *,
+    whole: Collection[str] = (),
+    prefix: str = "",
 ) -> dict[str, Any]:
-    """Mappings merge key by key, but for those named in `whole`, and an empty group changes nothing.
+    """Mappings merge key by key, but for those named in `whole`, and an empty group
+    changes nothing.
 
     Whatever is no mapping replaces what was there.
     """
@@ -218,7 +251,9 @@ def _merge(
 
 
 def _without_empty_groups(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A group whose keys are all commented out reads as null: take it as a group without keys."""
+    """A group whose keys are all commented out reads as null: take it as a group
+    without keys.
+    """
     out = {"env": None, **data}  # so that `env.id` is what is missing, not all of `env`
     for name in errors.sections():
         parent: Any = out

@@ -1,12 +1,14 @@
 """Strict YAML: what is written is what is read.
 
-The rules are the core schema of YAML 1.2, since the 1.1 rules of PyYAML surprise: there `1e-4` is a
-text, `on` and `no` are booleans, `2026-01-02` is a date, and of two equal keys the last wins. Here a
-number with an exponent is a number, only true and false are booleans, a date is a text, and a key
-written twice is an error with both lines. The one thing kept of 1.1 is the merge key, `<<: *anchor`.
+The rules are the core schema of YAML 1.2, since the 1.1 rules of PyYAML surprise: there
+`1e-4` is a text, `on` and `no` are booleans, `2026-01-02` is a date, and of two equal
+keys the last wins. Here a number with an exponent is a number, only true and false are
+booleans, a date is a text, and a key written twice is an error with both lines. The one
+thing kept of 1.1 is the merge key, `<<: *anchor`.
 
-What no person writes is refused before it takes time or memory: text beyond `MOST_CHARACTERS`, groups
-deeper than `DEEPEST`, and aliases that together stand for more than `MOST_VALUES` values.
+What no person writes is refused before it takes time or memory: text beyond
+`MOST_CHARACTERS`, groups deeper than `DEEPEST`, and aliases that together stand for
+more than `MOST_VALUES` values.
 """
 
 from __future__ import annotations
@@ -52,11 +54,15 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """PyYAML composes by recursion, which a deep text would take beyond what Python allows."""
+        """PyYAML composes by recursion, which a deep text would take beyond what Python
+        allows.
+        """
         self.depth += 1
         if self.depth > DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"groups are at most {DEEPEST} deep", mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"groups are at most {DEEPEST} deep", mark
+            )
         try:
             return super().compose_node(parent, index)
         finally:
@@ -66,12 +72,16 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever either version of YAML would take for something other than text."""
 
-    yaml_implicit_resolvers = {first: list(rules) for first, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()}  # noqa: RUF012
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: list(rules) for first, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+    def represent_sequence(
+        self, tag: str, sequence: Any, flow_style: bool | None = None
+    ) -> yaml.SequenceNode:
         """Lists in one line, groups of keys in one line per key."""
         return super().represent_sequence(tag, sequence, flow_style=True)
 
@@ -81,7 +91,9 @@ def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     try:
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     except ValueError:  # Python reads no number of thousands of digits
-        raise yaml.constructor.ConstructorError(None, None, "a number has too many digits", node.start_mark) from None
+        raise yaml.constructor.ConstructorError(
+            None, None, "a number has too many digits", node.start_mark
+        ) from None
 
 
 for _name, _pattern, _first in _RULES:
@@ -98,7 +110,12 @@ def parse(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
     YamlError lists every problem, each with `source` and its line.
     """
     if len(text) > MOST_CHARACTERS:
-        raise YamlError([f"{source}: has {len(text):,} characters, at most {MOST_CHARACTERS:,} are read; shorten it"])
+        raise YamlError(
+            [
+                f"{source}: has {len(text):,} characters, at most {MOST_CHARACTERS:,} are read; "
+                "shorten it"
+            ]
+        )
     loader = None
     try:
         loader = _Loader(text)
@@ -125,11 +142,20 @@ def value(text: str, *, source: str) -> Any:
 
 def show(data: Any) -> str:
     """YAML that `parse` reads back as the same data."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=110, allow_unicode=True)
+    return yaml.dump(
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        width=110,
+        allow_unicode=True,
+    )
 
 
 def _oversized(node: yaml.Node, *, source: str) -> list[str]:
-    """Whether a node holds itself, or more values than anybody writes once its aliases are written out."""
+    """Whether a node holds itself, or more values than anybody writes once its aliases
+    are written out.
+    """
     sizes: dict[int, float] = {}
     circles: list[str] = []
 
@@ -138,28 +164,42 @@ def _oversized(node: yaml.Node, *, source: str) -> list[str]:
             sizes[id(node)] = math.inf  # so that what holds itself is found
             children: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
             pairs = isinstance(node, yaml.MappingNode)
-            sizes[id(node)] = 1 + sum(sum(map(size, child)) if pairs else size(child) for child in children)
+            sizes[id(node)] = 1 + sum(
+                sum(map(size, child)) if pairs else size(child) for child in children
+            )
             if sizes[id(node)] == math.inf and not circles:
                 line = node.start_mark.line + 1
-                circles.append(f"{source} line {line}: an anchor cannot contain itself; write the value out")
+                circles.append(
+                    f"{source} line {line}: an anchor cannot contain itself; write the value out"
+                )
         return sizes[id(node)]
 
     total = size(node)
     if circles or total <= MOST_VALUES:
         return circles
-    return [f"{source}: its aliases stand for {total:,.0f} values, at most {MOST_VALUES:,} are taken; write them out"]
+    return [
+        f"{source}: its aliases stand for {total:,.0f} values, at most {MOST_VALUES:,} are taken; "
+        "write them out"
+    ]
 
 
 def _problems(
     node: yaml.Node, *, path: str, above: tuple[yaml.Node, ...], lines: dict[str, int], source: str
 ) -> list[str]:
-    """Keys written twice, keys that are not text, anchors inside themselves; fills `lines` on the way."""
+    """Keys written twice, keys that are not text, anchors inside themselves; fills
+    `lines` on the way.
+    """
     where = f"{source} line {node.start_mark.line + 1}"
     problems: list[str] = []
     if node.tag not in _COLLECTIONS and not (
-        isinstance(node, yaml.ScalarNode) and node.tag in _PATTERNS and _PATTERNS[node.tag].match(node.value)
+        isinstance(node, yaml.ScalarNode)
+        and node.tag in _PATTERNS
+        and _PATTERNS[node.tag].match(node.value)
     ):
-        return [f"{where}: {str(node.value)[:40]!r} cannot be taken as {node.tag!r}; write it without the tag"]
+        return [
+            f"{where}: {str(node.value)[:40]!r} cannot be taken as {node.tag!r}; write it without "
+            "the tag"
+        ]
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             problems += _problems(item, path=path, above=(*above, node), lines={}, source=source)
@@ -168,32 +208,44 @@ def _problems(
         for key, child in node.value:
             line = key.start_mark.line + 1
             if key.tag == _MERGE:
-                problems += _merged(child, path=path, above=(*above, node), lines=lines, source=source)
+                problems += _merged(
+                    child, path=path, above=(*above, node), lines=lines, source=source
+                )
                 continue
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                problems.append(f"{source} line {line}: a key is a text, got {key.value!r}; put it in quotes")
+                problems.append(
+                    f"{source} line {line}: a key is a text, got {key.value!r}; put it in quotes"
+                )
                 continue
             dotted = f"{path}.{key.value}" if path else key.value
             if key.value in seen:
                 problems.append(
-                    f"{source} line {line}: {dotted} is written twice, first on line {seen[key.value]}; keep one"
+                    f"{source} line {line}: {dotted} is written twice, first on line "
+                    f"{seen[key.value]}; keep one"
                 )
             seen.setdefault(key.value, line)
             lines[dotted] = line
-            problems += _problems(child, path=dotted, above=(*above, node), lines=lines, source=source)
+            problems += _problems(
+                child, path=dotted, above=(*above, node), lines=lines, source=source
+            )
     return problems
 
 
 def _merged(
     node: yaml.Node, *, path: str, above: tuple[yaml.Node, ...], lines: dict[str, int], source: str
 ) -> list[str]:
-    """The problems of what a merge key names; its keys are on the lines on which they are written."""
+    """The problems of what a merge key names; its keys are on the lines on which they
+    are written.
+    """
     groups = node.value if isinstance(node, yaml.SequenceNode) else [node]
     problems = []
     for group in groups:
         if not isinstance(group, yaml.MappingNode):
             line = node.start_mark.line + 1
-            return [f"{source} line {line}: a merge key takes a group of keys, or a list of them, as in <<: *anchor"]
+            return [
+                f"{source} line {line}: a merge key takes a group of keys, or a list of them, as "
+                "in <<: *anchor"
+            ]
         found: dict[str, int] = {}
         problems += _problems(group, path=path, above=above, lines=found, source=source)
         for name, line in found.items():
@@ -205,5 +257,9 @@ def _syntax(error: yaml.YAMLError, *, source: str) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{source}: not YAML: {' '.join(str(error).split())}; save it as plain UTF-8 text"
     problem = error.problem or "it cannot be read"
-    way_out = "indent with spaces, not tabs" if "\\t" in problem else "look at the indentation and quotes around it"
+    way_out = (
+        "indent with spaces, not tabs"
+        if "\\t" in problem
+        else "look at the indentation and quotes around it"
+    )
     return f"{source} line {error.problem_mark.line + 1}: not YAML: {problem}; {way_out}"

@@ -1,15 +1,19 @@
-"""Atari games as Christiano et al. 2017 showed them (A.2), on the Arcade Learning Environment's own vector environment.
+"""Atari games as Christiano et al. 2017 showed them (A.2), on the Arcade Learning
+Environment's own vector environment.
 
-    envs = AtariGames(EnvConfig(id="ALE/Pong-v5", hide_termination=True), count=8)       # uint8 [8, 4, 84, 84]
-    env = AtariGame(config)                                                              # one of them
+    config = EnvConfig(id="ALE/Pong-v5", hide_termination=True)
+    envs = AtariGames(config, count=8)  # uint8 [8, 4, 84, 84]
+    env = AtariGame(config)                                                         # one of them
 
-Up to `env.atari.noops` frames pass before a game is taken over, an action is held for four frames of which the last
-two are merged, frames are gray and 84 x 84, the score is blanked, and the last four are stacked. Rewards are clipped.
-A game that needs FIRE to begin gets it first, once per game, as is the habit since Mnih et al. 2015.
+Up to `env.atari.noops` frames pass before a game is taken over, an action is held for
+four frames of which the last two are merged, frames are gray and 84 x 84, the score is
+blanked, and the last four are stacked. Rewards are clipped. A game that needs FIRE to
+begin gets it first, once per game, as is the habit since Mnih et al. 2015.
 
-Lives are nobody's business but the game's. With `env.hide_termination` neither is its end: a new game begins unseen,
-and the stack slides over that as over any other step, so only what the frames show tells of it. The end costs the env
-reward `env.termination_penalty`.
+Lives are nobody's business but the game's. With `env.hide_termination` neither is its
+end: a new game begins unseen, and the stack slides over that as over any other step, so
+only what the frames show tells of it. The end costs the env reward
+`env.termination_penalty`.
 
 Shapes: N environments, C frames per stack, H x W pixels.
 """
@@ -45,28 +49,40 @@ SCORES: dict[str, tuple[Region, ...]] = {
     "seaquest": ((7, 19, 56, 110),),
     "space_invaders": ((10, 20, 0, 160),),
 }
-"""What is blanked, by game: first row, row after the last, first column, column after the last, of the whole screen.
+"""What is blanked, by game: first row, row after the last, first column, column after
+the last, of the whole screen.
 
-From HumanCompatibleAI/seals, `src/seals/atari.py`, for the seven games that the paper blanks; its second region of
-Beam Rider is the count of enemy ships. Two are wider here: the score of Seaquest, which grows to the left, and the
-whole panel of Enduro as in mrahtz/learning-from-human-preferences, since the paper blanks its speedometer too.
+From HumanCompatibleAI/seals, `src/seals/atari.py`, for the seven games that the paper
+blanks; its second region of Beam Rider is the count of enemy ships. Two are wider here:
+the score of Seaquest, which grows to the left, and the whole panel of Enduro as in
+mrahtz/learning-from-human-preferences, since the paper blanks its speedometer too.
 """
 
 _OURS = {
-    "num_envs": "rollout.num_envs_per_env_runner", "num_threads": "env.atari.threads", "img_height": "env.atari.size",
-    "img_width": "env.atari.size", "stack_num": "env.atari.stack", "frameskip": "env.atari.frame_skip",
-    "noop_max": "env.atari.noops", "repeat_action_probability": "env.atari.sticky_actions",
-    "reward_clipping": "env.atari.clip_rewards", "max_num_frames_per_episode": "env.max_episode_steps",
-    "episodic_life": "env.hide_termination", "life_loss_info": "env.hide_termination",
-    "autoreset_mode": "env.hide_termination", "grayscale": "env.atari", "maxpool": "env.atari",
-}  # fmt: skip
+    "num_envs": "rollout.num_envs_per_env_runner",
+    "num_threads": "env.atari.threads",
+    "img_height": "env.atari.size",
+    "img_width": "env.atari.size",
+    "stack_num": "env.atari.stack",
+    "frameskip": "env.atari.frame_skip",
+    "noop_max": "env.atari.noops",
+    "repeat_action_probability": "env.atari.sticky_actions",
+    "reward_clipping": "env.atari.clip_rewards",
+    "max_num_frames_per_episode": "env.max_episode_steps",
+    "episodic_life": "env.hide_termination",
+    "life_loss_info": "env.hide_termination",
+    "autoreset_mode": "env.hide_termination",
+    "grayscale": "env.atari",
+    "maxpool": "env.atari",
+}
 """Arguments of ALE's that keys of the config decide."""
 
 
 def game_of(config: EnvConfig) -> str | None:
     """ALE's name of the game, as `beam_rider`; None for any other environment.
 
-    A game that is to be taken as Gymnasium has it is another one: `env.kwargs.obs_type` asks for that.
+    A game that is to be taken as Gymnasium has it is another one: `env.kwargs.obs_type`
+    asks for that.
     """
     if "ALE/" not in config.id or "obs_type" in config.kwargs:
         return None
@@ -75,16 +91,19 @@ def game_of(config: EnvConfig) -> str | None:
 
 
 class AtariGames(VectorEnv[Array, Array, Array]):
-    """`count` games in step. One that is done is reset on its next step, whose action is ignored.
+    """`count` games in step. One that is done is reset on its next step, whose action
+    is ignored.
 
-    `infos` hold `score`, what the game itself paid [N], and `game_score` [N], its sum where a game has just ended, else
-    NaN. Returned arrays are never written to again.
+    `infos` hold `score`, what the game itself paid [N], and `game_score` [N], its sum
+    where a game has just ended, else NaN. Returned arrays are never written to again.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012  # as Gymnasium has it
 
     def __init__(self, config: EnvConfig, *, count: int) -> None:
-        """ValueError for `env.kwargs` that are none of ALE's, or that other keys decide."""
+        """ValueError for `env.kwargs` that are none of ALE's, or that other keys
+        decide.
+        """
         self._config, atari = config, config.atari
         game = game_of(config)
         assert game is not None
@@ -103,7 +122,9 @@ class AtariGames(VectorEnv[Array, Array, Array]):
         self._score = np.zeros(count)
         self._was_done = np.zeros(count, bool)
         self.begun = np.zeros(count, np.int64)
-        """[N] frames that passed before the game was taken over, where the newest observation is its first; else 0."""
+        """[N] frames that passed before the game was taken over, where the newest
+        observation is its first; else 0.
+        """
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -149,7 +170,9 @@ class AtariGames(VectorEnv[Array, Array, Array]):
         self._score[which] = 0.0
 
     def _see(self, frames: Array, *, anew: Array) -> Array:
-        """The newest frames [N, 1, H, W] on the stacks; a stack that begins `anew` shows nothing else."""
+        """The newest frames [N, 1, H, W] on the stacks; a stack that begins `anew`
+        shows nothing else.
+        """
         for top, bottom, left, right in self._blank:
             frames[:, :, top:bottom, left:right] = 0
         stacks = np.concatenate([self._stacks[:, 1:], frames], axis=1)
@@ -174,10 +197,14 @@ class AtariGame(gym.Env[Array, Any]):
 
     @property
     def can_replay(self) -> bool:
-        """Whether chance has no part in the game, so that the same actions play it again: `rlhp.envs.atari_replay`."""
+        """Whether chance has no part in the game, so that the same actions play it
+        again: `rlhp.envs.atari_replay`.
+        """
         return can_replay(self._config)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         """A new game."""
         super().reset(seed=seed)
         obs, _ = self._games.reset(seed=None if seed is None else [seed])
@@ -186,7 +213,13 @@ class AtariGame(gym.Env[Array, Any]):
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Four frames."""
         obs, reward, terminated, truncated, info = self._games.step(np.array([action]))
-        return obs[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {k: v[0] for k, v in info.items()}
+        return (
+            obs[0],
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            {k: v[0] for k, v in info.items()},
+        )
 
     def render(self) -> Any:
         """[3 H, 3 W, 3] uint8: the newest frame as the policy sees it."""
@@ -206,14 +239,25 @@ def can_replay(config: EnvConfig) -> bool:
 def blanks(config: EnvConfig) -> tuple[Region, ...]:
     """What is blanked in the frames of this game."""
     game = game_of(config)
-    return blanked(game, size=config.atari.size) if game is not None and config.atari.blank_score else ()
+    return (
+        blanked(game, size=config.atari.size)
+        if game is not None and config.atari.blank_score
+        else ()
+    )
 
 
 def blanked(game: str, *, size: int) -> tuple[Region, ...]:
-    """The regions of `SCORES` in frames of this size: every pixel that any of theirs goes into."""
+    """The regions of `SCORES` in frames of this size: every pixel that any of theirs
+    goes into.
+    """
     rows, columns = size / SCREEN[0], size / SCREEN[1]
     return tuple(
-        (int(top * rows), int(np.ceil(bottom * rows)), int(left * columns), int(np.ceil(right * columns)))
+        (
+            int(top * rows),
+            int(np.ceil(bottom * rows)),
+            int(left * columns),
+            int(np.ceil(right * columns)),
+        )
         for top, bottom, left, right in SCORES.get(game, ())
     )
 
@@ -242,4 +286,6 @@ def _vector(config: EnvConfig, game: str, count: int) -> Any:
             **config.kwargs,
         )
     except TypeError as error:
-        raise RlhpError(f"env.id={config.id!r} could not be made with env.kwargs={config.kwargs}: {error}") from error
+        raise RlhpError(
+            f"env.id={config.id!r} could not be made with env.kwargs={config.kwargs}: {error}"
+        ) from error

@@ -1,8 +1,10 @@
-"""Atari games played again: what is kept of a game for that, and the pictures that come of it.
+"""Atari games played again: what is kept of a game for that, and the pictures that come
+of it.
 
-A console without chance plays the same game to the same actions. So an env runner keeps, of each step, the action and
-whether a game was just taken over (after how many frames); a segment carries those since its game began, some hundred
-bytes, in place of pictures. Nothing is drawn before somebody is asked.
+A console without chance plays the same game to the same actions. So an env runner
+keeps, of each step, the action and whether a game was just taken over (after how many
+frames); a segment carries those since its game began, some hundred bytes, in place of
+pictures. Nothing is drawn before somebody is asked.
 
 Shapes: K steps of a segment, L steps since its game began.
 """
@@ -30,33 +32,47 @@ class GameLog:
         self._steps = np.zeros((0, 2), np.int16)
 
     def add(self, begun: Array, actions: Array) -> None:
-        """Further steps: frames before the game was taken over [T], 0 where it was not just then, and actions [T]."""
+        """Further steps: frames before the game was taken over [T], 0 where it was not
+        just then, and actions [T].
+        """
         self._steps = np.concatenate([self._steps, np.stack([begun, actions], 1).astype(np.int16)])
 
     def state(self, start: int, stop: int) -> Array:
-        """[K, S] float64, the type that simulator states have: the game up to these steps, and they themselves."""
+        """[K, S] float64, the type that simulator states have: the game up to these
+        steps, and they themselves.
+        """
         first = np.flatnonzero(self._steps[: start + 1, 0])[-1]
         data = zlib.compress(self._steps[first:stop].astype("<i2").tobytes())
         data = _LENGTH.pack(len(data)) + data
         width = -(-len(data) // (8 * (stop - start)))
-        return np.frombuffer(data.ljust(8 * width * (stop - start), b"\0"), "<f8").reshape(stop - start, width)
+        return np.frombuffer(data.ljust(8 * width * (stop - start), b"\0"), "<f8").reshape(
+            stop - start, width
+        )
 
 
 def steps_of(state: Array) -> tuple[Array, Array]:
-    """What `GameLog.state` holds: frames before the game was taken over [L] and actions [L]; CannotDraw for another."""
+    """What `GameLog.state` holds: frames before the game was taken over [L] and actions
+    [L]; CannotDraw for another.
+    """
     data = np.ascontiguousarray(state, "<f8").tobytes()
     try:
         (size,) = _LENGTH.unpack_from(data)
-        steps = np.frombuffer(zlib.decompress(data[_LENGTH.size : _LENGTH.size + size]), "<i2").reshape(-1, 2)
+        steps = np.frombuffer(
+            zlib.decompress(data[_LENGTH.size : _LENGTH.size + size]), "<i2"
+        ).reshape(-1, 2)
     except (struct.error, zlib.error, ValueError) as error:
         raise CannotDraw(f"the record of the game is damaged: {error}") from error
     if len(steps) < len(state) or steps[0, 0] <= 0:
-        raise CannotDraw(f"the record of the game has {len(steps)} steps, or does not begin with the game")
+        raise CannotDraw(
+            f"the record of the game has {len(steps)} steps, or does not begin with the game"
+        )
     return steps[:, 0], steps[:, 1]
 
 
 def replay(config: EnvConfig, state: Array) -> tuple[Array, Array]:
-    """What was to be seen before each step: colored screens [K, 210, 160, 3], and gray frames [K, size, size]."""
+    """What was to be seen before each step: colored screens [K, 210, 160, 3], and gray
+    frames [K, size, size].
+    """
     import ale_py
 
     begun, actions = steps_of(state)
@@ -108,8 +124,12 @@ def _game(config: EnvConfig) -> str:
 
 
 def _shares(many: int, few: int) -> Array:
-    """[few, many] how much of each of many pixels in a row goes into each of few: its share of the area."""
+    """[few, many] how much of each of many pixels in a row goes into each of few: its
+    share of the area.
+    """
     edges = np.arange(few + 1) * (many / few)
-    overlap = np.minimum(edges[1:, None], np.arange(1, many + 1)) - np.maximum(edges[:-1, None], np.arange(many))
+    overlap = np.minimum(edges[1:, None], np.arange(1, many + 1)) - np.maximum(
+        edges[:-1, None], np.arange(many)
+    )
     shares: Array = np.maximum(overlap, 0) * (few / many)
     return shares

@@ -1,18 +1,24 @@
-"""The one guard around every call of somebody's environment: made, reset, stepped, drawn, asked for its state, closed.
+"""The one guard around every call of somebody's environment: made, reset, stepped,
+drawn, asked for its state, closed.
 
-Whatever an environment raises, and whatever it returns that is not what its spaces say, leaves as `EnvFailed`: one
-line with env.id, the call, where in the run that was, and the environment's own words; the exception is its cause, so
-a log has the whole traceback. What an environment puts into `info` is its own business and goes no further.
+Whatever an environment raises, and whatever it returns that is not what its spaces say,
+leaves as `EnvFailed`: one line with env.id, the call, where in the run that was, and
+the environment's own words; the exception is its cause, so a log has the whole
+traceback. What an environment puts into `info` is its own business and goes no further.
 
-What an environment returns, held against what Gymnasium asks and against its own spaces.
+What an environment returns, held against what Gymnasium asks and against its own
+spaces.
 
-Each function takes the value as it was returned and gives it back in a form that nothing later stumbles over; `Unfit`
-says key, expected and got. They run at every step, so what is as it should be costs well under a microsecond.
+Each function takes the value as it was returned and gives it back in a form that
+nothing later stumbles over; `Unfit` says key, expected and got. They run at every step,
+so what is as it should be costs well under a microsecond.
 
-How often environments are made anew after a failure, and what an env runner that has given up says.
+How often environments are made anew after a failure, and what an env runner that has
+given up says.
 
-Simulators crash. So an env runner throws its environments away with whatever they had not finished, makes new ones and
-goes on, at most `RETRIES` times within `FORGIVEN_STEPS` env steps; then the run ends with the environment's own words.
+Simulators crash. So an env runner throws its environments away with whatever they had
+not finished, makes new ones and goes on, at most `RETRIES` times within
+`FORGIVEN_STEPS` env steps; then the run ends with the environment's own words.
 """
 
 from __future__ import annotations
@@ -35,7 +41,8 @@ from rlhp.types import Array
 LARGEST = float(np.finfo(np.float32).max)
 """Networks and stored segments hold float32: a larger number is infinite there."""
 LARGEST_REWARD = 1e12
-"""The square of a sum of larger ones is no float32 any more, and returns are squared."""
+"""The square of a sum of larger ones is no float32 any more, and returns are squared.
+"""
 _SURE = 1e76
 """Below this a sum of squares says that every part is finite, also as float32."""
 
@@ -47,7 +54,9 @@ class Unfit(ValueError):
 
 
 def obs_taker(space: gym.Space[Any]) -> Take:
-    """Takes observations of this space; Unfit for another structure, shape or kind, and for numbers not finite."""
+    """Takes observations of this space; Unfit for another structure, shape or kind, and
+    for numbers not finite.
+    """
     return _taker(space, "")
 
 
@@ -61,19 +70,26 @@ def reset_results(result: Any) -> tuple[Any, Any]:
 def step_results(result: Any) -> tuple[Any, Any, Any, Any, Any]:
     """`(obs, reward, terminated, truncated, info)`."""
     if not isinstance(result, tuple) or len(result) != 5 or not isinstance(result[4], Mapping):
-        raise Unfit(f"returns five values (obs, reward, terminated, truncated, info), info a dict; got {shown(result)}")
+        raise Unfit(
+            "returns five values (obs, reward, terminated, truncated, info), info a dict; got "
+            f"{shown(result)}"
+        )
     return result
 
 
 def reward_value(value: Any) -> float:
-    """One finite number, no larger than float32 can square; an array of one is that number."""
+    """One finite number, no larger than float32 can square; an array of one is that
+    number.
+    """
     if type(value) is not float:
         number = _array(value)
         if number is None or number.size != 1 or number.dtype.kind not in "fiub":
             raise Unfit(f"reward: expected one number, got {shown(value)}")
         value = float(number.reshape(())[()])
     if not -LARGEST_REWARD <= value <= LARGEST_REWARD:
-        raise Unfit(f"reward: expected a finite number, at most {LARGEST_REWARD:g} either way, got {value}")
+        raise Unfit(
+            f"reward: expected a finite number, at most {LARGEST_REWARD:g} either way, got {value}"
+        )
     return float(value)
 
 
@@ -82,13 +98,20 @@ def flag(value: Any, name: str) -> bool:
     if value is True or value is False:
         return value
     truth = _array(value)
-    if truth is None or truth.size != 1 or truth.dtype.kind not in "biu" or truth.reshape(()) not in (0, 1):
+    if (
+        truth is None
+        or truth.size != 1
+        or truth.dtype.kind not in "biu"
+        or truth.reshape(()) not in (0, 1)
+    ):
         raise Unfit(f"{name}: expected True or False, got {shown(value)}")
     return bool(truth.reshape(()))
 
 
 def frame(value: Any) -> Array:
-    """What `render` returned as [H, W, 3] uint8: of RGBA without the last channel, of gray three times the same."""
+    """What `render` returned as [H, W, 3] uint8: of RGBA without the last channel, of
+    gray three times the same.
+    """
     picture = _array(value)
     rule = "expected a picture [H, W, 3] of bytes, or one that is RGBA or gray"
     if picture is None or picture.ndim not in (2, 3) or 0 in picture.shape:
@@ -110,7 +133,10 @@ def shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, tuple | list) and len(value) <= 6:
-        return f"a {type(value).__name__} of {len(value)} ({', '.join(type(each).__name__ for each in value)})"
+        return (
+            f"a {type(value).__name__} of {len(value)} "
+            f"({', '.join(type(each).__name__ for each in value)})"
+        )
     if isinstance(value, bool | int | float | str | None):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
@@ -120,11 +146,17 @@ def shown(value: Any) -> str:
 def finite(values: Array) -> Array:
     """Which of these a network can take."""
     fine: Array = np.isfinite(values)
-    return fine & (np.abs(values) <= LARGEST) if values.dtype.itemsize > 4 and values.dtype.kind == "f" else fine
+    return (
+        fine & (np.abs(values) <= LARGEST)
+        if values.dtype.itemsize > 4 and values.dtype.kind == "f"
+        else fine
+    )
 
 
 def out_of_bounds(space: gym.Space[Any], obs: Any, path: str = "") -> str | None:
-    """The first place where a taken observation lies outside the finite bounds of its space; None for none."""
+    """The first place where a taken observation lies outside the finite bounds of its
+    space; None for none.
+    """
     if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
         for key, child in _children(space):
             if found := out_of_bounds(child, obs[key], f"{path}/{key}" if path else str(key)):
@@ -135,7 +167,9 @@ def out_of_bounds(space: gym.Space[Any], obs: Any, path: str = "") -> str | None
         for beyond, bound, word in ((values < low, low, "below"), (values > high, high, "above")):
             if beyond.any():
                 at = tuple(int(index) for index in np.argwhere(beyond)[0])
-                return f"the observation{_where(path)} is {values[at]}, {word} its bound {bound[at]}"
+                return (
+                    f"the observation{_where(path)} is {values[at]}, {word} its bound {bound[at]}"
+                )
     return None
 
 
@@ -164,14 +198,18 @@ def _box_taker(space: gym.spaces.Box, path: str) -> Take:
         if floats:
             flat = obs.reshape(-1)
             if not _surely_finite(flat) and not (fine := finite(flat)).all():
-                raise Unfit(f"the observation{_where(path)}: expected finite numbers, got {flat[~fine][0]}")
+                raise Unfit(
+                    f"the observation{_where(path)}: expected finite numbers, got {flat[~fine][0]}"
+                )
         return obs
 
     return take
 
 
 def _surely_finite(flat: Array) -> bool:
-    """A sum of squares is finite where all its parts are, and takes a quarter of the time of asking each."""
+    """A sum of squares is finite where all its parts are, and takes a quarter of the
+    time of asking each.
+    """
     try:
         return flat.itemsize >= 4 and float(flat.dot(flat)) < _SURE
     except RuntimeWarning:  # an overflow, where warnings are errors
@@ -188,24 +226,34 @@ def _discrete_taker(space: gym.spaces.Discrete[Any], path: str) -> Take:
             raise Unfit(f"the observation{_where(path)}: expected a whole number, got {shown(obs)}")
         value = int(number.reshape(())[()])
         if not low <= value <= high:
-            raise Unfit(f"the observation{_where(path)}: expected a whole number from {low} to {high}, got {value}")
+            raise Unfit(
+                f"the observation{_where(path)}: expected a whole number from {low} to {high}, "
+                f"got {value}"
+            )
         return np.int64(value)
 
     return take
 
 
 def _parts_taker(space: gym.spaces.Dict | gym.spaces.Tuple, path: str) -> Take:
-    takers = {key: _taker(child, f"{path}/{key}" if path else str(key)) for key, child in _children(space)}
+    takers = {
+        key: _taker(child, f"{path}/{key}" if path else str(key)) for key, child in _children(space)
+    }
     named = isinstance(space, gym.spaces.Dict)
 
     def take(obs: Any) -> Any:
         if named:
             if not isinstance(obs, Mapping) or takers.keys() - obs.keys():
                 keys = f"the keys {_keys(obs)}" if isinstance(obs, Mapping) else shown(obs)
-                raise Unfit(f"the observation{_where(path)}: expected the keys {_keys(takers)}, got {keys}")
+                raise Unfit(
+                    f"the observation{_where(path)}: expected the keys {_keys(takers)}, got {keys}"
+                )
             return {key: part(obs[key]) for key, part in takers.items()}
         if not isinstance(obs, tuple | list) or len(obs) != len(takers):
-            raise Unfit(f"the observation{_where(path)}: expected a tuple of {len(takers)}, got {shown(obs)}")
+            raise Unfit(
+                f"the observation{_where(path)}: expected a tuple of {len(takers)}, got "
+                f"{shown(obs)}"
+            )
         return tuple(part(obs[key]) for key, part in takers.items())
 
     return take
@@ -215,7 +263,9 @@ def _as_box(obs: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: str) -
     """The same numbers as an array of this shape and dtype."""
     values = _array(obs)
     if values is None or values.dtype.kind not in "fiub":
-        raise Unfit(f"the observation{_where(path)}: expected numbers of shape {shape}, got {shown(obs)}")
+        raise Unfit(
+            f"the observation{_where(path)}: expected numbers of shape {shape}, got {shown(obs)}"
+        )
     if values.shape != shape:
         raise Unfit(f"the observation{_where(path)}: expected shape {shape}, got {values.shape}")
     if not np.can_cast(values.dtype, dtype, "same_kind") and not _whole_and_fitting(values, dtype):
@@ -225,7 +275,9 @@ def _as_box(obs: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: str) -
 
 
 def _whole_and_fitting(values: Array, dtype: np.dtype[Any]) -> bool:
-    """Whole numbers of another type that this one can hold, as Python's in an array of bytes."""
+    """Whole numbers of another type that this one can hold, as Python's in an array of
+    bytes.
+    """
     if values.dtype.kind not in "iu" or dtype.kind not in "iub":
         return False
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -241,7 +293,11 @@ def _array(value: Any) -> Array | None:
 
 
 def _children(space: gym.spaces.Dict | gym.spaces.Tuple) -> list[tuple[Any, gym.Space[Any]]]:
-    return list(space.spaces.items()) if isinstance(space, gym.spaces.Dict) else list(enumerate(space.spaces))
+    return (
+        list(space.spaces.items())
+        if isinstance(space, gym.spaces.Dict)
+        else list(enumerate(space.spaces))
+    )
 
 
 def _keys(mapping: Mapping[Any, Any]) -> str:
@@ -267,7 +323,9 @@ class EnvFailed(RlhpError):
 
 @contextmanager
 def blamed(config: EnvConfig, call: str, where: str = "") -> Iterator[None]:
-    """What is raised inside is the environment's, and leaves as EnvFailed; what is ours already stays."""
+    """What is raised inside is the environment's, and leaves as EnvFailed; what is ours
+    already stays.
+    """
     try:
         yield
     except RlhpError:
@@ -286,16 +344,22 @@ def raise_as_failed(config: EnvConfig, call: str, where: str, error: BaseExcepti
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether somebody ends this process, with Ctrl-C or as Ray does; an environment's own SystemExit is a failure."""
+    """Whether somebody ends this process, with Ctrl-C or as Ray does; an environment's
+    own SystemExit is a failure.
+    """
     return isinstance(error, KeyboardInterrupt) or hasattr(error, "ray_terminate_msg")
 
 
 class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     """One environment of somebody's, inside every wrapper of ours."""
 
-    def __init__(self, env: gym.Env[Any, Any], config: EnvConfig, *, who: str = "", keeps_info: bool = False) -> None:
-        """`who` steps it, for messages. `keeps_info` for our own wrapper around a known task, which reads it and deals
-        with a simulator that leaves the finite numbers; then these are not looked at here."""
+    def __init__(
+        self, env: gym.Env[Any, Any], config: EnvConfig, *, who: str = "", keeps_info: bool = False
+    ) -> None:
+        """`who` steps it, for messages. `keeps_info` for our own wrapper around a known
+        task, which reads it and deals with a simulator that leaves the finite numbers;
+        then these are not looked at here.
+        """
         super().__init__(env)
         self._config, self._who, self._known_task = config, who, keeps_info
         self._take: Take = as_it_is
@@ -309,7 +373,9 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self._seed: int | None = None
         self._episodes = self._steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; its `info` is left out."""
         self._seed = self._seed if seed is None else seed
         self._episodes, self._steps = self._episodes + 1, 0
@@ -326,7 +392,8 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """Step the environment; its `info` is left out."""
         self._steps += 1
         try:
-            own = action.copy() if isinstance(action, np.ndarray) else action  # many scale or clip it in place
+            # many scale or clip it in place
+            own = action.copy() if isinstance(action, np.ndarray) else action
             obs, reward, terminated, truncated, info = step_results(self.env.step(own))
             if self._known_task:
                 return obs, reward, terminated, truncated, info
@@ -347,17 +414,23 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             return frame(self.env.render())
 
     def asked(self, call: str) -> AbstractContextManager[None]:
-        """What is raised inside is this environment's, asked for something else than the above."""
+        """What is raised inside is this environment's, asked for something else than
+        the above.
+        """
         return blamed(self._config, call, self._where())
 
     def close(self) -> None:
-        """Close it; a failure is said and changes nothing, since nobody needs it any more."""
+        """Close it; a failure is said and changes nothing, since nobody needs it any
+        more.
+        """
         try:
             self.env.close()  # type: ignore[no-untyped-call]
         except BaseException as error:
             if ends_process(error):
                 raise
-            _log.warning("%s", _line(self._config, f"close failed with {one_line(error)}", self._where()))
+            _log.warning(
+                "%s", _line(self._config, f"close failed with {one_line(error)}", self._where())
+            )
             _log.info("its traceback", exc_info=True)  # for a log, where there is one
 
     def _tell_limit(self) -> None:
@@ -377,21 +450,28 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class GuardedVector(VectorWrapper):
-    """A vector implementation of somebody's own. Of a list of seeds it takes the first: it has one generator."""
+    """A vector implementation of somebody's own. Of a list of seeds it takes the first:
+    it has one generator.
+    """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], config: EnvConfig, *, who: str = "") -> None:
         super().__init__(env)
         self._config, self._who, self._steps = config, who, 0
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environments; their `info` is left out."""
         first = seed if seed is None or isinstance(seed, int) else seed[0]
         self._steps = 0
         where = f"{self._who}, seed {first}".removeprefix(", ")
         with blamed(self._config, "reset", where):
-            obs, _ = reset_results(self.env.reset(seed=None if first is None else int(first), options=options))
+            obs, _ = reset_results(
+                self.env.reset(seed=None if first is None else int(first), options=options)
+            )
             return self._taken(obs), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -403,7 +483,13 @@ class GuardedVector(VectorWrapper):
             if not (fine := np.abs(paid) <= LARGEST_REWARD).all():
                 reward_value(paid[~fine][0])
             terminated = self._row(np.asarray(terminated), "terminated", "b")
-            return self._taken(obs), paid, terminated, self._row(np.asarray(truncated), "truncated", "b"), {}
+            return (
+                self._taken(obs),
+                paid,
+                terminated,
+                self._row(np.asarray(truncated), "truncated", "b"),
+                {},
+            )
 
     def _taken(self, shown: Any) -> Array:
         obs: Array = np.asarray(shown)
@@ -417,7 +503,10 @@ class GuardedVector(VectorWrapper):
 
     def _row(self, values: Array, name: str, kinds: str) -> Array:
         if values.shape != (self.num_envs,) or values.dtype.kind not in kinds:
-            raise Unfit(f"{name}: expected one for each of {self.num_envs} environments, got {shape(values)}")
+            raise Unfit(
+                f"{name}: expected one for each of {self.num_envs} environments, got "
+                f"{shape(values)}"
+            )
         return values
 
 
@@ -434,7 +523,9 @@ log = logging.getLogger(__name__)
 
 RETRIES = 3
 FORGIVEN_STEPS = 10_000
-"""After so many env steps of an env runner without another one, a failure counts no longer."""
+"""After so many env steps of an env runner without another one, a failure counts no
+longer.
+"""
 
 
 class Failures:
@@ -461,8 +552,9 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What has stopped an env runner for good, in texts: an exception of somebody's may not survive the way to the
-    driver."""
+    """What has stopped an env runner for good, in texts: an exception of somebody's may
+    not survive the way to the driver.
+    """
 
     line: str
     trace: str
@@ -470,14 +562,20 @@ class Stopped:
 
     @staticmethod
     def by(error: BaseException) -> Stopped:
-        """An error that a user can cure is told in its own words, any other as a fault of ours."""
+        """An error that a user can cure is told in its own words, any other as a fault
+        of ours.
+        """
         first, trace = root(error), "".join(traceback.format_exception(error))
         return (
-            Stopped(str(first), trace, False) if isinstance(first, RlhpError) else Stopped(one_line(first), trace, True)
+            Stopped(str(first), trace, False)
+            if isinstance(first, RlhpError)
+            else Stopped(one_line(first), trace, True)
         )
 
     def error(self) -> Exception:
-        """To be raised, here or in the driver, with the traceback as a note for the log."""
+        """To be raised, here or in the driver, with the traceback as a note for the
+        log.
+        """
         error = RoleBroken(self.line) if self.ours else RlhpError(self.line)
         error.add_note(self.trace)
         return error

@@ -1,14 +1,18 @@
-"""MovingDot: a white dot in a dark field, seen as pixels only, to be steered to the middle.
+"""MovingDot: a white dot in a dark field, seen as pixels only, to be steered to the
+middle.
 
     rlhp train configs/moving_dot.yaml
 
-The smallest task with pixels whose best return is known, after the one with which Rahtz's reproduction of
-Christiano et al. 2017 begins (mrahtz/gym-moving-dot), at a size that two CPU cores learn in minutes. A step pays how
-close the dot is: 1 in the middle, 0 from the first distance on. Theirs pays for coming closer, which is one unknown
-number for each place and action, more than a few hundred answers can tell; this is one for each place.
+The smallest task with pixels whose best return is known, after the one with which
+Rahtz's reproduction of Christiano et al. 2017 begins (mrahtz/gym-moving-dot), at a size
+that two CPU cores learn in minutes. A step pays how close the dot is: 1 in the middle,
+0 from the first distance on. Theirs pays for coming closer, which is one unknown number
+for each place and action, more than a few hundred answers can tell; this is one for
+each place.
 
-Every episode begins at a random place of the same distance (in moves of one pixel), so `best_return` is that of
-whoever goes straight to the middle and stays, whatever the seed.
+Every episode begins at a random place of the same distance (in moves of one pixel), so
+`best_return` is that of whoever goes straight to the middle and stays, whatever the
+seed.
 
 Shapes: N environments, C frames per stack, S pixels along an edge.
 """
@@ -52,7 +56,10 @@ class Dots:
 
     def __init__(self, count: int, *, size: int, stack: int) -> None:
         if size < 12 or stack < 1:
-            raise RlhpError(f"a field has at least 12 pixels along an edge and a stack one frame, got {size}, {stack}")
+            raise RlhpError(
+                f"a field has at least 12 pixels along an edge and a stack one frame, got {size}, "
+                f"{stack}"
+            )
         self.place = np.zeros((count, 2), np.int64)
         """[N, 2] row and column of the upper left pixel."""
         self.frames = np.zeros((count, stack, size, size), np.uint8)
@@ -66,7 +73,9 @@ class Dots:
         return distance
 
     def begin(self, which: Array, rng: np.random.Generator) -> None:
-        """Put the dots [N] of these environments somewhere at the first distance; their stacks show nothing else."""
+        """Put the dots [N] of these environments somewhere at the first distance; their
+        stacks show nothing else.
+        """
         count = int(which.sum())
         reach = first_distance(self._size)
         rows = rng.integers(-reach, reach + 1, count)
@@ -75,7 +84,9 @@ class Dots:
         self.frames[which] = self._draw()[which, None]
 
     def move(self, actions: Array, which: Array) -> Array:
-        """Move the dots of these environments, and see where they are; what it pays [N]."""
+        """Move the dots of these environments, and see where they are; what it pays
+        [N].
+        """
         moved = np.clip(self.place + MOVES[actions], 0, self._size - DOT)
         self.place = np.where(which[:, None], moved, self.place)
         seen = np.concatenate([self.frames[:, 1:], self._draw()[:, None]], 1)
@@ -92,18 +103,24 @@ class Dots:
 
 
 class MovingDot(gym.Env[Array, Any]):
-    """One of them. It never ends an episode by itself; drawn with the middle marked, from `rlhp_state`."""
+    """One of them. It never ends an episode by itself; drawn with the middle marked,
+    from `rlhp_state`.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, *, size: int = SIZE, stack: int = STACK, render_mode: str | None = None) -> None:
+    def __init__(
+        self, *, size: int = SIZE, stack: int = STACK, render_mode: str | None = None
+    ) -> None:
         self._dots = Dots(1, size=size, stack=stack)
         self.observation_space = gym.spaces.Box(0, 255, (stack, size, size), np.uint8)
         self.action_space = gym.spaces.Discrete(len(MOVES))
         self.render_mode = render_mode
         self._one = np.ones(1, bool)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         """At a random place."""
         super().reset(seed=seed)
         self._dots.begin(self._one, self.np_random)
@@ -134,12 +151,20 @@ class MovingDot(gym.Env[Array, Any]):
 
 
 class MovingDots(VectorEnv[Array, Array, Array]):
-    """Many of them in one array; an environment that is done is reset on its next step, whose action is ignored."""
+    """Many of them in one array; an environment that is done is reset on its next step,
+    whose action is ignored.
+    """
 
     metadata = {**MovingDot.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
-        self, num_envs: int, *, size: int = SIZE, stack: int = STACK, max_episode_steps: int = STEPS, **_: Any
+        self,
+        num_envs: int,
+        *,
+        size: int = SIZE,
+        stack: int = STACK,
+        max_episode_steps: int = STEPS,
+        **_: Any,
     ) -> None:
         self._dots = Dots(num_envs, size=size, stack=stack)
         self._limit = max_episode_steps
@@ -151,7 +176,9 @@ class MovingDots(VectorEnv[Array, Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         """All of them, from one seed."""
         super().reset(seed=seed)
         self._dots.begin(np.ones(self.num_envs, bool), self.np_random)

@@ -1,11 +1,14 @@
-"""Episodes without an end: the MuJoCo tasks of Christiano et al. 2017, and a reset unseen for the rest.
+"""Episodes without an end: the MuJoCo tasks of Christiano et al. 2017, and a reset
+unseen for the rest.
 
-An early end tells the policy about the task even where the reward is hidden, so the paper takes all
-variable-length episodes away (appendix A): a fall costs a bonus instead of the episode, and torque,
-which nobody can see, costs nothing. The exact forms are those of rl-teacher, written here in the terms
-of Gymnasium's v5 environments. None of them shows a step counter or the time to the policy.
+An early end tells the policy about the task even where the reward is hidden, so the
+paper takes all variable-length episodes away (appendix A): a fall costs a bonus instead
+of the episode, and torque, which nobody can see, costs nothing. The exact forms are
+those of rl-teacher, written here in the terms of Gymnasium's v5 environments. None of
+them shows a step counter or the time to the policy.
 
-Words: z is a height in metres, `sim` the unwrapped environment after a step, `info` what that step told.
+Words: z is a height in metres, `sim` the unwrapped environment after a step, `info`
+what that step told.
 """
 
 from __future__ import annotations
@@ -55,13 +58,17 @@ class Task:
 
 
 def known_task(env_id: str) -> Task | None:
-    """The paper's task behind a Gymnasium id (`Hopper-v5`, `Hopper-v4`), None for any other environment."""
+    """The paper's task behind a Gymnasium id (`Hopper-v5`, `Hopper-v4`), None for any
+    other environment.
+    """
     match = re.fullmatch(r"(\w+)-v[45]", env_id)
     return TASKS.get(match[1]) if match else None
 
 
 def task_kwargs(env_id: str) -> dict[str, Any]:
-    """What the task passes to this version of the environment; empty for an environment without a task."""
+    """What the task passes to this version of the environment; empty for an environment
+    without a task.
+    """
     task = known_task(env_id)
     if task is None:
         return {}
@@ -69,11 +76,13 @@ def task_kwargs(env_id: str) -> dict[str, Any]:
 
 
 class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
-    """The environment of a known task with the task's env reward and no end but the time limit around it.
+    """The environment of a known task with the task's env reward and no end but the
+    time limit around it.
 
-    `info` is emptied, since Gymnasium's names the parts of the env reward. Where the simulation blows up
-    (a state that is not finite, which MuJoCo answers by starting over) the episode is truncated: the step
-    shows the last good observation, pays nothing, and `info["simulator_faults"]` counts them so far.
+    `info` is emptied, since Gymnasium's names the parts of the env reward. Where the
+    simulation blows up (a state that is not finite, which MuJoCo answers by starting
+    over) the episode is truncated: the step shows the last good observation, pays
+    nothing, and `info["simulator_faults"]` counts them so far.
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, task: Task) -> None:
@@ -84,10 +93,13 @@ class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
         self._last_obs: Any = None
         self._timestep = self._due_in = 0.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """As the environment resets."""
         self._last_obs, _ = self.env.reset(seed=seed, options=options)
-        self._timestep = float(self._sim.model.opt.timestep)  # once per episode: MuJoCo's attributes are slow to read
+        # once per episode: MuJoCo's attributes are slow to read
+        self._timestep = float(self._sim.model.opt.timestep)
         self._due_in = self._timestep * self._sim.frame_skip
         return self._last_obs, {}
 
@@ -97,9 +109,11 @@ class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
         due = data.time + self._due_in
         obs, _, _, _, info = self.env.step(action)
         env_reward = self.task.env_reward(self._sim, info)
-        # MuJoCo resets a state that is not finite by itself; its clock then lags behind by whole steps.
+        # MuJoCo resets a state that is not finite by itself; its clock then lags behind
+        # by whole steps.
         lag = due - data.time
-        # A sum of squares is finite where all its parts are, and takes a quarter of the time of asking each.
+        # A sum of squares is finite where all its parts are, and takes a quarter of the
+        # time of asking each.
         if lag > 0.5 * self._timestep or not math.isfinite(obs.dot(obs) + env_reward):
             return self._last_obs, 0.0, False, True, {"simulator_faults": self._count_fault()}
         self._last_obs = obs
@@ -109,19 +123,21 @@ class HiddenTermination(gym.Wrapper[Any, Any, Any, Any]):
         self.faults += 1
         if self.faults == 1:
             _log.warning(
-                "the simulator of %s left the finite numbers: the episode is cut there. Smaller actions or "
-                "a smaller learning rate usually keep it stable",
+                "the simulator of %s left the finite numbers: the episode is cut there. Smaller "
+                "actions or a smaller learning rate usually keep it stable",
                 self.task.name,
             )
         return self.faults
 
 
 class EndlessEpisode(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that resets itself unseen whenever it ends (Christiano et al. 2017, section A.2, for Atari).
+    """An environment that resets itself unseen whenever it ends (Christiano et al.
+    2017, section A.2, for Atari).
 
-    The step that ended it shows the first observation of the next game, is not terminated, costs
-    `termination_penalty`, and says `info["hidden_reset"] = True`. An end by the environment's own
-    truncation is hidden as well, without the penalty: only the time limit around this wrapper is an end.
+    The step that ended it shows the first observation of the next game, is not
+    terminated, costs `termination_penalty`, and says `info["hidden_reset"] = True`. An
+    end by the environment's own truncation is hidden as well, without the penalty: only
+    the time limit around this wrapper is an end.
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, termination_penalty: float = 0.0) -> None:
@@ -134,19 +150,29 @@ class EndlessEpisode(gym.Wrapper[Any, Any, Any, Any]):
         if not (terminated or truncated):
             return obs, env_reward, False, False, info
         obs, info = self.env.reset()
-        return obs, float(env_reward) - self._penalty * bool(terminated), False, False, {**info, "hidden_reset": True}
+        return (
+            obs,
+            float(env_reward) - self._penalty * bool(terminated),
+            False,
+            False,
+            {**info, "hidden_reset": True},
+        )
 
 
 def _forward(sim: Any, info: Mapping[str, Any]) -> float:
-    """Reward for forward speed, under the name that this version of the environment gives it."""
+    """Reward for forward speed, under the name that this version of the environment
+    gives it.
+    """
     for name in ("reward_forward", "reward_run", "reward_fwd", "reward_linvel"):
         if name in info:
             return float(info[name])
-    return float(info["x_velocity"] * sim._forward_reward_weight)  # Hopper-v4 and Walker2d-v4 name no part
+    # Hopper-v4 and Walker2d-v4 name no part
+    return float(info["x_velocity"] * sim._forward_reward_weight)
 
 
 def _reacher(sim: Any, info: Mapping[str, Any]) -> float:
-    # Measured here, since v4 names the distance before the step and v5 the one after it.
+    # Measured here, since v4 names the distance before the step and v5 the one after
+    # it.
     return -float(np.linalg.norm(sim.get_body_com("fingertip") - sim.get_body_com("target")))
 
 
@@ -194,8 +220,17 @@ TASKS: dict[str, Task] = {
             # 78 contact forces, nearly all zero, that the paper's Ant did not show.
             kwargs_v5={"include_cfrc_ext_in_observation": False},
         ),
-        Task(name="Walker2d", fps=30, limit=1000, short_limit=300, env_reward=_walker2d, kwargs=_NO_END),
-        Task(name="Hopper", fps=40, limit=1000, short_limit=300, env_reward=_hopper, kwargs=_NO_END),
+        Task(
+            name="Walker2d",
+            fps=30,
+            limit=1000,
+            short_limit=300,
+            env_reward=_walker2d,
+            kwargs=_NO_END,
+        ),
+        Task(
+            name="Hopper", fps=40, limit=1000, short_limit=300, env_reward=_hopper, kwargs=_NO_END
+        ),
         Task(name="Swimmer", fps=40, limit=1000, env_reward=_forward),
         Task(
             name="Humanoid", fps=40, limit=1000, env_reward=_humanoid, kwargs=_NO_END

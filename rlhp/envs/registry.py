@@ -1,8 +1,9 @@
 """From the name in a config to the environment it means, still without a time limit.
 
-A name is a Gymnasium id (`Hopper-v5`), one in a package to import first (`ale_py:ALE/Pong-v5`), or
-`package.module:factory`, anything callable that returns a gymnasium.Env. Each way of failing is one
-ValueError that says which name failed and what to do about it.
+A name is a Gymnasium id (`Hopper-v5`), one in a package to import first
+(`ale_py:ALE/Pong-v5`), or `package.module:factory`, anything callable that returns a
+gymnasium.Env. Each way of failing is one ValueError that says which name failed and
+what to do about it.
 """
 
 from __future__ import annotations
@@ -35,17 +36,26 @@ _OURS = ("max_episode_steps", "render_mode", "disable_env_checker")
 
 
 def bare_env(config: EnvConfig, *, render_mode: str | None) -> tuple[Env, int | None]:
-    """The environment as its author made it but without a time limit around it, and what that limit was."""
+    """The environment as its author made it but without a time limit around it, and
+    what that limit was.
+    """
     spec = registered(config.id)
     kwargs = {**(task_kwargs(config.id) if config.hide_termination else {}), **config.kwargs}
     if spec is not None:
         for name in _OURS:
             if name in kwargs:
-                way_out = " Set env.max_episode_steps instead." if name == "max_episode_steps" else " Remove it."
-                raise RlhpError(f"env.kwargs.{name}={kwargs[name]!r} is decided elsewhere.{way_out}")
+                way_out = (
+                    " Set env.max_episode_steps instead."
+                    if name == "max_episode_steps"
+                    else " Remove it."
+                )
+                raise RlhpError(
+                    f"env.kwargs.{name}={kwargs[name]!r} is decided elsewhere.{way_out}"
+                )
         if "mujoco" in str(spec.entry_point):
             _quiet_mujoco()
-        if render_mode is not None:  # an explicit None would reach environments that take no render_mode
+        # an explicit None would reach environments that take no render_mode
+        if render_mode is not None:
             kwargs["render_mode"] = render_mode
         make = partial(gym.make, spec, max_episode_steps=-1, disable_env_checker=True)
         return _without_limit(config, _call(config, make, kwargs), stated=spec.max_episode_steps)
@@ -55,14 +65,17 @@ def bare_env(config: EnvConfig, *, render_mode: str | None) -> tuple[Env, int | 
     env = _call(config, factory, kwargs)
     if render_mode is not None and env.render_mode != render_mode:
         raise RlhpError(
-            f"env.id={config.id!r} cannot be drawn: it was made with render_mode={env.render_mode!r} where "
-            f"{render_mode!r} was asked for. Give the factory an argument `render_mode` and pass it on."
+            f"env.id={config.id!r} cannot be drawn: it was made with "
+            f"render_mode={env.render_mode!r} where {render_mode!r} was asked for. Give the "
+            "factory an argument `render_mode` and pass it on."
         )
     return _without_limit(config, env, stated=None)
 
 
 def registered(env_id: str) -> EnvSpec | None:
-    """The Gymnasium spec of `Name-v0` or `package:Name-v0`; None for `package.module:factory`."""
+    """The Gymnasium spec of `Name-v0` or `package:Name-v0`; None for
+    `package.module:factory`.
+    """
     module, colon, name = env_id.rpartition(":")
     if colon and all(part.isidentifier() for part in name.split(".")):
         return None
@@ -77,8 +90,8 @@ def registered(env_id: str) -> EnvSpec | None:
         close = get_close_matches(name, gym.registry, n=1, cutoff=0.6)
         suggestion = f" Did you mean {close[0]!r}?" if close else ""
         raise RlhpError(
-            f"env.id={env_id!r} is no Gymnasium id.{suggestion} "
-            "An environment of your own is named as `package.module:factory`."
+            f"env.id={env_id!r} is no Gymnasium id.{suggestion} An environment of your own is "
+            "named as `package.module:factory`."
         )
     return spec
 
@@ -86,13 +99,20 @@ def registered(env_id: str) -> EnvSpec | None:
 def _call(config: EnvConfig, make: Callable[..., Any], kwargs: dict[str, Any]) -> Env:
     try:
         env = make(**kwargs)
-    except BaseException as error:  # whatever the environment's author raises, the user needs to know which env it was
+    # whatever the environment's author raises, the user needs to know which env it was
+    except BaseException as error:
         if isinstance(error, RlhpError) or ends_process(error):
             raise
         missing = isinstance(error, ImportError | gym.error.DependencyNotInstalled)
-        hint = " Install what it needs; pip install 'rlhp[envs]' covers Gymnasium's own." if missing else ""
+        hint = (
+            " Install what it needs; pip install 'rlhp[envs]' covers Gymnasium's own."
+            if missing
+            else ""
+        )
         why = one_line(error).rstrip(".")
-        raise EnvFailed(f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}") from error
+        raise EnvFailed(
+            f"env.id={config.id!r} could not be made with env.kwargs={kwargs}: {why}.{hint}"
+        ) from error
     if not isinstance(env, gym.Env):
         raise RlhpError(
             f"env.id={config.id!r} returned a {type(env).__name__}, not a gymnasium.Env. "
@@ -122,7 +142,9 @@ def _parameters(factory: Callable[..., Any]) -> Sequence[str]:
 
 
 def _without_limit(config: EnvConfig, env: Env, *, stated: int | None) -> tuple[Env, int | None]:
-    """The environment without the time limits around it or under other wrappers, and the tightest limit."""
+    """The environment without the time limits around it or under other wrappers, and
+    the tightest limit.
+    """
     with blamed(config, "its wrappers"):
         if stated is None and env.spec is not None:
             stated = env.spec.max_episode_steps
@@ -142,10 +164,11 @@ def _without_limit(config: EnvConfig, env: Env, *, stated: int | None) -> tuple[
 
 
 def _quiet_mujoco() -> None:
-    """MuJoCo's warnings through `logging`, instead of stderr and a MUJOCO_LOG.TXT in the working directory.
+    """MuJoCo's warnings through `logging`, instead of stderr and a MUJOCO_LOG.TXT in
+    the working directory.
 
-    The one about `settotalmass` is dropped: it speaks to the author of Gymnasium's HalfCheetah, once per
-    environment. A handler that somebody else installed stays.
+    The one about `settotalmass` is dropped: it speaks to the author of Gymnasium's
+    HalfCheetah, once per environment. A handler that somebody else installed stays.
     """
     try:
         mujoco: Any = importlib.import_module("mujoco")

@@ -1,11 +1,13 @@
 """What an environment shows and takes, as plain data: leaves, shapes, dtypes, sizes.
 
-A Dict or Tuple observation is kept whole in segments (one array per leaf) and flattened for the
-networks: [.., O_flat], Discrete leaves one-hot. A picture is not: it stays uint8, channel first. Actions stay
-as executed and are encoded for the reward model: Box as floats, Discrete and MultiDiscrete one-hot.
+A Dict or Tuple observation is kept whole in segments (one array per leaf) and flattened
+for the networks: [.., O_flat], Discrete leaves one-hot. A picture is not: it stays
+uint8, channel first. Actions stay as executed and are encoded for the reward model: Box
+as floats, Discrete and MultiDiscrete one-hot.
 
-Shapes: B rows, O_flat flattened observation, A_flat encoded action, C x H x W a picture of C channels (for a
-stack of gray frames, oldest first, C is their number). O is one row as the networks get it: O_flat or C x H x W.
+Shapes: B rows, O_flat flattened observation, A_flat encoded action, C x H x W a picture
+of C channels (for a stack of gray frames, oldest first, C is their number). O is one
+row as the networks get it: O_flat or C x H x W.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ LARGEST_BOUND = 1e18
 MOST_NUMBERS = 10_000_000
 """In one observation or one encoded action."""
 SMALLEST_PICTURE = 12
-"""Pixels along an edge, from which a three-dimensional uint8 Box is taken for a picture."""
+"""Pixels along an edge, from which a three-dimensional uint8 Box is taken for a
+picture.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +64,14 @@ class ObsSpec:
 
     @property
     def picture(self) -> tuple[int, int, int] | None:
-        """(C, H, W) where the observation is one uint8 picture or a stack of gray ones, else None."""
-        if len(self.leaves) != 1 or np.dtype(self.leaves[0].dtype) != np.uint8 or len(self.leaves[0].shape) != 3:
+        """(C, H, W) where the observation is one uint8 picture or a stack of gray ones,
+        else None.
+        """
+        if (
+            len(self.leaves) != 1
+            or np.dtype(self.leaves[0].dtype) != np.uint8
+            or len(self.leaves[0].shape) != 3
+        ):
             return None
         shape = self.leaves[0].shape
         channels, height, width = (shape[2], *shape[:2]) if self._channel_last else shape
@@ -74,7 +84,9 @@ class ObsSpec:
 
     @property
     def plain(self) -> bool:
-        """True for what the networks take as it is: a one-dimensional Box, a picture that is channel first."""
+        """True for what the networks take as it is: a one-dimensional Box, a picture
+        that is channel first.
+        """
         if len(self.leaves) != 1 or self.leaves[0].categories:
             return False
         return len(self.leaves[0].shape) == 1 or self.leaves[0].shape == self.picture
@@ -92,7 +104,9 @@ class ObsSpec:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def flatten_one(self, obs: Any) -> Array:
-        """One observation as the environment returns it -> one row, in the dtype of `flat_dtype`."""
+        """One observation as the environment returns it -> one row, in the dtype of
+        `flat_dtype`.
+        """
         if self.picture is not None:
             picture = np.asarray(_at(obs, self.leaves[0].path), np.uint8)
             return np.moveaxis(picture, -1, 0) if self._channel_last else picture
@@ -102,10 +116,12 @@ class ObsSpec:
             if leaf.categories:
                 one_hot = np.zeros(leaf.categories, self.flat_dtype)
                 index = int(value) - leaf.low
-                if not 0 <= index < leaf.categories:  # a negative index would silently count from the end
+                # a negative index would silently count from the end
+                if not 0 <= index < leaf.categories:
                     raise RlhpError(
                         f"the observation{_where(leaf.path)} is a whole number from {leaf.low} to "
-                        f"{leaf.low + leaf.categories - 1}, got {value}; correct the environment's observation_space"
+                        f"{leaf.low + leaf.categories - 1}, got {value}; correct the "
+                        "environment's observation_space"
                     )
                 one_hot[index] = 1
                 parts.append(one_hot)
@@ -114,7 +130,9 @@ class ObsSpec:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def unflatten(self, flat: Array) -> dict[str, Array]:
-        """Rows -> leaves [B, *O] in their own dtypes: the inverse of `flatten_one`, row by row."""
+        """Rows -> leaves [B, *O] in their own dtypes: the inverse of `flatten_one`, row
+        by row.
+        """
         if self.picture is not None:
             return {self.leaves[0].path: np.moveaxis(flat, 1, -1) if self._channel_last else flat}
         out: dict[str, Array] = {}
@@ -149,7 +167,9 @@ class ObsSpec:
     @staticmethod
     def from_json(data: list[dict[str, Any]]) -> ObsSpec:
         """The inverse of `to_json`."""
-        return ObsSpec(leaves=tuple(Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in data))
+        return ObsSpec(
+            leaves=tuple(Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in data)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +191,9 @@ class ActionSpec:
         """Executed actions [B, *A] -> float32 [B, A_flat]."""
         if not self.choices:
             return np.asarray(actions, np.float32).reshape(len(actions), self.size)
-        columns = np.asarray(actions).reshape(len(actions), len(self.choices)) - np.asarray(self.start)
+        columns = np.asarray(actions).reshape(len(actions), len(self.choices)) - np.asarray(
+            self.start
+        )
         out = np.zeros((len(actions), self.size), np.float32)
         offset = 0
         rows = np.arange(len(actions))
@@ -187,7 +209,9 @@ class ActionSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> ActionSpec:
         """The inverse of `to_json`."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
         return ActionSpec(**fields)
 
 
@@ -205,20 +229,25 @@ class Spaces:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Spaces:
         """The inverse of `to_json`."""
-        return Spaces(obs=ObsSpec.from_json(data["obs"]), action=ActionSpec.from_json(data["action"]))
+        return Spaces(
+            obs=ObsSpec.from_json(data["obs"]), action=ActionSpec.from_json(data["action"])
+        )
 
 
 def describe(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
     """The spec of these spaces; one ValueError naming whatever is not supported."""
-    spaces = Spaces(obs=ObsSpec(leaves=tuple(_leaves(observation_space, ""))), action=_action(action_space))
+    spaces = Spaces(
+        obs=ObsSpec(leaves=tuple(_leaves(observation_space, ""))), action=_action(action_space)
+    )
     for what, size, space in (
         ("an observation", spaces.obs.size, observation_space),
         ("an action", spaces.action.size, action_space),
     ):
         if not 1 <= size <= MOST_NUMBERS:
             raise RlhpError(
-                f"{what} holds at least one number and at most {MOST_NUMBERS:,}, with one for each value of a "
-                f"Discrete; got {size:,} in {_words(space)}. Wrap the environment so that it has fewer."
+                f"{what} holds at least one number and at most {MOST_NUMBERS:,}, with one for "
+                f"each value of a Discrete; got {size:,} in {_words(space)}. Wrap the environment "
+                "so that it has fewer."
             )
     return spaces
 
@@ -233,7 +262,9 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
     if isinstance(space, gym.spaces.Box):
         return [Leaf(path=path, shape=tuple(space.shape), dtype=np.dtype(space.dtype).str)]
     if isinstance(space, gym.spaces.Discrete):
-        return [Leaf(path=path, shape=(), dtype="<i8", categories=int(space.n), low=int(space.start))]
+        return [
+            Leaf(path=path, shape=(), dtype="<i8", categories=int(space.n), low=int(space.start))
+        ]
     children: list[tuple[str, gym.Space[Any]]]
     if isinstance(space, gym.spaces.Dict):
         children = [(_key(key), child) for key, child in space.spaces.items()]
@@ -241,16 +272,23 @@ def _leaves(space: gym.Space[Any], path: str) -> list[Leaf]:
         children = [(str(index), child) for index, child in enumerate(space.spaces)]
     else:
         raise RlhpError(
-            f"an observation is a Box, a Discrete, or a Dict or Tuple of those; got {_words(space)}{_where(path)}. "
-            "Wrap the environment so that it shows one of them."
+            "an observation is a Box, a Discrete, or a Dict or Tuple of those; got "
+            f"{_words(space)}{_where(path)}. Wrap the environment so that it shows one of them."
         )
-    return [leaf for key, child in children for leaf in _leaves(child, f"{path}/{key}" if path else str(key))]
+    return [
+        leaf
+        for key, child in children
+        for leaf in _leaves(child, f"{path}/{key}" if path else str(key))
+    ]
 
 
 def _key(key: Any) -> str:
     """A Dict's key as one part of a path, which `_at` can take apart again."""
     if not isinstance(key, str) or not key or "/" in key:
-        raise RlhpError(f"the keys of a Dict observation are texts without '/' and not empty, got {key!r}; rename it")
+        raise RlhpError(
+            f"the keys of a Dict observation are texts without '/' and not empty, got {key!r}; "
+            "rename it"
+        )
     return key
 
 
@@ -260,17 +298,23 @@ def _where(path: str) -> str:
 
 def _action(space: gym.Space[Any]) -> ActionSpec:
     if isinstance(space, gym.spaces.Box):
-        if not all(np.all(np.abs(bound.astype(np.float64)) <= LARGEST_BOUND) for bound in (space.low, space.high)):
+        if not all(
+            np.all(np.abs(bound.astype(np.float64)) <= LARGEST_BOUND)
+            for bound in (space.low, space.high)
+        ):
             raise RlhpError(
-                f"a Box of actions needs finite bounds, at most {LARGEST_BOUND:g}, since actions are scaled into them; "
-                f"got {_words(space)}. Wrap the environment with gymnasium.wrappers.RescaleAction or bounds of its own."
+                f"a Box of actions needs finite bounds, at most {LARGEST_BOUND:g}, since actions "
+                f"are scaled into them; got {_words(space)}. Wrap the environment with "
+                "gymnasium.wrappers.RescaleAction or bounds of its own."
             )
         return ActionSpec(shape=tuple(space.shape), dtype=np.dtype(space.dtype).str)
     if isinstance(space, gym.spaces.Discrete):
         return ActionSpec(shape=(), dtype="<i8", choices=(int(space.n),), start=(int(space.start),))
     if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         start = tuple(int(value) for value in space.start)
-        return ActionSpec(shape=(len(space.nvec),), dtype="<i8", choices=tuple(map(int, space.nvec)), start=start)
+        return ActionSpec(
+            shape=(len(space.nvec),), dtype="<i8", choices=tuple(map(int, space.nvec)), start=start
+        )
     raise RlhpError(
         f"an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got {_words(space)}. "
         "Wrap the environment so that it takes one of them."

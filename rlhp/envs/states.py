@@ -2,18 +2,22 @@
 
 What Gymnasium's LunarLander shows, as numbers and back: terrain, lander and legs.
 
-The observation leaves the terrain out, and MuJoCo's qpos and qvel have no counterpart in Box2D.
+The observation leaves the terrain out, and MuJoCo's qpos and qvel have no counterpart
+in Box2D.
 
-How steps of an environment can be shown later, to people: what an env runner has to keep for that.
+How steps of an environment can be shown later, to people: what an env runner has to
+keep for that.
 
-state      `rlhp_state()` and `rlhp_set_state(state)`, both of the environment's own: it draws itself from states
+state      `rlhp_state()` and `rlhp_set_state(state)`, both of the environment's own: it draws
+           itself from states
 mujoco     qpos, qvel and time are enough
 lander     so are the bodies and the ground of Gymnasium's LunarLander
 observed   the observation says all that is to be seen in Gymnasium's small worlds
 replay     an Atari game is played again: see `rlhp.envs.atari_replay`
 image      the observation is a picture
-picture    nothing of these, but it draws itself: a small picture is kept with every step, which may cost many times
-           the step; so the first environment of each runner alone is drawn, and asked about
+picture    nothing of these, but it draws itself: a small picture is kept with every step, which
+           may cost many times the step; so the first environment of each runner alone is drawn,
+           and asked about
 """
 
 from __future__ import annotations
@@ -39,7 +43,9 @@ def is_lander(inner: Any) -> bool:
 
 
 def lander_state(inner: Any) -> list[float]:
-    """Heights of the ground from left to right, then x, y and angle of the lander and of each leg."""
+    """Heights of the ground from left to right, then x, y and angle of the lander and
+    of each leg.
+    """
     heights = [inner.sky_polys[0][0][1], *(polygon[1][1] for polygon in inner.sky_polys)]
     bodies = [number for body in inner.drawlist for number in (*body.position, body.angle)]
     return heights + bodies
@@ -65,29 +71,41 @@ SMALL_WORLDS = (
 PICTURE_SIDE = 160
 """Most pixels along an edge of a picture that is kept."""
 PICTURE_BYTES = 4096
-"""Of a kept picture, padding included: a thousand segments of 50 steps are 200 MB in the query actor."""
+"""Of a kept picture, padding included: a thousand segments of 50 steps are 200 MB in
+the query actor.
+"""
 
 
 class CannotDraw(RlhpError):
-    """Nothing can be shown of a segment, or of an environment: why, and the way out, in one line."""
+    """Nothing can be shown of a segment, or of an environment: why, and the way out, in
+    one line.
+    """
 
 
 def way_to_draw(env: gym.Env[Any, Any]) -> Way:
-    """The first of the ways above that this environment allows; CannotDraw where none does."""
+    """The first of the ways above that this environment allows; CannotDraw where none
+    does.
+    """
     inner: Any = env.unwrapped
     name, home = type(inner).__name__, type(inner).__module__
     modes = env.metadata.get("render_modes")
     draws_itself = isinstance(modes, list | tuple | set | frozenset) and "rgb_array" in modes
-    if callable(getattr(inner, "rlhp_state", None)) and callable(getattr(inner, "rlhp_set_state", None)):
+    if callable(getattr(inner, "rlhp_state", None)) and callable(
+        getattr(inner, "rlhp_set_state", None)
+    ):
         if draws_itself:
             return "state"
-        raise CannotDraw(f"{name} can be put into a state, but not drawn: give it render_mode='rgb_array'")
+        raise CannotDraw(
+            f"{name} can be put into a state, but not drawn: give it render_mode='rgb_array'"
+        )
     data = getattr(inner, "data", None)
     if all(isinstance(getattr(data, each, None), np.ndarray) for each in ("qpos", "qvel")):
         return "mujoco"
     if is_lander(inner):
         return "lander"
-    if name in SMALL_WORLDS and home.startswith(("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")):
+    if name in SMALL_WORLDS and home.startswith(
+        ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
+    ):
         return "observed"
     if getattr(inner, "can_replay", False):
         return "replay"
@@ -96,27 +114,34 @@ def way_to_draw(env: gym.Env[Any, Any]) -> Way:
     if draws_itself:
         return "picture"
     raise CannotDraw(
-        f"{name} cannot be drawn: it is neither MuJoCo nor one of Gymnasium's small worlds, observes no pictures, and "
-        "its metadata name no render mode rgb_array"
+        f"{name} cannot be drawn: it is neither MuJoCo nor one of Gymnasium's small worlds, "
+        "observes no pictures, and its metadata name no render mode rgb_array"
     )
 
 
 class Pictured(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment made for drawing, of which `picture` keeps what is to be seen; nothing, where not `draws`."""
+    """An environment made for drawing, of which `picture` keeps what is to be seen;
+    nothing, where not `draws`.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], *, draws: bool) -> None:
         super().__init__(env)
         self._draws = draws
 
     def picture(self) -> Array:
-        """[PICTURE_BYTES / 8] float64: a JPEG padded with zeros, in the type that simulator states have."""
-        data = _jpeg(np.asarray(self.env.render())) if self._draws else b""  # which the guard has made RGB
+        """[PICTURE_BYTES / 8] float64: a JPEG padded with zeros, in the type that
+        simulator states have.
+        """
+        # which the guard has made RGB
+        data = _jpeg(np.asarray(self.env.render())) if self._draws else b""
         return np.frombuffer(data.ljust(PICTURE_BYTES, b"\0"), "<f8")
 
 
 def has_pictures(segment: Segment) -> bool:
     """Whether its environment was one that is drawn."""
-    return segment.state is not None and bool(np.ascontiguousarray(segment.state).view(np.uint8).any())
+    return segment.state is not None and bool(
+        np.ascontiguousarray(segment.state).view(np.uint8).any()
+    )
 
 
 def open_picture(state: Array) -> Array:
@@ -156,8 +181,10 @@ Env = gym.Env[Any, Any]
 
 
 def state_kind(env: Env) -> str:
-    """`hook` where the unwrapped environment has a method `rlhp_state`, `mujoco` for MuJoCo, `lander` for Gymnasium's
-    LunarLander, `picture` where one is kept of each step, else `none`."""
+    """`hook` where the unwrapped environment has a method `rlhp_state`, `mujoco` for
+    MuJoCo, `lander` for Gymnasium's LunarLander, `picture` where one is kept of each
+    step, else `none`.
+    """
     if isinstance(env, Pictured):
         return "picture"
     inner = env.unwrapped
@@ -166,11 +193,17 @@ def state_kind(env: Env) -> str:
     if is_lander(inner):
         return "lander"
     data = getattr(inner, "data", None)
-    return "mujoco" if all(isinstance(getattr(data, name, None), np.ndarray) for name in ("qpos", "qvel")) else "none"
+    return (
+        "mujoco"
+        if all(isinstance(getattr(data, name, None), np.ndarray) for name in ("qpos", "qvel"))
+        else "none"
+    )
 
 
 def sim_state(env: Env) -> Array | None:
-    """[S] float64 simulator state: what `rlhp_state` returns, MuJoCo's qpos, qvel and time; None for others."""
+    """[S] float64 simulator state: what `rlhp_state` returns, MuJoCo's qpos, qvel and
+    time; None for others.
+    """
     return None if state_kind(env) == "none" else state_reader(env)()
 
 
@@ -185,7 +218,9 @@ def state_reader(env: Env) -> Callable[[], Array]:
             state = np.array(inner.rlhp_state(), dtype=np.float64)
             if state.ndim != 1 or (first and first[0] != len(state)):
                 size = f", always {first[0]} of them" if first else ""
-                raise Unfit(f"returns a one-dimensional array of numbers{size}; got shape {state.shape}")
+                raise Unfit(
+                    f"returns a one-dimensional array of numbers{size}; got shape {state.shape}"
+                )
         first[:] = [len(state)]
         return state
 
@@ -201,11 +236,15 @@ def state_reader(env: Env) -> Callable[[], Array]:
     return {"hook": hook, "lander": lander}.get(state_kind(env), mujoco)
 
 
-def states_of(envs: VectorEnv[Any, Any, Any], *, draws_clips: bool) -> tuple[str, Callable[[], Array] | None]:
-    """The kind of simulator states that these environments have and what reads them [N, S]; `none` and None for others.
+def states_of(
+    envs: VectorEnv[Any, Any, Any], *, draws_clips: bool
+) -> tuple[str, Callable[[], Array] | None]:
+    """The kind of simulator states that these environments have and what reads them [N,
+    S]; `none` and None for others.
 
-    Of Atari games only people want any, and theirs is the number of frames before a game's first step, else 0: with the
-    actions that is enough to play it again, see `rlhp.envs.atari_replay`.
+    Of Atari games only people want any, and theirs is the number of frames before a
+    game's first step, else 0: with the actions that is enough to play it again, see
+    `rlhp.envs.atari_replay`.
     """
     if isinstance(envs, AtariGames):
         games = envs
@@ -221,14 +260,19 @@ def states_of(envs: VectorEnv[Any, Any, Any], *, draws_clips: bool) -> tuple[str
         states = [each() for each in readers]
         if len({len(state) for state in states}) > 1:
             with guard_of(singles[0])("rlhp_state"):
-                raise Unfit(f"returns as many numbers in each environment; got {[len(state) for state in states]}")
+                raise Unfit(
+                    "returns as many numbers in each environment; got "
+                    f"{[len(state) for state in states]}"
+                )
         return np.stack(states)
 
     return state_kind(singles[0]), read
 
 
 def guard_of(env: Env) -> Callable[[str], AbstractContextManager[None]]:
-    """What blames this environment for what it raises when it is asked for something; nobody, where it has no guard."""
+    """What blames this environment for what it raises when it is asked for something;
+    nobody, where it has no guard.
+    """
     while isinstance(env, gym.Wrapper):
         if isinstance(env, Guarded):
             return env.asked

@@ -1,7 +1,8 @@
-"""Two arms of one config: trained on preferences, and, same code, steps and seed, on the env reward.
+"""Two arms of one config: trained on preferences, and, same code, steps and seed, on
+the env reward.
 
-The figure is F = (R_pref - R_random) / (R_true - R_random): the share of the control arm's gain that was
-learned without ever seeing the reward.
+The figure is F = (R_pref - R_random) / (R_true - R_random): the share of the control
+arm's gain that was learned without ever seeing the reward.
 """
 
 from __future__ import annotations
@@ -31,18 +32,29 @@ class Comparison:
     def recovered(self) -> float | None:
         """F; None where the control arm gained nothing over the random policy."""
         gain = self.control.true_return - self.control.random_return
-        return (self.preferences.true_return - self.preferences.random_return) / gain if gain > 0 else None
+        return (
+            (self.preferences.true_return - self.preferences.random_return) / gain
+            if gain > 0
+            else None
+        )
 
     def __str__(self) -> str:
         ours, control = self.preferences, self.control
         seconds = ours.wall_seconds + control.wall_seconds
         share = "undefined: the control arm did not beat the random policy"
         if self.recovered is not None:
-            share = f"{self.recovered:.2f} of the control arm's gain, from {ours.labels_answered} answers"
+            share = (
+                f"{self.recovered:.2f} of the control arm's gain, from {ours.labels_answered} "
+                "answers"
+            )
         rows = [
             ("", "true return", ""),
             ("random policy", f"{ours.random_return:.1f}", ""),
-            ("trained on preferences", f"{ours.true_return:.1f}", f"{ours.env_steps:,} steps, the reward unseen"),
+            (
+                "trained on preferences",
+                f"{ours.true_return:.1f}",
+                f"{ours.env_steps:,} steps, the reward unseen",
+            ),
             (
                 "trained on the env reward",
                 f"{control.true_return:.1f}",
@@ -58,7 +70,10 @@ class Comparison:
 
 def _arms(config: RunConfig) -> dict[str, RunConfig]:
     if not config.preferences:
-        raise RlhpError("compare adds the control arm by itself, got labels.source=none; set labels.source=oracle")
+        raise RlhpError(
+            "compare adds the control arm by itself, got labels.source=none; set "
+            "labels.source=oracle"
+        )
     arms = {}
     for kind, source in (("preferences", config.labels.source), ("control", "none")):
         labels = config.labels.model_copy(update={"source": source})
@@ -67,7 +82,9 @@ def _arms(config: RunConfig) -> dict[str, RunConfig]:
     return arms
 
 
-def compare(config: RunConfig, *, config_name: str, say: Callable[[str], None] = print) -> Comparison | None:
+def compare(
+    config: RunConfig, *, config_name: str, say: Callable[[str], None] = print
+) -> Comparison | None:
     """Train both arms, one after the other; None where the first was stopped by Ctrl-C."""
     arms = _arms(config)
     for arm in arms.values():
@@ -75,7 +92,11 @@ def compare(config: RunConfig, *, config_name: str, say: Callable[[str], None] =
     summaries = []
     for kind, arm in arms.items():
         rundir = RunDir.create(arm, f"{config_name}-{kind}")
-        what = "the env reward (control arm)" if kind == "control" else f"preferences ({config.labels.budget} labels)"
+        what = (
+            "the env reward (control arm)"
+            if kind == "control"
+            else f"preferences ({config.labels.budget} labels)"
+        )
         say(f"\ntraining on {what}: {rundir.path}")
         summary = program.train(rundir.config(), rundir=rundir)
         if summary.interrupted:

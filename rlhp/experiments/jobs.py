@@ -1,8 +1,10 @@
-"""Runs on a cluster elsewhere, through the Ray Jobs API: submitted, followed, stopped, from anywhere.
+"""Runs on a cluster elsewhere, through the Ray Jobs API: submitted, followed, stopped,
+from anywhere.
 
-A job's id is the name of its run. A job runs once; the same run submitted again goes on where it was, as job `NAME.2`.
-What a job is told (its command, its environment) can be read by whoever reaches the cluster's dashboard, so secrets
-are refused here: they belong to the nodes, as environment or files.
+A job's id is the name of its run. A job runs once; the same run submitted again goes on
+where it was, as job `NAME.2`. What a job is told (its command, its environment) can be
+read by whoever reaches the cluster's dashboard, so secrets are refused here: they
+belong to the nodes, as environment or files.
 """
 
 from __future__ import annotations
@@ -45,13 +47,17 @@ EXCLUDES = (
     "*.mp4",
 )
 STOP_SECONDS = 120
-"""How long a stopped run may take for its present iteration and a last checkpoint; Ray's own three are too few."""
+"""How long a stopped run may take for its present iteration and a last checkpoint;
+Ray's own three are too few.
+"""
 POLL_SECONDS = 1.0
 AGENT_SECONDS = 60.0
 """A head that has just been started takes jobs a little later than questions."""
 _CHECKED: dict[str, Callable[[str], object]] = {
-    "redis.url": addresses.check, "checkpoint.store": addresses.check_store, "clips.store": addresses.check_store,
-}  # fmt: skip
+    "redis.url": addresses.check,
+    "checkpoint.store": addresses.check_store,
+    "clips.store": addresses.check_store,
+}
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 ENDED = (SUCCEEDED, FAILED, STOPPED)
 
@@ -61,7 +67,9 @@ class Order:
     """What is to be run, and with what."""
 
     config: Path
-    """As the job finds it: relative to the working directory, or a path inside the image."""
+    """As the job finds it: relative to the working directory, or a path inside the
+    image.
+    """
     name: str
     sets: tuple[str, ...] = ()
     working_dir: Path | None = None
@@ -70,7 +78,9 @@ class Order:
     """A container image for every process of the job, where nodes have podman."""
     env: Mapping[str, str]
     reserve: Mapping[str, float]
-    """Resources of the driver, as {"learner": 1}: they say on which kind of node it runs."""
+    """Resources of the driver, as {"learner": 1}: they say on which kind of node it
+    runs.
+    """
 
     @property
     def entrypoint(self) -> str:
@@ -78,7 +88,17 @@ class Order:
         sets = [word for text in ("ray.address=auto", *self.sets) for word in ("--set", text)]
         # -m: the uploaded checkout, if it is one, and not what is installed.
         return shlex.join(
-            ["python", "-m", "rlhp", "train", str(self.config), "--name", self.name, "--or-resume", *sets]
+            [
+                "python",
+                "-m",
+                "rlhp",
+                "train",
+                str(self.config),
+                "--name",
+                self.name,
+                "--or-resume",
+                *sets,
+            ]
         )
 
     @property
@@ -103,15 +123,17 @@ def order(
     env: Sequence[str],
     reserve: Sequence[str],
 ) -> Order:
-    """Checked here as far as it can be; ValueError for what could not work there, or would show a secret."""
+    """Checked here as far as it can be; ValueError for what could not work there, or
+    would show a secret.
+    """
     if working_dir is not None:
         settings = loading.load(config, sets=sets)
         _refuse_secrets(settings)
         where = working_dir.resolve()
         if not config.resolve().is_relative_to(where):
             raise RlhpError(
-                f"{config}: only {where} is sent to the cluster, and the config lies outside; give --working-dir a "
-                "directory that holds it"
+                f"{config}: only {where} is sent to the cluster, and the config lies outside; "
+                "give --working-dir a directory that holds it"
             )
         config = config.resolve().relative_to(where)
     elif config.is_file():
@@ -120,7 +142,8 @@ def order(
         key, _, value = text.partition("=")
         if addresses.holds_secret(value) or addresses.is_secret(key.rpartition(".")[2]):
             raise _told_to_everybody(f"--set {key}=...")
-        if key in _CHECKED and value not in ("", "~", "null"):  # what can be read in two ways is a password, perhaps
+        # what can be read in two ways is a password, perhaps
+        if key in _CHECKED and value not in ("", "~", "null"):
             _CHECKED[key](value.strip("'\" "))
     return Order(
         config=config,
@@ -138,14 +161,17 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         """ConnectionError where no job server answers."""
-        named = next((os.environ[name] for name in ADDRESS if os.environ.get(name)), DEFAULT_ADDRESS)
+        named = next(
+            (os.environ[name] for name in ADDRESS if os.environ.get(name)), DEFAULT_ADDRESS
+        )
         self.address = address or named
         for name in (
             "ray.dashboard.modules.dashboard_sdk",
             "ray.dashboard.modules.job.sdk",
             "ray._private.runtime_env.packaging",
         ):
-            logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each file that they pack
+            # they tell of each file that they pack
+            logging.getLogger(name).setLevel(logging.WARNING)
         with self._explained():
             self._client = JobSubmissionClient(self.address)
 
@@ -154,8 +180,8 @@ class Jobs:
         before = self.of(order.name)
         if before and str(before[-1].status) not in ENDED:
             raise RlhpError(
-                f"run {order.name} is under way already as job {before[-1].submission_id}; rlhp job logs {order.name} "
-                f"follows it, rlhp job stop {order.name} ends it"
+                f"run {order.name} is under way already as job {before[-1].submission_id}; rlhp "
+                f"job logs {order.name} follows it, rlhp job stop {order.name} ends it"
             )
         job = order.name if not before else f"{order.name}.{len(before) + 1}"
         deadline = time.monotonic() + AGENT_SECONDS
@@ -175,9 +201,10 @@ class Jobs:
                     raise
                 if time.monotonic() > deadline:
                     raise Unreachable(
-                        f"the head at {self.address} has had no job agent for {AGENT_SECONDS:g} s. Another Ray on that "
-                        "machine may hold its port, 52365: start the head with --dashboard-agent-listen-port=PORT "
-                        "(dashboard_agent.log in Ray's session directory says so)"
+                        f"the head at {self.address} has had no job agent for {AGENT_SECONDS:g} "
+                        "s. Another Ray on that machine may hold its port, 52365: start the head "
+                        "with --dashboard-agent-listen-port=PORT (dashboard_agent.log in Ray's "
+                        "session directory says so)"
                     ) from error
                 time.sleep(POLL_SECONDS)
 
@@ -211,7 +238,9 @@ class Jobs:
             return str(self._client.get_job_info(job).message or "")
 
     def follow(self, job: str, say: Callable[[str], None]) -> str:
-        """Hand on what the job prints until it ends, over lost connections too; its last state."""
+        """Hand on what the job prints until it ends, over lost connections too; its
+        last state.
+        """
         printed = 0
         while True:
             printed = asyncio.run(self._tail(job, say, printed))
@@ -252,13 +281,15 @@ class Jobs:
             yield
         except ConnectionError as error:
             raise Unreachable(
-                f"no job server of Ray answers at {self.address}: {str(error).splitlines()[0].rstrip('.')}; --address "
-                "takes that of the head's dashboard, as http://head:8265 (from outside: ssh -L 8265:localhost:8265)"
+                f"no job server of Ray answers at {self.address}: "
+                f"{str(error).splitlines()[0].rstrip('.')}; --address takes that of the head's "
+                "dashboard, as http://head:8265 (from outside: ssh -L 8265:localhost:8265)"
             ) from error
         except AuthenticationError as error:
             raise RlhpError(
-                f"{self.address}: the cluster wants its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a "
-                "file that holds it (where the head runs it is in ~/.ray/auth_token)"
+                f"{self.address}: the cluster wants its token; set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN_PATH to a file that holds it (where the head runs it is in "
+                "~/.ray/auth_token)"
             ) from error
         except RuntimeError as error:
             raise RlhpError(f"{self.address}: {_last_line(error)}") from error
@@ -266,8 +297,15 @@ class Jobs:
 
 def show(job: Any) -> str:
     """One line about a job."""
-    started = f"{datetime.fromtimestamp(job.start_time / 1000):%Y-%m-%d %H:%M}" if job.start_time else "not started"
-    return f"{job.submission_id}  {JobStatus(job.status).value}  {started}  {job.metadata.get('rlhp_config', '')}"
+    started = (
+        f"{datetime.fromtimestamp(job.start_time / 1000):%Y-%m-%d %H:%M}"
+        if job.start_time
+        else "not started"
+    )
+    return (
+        f"{job.submission_id}  {JobStatus(job.status).value}  {started}  "
+        f"{job.metadata.get('rlhp_config', '')}"
+    )
 
 
 def _refuse_secrets(config: RunConfig) -> None:
@@ -277,8 +315,9 @@ def _refuse_secrets(config: RunConfig) -> None:
 
 def _told_to_everybody(what: str) -> RlhpError:
     return RlhpError(
-        f"{what}: a job's command and files can be read by whoever reaches the dashboard, so a password has no place "
-        f"there; give the nodes {credentials.PASSWORD}, or a file that redis.password_file names"
+        f"{what}: a job's command and files can be read by whoever reaches the dashboard, so a "
+        f"password has no place there; give the nodes {credentials.PASSWORD}, or a file that "
+        "redis.password_file names"
     )
 
 
@@ -290,8 +329,8 @@ def _variable(text: str) -> tuple[str, str]:
         value = os.environ[name]
     if addresses.is_secret(name) or addresses.holds_secret(value):
         raise RlhpError(
-            f"--env {name}: whoever reaches the cluster's dashboard can read a job's environment; set it on the nodes, "
-            "where they are started, or name a file there"
+            f"--env {name}: whoever reaches the cluster's dashboard can read a job's environment; "
+            "set it on the nodes, where they are started, or name a file there"
         )
     return name, value
 
@@ -307,7 +346,9 @@ def _amount(text: str) -> tuple[str, float]:
 def _name(name: str | None, config: Path) -> str:
     if name is not None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
-            raise RlhpError(f"--name: letters, digits, '.', '_' and '-', at most 80 of them, got {name!r}")
+            raise RlhpError(
+                f"--name: letters, digits, '.', '_' and '-', at most 80 of them, got {name!r}"
+            )
         return name
     return rundir.timed(config.stem)
 

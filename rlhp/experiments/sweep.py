@@ -1,4 +1,5 @@
-"""Many runs of one configuration with values drawn from a search space, on Ray Tune: each trial is a run of its own.
+"""Many runs of one configuration with values drawn from a search space, on Ray Tune:
+each trial is a run of its own.
 
     # configs/sweeps/mine.yaml
     extends: ../halfcheetah.yaml
@@ -7,8 +8,9 @@
       reward.members: {choice: [1, 3, 5]}
       seed: {grid: [0, 1, 2]}
 
-A trial reserves all that its run reserves as one placement group: nothing of it starts before there is room for all.
-Its driver, query actor, reward trainer, Redis and labelers share the group's first bundle, hence one node.
+A trial reserves all that its run reserves as one placement group: nothing of it starts
+before there is room for all. Its driver, query actor, reward trainer, Redis and
+labelers share the group's first bundle, hence one node.
 """
 
 from __future__ import annotations
@@ -59,14 +61,19 @@ class Trial:
 
 
 def load(path: Path, *, sets: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
-    """The configuration that trials start from, and its search space: dotted key -> how it is drawn.
+    """The configuration that trials start from, and its search space: dotted key -> how
+    it is drawn.
 
-    ConfigError for both at once: a key that is none, a kind that is none, ends that are no numbers.
+    ConfigError for both at once: a key that is none, a kind that is none, ends that are
+    no numbers.
     """
     data, rest = loading.load_data(path, without="search")
     if not isinstance(rest, dict) or not rest:
         raise loading.ConfigError(
-            [f"{path}: a sweep needs `search:`, a mapping of dotted keys to {', '.join(KINDS)}; got {rest!r}"]
+            [
+                f"{path}: a sweep needs `search:`, a mapping of dotted keys to "
+                f"{', '.join(KINDS)}; got {rest!r}"
+            ]
         )
     problems = [problem for key, spec in rest.items() if (problem := _problem(str(key), spec))]
     try:
@@ -92,18 +99,26 @@ def sweep(
 ) -> list[Trial]:
     """Run all trials, a failed one a second time from its last checkpoint; best first."""
     here = places.home(config.runs_dir).absolute()
-    config = config.model_copy(update={"runs_dir": str(here), "name": None, "rollout": _all_at_once(config)})
+    config = config.model_copy(
+        update={"runs_dir": str(here), "name": None, "rollout": _all_at_once(config)}
+    )
     check(config)
     group = placement(config)
     with ray_cluster(config, cpus=_cpus(config, at_once or 1)):
         refuse_too_small(config, say=say)
         plain = json.loads(json.dumps(config.model_dump(mode="json")))
-        trainable = tune.with_resources(tune.with_parameters(_trial, plain=plain, sweep=name), group)
+        trainable = tune.with_resources(
+            tune.with_parameters(_trial, plain=plain, sweep=name), group
+        )
         tuner = tune.Tuner(
             trainable,
             param_space={key: _drawn(spec) for key, spec in search.items()},
             tune_config=tune.TuneConfig(
-                metric=METRIC, mode="max", num_samples=samples, max_concurrent_trials=at_once, reuse_actors=False
+                metric=METRIC,
+                mode="max",
+                num_samples=samples,
+                max_concurrent_trials=at_once,
+                reuse_actors=False,
             ),
             run_config=tune.RunConfig(
                 name=name,
@@ -115,18 +130,28 @@ def sweep(
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         results = tuner.fit()
     trials = [_result(result, here, name) for result in results]
-    trials.sort(key=lambda trial: -math.inf if math.isnan(trial.true_return) else trial.true_return, reverse=True)
+    trials.sort(
+        key=lambda trial: -math.inf if math.isnan(trial.true_return) else trial.true_return,
+        reverse=True,
+    )
     with (here / f"{name}.sweep.jsonl").open("w", encoding="utf-8") as file:
         for trial in trials:
-            fields = {"trial": trial.name, **trial.values, METRIC: trial.true_return, "error": trial.error}
+            fields = {
+                "trial": trial.name,
+                **trial.values,
+                METRIC: trial.true_return,
+                "error": trial.error,
+            }
             file.write(json.dumps(fields) + "\n")
     return trials
 
 
 def placement(config: RunConfig) -> tune.PlacementGroupFactory:
-    """One bundle for the driver and all beside it, one per env runner, per learner, per reward model on a GPU.
+    """One bundle for the driver and all beside it, one per env runner, per learner, per
+    reward model on a GPU.
 
-    RLlib counts on this order: env runner k takes bundle k, learners those after the last env runner.
+    RLlib counts on this order: env runner k takes bundle k, learners those after the
+    last env runner.
     """
     driver: dict[str, float] = {"CPU": 1.0}
     others = []
@@ -145,9 +170,14 @@ def _trial(values: dict[str, Any], *, plain: dict[str, Any], sweep: str) -> None
     rundir = RunDir.open(existing) if existing is not None else RunDir.create(config, name)
 
     def report(row: dict[str, Any]) -> None:
-        tune.report({key: value for key, value in row.items() if isinstance(value, int | float)} | {METRIC: math.nan})
+        tune.report(
+            {key: value for key, value in row.items() if isinstance(value, int | float)}
+            | {METRIC: math.nan}
+        )
 
-    summary = program.train(rundir.config(), rundir=rundir, resume=existing is not None, watch=report)
+    summary = program.train(
+        rundir.config(), rundir=rundir, resume=existing is not None, watch=report
+    )
     tune.report({METRIC: summary.true_return, "env_steps": summary.env_steps})
 
 
@@ -171,12 +201,15 @@ def _run_name(sweep: str, trial_id: str) -> str:
 
 
 def _all_at_once(config: RunConfig) -> Any:
-    return config.rollout.model_copy(update={"min_env_runners": None})  # a placement group cannot grow
+    # a placement group cannot grow
+    return config.rollout.model_copy(update={"min_env_runners": None})
 
 
 def _cpus(config: RunConfig, trials: int) -> int:
     """Of a local Ray: all that so many trials reserve."""
-    return trials * math.ceil(sum(float(bundle.get("CPU", 0)) for bundle in placement(config).bundles))
+    return trials * math.ceil(
+        sum(float(bundle.get("CPU", 0)) for bundle in placement(config).bundles)
+    )
 
 
 def _sets(values: Mapping[str, Any]) -> list[str]:
@@ -196,14 +229,19 @@ def _example(spec: Mapping[str, Any]) -> Any:
 
 def _problem(key: str, spec: Any) -> str | None:
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in KINDS:
-        return f"search.{key}: one of {', '.join(KINDS)} with a list, as {{loguniform: [1e-4, 1e-3]}}, got {spec!r}"
+        return (
+            f"search.{key}: one of {', '.join(KINDS)} with a list, as {{loguniform: [1e-4, "
+            f"1e-3]}}, got {spec!r}"
+        )
     ((kind, arguments),) = spec.items()
     count = KINDS[kind][0]
     if not isinstance(arguments, list) or not arguments:
         return f"search.{key}: {kind} takes a list, got {arguments!r}"
     if count is None:
         return None
-    numbers = [each for each in arguments if isinstance(each, int | float) and not isinstance(each, bool)]
+    numbers = [
+        each for each in arguments if isinstance(each, int | float) and not isinstance(each, bool)
+    ]
     if len(arguments) != count or len(numbers) != count or not arguments[0] < arguments[1]:
         words = "a low end, a high end" + (" and a step" if count == 3 else "")
         return f"search.{key}: {kind} takes {words}, got {arguments!r}"

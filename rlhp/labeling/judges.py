@@ -1,16 +1,18 @@
-"""Scripted judges: teachers for behavior that no env reward describes (Christiano et al. 2017, section 3.2).
+"""Scripted judges: teachers for behavior that no env reward describes (Christiano et
+al. 2017, section 3.2).
 
 Shapes: K steps per segment, S simulator state, G geoms of the body.
 
-A judge scores each segment by what a person would see in the clip, reads nothing but the simulator state
-recorded with it, and prefers the higher score. So a run that is judged this way sends no env rewards:
+A judge scores each segment by what a person would see in the clip, reads nothing but
+the simulator state recorded with it, and prefers the higher score. So a run that is
+judged this way sends no env rewards:
 
     labels:
       teacher: {name: "rlhp.labeling.judges:BackflipJudge"}
       share_env_reward: false
 
-Positions of the parts of the body come from MuJoCo's kinematics of the recorded joint positions; mujoco
-and gymnasium are imported only when a judge is built.
+Positions of the parts of the body come from MuJoCo's kinematics of the recorded joint
+positions; mujoco and gymnasium are imported only when a judge is built.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Judge(ABC):
 
     @abstractmethod
     def score(self, segment: Segment) -> float:
-        """How much of the wanted behavior a person would see; ValueError where there is no state to look at."""
+        """How much of the wanted behavior a person would see; ValueError where there is
+        no state to look at.
+        """
 
     def answer(self, query: Query) -> Answer:
         """The answer to `query`."""
@@ -88,14 +92,20 @@ class Body:
         self._env_id = env_id
 
     def qpos(self, segment: Segment) -> Array:
-        """[K, nq] joint positions before each action; ValueError for a segment of any other environment."""
+        """[K, nq] joint positions before each action; ValueError for a segment of any
+        other environment.
+        """
         width = self._model.nq + self._model.nv + 1
-        if segment.state is None or segment.state_kind != "mujoco" or segment.state.shape[1] != width:
+        if (
+            segment.state is None
+            or segment.state_kind != "mujoco"
+            or segment.state.shape[1] != width
+        ):
             shape = None if segment.state is None else segment.state.shape
             raise RlhpError(
-                f"this judge looks at simulator states of {self._env_id}, {width} numbers per step, but segment "
-                f"{segment.id} has state_kind={segment.state_kind!r} and states of shape {shape}; "
-                f"set env.id={self._env_id}, or another labels.teacher"
+                f"this judge looks at simulator states of {self._env_id}, {width} numbers per "
+                f"step, but segment {segment.id} has state_kind={segment.state_kind!r} and states "
+                f"of shape {shape}; set env.id={self._env_id}, or another labels.teacher"
             )
         return segment.state[:, : self._model.nq]
 
@@ -106,7 +116,8 @@ class Body:
         for step, row in enumerate(qpos):
             self._data.qpos[:] = row
             self._kinematics(self._model, self._data)
-            tilt = np.abs(self._data.geom_xmat[self._capsules, 8])  # 1 where the capsule stands on end
+            # 1 where the capsule stands on end
+            tilt = np.abs(self._data.geom_xmat[self._capsules, 8])
             clear[step] = self._data.geom_xpos[self._capsules, 2] - tilt * half - radius
         return clear
 
@@ -116,22 +127,27 @@ class Flips:
     """What there is to see of backflips in K states of a hopper."""
 
     turns: Array
-    """[K-1] turns backward (heels over head, away from the running direction); negative where it turns forward."""
+    """[K-1] turns backward (heels over head, away from the running direction); negative
+    where it turns forward.
+    """
     airborne: Array
     """[K] bool, no part touches the floor."""
     fallen: Array
     """[K] bool, something other than the foot touches the floor."""
     landings: Array
-    """[K] bool, the first step on the foot, upright, after a flight that turned backward."""
+    """[K] bool, the first step on the foot, upright, after a flight that turned
+    backward.
+    """
 
 
 class BackflipJudge(Judge):
     """Prefers the segment of Hopper with more backflip in it; scores are in turns.
 
-    Backward rotation counts in full while nothing but the foot touches the floor, and only `rolling` of it
-    otherwise: a person asks for a flip, not for a roll. Every upright landing out of a backward rotation is
-    worth `landing` turns, a segment spent wholly in the air `flight`, one spent wholly fallen `-fallen`: that
-    tells standing from lying, and jumping from standing, before there is any flip to see.
+    Backward rotation counts in full while nothing but the foot touches the floor, and
+    only `rolling` of it otherwise: a person asks for a flip, not for a roll. Every
+    upright landing out of a backward rotation is worth `landing` turns, a segment spent
+    wholly in the air `flight`, one spent wholly fallen `-fallen`: that tells standing
+    from lying, and jumping from standing, before there is any flip to see.
     """
 
     env_id = "Hopper-v5"
@@ -178,21 +194,30 @@ class OneLeg:
     standing: Array
     """[K] bool, the hind leg alone touches the floor."""
     lifted: Array
-    """[K] metres between the floor and the front foot, 0 where anything but the hind leg touches."""
+    """[K] metres between the floor and the front foot, 0 where anything but the hind
+    leg touches.
+    """
 
 
 class OneLegJudge(Judge):
-    """Prefers the segment of HalfCheetah that gets further forward on its hind leg; scores are in metres per step.
+    """Prefers the segment of HalfCheetah that gets further forward on its hind leg;
+    scores are in metres per step.
 
-    A step counts as far as the front foot is up, fully from `height` metres, and not at all while anything but
-    the hind leg touches the floor. What it counts for is `standing` metres and the way made forward, at most
-    `fastest` metres: first stand on one leg, then run on it.
+    A step counts as far as the front foot is up, fully from `height` metres, and not at
+    all while anything but the hind leg touches the floor. What it counts for is
+    `standing` metres and the way made forward, at most `fastest` metres: first stand on
+    one leg, then run on it.
     """
 
     env_id = "HalfCheetah-v5"
 
     def __init__(
-        self, *, height: float = 0.3, standing: float = 0.05, fastest: float = 0.25, margin: float = 0.001
+        self,
+        *,
+        height: float = 0.3,
+        standing: float = 0.05,
+        fastest: float = 0.25,
+        margin: float = 0.001,
     ) -> None:
         super().__init__(margin=margin)
         self.height, self.standing, self.fastest = height, standing, fastest
@@ -203,7 +228,9 @@ class OneLegJudge(Judge):
         if len(seen.speed) == 0:
             return 0.0
         up = np.minimum(seen.lifted[1:] / self.height, 1.0)
-        return float((up * (self.standing + np.clip(seen.speed, -self.standing, self.fastest))).mean())
+        return float(
+            (up * (self.standing + np.clip(seen.speed, -self.standing, self.fastest))).mean()
+        )
 
     def watch(self, qpos: Array) -> OneLeg:
         """What happens in consecutive states: [K, nq]."""
@@ -218,7 +245,9 @@ class OneLegJudge(Judge):
 
 
 def _landings(pitch: Array, *, on_foot: Array, airborne: Array) -> Array:
-    """[K] bool: touches down with the foot, upright, after a flight that turned backward."""
+    """[K] bool: touches down with the foot, upright, after a flight that turned
+    backward.
+    """
     landings = np.zeros(len(pitch), bool)
     left = None  # step at which the present flight began
     for step in range(1, len(pitch)):

@@ -1,20 +1,24 @@
-"""Synthetic teachers: answers computed from env rewards, with chosen faults (B-Pref, Lee et al. 2021).
+"""Synthetic teachers: answers computed from env rewards, with chosen faults (B-Pref,
+Lee et al. 2021).
 
 Shapes: K steps per segment; w the weight of a step, r its env reward.
 
 The rules, in order, over the two segments of a query:
 
-1. skip:    the larger plain sum is at most skip * margin      -> `incomparable`
-   equal:   the plain sums differ by less than equal * margin  -> marked, answered `tie` at the end
-2. compare: sums weighted by gamma ** (K - 1 - t), so the last steps count most; exact equality is a `tie`.
-   With beta > 0 the answer is drawn instead, with P(first) = logistic(beta * weighted difference)
+1. skip:    the larger plain sum is at most skip * margin      -> `incomparable` equal:
+   the plain sums differ by less than equal * margin  -> marked, answered `tie` at the
+   end
+2. compare: sums weighted by gamma ** (K - 1 - t), so the last steps count most; exact
+   equality is a `tie`. With beta > 0 the answer is drawn instead, with P(first) =
+   logistic(beta * weighted difference)
 3. mistake: the answer is flipped with this probability
 4. the marked ones become `tie`
 
-margin is what an average K steps of the run's last episodes earn above the floor, and sums are measured
-from the floor too. The floor is min(0, lowest return of the random warm-up): on tasks whose returns are
-negative the published thresholds lie below every sum, and the skip and equal teachers would never differ
-from the oracle. The shares `skip` and `equal` enter here and nowhere else.
+margin is what an average K steps of the run's last episodes earn above the floor, and
+sums are measured from the floor too. The floor is min(0, lowest return of the random
+warm-up): on tasks whose returns are negative the published thresholds lie below every
+sum, and the skip and equal teachers would never differ from the oracle. The shares
+`skip` and `equal` enter here and nowhere else.
 """
 
 from __future__ import annotations
@@ -53,11 +57,13 @@ _FLIPPED = {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST, Answer.TIE
 class BPrefTeacher:
     """Judges by env rewards. Without arguments it is the oracle: the larger sum wins.
 
-    What it draws depends on its seed and the query's id alone, so a query that is served twice gets the
-    same answer twice, in whatever order and by however many processes it is asked.
+    What it draws depends on its seed and the query's id alone, so a query that is
+    served twice gets the same answer twice, in whatever order and by however many
+    processes it is asked.
 
-    Segments of unequal length are compared by their sums over the steps they have, as the reward model
-    does: under a mean, an environment that pays one per step survived would tie on every pair.
+    Segments of unequal length are compared by their sums over the steps they have, as
+    the reward model does: under a mean, an environment that pays one per step survived
+    would tie on every pair.
     """
 
     def __init__(
@@ -70,7 +76,11 @@ class BPrefTeacher:
         equal: float = 0.0,
         seed: int = 0,
     ) -> None:
-        _check(beta is None or 0 < beta < math.inf, "beta is a finite number above 0, or None to never draw", beta)
+        _check(
+            beta is None or 0 < beta < math.inf,
+            "beta is a finite number above 0, or None to never draw",
+            beta,
+        )
         _check(0 < gamma <= 1, "gamma is above 0 and at most 1", gamma)
         _check(0 <= mistake <= 1, "mistake is a probability, between 0 and 1", mistake)
         _check(0 <= skip < math.inf, "skip is a share of the mean return, 0 or more", skip)
@@ -82,16 +92,23 @@ class BPrefTeacher:
         self.equal = equal
         self.seed = seed
         self.without_context = 0
-        """Queries on which skip or equal could not be applied, for want of a usable context."""
+        """Queries on which skip or equal could not be applied, for want of a usable
+        context.
+        """
 
     def answer(self, query: Query) -> Answer:
-        """The answer to `query`; ValueError where its segments carry no (or not finite) env rewards."""
+        """The answer to `query`; ValueError where its segments carry no (or not finite)
+        env rewards.
+        """
         sums = _plain_sum(query.first), _plain_sum(query.second)
         skipped, equal = self._thresholds(query, sums)
         if skipped:
             return Answer.INCOMPARABLE
-        # Both are always drawn: changing beta must not change which answers are mistakes.
-        draw, slip = np.random.default_rng(int(digest("teacher", self.seed, query.id), 16)).random(2)
+        # Both are always drawn: changing beta must not change which answers are
+        # mistakes.
+        draw, slip = np.random.default_rng(int(digest("teacher", self.seed, query.id), 16)).random(
+            2
+        )
         answer = self._compare(query, draw)
         if slip < self.mistake:
             answer = _FLIPPED[answer]
@@ -110,11 +127,15 @@ class BPrefTeacher:
         steps = max(query.first.length, query.second.length)
         margin = (context.mean_episode_return * per_step - floor) * steps
         best = max(sums[0] - floor * query.first.length, sums[1] - floor * query.second.length)
-        return self.skip > 0 and best <= self.skip * margin, abs(sums[0] - sums[1]) < self.equal * margin
+        return self.skip > 0 and best <= self.skip * margin, abs(
+            sums[0] - sums[1]
+        ) < self.equal * margin
 
     def _compare(self, query: Query, draw: float) -> Answer:
         """The answer before mistakes: by weighted sums, or drawn from their difference."""
-        difference = _weighted_sum(query.first, gamma=self.gamma) - _weighted_sum(query.second, gamma=self.gamma)
+        difference = _weighted_sum(query.first, gamma=self.gamma) - _weighted_sum(
+            query.second, gamma=self.gamma
+        )
         if difference == 0:
             return Answer.TIE
         if self.beta is None:
@@ -126,8 +147,9 @@ class BPrefTeacher:
         self.without_context += 1
         if self.without_context == 1:
             logger.warning(
-                "query %s says nothing usable about the run's returns (context=%s), so the teacher's skip=%s and "
-                "equal=%s cannot be applied to it; further ones are only counted",
+                "query %s says nothing usable about the run's returns (context=%s), so the "
+                "teacher's skip=%s and equal=%s cannot be applied to it; further ones are only "
+                "counted",
                 query.id,
                 query.context,
                 self.skip,
@@ -136,29 +158,31 @@ class BPrefTeacher:
 
 
 def make_teacher(config: TeacherConfig, *, seed: int) -> Teacher:
-    """The teacher that `config` names: a preset with the keys that are set, or one of the user's own.
+    """The teacher that `config` names: a preset with the keys that are set, or one of
+    the user's own.
 
-    `package.module:Name` is looked for in the working directory too, and called with `kwargs`, and with
-    `seed` if it has such a parameter. ValueError, in one line, for whatever is wrong with it.
+    `package.module:Name` is looked for in the working directory too, and called with
+    `kwargs`, and with `seed` if it has such a parameter. ValueError, in one line, for
+    whatever is wrong with it.
     """
     overrides = {knob: value for knob in KNOBS if (value := getattr(config, knob)) is not None}
     if ":" in config.name:
         if overrides:
             raise RlhpError(
-                f"{', '.join(overrides)} belong to the built-in teachers, but the teacher is {config.name!r}; "
-                "pass them in teacher.kwargs instead"
+                f"{', '.join(overrides)} belong to the built-in teachers, but the teacher is "
+                f"{config.name!r}; pass them in teacher.kwargs instead"
             )
         return _own_teacher(config.name, kwargs=config.kwargs, seed=seed)
     if config.name not in PRESETS:
         close = difflib.get_close_matches(config.name, PRESETS, n=1)
         raise RlhpError(
-            f"a teacher is one of {', '.join(PRESETS)}, or package.module:Name of your own; got {config.name!r}"
-            + (f"; did you mean {close[0]!r}?" if close else "")
+            f"a teacher is one of {', '.join(PRESETS)}, or package.module:Name of your own; got "
+            f"{config.name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         )
     if config.kwargs:
         raise RlhpError(
-            f"teacher.kwargs are for a teacher of your own, got {config.kwargs} with {config.name!r}; "
-            f"set {', '.join(KNOBS)} directly"
+            f"teacher.kwargs are for a teacher of your own, got {config.kwargs} with "
+            f"{config.name!r}; set {', '.join(KNOBS)} directly"
         )
     return BPrefTeacher(seed=seed, **{**PRESETS[config.name], **overrides})
 
@@ -166,14 +190,19 @@ def make_teacher(config: TeacherConfig, *, seed: int) -> Teacher:
 def _own_teacher(name: str, *, kwargs: Mapping[str, Any], seed: int) -> Teacher:
     build = imports.load(name, key="labels.teacher.name")
     if not callable(build):
-        raise RlhpError(f"teacher {name!r} is a {type(build).__name__}, not a class or a function that builds one")
+        raise RlhpError(
+            f"teacher {name!r} is a {type(build).__name__}, not a class or a function that builds "
+            "one"
+        )
     arguments = dict(kwargs)
     if "seed" not in arguments and _takes_seed(build):
         arguments["seed"] = seed
     try:
         teacher = build(**arguments)
     except Exception as error:
-        raise RlhpError(f"teacher {name!r} could not be built with {arguments}: {_line(error)}") from error
+        raise RlhpError(
+            f"teacher {name!r} could not be built with {arguments}: {_line(error)}"
+        ) from error
     if not callable(getattr(teacher, "answer", None)):
         raise RlhpError(
             f"teacher {name!r} has no method answer(query): it built a {type(teacher).__name__}; "
@@ -192,7 +221,9 @@ def _takes_seed(build: Any) -> bool:
 def _plain_sum(segment: Segment) -> float:
     total = segment.true_return
     if not math.isfinite(total):
-        raise RlhpError(f"segment {segment.id}: its env rewards sum to {total}; a teacher needs finite ones")
+        raise RlhpError(
+            f"segment {segment.id}: its env rewards sum to {total}; a teacher needs finite ones"
+        )
     return total
 
 

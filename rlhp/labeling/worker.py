@@ -1,13 +1,16 @@
-"""A labeler in a process of its own: leases queries, asks a teacher, answers through the queue.
+"""A labeler in a process of its own: leases queries, asks a teacher, answers through
+the queue.
 
     produces   answers and skips; sending one twice changes nothing
     waits for  a query, polled with jitter
     woken by   the query actor asking, or the lease of another labeler running out
     alone      Redis away: keeps what it decided and tries again; run closed: leaves
 
-It needs the address of a Redis and nothing else of the run: no torch, no ray, no shared disk.
+It needs the address of a Redis and nothing else of the run: no torch, no ray, no shared
+disk.
 
-The body of `rlhp label`: join a run at a Redis, answer with a teacher until the run is over.
+The body of `rlhp label`: join a run at a Redis, answer with a teacher until the run is
+over.
 """
 
 from __future__ import annotations
@@ -69,8 +72,8 @@ class Counts:
 
     def __str__(self) -> str:
         return (
-            f"{self.answers} answers ({self.late} late), {self.skipped} skipped, {self.extra} extra, "
-            f"{self.denied} denied"
+            f"{self.answers} answers ({self.late} late), {self.skipped} skipped, {self.extra} "
+            f"extra, {self.denied} denied"
         )
 
 
@@ -84,11 +87,13 @@ class _Verdict:
 
 
 class LabelerWorker:
-    """One labeler: `step` handles what can be leased now, `run` goes on until the run is closed.
+    """One labeler: `step` handles what can be leased now, `run` goes on until the run
+    is closed.
 
-    `name` tells people apart, so it is stable over restarts; each worker is a page of its own, so two
-    of the same name never share a lease. A query that the teacher cannot answer is skipped, which the
-    queue remembers for this name: it is not offered to it again.
+    `name` tells people apart, so it is stable over restarts; each worker is a page of
+    its own, so two of the same name never share a lease. A query that the teacher
+    cannot answer is skipped, which the queue remembers for this name: it is not offered
+    to it again.
     """
 
     def __init__(
@@ -117,10 +122,11 @@ class LabelerWorker:
         self._jitter = random.Random(self.page)
 
     def step(self) -> int:
-        """Leases at most two queries and settles them; the number of answers the queue took.
+        """Leases at most two queries and settles them; the number of answers the queue
+        took.
 
-        QueueUnavailable when Redis is away: what was decided but not sent goes out with the next step.
-        TeacherFailed after five failures in a row.
+        QueueUnavailable when Redis is away: what was decided but not sent goes out with
+        the next step. TeacherFailed after five failures in a row.
         """
         before = self.counts.answers
         self._send()
@@ -150,12 +156,16 @@ class LabelerWorker:
                     pause = self._turn()
                 except QueueUnavailable as error:
                     if not tries:
-                        logger.warning("labeler %s lost the queue and keeps trying: %s", self.name, error)
+                        logger.warning(
+                            "labeler %s lost the queue and keeps trying: %s", self.name, error
+                        )
                     tries += 1
                     stop.wait(self._backoff(tries))
                     continue
                 if tries:
-                    logger.warning("labeler %s reached the queue again at try %d", self.name, tries + 1)
+                    logger.warning(
+                        "labeler %s reached the queue again at try %d", self.name, tries + 1
+                    )
                     tries = 0
                 if pause is None:
                     break
@@ -168,12 +178,16 @@ class LabelerWorker:
         return self.counts
 
     def _turn(self) -> float | None:
-        """One look at the queue: seconds until the next, or None when the run is closed."""
+        """One look at the queue: seconds until the next, or None when the run is
+        closed.
+        """
         state = self._queue.state
         if state == "closed":
             return None
         if state == "missing":
-            self._warn_once(state, "labeler %s: its run is not at this Redis (yet); waiting for it", self.name)
+            self._warn_once(
+                state, "labeler %s: its run is not at this Redis (yet); waiting for it", self.name
+            )
             return 10 * self._poll()
         return 0.0 if self.step() else self._poll()
 
@@ -191,8 +205,9 @@ class LabelerWorker:
             self._send()
             if self._failures >= FAILURES_IN_A_ROW:
                 raise TeacherFailed(
-                    f"teacher {_name(self._teacher)} failed {FAILURES_IN_A_ROW} times in a row, the last time on query "
-                    f"{lease.query} ({self._last_failure}); mend it and start the labeler again"
+                    f"teacher {_name(self._teacher)} failed {FAILURES_IN_A_ROW} times in a row, "
+                    f"the last time on query {lease.query} ({self._last_failure}); mend it and "
+                    "start the labeler again"
                 )
 
     def _payloads(self, leases: list[Lease]) -> Mapping[str, bytes]:
@@ -203,7 +218,9 @@ class LabelerWorker:
         return self._queue.segments(sorted(wanted)) if wanted else {}
 
     def _judge(self, lease: Lease, payloads: Mapping[str, bytes]) -> Answer | None:
-        """The teacher's answer, or None to skip the query; whatever went wrong is logged with its id."""
+        """The teacher's answer, or None to skip the query; whatever went wrong is
+        logged with its id.
+        """
         try:
             query = _read(lease, payloads)
         except (BodyError, DecodeError) as error:
@@ -212,7 +229,10 @@ class LabelerWorker:
         try:
             answer: object = self._teacher.answer(query)
             if answer is not None and not isinstance(answer, Answer):
-                raise TypeError(f"it answered {answer!r}; return an rlhp.types.Answer, or None to skip the query")
+                raise TypeError(
+                    f"it answered {answer!r}; return an rlhp.types.Answer, or None to skip the "
+                    "query"
+                )
         except BaseException as error:  # a teacher is anybody's code, and may call sys.exit
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -236,7 +256,9 @@ class LabelerWorker:
             lease = verdict.lease
             status: str
             if verdict.answer is None:
-                status = self._queue.skip(query=lease.query, labeler=self.name, page=self.page, token=lease.token)
+                status = self._queue.skip(
+                    query=lease.query, labeler=self.name, page=self.page, token=lease.token
+                )
             else:
                 status = self._queue.answer(
                     query=lease.query,
@@ -253,7 +275,13 @@ class LabelerWorker:
     def _count(self, verdict: _Verdict, status: str) -> None:
         if status in ("denied", "gone", "conflict"):
             self.counts.denied += 1
-            self._warn_once(status, "query %s of %s: %s (warned once)", verdict.lease.query, self.name, explain(status))
+            self._warn_once(
+                status,
+                "query %s of %s: %s (warned once)",
+                verdict.lease.query,
+                self.name,
+                explain(status),
+            )
         elif verdict.answer is None:
             self.counts.skipped += 1
         elif status == "extra":
@@ -264,12 +292,15 @@ class LabelerWorker:
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
-        """Keeps this page's leases alive while the teacher thinks or the latency passes."""
+        """Keeps this page's leases alive while the teacher thinks or the latency
+        passes.
+        """
         done = threading.Event()
         pause = self._queue.lease_seconds / 3
 
         def beat() -> None:
-            while not done.wait(pause):  # a teacher that hangs loses its leases to the queue's own limit
+            # a teacher that hangs loses its leases to the queue's own limit
+            while not done.wait(pause):
                 with suppress(QueueUnavailable):  # the next beat, or the answer itself, will tell
                     self._queue.extend(page=self.page)
 
@@ -291,7 +322,9 @@ class LabelerWorker:
         return self._poll_seconds * self._jitter.uniform(0.5, 1.5)
 
     def _backoff(self, tries: int) -> float:
-        return float(min(LONGEST_BACKOFF_SECONDS, 0.1 * 2 ** min(tries, 10)) * self._jitter.uniform(0.5, 1.0))
+        return float(
+            min(LONGEST_BACKOFF_SECONDS, 0.1 * 2 ** min(tries, 10)) * self._jitter.uniform(0.5, 1.0)
+        )
 
     def _warn_once(self, what: str, message: str, *values: object) -> None:
         if what not in self._warned:
@@ -331,22 +364,32 @@ def run_labeler(
 ) -> int:
     """Answers queries of `run` at the Redis `url`; the exit code.
 
-    Without `run` there must be exactly one open run there. 0 when the run was closed or on Ctrl-C (or
-    SIGTERM), which gives the leases back; a second Ctrl-C does not wait for the teacher. 1 when the
-    teacher kept failing. ValueError for a teacher or run that does not exist and for two that do not fit
-    (a built-in teacher, a run that sends no env rewards), QueueUnavailable when
-    `url` cannot be reached at the start; later absences of Redis are waited out. With `until_eof` the end of
-    standard input is a Ctrl-C as well, so that a process which holds the other end is never outlived.
+    Without `run` there must be exactly one open run there. 0 when the run was closed or
+    on Ctrl-C (or SIGTERM), which gives the leases back; a second Ctrl-C does not wait
+    for the teacher. 1 when the teacher kept failing. ValueError for a teacher or run
+    that does not exist and for two that do not fit (a built-in teacher, a run that
+    sends no env rewards), QueueUnavailable when `url` cannot be reached at the start;
+    later absences of Redis are waited out. With `until_eof` the end of standard input
+    is a Ctrl-C as well, so that a process which holds the other end is never outlived.
     """
     config = teacher if teacher is not None else TeacherConfig()
-    judge = make_teacher(config, seed=seed)  # first of all: a misspelled name needs no Redis to be told
+    # first of all: a misspelled name needs no Redis to be told
+    judge = make_teacher(config, seed=seed)
     chosen = run if run is not None else only_run(url)
     with QueryQueue(url, run=chosen, lease_seconds=lease_seconds) as queue:
-        return _answer(queue, judge, config, name=name, poll_seconds=poll_seconds, until_eof=until_eof)
+        return _answer(
+            queue, judge, config, name=name, poll_seconds=poll_seconds, until_eof=until_eof
+        )
 
 
 def _answer(
-    queue: QueryQueue, judge: Teacher, config: TeacherConfig, *, name: str | None, poll_seconds: float, until_eof: bool
+    queue: QueryQueue,
+    judge: Teacher,
+    config: TeacherConfig,
+    *,
+    name: str | None,
+    poll_seconds: float,
+    until_eof: bool,
 ) -> int:
     known = queue.state != "missing"
     _refuse_to_guess(queue, config)
@@ -357,7 +400,10 @@ def _answer(
         latency_seconds=config.latency_seconds,
         poll_seconds=poll_seconds,
     )
-    _say(f"{worker.name} answers {'run' if known else 'the coming run'} {queue.run} as {config.name}; Ctrl-C to leave")
+    _say(
+        f"{worker.name} answers {'run' if known else 'the coming run'} {queue.run} as "
+        f"{config.name}; Ctrl-C to leave"
+    )
 
     def report(counts: Counts) -> None:
         _say(f"{worker.name}: {counts}")
@@ -370,34 +416,48 @@ def _answer(
         except TeacherFailed as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
-        _say(f"{worker.name} leaves, {'stopped' if stop.is_set() else 'the run is closed'}: {counts}")
+        _say(
+            f"{worker.name} leaves, {'stopped' if stop.is_set() else 'the run is closed'}: {counts}"
+        )
     return 0
 
 
 def _refuse_to_guess(queue: QueryQueue, config: TeacherConfig) -> None:
-    """ValueError where a built-in teacher would join a run that keeps its env rewards to itself."""
+    """ValueError where a built-in teacher would join a run that keeps its env rewards
+    to itself.
+    """
     if ":" not in config.name and queue.info().get("shares_env_reward") == "no":
         raise RlhpError(
-            f"the built-in teacher {config.name!r} judges by env rewards, and run {queue.run} sends none with its "
-            "queries; set labels.share_env_reward=true in that run (train --resume RUN --set ...), or answer with a "
-            "teacher that looks at observations: --teacher package.module:Name"
+            f"the built-in teacher {config.name!r} judges by env rewards, and run {queue.run} "
+            "sends none with its queries; set labels.share_env_reward=true in that run (train "
+            "--resume RUN --set ...), or answer with a teacher that looks at observations: "
+            "--teacher package.module:Name"
         )
 
 
 def queue_of(rundir: RunDir) -> str:
-    """Where the queue of a run is. RlhpError where there is none, or none any more, since an embedded one ends too."""
+    """Where the queue of a run is. RlhpError where there is none, or none any more,
+    since an embedded one ends too.
+    """
     url = rundir.redis_url()
     if url is None:
-        raise RlhpError(f"{rundir.path}: its queue was never started; start the run with rlhp train first")
+        raise RlhpError(
+            f"{rundir.path}: its queue was never started; start the run with rlhp train first"
+        )
     state = rundir.info().state
     if rundir.redis_url_file.exists() or state in ("created", "running"):
         return url
     try:
         ping(url)
     except QueueUnavailable:
-        then = "" if state == "finished" else f"; go on with rlhp train --resume {rundir.path}, which starts both again"
+        then = (
+            ""
+            if state == "finished"
+            else f"; go on with rlhp train --resume {rundir.path}, which starts both again"
+        )
         raise RlhpError(
-            f"{rundir.path}: the run is {state}, and its embedded Redis, which held the queue, ended with it{then}"
+            f"{rundir.path}: the run is {state}, and its embedded Redis, which held the queue, "
+            f"ended with it{then}"
         ) from None
     return url
 
@@ -408,10 +468,13 @@ def only_run(url: str) -> str:
     if len(running) == 1:
         return running[0]
     if running:
-        raise RlhpError(f"several runs are open at this Redis: {', '.join(running)}; choose one with --run NAME")
+        raise RlhpError(
+            f"several runs are open at this Redis: {', '.join(running)}; choose one with --run NAME"
+        )
     rest = f"only closed ones ({', '.join(runs)})" if runs else "none"
     raise RlhpError(
-        f"a labeler joins an open run, but this Redis has {rest}; start one, or name a coming one with --run"
+        f"a labeler joins an open run, but this Redis has {rest}; start one, or name a coming one "
+        "with --run"
     )
 
 
@@ -428,7 +491,9 @@ def _own_name() -> str:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second acts as usual. Main thread only, else never set."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second acts as usual. Main
+    thread only, else never set.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -436,7 +501,8 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        # From a thread: this handler may have interrupted stop.wait, which holds the event's lock.
+        # From a thread: this handler may have interrupted stop.wait, which holds the
+        # event's lock.
         threading.Thread(target=stop.set).start()
         restore()
 

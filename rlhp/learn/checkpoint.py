@@ -1,22 +1,31 @@
-"""Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest few and the best kept.
+"""Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest
+few and the best kept.
 
-    algorithm.pt   RLlib's state and what it forgets: policy, optimizers, KL coefficient, observation statistics
+    algorithm.pt   RLlib's state and what it forgets: policy, optimizers, KL coefficient,
+                   observation statistics
     policy.pt      weights and observation statistics alone, for `rlhp eval`
-    exact.pt       of a serial run: everything else, so that it goes on bit for bit (`rlhp.run.resume`)
-    rlhp.json      our counters, the size and digest of each file, and the digest of all that; written last
+    exact.pt       of a serial run: everything else, so that it goes on bit for bit
+                   (`rlhp.run.resume`)
+    rlhp.json      our counters, the size and digest of each file, and the digest of all that;
+                   written last
 
-Nothing in here is unpickled: files hold numbers, texts and arrays. A checkpoint whose files are not
-what `rlhp.json` says was cut short or damaged: it is named, and the one before is used.
+Nothing in here is unpickled: files hold numbers, texts and arrays. A checkpoint whose
+files are not what `rlhp.json` says was cut short or damaged: it is named, and the one
+before is used.
 
-The preferences, and in a distributed run the reward model with its optimizer and version, are not in here: they are
-saved where they are made (`reward/`, `preferences/`, Redis), at every change, so they are never older.
+The preferences, and in a distributed run the reward model with its optimizer and
+version, are not in here: they are saved where they are made (`reward/`, `preferences/`,
+Redis), at every change, so they are never older.
 
-The best is the one with the highest true return, kept for whoever looks at the run. Nothing else reads it: a run goes
-on from the newest, and `rlhp eval` plays the newest unless told otherwise.
+The best is the one with the highest true return, kept for whoever looks at the run.
+Nothing else reads it: a run goes on from the newest, and `rlhp eval` plays the newest
+unless told otherwise.
 
-A nested state is one file, which is read back without running anything that stands in it. What RLlib, torch and we
-call a state is dictionaries, lists, numbers, texts and arrays. Saved as such, a file needs no classes to be read
-(`torch.load(weights_only=True)`): one from elsewhere can hold wrong numbers, but runs no code.
+A nested state is one file, which is read back without running anything that stands in
+it. What RLlib, torch and we call a state is dictionaries, lists, numbers, texts and
+arrays. Saved as such, a file needs no classes to be read
+(`torch.load(weights_only=True)`): one from elsewhere can hold wrong numbers, but runs
+no code.
 """
 
 from __future__ import annotations
@@ -52,13 +61,17 @@ ARRAY, BYTES = "__array__", "__bytes__"
 
 def save_state(path: Path, state: Any) -> None:
     """Write it; TypeError naming the place of whatever is none of the above."""
-    buffer = io.BytesIO()  # torch itself would turn an error of the disk into one that names neither it nor the path
+    # torch itself would turn an error of the disk into one that names neither it nor
+    # the path
+    buffer = io.BytesIO()
     torch.save(_plain(state, ()), buffer)
     write_whole(path, buffer.getbuffer())
 
 
 def load_state(path: Path) -> Any:
-    """What `save_state` wrote, bit for bit; ValueError for a file that is damaged or holds anything else."""
+    """What `save_state` wrote, bit for bit; ValueError for a file that is damaged or
+    holds anything else.
+    """
     try:
         return _back(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # zip, pickle, torch and the operating system each have their own
@@ -76,14 +89,23 @@ def _plain(value: Any, place: tuple[str, ...]) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {ARRAY: torch.from_numpy(np.array(value, order="C"))}
     if isinstance(value, bytes):
-        return {BYTES: torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else torch.zeros(0)}
+        return {
+            BYTES: torch.frombuffer(bytearray(value), dtype=torch.uint8)
+            if value
+            else torch.zeros(0)
+        }
     if isinstance(value, dict):
-        return {_key(name, place): _plain(item, (*place, str(name))) for name, item in value.items()}
+        return {
+            _key(name, place): _plain(item, (*place, str(name))) for name, item in value.items()
+        }
     if isinstance(value, tuple):
         return tuple(_plain(item, (*place, str(k))) for k, item in enumerate(value))
     if isinstance(value, (list, deque)):
         return [_plain(item, (*place, str(k))) for k, item in enumerate(value)]
-    raise TypeError(f"{'.'.join(place)}: a {type(value).__name__} cannot be saved; only numbers, texts and arrays can")
+    raise TypeError(
+        f"{'.'.join(place)}: a {type(value).__name__} cannot be saved; only numbers, texts and "
+        "arrays can"
+    )
 
 
 def _key(name: Any, place: tuple[str, ...]) -> str | int:
@@ -113,7 +135,9 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints in one directory, and their copies elsewhere where there are any."""
 
-    def __init__(self, directory: Path, *, keep: int, keep_best: bool = False, mirror: Mirror | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, keep: int, keep_best: bool = False, mirror: Mirror | None = None
+    ) -> None:
         self._directory = directory
         self._keep = keep
         self._keep_best = keep_best
@@ -125,7 +149,12 @@ class Checkpoints:
         """Those of a run, kept as its config wants."""
         store = config.checkpoint.store
         mirror = None if store is None else Mirror(store, rundir.name)
-        return cls(rundir.checkpoints, keep=config.checkpoint.keep, keep_best=config.keeps_best, mirror=mirror)
+        return cls(
+            rundir.checkpoints,
+            keep=config.checkpoint.keep,
+            keep_best=config.keeps_best,
+            mirror=mirror,
+        )
 
     def save(
         self,
@@ -136,7 +165,9 @@ class Checkpoints:
         true_return: float | None = None,
         exact: dict[str, Any] | None = None,
     ) -> Path:
-        """Write a new checkpoint and drop those that are neither among the newest `keep` nor the best."""
+        """Write a new checkpoint and drop those that are neither among the newest
+        `keep` nor the best.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         final = self._directory / f"step-{env_steps:09d}"
         temporary = self._directory / f".step-{env_steps:09d}.tmp"
@@ -149,12 +180,22 @@ class Checkpoints:
             if exact is not None:
                 save_state(temporary / "exact.pt", exact)
             files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
-            facts = {"schema": SCHEMA, "env_steps": env_steps, "true_return": true_return, **counters, "files": files}
-            write_whole(temporary / FACTS, json.dumps(facts | {"sha256": _digest(facts)}, indent=2) + "\n")
+            facts = {
+                "schema": SCHEMA,
+                "env_steps": env_steps,
+                "true_return": true_return,
+                **counters,
+                "files": files,
+            }
+            write_whole(
+                temporary / FACTS, json.dumps(facts | {"sha256": _digest(facts)}, indent=2) + "\n"
+            )
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # what a full disk holds of it would be in the way
+            # what a full disk holds of it would be in the way
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
-        shutil.rmtree(final, ignore_errors=True)  # of the same step, as when a run ends where it has just saved
+        # of the same step, as when a run ends where it has just saved
+        shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         sync(self._directory)
         self._drop_old()
@@ -163,11 +204,15 @@ class Checkpoints:
         return final
 
     def all(self) -> list[Path]:
-        """Finished checkpoints, oldest first; whether they are still whole, `newest` says."""
+        """Finished checkpoints, oldest first; whether they are still whole, `newest`
+        says.
+        """
         return sorted(path for path in self._directory.glob("step-*") if (path / FACTS).is_file())
 
     def newest(self) -> Path | None:
-        """The newest whole one, or None. Each one that is newer and damaged is named once in the log."""
+        """The newest whole one, or None. Each one that is newer and damaged is named
+        once in the log.
+        """
         for path in reversed(self.all()):
             trouble = damage(path)
             if trouble is None:
@@ -179,7 +224,11 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The one with the highest true return; None where none is known."""
-        known = {path: self.counters(path).get("true_return") for path in self.all() if damage(path) is None}
+        known = {
+            path: self.counters(path).get("true_return")
+            for path in self.all()
+            if damage(path) is None
+        }
         rated = {path: float(value) for path, value in known.items() if value is not None}
         return max(rated, key=lambda path: rated[path], default=None)
 
@@ -197,7 +246,9 @@ class Checkpoints:
 
     @staticmethod
     def counters(path: Path) -> dict[str, Any]:
-        """The content of `rlhp.json`; Damaged where that is not what was written, RlhpError for another schema."""
+        """The content of `rlhp.json`; Damaged where that is not what was written,
+        RlhpError for another schema.
+        """
         try:
             data = json.loads((path / FACTS).read_bytes())
             digest = data.pop("sha256", None)
@@ -216,13 +267,19 @@ class Checkpoints:
 
     @staticmethod
     def restore(path: Path, algorithm: PreferencePPO) -> None:
-        """Set a fresh algorithm, of any number of env runners and learners, to what was saved."""
+        """Set a fresh algorithm, of any number of env runners and learners, to what was
+        saved.
+        """
         algorithm.restore(load_state(path / "algorithm.pt"))
 
     @staticmethod
     def exact(path: Path) -> dict[str, Any] | None:
-        """What a serial run saved beside the algorithm; None in a checkpoint of any other."""
-        state: dict[str, Any] | None = load_state(path / "exact.pt") if (path / "exact.pt").exists() else None
+        """What a serial run saved beside the algorithm; None in a checkpoint of any
+        other.
+        """
+        state: dict[str, Any] | None = (
+            load_state(path / "exact.pt") if (path / "exact.pt").exists() else None
+        )
         return state
 
     def _drop_old(self) -> None:
@@ -236,7 +293,9 @@ class Checkpoints:
 
 
 def damage(path: Path) -> str | None:
-    """Why this checkpoint cannot be used; None where it is whole. RlhpError for one of another schema."""
+    """Why this checkpoint cannot be used; None where it is whole. RlhpError for one of
+    another schema.
+    """
     try:
         facts = Checkpoints.counters(path)
     except Damaged as error:
@@ -264,7 +323,10 @@ def _fingerprint(path: Path) -> list[Any]:
 def save_policy(path: Path, algorithm: PreferencePPO) -> None:
     """Policy weights and observation statistics: all that playing needs."""
     runner = algorithm.env_runner
-    state = {name: torch.as_tensor(np.asarray(value)) for name, value in runner.module.get_state().items()}
+    state = {
+        name: torch.as_tensor(np.asarray(value))
+        for name, value in runner.module.get_state().items()
+    }
     moments = runner._moments.get_state()["known"].get("obs")
     statistics = None
     if moments is not None:
@@ -281,7 +343,9 @@ def load_policy(
     data = load_state(path)
     settings = algorithm_config(config, spaces, action_space=action_space)
     space = spaces.obs.flat_space()
-    spec = settings.get_rl_module_spec(spaces={DEFAULT_MODULE_ID: (space, action_space)}, inference_only=True)
+    spec = settings.get_rl_module_spec(
+        spaces={DEFAULT_MODULE_ID: (space, action_space)}, inference_only=True
+    )
     spec.observation_space, spec.action_space = space, action_space
     module = spec.build()
     module.set_state({name: value.numpy() for name, value in data["module"].items()})

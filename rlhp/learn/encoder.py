@@ -1,6 +1,8 @@
-"""Policies that see pictures: channel-first uint8 into RLlib's PPO module, with an encoder of our own.
+"""Policies that see pictures: channel-first uint8 into RLlib's PPO module, with an
+encoder of our own.
 
-RLlib's encoder wants the channels last and scaled floats, which would be four bytes per pixel from the env runner on.
+RLlib's encoder wants the channels last and scaled floats, which would be four bytes per
+pixel from the env runner on.
 
 Shapes: B rows, C x H x W pictures, E numbers that the encoder puts out.
 """
@@ -25,7 +27,8 @@ from rlhp.models.pixels import Pixels
 class PictureCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib is untyped
     """RLlib's heads and distributions on our encoder.
 
-    `conv_filters` of the model config is a name in `POLICY`, and what of pixels it sees: `learner.pixels`.
+    `conv_filters` of the model config is a name in `POLICY`, and what of pixels it
+    sees: `learner.pixels`.
     """
 
     @classmethod
@@ -62,7 +65,8 @@ class PictureEncoderConfig(ModelConfig):  # type: ignore[misc]  # RLlib is untyp
 
 
 class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is untyped
-    """uint8 pictures [B, C, H, W] -> [B, E]: pixels to scale, convolutions with ReLU, then dense layers.
+    """uint8 pictures [B, C, H, W] -> [B, E]: pixels to scale, convolutions with ReLU,
+    then dense layers.
 
     Weights begin orthogonal, as is usual for PPO on pictures.
     """
@@ -81,7 +85,10 @@ class PictureEncoder(TorchModel, Encoder):  # type: ignore[misc]  # RLlib is unt
         layers.append(nn.Flatten())
         sizes = (convolution.features(config.input_dims), *config.hidden)
         for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.Tanh() if config.activation == "tanh" else nn.ReLU()]
+            layers += [
+                nn.Linear(fan_in, fan_out),
+                nn.Tanh() if config.activation == "tanh" else nn.ReLU(),
+            ]
         self.net = nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.Linear):

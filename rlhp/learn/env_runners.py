@@ -1,8 +1,9 @@
 """The env runners of a run on a cluster that grows and shrinks.
 
-RLlib starts as many env runners as it is told, waits for all of them, and while one is lost it waits half a minute for
-it at each training step. Here a run may start with few; further ones are started beside the training and join when
-they are up; a lost one is asked without waiting; and each collects its share of a batch, however many there are.
+RLlib starts as many env runners as it is told, waits for all of them, and while one is
+lost it waits half a minute for it at each training step. Here a run may start with few;
+further ones are started beside the training and join when they are up; a lost one is
+asked without waiting; and each collects its share of a batch, however many there are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class EnvRunnerPool:
     """The remote env runners of one RLlib env runner group."""
 
     def __init__(self, group: Any, *, wanted: int, rows: int) -> None:
-        """`wanted` env runners in the end; those that the group has now make a train batch of `rows` rows each."""
+        """`wanted` env runners in the end; those that the group has now make a train
+        batch of `rows` rows each.
+        """
         self._group = group
         self._wanted = wanted
         self._rows = rows * group.num_remote_env_runners()
@@ -42,9 +45,11 @@ class EnvRunnerPool:
         return {node for node in answers if node}
 
     def grow(self) -> None:
-        """Start what is missing to the number wanted, and let join who is up. Never waits.
+        """Start what is missing to the number wanted, and let join who is up. Never
+        waits.
 
-        Whoever joins is marked as lost: RLlib then finds it, and gives it weights and counters, as after a restart.
+        Whoever joins is marked as lost: RLlib then finds it, and gives it weights and
+        counters, as after a restart.
         """
         manager = self._group._worker_manager
         while manager.num_actors() + len(self._coming) < self._wanted:
@@ -57,7 +62,8 @@ class EnvRunnerPool:
                 config=self._group._remote_config_obj_ref,
             )
             self._coming.append((actor, actor.ping.remote()))
-        while self._coming and _is_up(self._coming[0][1]):  # in order: RLlib numbers them as they join
+        # in order: RLlib numbers them as they join
+        while self._coming and _is_up(self._coming[0][1]):
             actor, _ = self._coming.pop(0)
             manager.add_actors([actor])
             newest = max(manager.actor_ids())
@@ -69,9 +75,11 @@ class EnvRunnerPool:
         return [actor for actor, _ in self._coming]
 
     def any_back(self) -> bool:
-        """Whether a lost env runner answers again, so that RLlib may restore it. Waits only where none is left.
+        """Whether a lost env runner answers again, so that RLlib may restore it. Waits
+        only where none is left.
 
-        One that is there and was stopped by an error, of its environment mostly, raises that.
+        One that is there and was stopped by an error, of its environment mostly, raises
+        that.
         """
         manager = self._group._worker_manager
         lost = [index for index in manager.actor_ids() if not manager.is_actor_healthy(index)]
@@ -79,17 +87,23 @@ class EnvRunnerPool:
         for index in set(lost) - self._lost:
             log.warning("env runner %d is lost", index)
         self._lost = set(lost)
-        self._pings = {index: self._pings.get(index) or actors[index].ping.remote() for index in lost}
+        self._pings = {
+            index: self._pings.get(index) or actors[index].ping.remote() for index in lost
+        }
         if not lost:
             return False
         alone = len(lost) == manager.num_actors()
-        ready, _ = ray.wait(list(self._pings.values()), num_returns=1, timeout=ALONE_SECONDS if alone else 0)
+        ready, _ = ray.wait(
+            list(self._pings.values()), num_returns=1, timeout=ALONE_SECONDS if alone else 0
+        )
         answered = {index for index, ping in self._pings.items() if ping in ready}
         back = [_is_up(self._pings.pop(index)) for index in answered]
         return any(back)
 
     def share(self, *, restored: bool) -> None:
-        """Cut the fragments so that those who are there collect one train batch between them in one round."""
+        """Cut the fragments so that those who are there collect one train batch between
+        them in one round.
+        """
         there = set(self._group.healthy_env_runner_ids())
         if not there or (there == self._sharing and not restored):
             return
@@ -110,7 +124,9 @@ def refuse_stopped(group: Any) -> None:
 
 
 def _is_up(ping: Any) -> bool:
-    """Whether it has answered; raises what has stopped it for good, where that is its answer."""
+    """Whether it has answered; raises what has stopped it for good, where that is its
+    answer.
+    """
     try:
         return bool(ray.wait([ping], timeout=0)[0]) and ray.get(ping) is not None
     except RayTaskError as error:

@@ -1,7 +1,8 @@
-"""Plays a policy and reports its true return: the only number that says whether the task was learned.
+"""Plays a policy and reports its true return: the only number that says whether the
+task was learned.
 
-Used by evaluations in training, by `rlhp eval` and for the random baseline. It has its own environments
-and its own seeds, and feeds nothing back.
+Used by evaluations in training, by `rlhp eval` and for the random baseline. It has its
+own environments and its own seeds, and feeds nothing back.
 
 One episode of a policy, kept whole: what a video of it is drawn from.
 """
@@ -52,11 +53,15 @@ class Evaluation:
         return float(np.std(self.returns))
 
 
-def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
-    """Play `episodes` whole episodes, a fixed number per environment, so that short ones are not favored.
+def evaluate(
+    make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int
+) -> Evaluation:
+    """Play `episodes` whole episodes, a fixed number per environment, so that short
+    ones are not favored.
 
-    Of Atari an episode is one game, and its return the game's score, as they are reported everywhere. Where the
-    environment fails all is played again, `RETRIES` times at most.
+    Of Atari an episode is one game, and its return the game's score, as they are
+    reported everywhere. Where the environment fails all is played again, `RETRIES`
+    times at most.
     """
     for attempt in range(1, RETRIES + 1):
         try:
@@ -66,7 +71,9 @@ def evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, s
     return _evaluate(make_act, env, episodes=episodes, seed=seed)
 
 
-def _evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int) -> Evaluation:
+def _evaluate(
+    make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, seed: int
+) -> Evaluation:
     count = min(episodes, 10)
     if game_of(env) is not None:
         env = env.model_copy(update={"hide_termination": False})
@@ -82,7 +89,9 @@ def _evaluate(make_act: Callable[[Any], Act], env: EnvConfig, *, episodes: int, 
         total, steps, was_done = np.zeros(count), np.zeros(count, int), np.zeros(count, bool)
         while any(len(returns[k]) < quota[k] for k in range(count)):
             obs, reward, terminated, truncated, info = vector.step(act(np.asarray(obs)))
-            total += np.where(was_done, 0.0, info["score"] if isinstance(vector, AtariGames) else reward)
+            total += np.where(
+                was_done, 0.0, info["score"] if isinstance(vector, AtariGames) else reward
+            )
             steps += ~was_done
             done = (terminated | truncated) & ~was_done
             for k in np.flatnonzero(done):
@@ -104,8 +113,12 @@ def random_act(vector: Any) -> Act:
     return lambda obs: np.asarray(vector.action_space.sample())
 
 
-def policy_act(module: Any, moments: RunningMoments | None, *, explore: bool, seed: int) -> Callable[[Any], Act]:
-    """An RLlib module with the observation statistics it was trained with (None: it saw them raw)."""
+def policy_act(
+    module: Any, moments: RunningMoments | None, *, explore: bool, seed: int
+) -> Callable[[Any], Act]:
+    """An RLlib module with the observation statistics it was trained with (None: it saw
+    them raw).
+    """
 
     def make(vector: Any) -> Act:
         generator_state = torch.random.get_rng_state()
@@ -118,7 +131,9 @@ def policy_act(module: Any, moments: RunningMoments | None, *, explore: bool, se
             nonlocal own_state
             seen = as_seen(obs) if moments is None else moments.normalize(obs)
             out = module.forward_inference({Columns.OBS: torch.from_numpy(seen)})
-            dist = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+            dist = module.get_inference_action_dist_cls().from_logits(
+                out[Columns.ACTION_DIST_INPUTS]
+            )
             if not explore:
                 sampled = dist.to_deterministic().sample()
             else:  # evaluation must not move the training's random stream
@@ -135,10 +150,20 @@ def policy_act(module: Any, moments: RunningMoments | None, *, explore: bool, se
 
 
 def play_episode(
-    make_act: Callable[[Any], Act], env: EnvConfig, spaces: Spaces, *, steps: int, seed: int, name: str
+    make_act: Callable[[Any], Act],
+    env: EnvConfig,
+    spaces: Spaces,
+    *,
+    steps: int,
+    seed: int,
+    name: str,
 ) -> Segment:
-    """The first `steps` steps (or fewer, where the episode ends) as one segment; it carries no env reward."""
-    vector: Any = make_vector_env(env, num_envs=1, vectorize="sync", pictures=needs_pictures(env), who="film")
+    """The first `steps` steps (or fewer, where the episode ends) as one segment; it
+    carries no env reward.
+    """
+    vector: Any = make_vector_env(
+        env, num_envs=1, vectorize="sync", pictures=needs_pictures(env), who="film"
+    )
     try:
         act = make_act(vector)
         kind, read = states_of(vector, draws_clips=True)

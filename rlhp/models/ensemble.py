@@ -1,8 +1,10 @@
-"""The networks behind predicted rewards: an ensemble of MLPs in one batched forward, or modules of the user's own.
+"""The networks behind predicted rewards: an ensemble of MLPs in one batched forward, or
+modules of the user's own.
 
 Those for pictures are in `rlhp.models.picture_ensemble`.
 
-Shapes: M members, B rows, O observation as a row, A encoded action (0 without actions), F = O + A inputs of an MLP.
+Shapes: M members, B rows, O observation as a row, A encoded action (0 without actions),
+F = O + A inputs of an MLP.
 """
 
 from __future__ import annotations
@@ -27,22 +29,28 @@ LEAK = 0.01
 
 
 class Ensemble(nn.Module):
-    """M independent MLPs (obs, action) -> reward, evaluated as one: weights are stacked [M, in, out].
+    """M independent MLPs (obs, action) -> reward, evaluated as one: weights are stacked
+    [M, in, out].
 
-    A linear output. The last `architecture.blind` members see zeros in place of the action. Dropout acts in training
-    mode only, draws every row's mask anew (both segments of a query differ), and needs a generator.
+    A linear output. The last `architecture.blind` members see zeros in place of the
+    action. Dropout acts in training mode only, draws every row's mask anew (both
+    segments of a query differ), and needs a generator.
     """
 
     sees: Tensor | None
 
     def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=architecture.action_size)
+        self.inputs = InputNormalizer(
+            obs_size=architecture.obs_size, action_size=architecture.action_size
+        )
         self._activation, self._dropout = architecture.activation, architecture.dropout
         self._obs_size = architecture.obs_size
         sees = None
         if architecture.blind:
-            sees = torch.ones(architecture.members, 1, architecture.obs_size + architecture.action_size)
+            sees = torch.ones(
+                architecture.members, 1, architecture.obs_size + architecture.action_size
+            )
             sees[architecture.members - architecture.blind :, :, architecture.obs_size :] = 0
         self.register_buffer("sees", sees, persistent=False)
         sizes = (architecture.obs_size + architecture.action_size, *architecture.hidden, 1)
@@ -53,14 +61,22 @@ class Ensemble(nn.Module):
                 drawn = torch.rand(architecture.members, rows, fan_out, generator=generator)
                 parameters.append(nn.Parameter((2 * drawn - 1) * bound))
 
-    def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
-        hidden: Tensor = self.inputs(torch.cat([obs, actions], -1)).expand(len(self.weights[0]), -1, -1)
+    def forward(
+        self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own ->
+        rewards [M, B].
+        """
+        hidden: Tensor = self.inputs(torch.cat([obs, actions], -1)).expand(
+            len(self.weights[0]), -1, -1
+        )
         if self.sees is not None:
             hidden = hidden * self.sees
         *layers, (weight, bias) = zip(self.weights, self.biases, strict=True)
         for hidden_weight, hidden_bias in layers:
-            hidden = self._drop(self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator)
+            hidden = self._drop(
+                self._activate(torch.baddbmm(hidden_bias, hidden, hidden_weight)), generator
+            )
         # a matrix product with one column is slow, more so backwards
         rewards: Tensor = (hidden * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)
         return rewards
@@ -71,10 +87,11 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def rescale_inputs(self, mean_F: Array, std_F: Array) -> Tensor:
-        """Standardize by these from now on; the first layer takes up the change, so rewards stay what they were.
+        """Standardize by these from now on; the first layer takes up the change, so
+        rewards stay what they were.
 
-        Exact but for rounding and for inputs that were clipped. Returns the factor [F] by which the columns of the
-        first layer grew, for the optimizer's moments.
+        Exact but for rounding and for inputs that were clipped. Returns the factor [F]
+        by which the columns of the first layer grew, for the optimizer's moments.
         """
         shift, scale = self.inputs.set(mean_F, std_F)
         weight, bias = self.weights[0], self.biases[0]
@@ -84,9 +101,13 @@ class Ensemble(nn.Module):
         return scale
 
     def side(self, members: slice, *, blind: bool) -> dict[str, Tensor]:
-        """The state of some members as an ensemble of their own, which takes no action where they are `blind`."""
+        """The state of some members as an ensemble of their own, which takes no action
+        where they are `blind`.
+        """
         inputs = self._obs_size if blind else None
-        state = {f"inputs.{name}": value[:inputs] for name, value in self.inputs.state_dict().items()}
+        state = {
+            f"inputs.{name}": value[:inputs] for name, value in self.inputs.state_dict().items()
+        }
         state |= {f"weights.{k}": weight[members] for k, weight in enumerate(self.weights)}
         state |= {f"biases.{k}": bias[members] for k, bias in enumerate(self.biases)}
         state["weights.0"] = state["weights.0"][:, :inputs]
@@ -97,7 +118,11 @@ class Ensemble(nn.Module):
             return nn.functional.silu(hidden)
         if self._activation == "tanh":
             return hidden.tanh_()
-        return nn.functional.relu_(hidden) if self._activation == "relu" else nn.functional.leaky_relu_(hidden, LEAK)
+        return (
+            nn.functional.relu_(hidden)
+            if self._activation == "relu"
+            else nn.functional.leaky_relu_(hidden, LEAK)
+        )
 
     def _drop(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self._dropout == 0:
@@ -117,9 +142,10 @@ class CustomEnsemble(nn.Module):
             def forward(self, obs, actions):  # [B, O] standardized, [B, A] -> [B]
                 return self.linear(torch.cat([obs, actions], 1)).squeeze(1)
 
-    It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Where observations are pictures it gets
-    `obs_shape`, (C, H, W), in place of `obs_size`, and pictures [B, C, H, W] scaled to 0..1. Its parameters of two or
-    more dimensions count as weights for the L2 penalty.
+    It is built with `obs_size`, `action_size` and `reward.module_kwargs`. Where
+    observations are pictures it gets `obs_shape`, (C, H, W), in place of `obs_size`,
+    and pictures [B, C, H, W] scaled to 0..1. Its parameters of two or more dimensions
+    count as weights for the L2 penalty.
     """
 
     def __init__(self, architecture: Architecture, *, generator: torch.Generator) -> None:
@@ -128,12 +154,18 @@ class CustomEnsemble(nn.Module):
             self.inputs = InputNormalizer(obs_size=architecture.obs_size, action_size=0)
         self._obs_dims, self._name = len(architecture.row_shape), architecture.module
         with _seeded(generator):
-            self.members = nn.ModuleList([_build_one(architecture) for _ in range(architecture.members)])
+            self.members = nn.ModuleList(
+                [_build_one(architecture) for _ in range(architecture.members)]
+            )
             for member in self.members:
                 _try_out(member, architecture)
 
-    def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
+    def forward(
+        self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Raw [B, O] and [B, A], or [M, B, ...] with rows of each member's own ->
+        rewards [M, B].
+        """
         obs = self.inputs(obs) if self._obs_dims == 1 else obs.float() / 255
         obs = obs.expand(len(self.members), *obs.shape[-1 - self._obs_dims :])
         actions = actions.expand(len(self.members), *actions.shape[-2:])
@@ -148,15 +180,22 @@ class CustomEnsemble(nn.Module):
         return [torch.stack(same) for same in zip(*matrices, strict=True)]
 
     def _ask(self, index: int, obs: Tensor, actions: Tensor) -> Tensor:
-        """The rewards [B] of one member; RlhpError where its code fails, since that is the user's."""
+        """The rewards [B] of one member; RlhpError where its code fails, since that is
+        the user's.
+        """
         try:
             rewards: Tensor = self.members[index](obs, actions)
         except Exception as error:
             rows = f"observations {list(obs.shape)} and actions {list(actions.shape)}"
-            raise RlhpError(f"reward.module={self._name!r} failed on {rows}: {one_line(error)}") from error
+            raise RlhpError(
+                f"reward.module={self._name!r} failed on {rows}: {one_line(error)}"
+            ) from error
         if not isinstance(rewards, Tensor) or rewards.shape != obs.shape[:1]:
             got = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
-            raise RlhpError(f"reward.module={self._name!r} returned {got} for {len(obs)} rows, not one reward for each")
+            raise RlhpError(
+                f"reward.module={self._name!r} returned {got} for {len(obs)} rows, not one reward "
+                "for each"
+            )
         return rewards
 
 
@@ -164,7 +203,9 @@ Network = Ensemble | PictureEnsemble | CustomEnsemble
 
 
 def build(architecture: Architecture, *, generator: torch.Generator) -> Network:
-    """The networks, freshly drawn on the CPU; ValueError if the user's module cannot be had or does not fit."""
+    """The networks, freshly drawn on the CPU; ValueError if the user's module cannot be
+    had or does not fit.
+    """
     if architecture.module is not None:
         return CustomEnsemble(architecture, generator=generator)
     kind = Ensemble if architecture.picture is None else PictureEnsemble
@@ -178,16 +219,21 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RlhpError(
-            f"reward.device={name!r} cannot be used here: {one_line(error)}. Set reward.device='cpu'."
+            f"reward.device={name!r} cannot be used here: {one_line(error)}. Set "
+            "reward.device='cpu'."
         ) from error
     return device
 
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """Inside, torch's global generators follow `generator`; afterwards they are as before."""
+    """Inside, torch's global generators follow `generator`; afterwards they are as
+    before.
+    """
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[] if generator.device.type == "cpu" else [generator.device]):
+    with torch.random.fork_rng(
+        devices=[] if generator.device.type == "cpu" else [generator.device]
+    ):
         torch.manual_seed(seed)
         yield
 
@@ -204,17 +250,21 @@ def _build_one(architecture: Architecture) -> nn.Module:
     except Exception as error:
         given = ", ".join(sorted(kwargs))
         raise RlhpError(
-            f"reward.module={name!r} could not be built with the keywords {given}: {one_line(error)}. "
-            f"Take {next(iter(size))} and action_size in its constructor, and the rest from reward.module_kwargs."
+            f"reward.module={name!r} could not be built with the keywords {given}: "
+            f"{one_line(error)}. Take {next(iter(size))} and action_size in its constructor, and "
+            "the rest from reward.module_kwargs."
         ) from error
     if not isinstance(module, nn.Module):
-        raise RlhpError(f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}")
+        raise RlhpError(
+            f"reward.module={name!r} must be a torch.nn.Module, got {type(module).__name__}"
+        )
     return module
 
 
 def _try_out(module: nn.Module, architecture: Architecture) -> None:
-    """A forward and a backward of two empty rows, so that what is wrong is said at once and not in the middle of a
-    run. The module is left as it was."""
+    """A forward and a backward of two empty rows, so that what is wrong is said at once
+    and not in the middle of a run. The module is left as it was.
+    """
     shape = ", ".join(map(str, architecture.row_shape))
     rule = f"reward.module={architecture.module!r}: forward(obs, actions) takes [B, {shape}] and "
     rule += f"[B, {architecture.action_size}] and returns rewards [B]"
@@ -224,7 +274,8 @@ def _try_out(module: nn.Module, architecture: Architecture) -> None:
         module.eval()
         with torch.no_grad():
             rewards = module(*empty)
-        before = deepcopy(module.state_dict())  # a forward in training moves the statistics of batch normalization
+        # a forward in training moves the statistics of batch normalization
+        before = deepcopy(module.state_dict())
         module.train()
         with torch.enable_grad():
             learned = module(*empty)

@@ -1,10 +1,13 @@
-"""What the reward networks see: standardized observations, and the recent transitions that fix every scale.
+"""What the reward networks see: standardized observations, and the recent transitions
+that fix every scale.
 
-The reward model owns its normalizer. It travels with the weights of a version, so whoever holds the version sees
-observations alike. Continuous actions are standardized too, since their bounds may be anything; discrete ones are
-zeros and ones and stay as they are.
+The reward model owns its normalizer. It travels with the weights of a version, so
+whoever holds the version sees observations alike. Continuous actions are standardized
+too, since their bounds may be anything; discrete ones are zeros and ones and stay as
+they are.
 
-Shapes: N transitions, O observation as a row, A encoded action, F = O + A inputs of an MLP.
+Shapes: N transitions, O observation as a row, A encoded action, F = O + A inputs of an
+MLP.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ CONSTANT = 1e-6
 
 
 class InputNormalizer(nn.Module):
-    """Raw inputs [..., F] -> standardized and clipped; discrete actions have mean 0 and std 1 here."""
+    """Raw inputs [..., F] -> standardized and clipped; discrete actions have mean 0 and
+    std 1 here.
+    """
 
     mean: Tensor
     std: Tensor
@@ -47,8 +52,13 @@ class InputNormalizer(nn.Module):
 
     @torch.no_grad()
     def set(self, mean_F: Array, std_F: Array) -> tuple[Tensor, Tensor]:
-        """Use these from now on. Returns shift [F] and scale [F]: unclipped, old inputs = new * scale + shift."""
-        mean, std = (torch.as_tensor(part, dtype=self.mean.dtype).to(self.mean.device) for part in (mean_F, std_F))
+        """Use these from now on. Returns shift [F] and scale [F]: unclipped, old inputs
+        = new * scale + shift.
+        """
+        mean, std = (
+            torch.as_tensor(part, dtype=self.mean.dtype).to(self.mean.device)
+            for part in (mean_F, std_F)
+        )
         shift, scale = (mean - self.mean) / self.std, std / self.std
         self.mean.copy_(mean)
         self.std.copy_(std)
@@ -56,9 +66,11 @@ class InputNormalizer(nn.Module):
 
 
 class Moments:
-    """Running mean and standard deviation of every feature, in float64, over all rows ever seen.
+    """Running mean and standard deviation of every feature, in float64, over all rows
+    ever seen.
 
-    It forgets nothing: old segments stay in the training data, so their range must stay in the scale.
+    It forgets nothing: old segments stay in the training data, so their range must stay
+    in the scale.
     """
 
     def __init__(self, size: int) -> None:
@@ -74,7 +86,9 @@ class Moments:
         mean = exact.mean(0)
         total = self.count + len(exact)
         difference = mean - self.mean
-        self._squares += ((exact - mean) ** 2).sum(0) + difference**2 * (self.count * len(exact) / total)
+        self._squares += ((exact - mean) ** 2).sum(0) + difference**2 * (
+            self.count * len(exact) / total
+        )
         self.mean = self.mean + difference * (len(exact) / total)
         self.count = total
 
@@ -86,7 +100,11 @@ class Moments:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"count": self.count, "mean": torch.tensor(self.mean), "squares": torch.tensor(self._squares)}
+        return {
+            "count": self.count,
+            "mean": torch.tensor(self.mean),
+            "squares": torch.tensor(self._squares),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
@@ -96,12 +114,16 @@ class Moments:
 
 
 class Reservoir:
-    """The newest transitions, at most `size`: what the scale of a reward version is measured on."""
+    """The newest transitions, at most `size`: what the scale of a reward version is
+    measured on.
+    """
 
     def __init__(self, size: int, *, obs: ObsSpec, action_size: int) -> None:
         self._pictures = obs.picture is not None
-        self.moments = Moments(0 if self._pictures else obs.size + action_size)  # of pictures nobody asks for them
-        """Mean and standard deviation of observations and actions, side by side as [F]."""
+        # of pictures nobody asks for them
+        self.moments = Moments(0 if self._pictures else obs.size + action_size)
+        """Mean and standard deviation of observations and actions, side by side as [F].
+        """
         self._obs = np.empty((0, *obs.row_shape), np.uint8 if self._pictures else np.float32)
         self._actions = np.empty((0, action_size), np.float32)
         self._size = size
@@ -110,16 +132,23 @@ class Reservoir:
         return len(self._obs)
 
     def add(self, obs: Array, actions: Array) -> None:
-        """Observations [N, *O] and encoded actions [N, A]; ValueError where a number is not finite."""
-        if obs.shape != (len(actions), *self._obs.shape[1:]) or actions.shape[1:] != self._actions.shape[1:]:
+        """Observations [N, *O] and encoded actions [N, A]; ValueError where a number is
+        not finite.
+        """
+        if (
+            obs.shape != (len(actions), *self._obs.shape[1:])
+            or actions.shape[1:] != self._actions.shape[1:]
+        ):
             raise ValueError(
-                f"transitions are observations [N, {', '.join(map(str, self._obs.shape[1:]))}] and encoded actions "
-                f"[N, {self._actions.shape[1]}]; got {obs.shape} and {actions.shape}"
+                f"transitions are observations [N, {', '.join(map(str, self._obs.shape[1:]))}] "
+                f"and encoded actions [N, {self._actions.shape[1]}]; got {obs.shape} and "
+                f"{actions.shape}"
             )
         if not np.isfinite(obs).all() or not np.isfinite(actions).all():
             raise RlhpError(
-                "observations and actions must be finite, or no reward could be scaled by them; got NaN or infinity "
-                "among new transitions. Wrap the environment so that it ends the episode before its state diverges."
+                "observations and actions must be finite, or no reward could be scaled by them; "
+                "got NaN or infinity among new transitions. Wrap the environment so that it ends "
+                "the episode before its state diverges."
             )
         if not self._pictures:
             self.moments.add(np.concatenate([obs, actions], axis=1))

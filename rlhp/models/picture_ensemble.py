@@ -1,10 +1,12 @@
 """The ensemble for pictures: M convolutional networks in one forward.
 
-Members lie side by side in the channels: a layer of F filters each is one grouped convolution of M * F filters, and
-one batch normalization keeps statistics per member by itself. Channels-last, that trains twice as fast on a CPU as
-a convolution per member, and is as fast forward (`python -m benchmarks.micro`).
+Members lie side by side in the channels: a layer of F filters each is one grouped
+convolution of M * F filters, and one batch normalization keeps statistics per member by
+itself. Channels-last, that trains twice as fast on a CPU as a convolution per member,
+and is as fast forward (`python -m benchmarks.micro`).
 
-Shapes: M members, B rows, C x H x W pictures, A encoded action, F filters, E features behind the convolutions.
+Shapes: M members, B rows, C x H x W pictures, A encoded action, F filters, E features
+behind the convolutions.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ BATCH_NORM_DECAY = 0.99
 
 
 class PictureEnsemble(nn.Module):
-    """M independent networks (picture, action) -> reward: convolutions, then dense layers; actions join before those.
+    """M independent networks (picture, action) -> reward: convolutions, then dense
+    layers; actions join before those.
 
-    Leaky ReLU 0.01 everywhere and a linear output (Christiano et al. 2017, A.2). In training mode batch normalization
-    goes by the minibatch and dropout drops whole filters, row by row (Ibarz et al. 2018, A.3); in evaluation mode a
-    row's reward depends on that row alone.
+    Leaky ReLU 0.01 everywhere and a linear output (Christiano et al. 2017, A.2). In
+    training mode batch normalization goes by the minibatch and dropout drops whole
+    filters, row by row (Ibarz et al. 2018, A.3); in evaluation mode a row's reward
+    depends on that row alone.
     """
 
     batches: Tensor
@@ -41,8 +45,14 @@ class PictureEnsemble(nn.Module):
         self._members, self._dropout = architecture.members, architecture.dropout
         self._convolution = REWARD[architecture.network]
         factor = self._convolution.factor(architecture.picture)
-        self.pixels = Pixels(architecture.picture, factor=factor, standardize=architecture.standardize)
-        self.kernels, self.shifts, self.scales = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        self.pixels = Pixels(
+            architecture.picture, factor=factor, standardize=architecture.standardize
+        )
+        self.kernels, self.shifts, self.scales = (
+            nn.ParameterList(),
+            nn.ParameterList(),
+            nn.ParameterList(),
+        )
         channels = architecture.picture[0]
         for layer, (filters, kernel, _) in enumerate(self._convolution.layers):
             fan_in = channels * kernel * kernel
@@ -59,19 +69,30 @@ class PictureEnsemble(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         features = self._convolution.features(architecture.picture)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in pairwise((features + architecture.action_size, *architecture.hidden, 1)):
-            self.weights.append(_drawn((self._members, fan_in, fan_out), fan_in=fan_in, generator=generator))
-            self.biases.append(_drawn((self._members, 1, fan_out), fan_in=fan_in, generator=generator))
+        for fan_in, fan_out in pairwise(
+            (features + architecture.action_size, *architecture.hidden, 1)
+        ):
+            self.weights.append(
+                _drawn((self._members, fan_in, fan_out), fan_in=fan_in, generator=generator)
+            )
+            self.biases.append(
+                _drawn((self._members, 1, fan_out), fan_in=fan_in, generator=generator)
+            )
 
-    def forward(self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 [B, C, H, W] and [B, A], or [M, B, ...] with rows of each member's own -> rewards [M, B]."""
+    def forward(
+        self, obs: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """uint8 [B, C, H, W] and [B, A], or [M, B, ...] with rows of each member's own
+        -> rewards [M, B].
+        """
         own = obs.ndim == 5
         seen = obs.transpose(0, 1).flatten(1, 2) if own else obs
         hidden = self.pixels(seen, copies=self._members if own else 1)
         if self.training:
             self.batches += 1
         for layer, kernel in enumerate(self.kernels):
-            groups = self._members if own or layer > 0 else 1  # the first of all sees one picture for all members
+            # the first of all sees one picture for all members
+            groups = self._members if own or layer > 0 else 1
             hidden = self._convolve(hidden, layer, kernel, groups=groups)
             hidden = self._drop(functional.leaky_relu_(hidden, LEAK), generator)
         if own or self.kernels:
@@ -86,7 +107,9 @@ class PictureEnsemble(nn.Module):
         return rewards
 
     def penalized(self) -> list[Tensor]:
-        """What the L2 penalty acts on, each [M, ...]: weights, no biases and nothing of batch normalization."""
+        """What the L2 penalty acts on, each [M, ...]: weights, no biases and nothing of
+        batch normalization.
+        """
         return [*(kernel.view(self._members, -1) for kernel in self.kernels), *self.weights]
 
     def _convolve(self, hidden: Tensor, layer: int, kernel: Tensor, *, groups: int) -> Tensor:
@@ -101,15 +124,20 @@ class PictureEnsemble(nn.Module):
             self.scales[layer],
             self.shifts[layer],
             training=self.training,
-            # at first the plain mean of all batches, or the statistics of a short fit would still be those of none
-            momentum=max(1 - BATCH_NORM_DECAY, 1 / max(1, int(self.batches))) if self.training else 0.0,
+            # at first the plain mean of all batches, or the statistics of a short fit
+            # would still be those of none
+            momentum=max(1 - BATCH_NORM_DECAY, 1 / max(1, int(self.batches)))
+            if self.training
+            else 0.0,
         )
 
     def _drop(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self._dropout == 0:
             return hidden
         keep = torch.empty(*hidden.shape[:2], 1, 1, device=hidden.device)
-        return hidden * keep.bernoulli_(1 - self._dropout, generator=generator) / (1 - self._dropout)
+        return (
+            hidden * keep.bernoulli_(1 - self._dropout, generator=generator) / (1 - self._dropout)
+        )
 
 
 def _drawn(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) -> nn.Parameter:

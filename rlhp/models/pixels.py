@@ -1,7 +1,9 @@
-"""What networks see of pictures: bytes as 0 to 1, or each pixel as it differs from what it was when learning began.
+"""What networks see of pictures: bytes as 0 to 1, or each pixel as it differs from what
+it was when learning began.
 
-A game shows little on a field that never changes: against the field and its walls a ball is a few gray levels. As so
-many standard deviations of its pixel it is plain (Burda et al. 2018 do so where they predict what a network says).
+A game shows little on a field that never changes: against the field and its walls a
+ball is a few gray levels. As so many standard deviations of its pixel it is plain
+(Burda et al. 2018 do so where they predict what a network says).
 
 Shapes: B pictures, C x H x W; H and W after large ones were averaged over squares.
 """
@@ -15,7 +17,9 @@ from torch.nn import functional
 CLIP = 5.0
 """Standard deviations: where a ball is rarely seen, it is no more than that."""
 FLOOR = 2.5
-"""Of 255, added to a pixel's standard deviation: one that never changed would divide by nothing."""
+"""Of 255, added to a pixel's standard deviation: one that never changed would divide by
+nothing.
+"""
 BYTE = 1 / 255
 
 
@@ -37,7 +41,9 @@ class Pixels(nn.Module):
             self.register_buffer("known", torch.zeros((), dtype=torch.bool))
 
     def forward(self, pictures: Tensor, *, copies: int = 1) -> Tensor:
-        """`copies`: of how many networks the pictures lie side by side in the channels, [B, copies * C, H, W]."""
+        """`copies`: of how many networks the pictures lie side by side in the channels,
+        [B, copies * C, H, W].
+        """
         floats = self._pooled(pictures)
         if not self._standardize:
             return floats.mul_(BYTE)
@@ -49,7 +55,8 @@ class Pixels(nn.Module):
 
     @torch.no_grad()
     def meet(self, pictures: Tensor) -> None:
-        """Take the scale of every pixel from the first pictures that learning begins with; of later ones nothing.
+        """Take the scale of every pixel from the first pictures that learning begins
+        with; of later ones nothing.
 
         A convolution could not take up a change that is another at each place.
         """
@@ -61,5 +68,6 @@ class Pixels(nn.Module):
         self.known.fill_(True)
 
     def _pooled(self, pictures: Tensor) -> Tensor:
-        floats = pictures.to(torch.float32, memory_format=torch.channels_last, copy=True)  # even where they are floats
+        # even where they are floats
+        floats = pictures.to(torch.float32, memory_format=torch.channels_last, copy=True)
         return functional.avg_pool2d(floats, self._factor) if self._factor > 1 else floats

@@ -1,6 +1,8 @@
-"""The actors of a run as last seen: who, where, how often started again, and what each is at.
+"""The actors of a run as last seen: who, where, how often started again, and what each
+is at.
 
-The driver writes `actors.json` every few seconds, so that `rlhp status` can tell without joining the Ray cluster.
+The driver writes `actors.json` every few seconds, so that `rlhp status` can tell
+without joining the Ray cluster.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class ActorFacts:
     name: str
     """By which Ray finds it; empty for those of RLlib."""
     state: str
-    """Ray's word, in small letters: alive, restarting, pending_creation, dependencies_unready."""
+    """Ray's word, in small letters: alive, restarting, pending_creation,
+    dependencies_unready.
+    """
     node: str
     """Its address; empty while it has none."""
     pid: int
@@ -49,29 +53,45 @@ def table(actors: Sequence[ActorFacts]) -> list[str]:
     if not actors:
         return []
     rows = [("actor", "node", "process", "state", "restarts", "")]
-    rows += [(a.role, a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note) for a in actors]
+    rows += [
+        (a.role, a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note) for a in actors
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join([*(row[k].ljust(width) for k, width in enumerate(widths)), row[5]]).rstrip() for row in rows]
+    return [
+        "  ".join([*(row[k].ljust(width) for k, width in enumerate(widths)), row[5]]).rstrip()
+        for row in rows
+    ]
 
 
 def troubles(actors: Sequence[ActorFacts]) -> list[str]:
     """One sentence for each actor that cannot be spoken to now."""
     why = {
         "restarting": "is being started again",
-        "pending_creation": "is being started, or waits for a node with room; see `ray status` where it goes on",
+        "pending_creation": (
+            "is being started, or waits for a node with room; see `ray status` where it goes on"
+        ),
         "dependencies_unready": "waits for what it is built from",
     }
-    return [f"The {each.role} {why.get(each.state, f'is {each.state}')}." for each in actors if not each.here]
+    return [
+        f"The {each.role} {why.get(each.state, f'is {each.state}')}."
+        for each in actors
+        if not each.here
+    ]
 
 
 def write(file: Path, actors: Sequence[ActorFacts]) -> None:
     """Whole or not at all."""
-    facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "actors": [asdict(each) for each in actors]}
+    facts = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "actors": [asdict(each) for each in actors],
+    }
     write_whole(file, json.dumps(facts) + "\n")
 
 
 def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
-    """The actors and when they were seen; none and None where nobody wrote, or another rlhp did."""
+    """The actors and when they were seen; none and None where nobody wrote, or another
+    rlhp did.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError):
         facts: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
         found = facts["actors"]
@@ -81,7 +101,9 @@ def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
 
 
 def note(status: Mapping[str, Any]) -> str:
-    """The status of a role in a few words: what it serves, what waits, what it waits for."""
+    """The status of a role in a few words: what it serves, what waits, what it waits
+    for.
+    """
     words = []
     if (version := status.get("version", status.get("reward/version"))) is not None:
         words.append(f"version {version}")

@@ -1,14 +1,19 @@
-"""What is wrong with what is being learned, said while it goes on: each alarm with its way out.
+"""What is wrong with what is being learned, said while it goes on: each alarm with its
+way out.
 
-    chance      fresh accuracy is no better than a coin's: the reward is wrong about what the policy does now
-    undecided   nearly all answers, the newest too, are ties or `incomparable`: there is nothing to learn from
-    exploited   predicted return rose while fresh accuracy fell to nearly chance: the policy found what the ensemble
-                likes and people do not (Christiano et al. 2017, section 3.3; Ibarz et al. 2018)
+    chance      fresh accuracy is no better than a coin's: the reward is wrong about what the
+                policy does now
+    undecided   nearly all answers, the newest too, are ties or `incomparable`: there is nothing
+                to learn from
+    exploited   predicted return rose while fresh accuracy fell to nearly chance: the policy
+                found what the ensemble likes and people do not (Christiano et al. 2017, section
+                3.3; Ibarz et al. 2018)
     novel       the policy's observations are far from everything that was asked about
     opposed     the env reward is known (teachers answer) and moves against the predicted one
 
-They are judged once per reward version, and all but `undecided` have to hold for several versions in a row: a version
-may be wrong for a moment, and the next answers mend it.
+They are judged once per reward version, and all but `undecided` have to hold for
+several versions in a row: a version may be wrong for a moment, and the next answers
+mend it.
 """
 
 from __future__ import annotations
@@ -29,7 +34,9 @@ LASTING = 4
 FEWEST = 30
 """Answers before anything is said about their shares."""
 CHANCE = 0.65
-"""An upper end of the interval below this: 60 answers of which 53 % or fewer were predicted."""
+"""An upper end of the interval below this: 60 answers of which 53 % or fewer were
+predicted.
+"""
 NEARLY_CHANCE = 0.6
 UNDECIDED = 0.8
 NOVEL = 3.0
@@ -51,7 +58,9 @@ class Alarms:
         """Name -> what is wrong, and what to do."""
 
     def recall(self, rows: Iterable[Row]) -> None:
-        """Take in the rows of before, which a resumed run goes on from; what they raised was said then."""
+        """Take in the rows of before, which a resumed run goes on from; what they
+        raised was said then.
+        """
         for row in rows:
             self.look(row)
 
@@ -69,8 +78,14 @@ class Alarms:
                 found[name] = text if self._lasted[name] >= LASTING else None
         elif not version:
             found |= dict.fromkeys(self._lasting)
-        raised = {name: text for name, text in found.items() if text is not None and name not in self.active}
-        self.active = {name: text for name, text in (self.active | found).items() if text is not None}
+        raised = {
+            name: text
+            for name, text in found.items()
+            if text is not None and name not in self.active
+        }
+        self.active = {
+            name: text for name, text in (self.active | found).items() if text is not None
+        }
         return raised
 
     def _undecided(self) -> str | None:
@@ -80,14 +95,15 @@ class Alarms:
             undecided += int(row.get(f"labels/recent_{kind}") or 0)
         if recent < FEWEST or undecided < UNDECIDED * recent:
             return None
-        # A policy that has learned a task to the end leaves nothing to decide: then earlier answers were decisive.
+        # A policy that has learned a task to the end leaves nothing to decide: then
+        # earlier answers were decisive.
         ever = int(row.get("labels/ties") or 0) + int(row.get("labels/incomparable") or 0)
         if ever < UNDECIDED * int(row.get("labels/answered") or 0):
             return None
         return (
-            f"{undecided} of the newest {recent} answers are ties or `incomparable`, from which next to nothing is "
-            "learned: longer segments (query.segment_length) differ more, and a teacher needs an env reward that is "
-            "not the same everywhere"
+            f"{undecided} of the newest {recent} answers are ties or `incomparable`, from which "
+            "next to nothing is learned: longer segments (query.segment_length) differ more, and "
+            "a teacher needs an env reward that is not the same everywhere"
         )
 
     def _chance(self) -> str | None:
@@ -97,22 +113,31 @@ class Alarms:
             return None
         return (
             f"of the newest {row['reward/fresh_answers']} answers the reward had predicted "
-            f"{row['reward/fresh_accuracy']:.0%}, no more than a coin: it is wrong about what the policy does now. "
-            f"{self._more_answers()}; where answers may be wrong, see rlhp quality"
+            f"{row['reward/fresh_accuracy']:.0%}, no more than a coin: it is wrong about what the "
+            f"policy does now. {self._more_answers()}; where answers may be wrong, see rlhp "
+            "quality"
         )
 
     def _exploited(self) -> str | None:
         versions, row = self._versions, self._row
         accuracy, high = row.get("reward/fresh_accuracy"), row.get("reward/fresh_accuracy_high")
-        predicted = [each["predicted_return_mean"] for each in versions if "predicted_return_mean" in each]
-        if len(predicted) < VERSIONS or accuracy is None or high is None or accuracy >= NEARLY_CHANCE:
+        predicted = [
+            each["predicted_return_mean"] for each in versions if "predicted_return_mean" in each
+        ]
+        if (
+            len(predicted) < VERSIONS
+            or accuracy is None
+            or high is None
+            or accuracy >= NEARLY_CHANCE
+        ):
             return None
         if high >= self._best_low or not rises(predicted):
             return None
         return (
-            f"over the last {VERSIONS} reward versions the predicted return rose from {predicted[0]:.3g} to "
-            f"{predicted[-1]:.3g}, and fresh accuracy fell to {accuracy:.0%}: the policy may exploit the reward model. "
-            f"Look at its film. {self._more_answers()}"
+            f"over the last {VERSIONS} reward versions the predicted return rose from "
+            f"{predicted[0]:.3g} to {predicted[-1]:.3g}, and fresh accuracy fell to "
+            f"{accuracy:.0%}: the policy may exploit the reward model. Look at its film. "
+            f"{self._more_answers()}"
         )
 
     def _novel(self) -> str | None:
@@ -120,8 +145,9 @@ class Alarms:
         if novelty is None or novelty < NOVEL:
             return None
         return (
-            f"what the policy sees now is {novelty:.1f} times as far from all that was asked about as asked segments "
-            f"are from each other: the reward guesses there. {self._more_answers()}"
+            f"what the policy sees now is {novelty:.1f} times as far from all that was asked "
+            "about as asked segments are from each other: the reward guesses there. "
+            f"{self._more_answers()}"
         )
 
     def _opposed(self) -> str | None:
@@ -129,8 +155,9 @@ class Alarms:
         if correlation is None or correlation > OPPOSED:
             return None
         return (
-            f"env and predicted reward of the newest segments correlate at {correlation:.2f}: the policy is rewarded "
-            f"for the opposite of what the teacher prefers. {self._more_answers()}"
+            f"env and predicted reward of the newest segments correlate at {correlation:.2f}: the "
+            "policy is rewarded for the opposite of what the teacher prefers. "
+            f"{self._more_answers()}"
         )
 
     def _more_answers(self) -> str:
@@ -139,7 +166,10 @@ class Alarms:
         if asked >= labels.budget:
             return f"All {labels.budget} queries are asked: give more (labels.budget)"
         if int(row.get("labels/answered") or 0) < asked and labels.source == "human":
-            return f"{asked - int(row.get('labels/answered') or 0)} queries wait for an answer: answer them"
+            return (
+                f"{asked - int(row.get('labels/answered') or 0)} queries wait for an answer: "
+                "answer them"
+            )
         if asked >= allowed and labels.schedule != "adaptive":
             return "labels.schedule=adaptive asks sooner while the reward is wrong"
         return "The next answers are about it: watch whether fresh accuracy rises"

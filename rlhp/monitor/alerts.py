@@ -1,9 +1,12 @@
-"""What somebody should be told who does not look at the run: nothing moves, or answers could not be read.
+"""What somebody should be told who does not look at the run: nothing moves, or answers
+could not be read.
 
-No env step, no answer and no reward version for `watch.quiet_seconds` is said once, with what the run seems to wait
-for, and again after twice that time. What is wrong with what is learned is in `rlhp.monitor.alarms`.
+No env step, no answer and no reward version for `watch.quiet_seconds` is said once,
+with what the run seems to wait for, and again after twice that time. What is wrong with
+what is learned is in `rlhp.monitor.alarms`.
 
-What a run tells those who watch it, from the driver: concerns, Prometheus gauges, and the list of its actors.
+What a run tells those who watch it, from the driver: concerns, Prometheus gauges, and
+the list of its actors.
 """
 
 from __future__ import annotations
@@ -53,14 +56,15 @@ class Concerns:
         if (odd := int(self._row.get("queue/set_aside", 0))) and not self._odd_told:
             self._odd_told = True
             self._tell(
-                f"{odd} entries of the answer log made no row and are set aside: somebody's own client wrote them, or "
-                "they are damaged. The answers behind them are stored; run.log names each"
+                f"{odd} entries of the answer log made no row and are set aside: somebody's own "
+                "client wrote them, or they are damaged. The answers behind them are stored; "
+                "run.log names each"
             )
         if self._row.get("queue/refused", 0) and not self._refusal_told:
             self._refusal_told = True
             self._tell(
-                "Redis is at its memory limit, and nobody is asked any more: raise its maxmemory (the policy goes on "
-                "learning from the answers there are)"
+                "Redis is at its memory limit, and nobody is asked any more: raise its maxmemory "
+                "(the policy goes on learning from the answers there are)"
             )
         progress = tuple(self._row.get(name, 0) for name in PROGRESS)
         if progress != self._progress:
@@ -76,7 +80,8 @@ class Concerns:
             return
         self._said *= 2
         self._tell(
-            f"nothing has moved for {self.quiet():.0f} s (no env step, no answer, no reward version): {self._why()}"
+            f"nothing has moved for {self.quiet():.0f} s (no env step, no answer, no reward "
+            f"version): {self._why()}"
         )
 
     def __enter__(self) -> Self:
@@ -122,7 +127,9 @@ class RunMonitor:
         notes: Callable[[], Mapping[str, str]] = dict,
         also: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`notes` tells by role what an actor is at; `also` gets every row too, as a sweep wants."""
+        """`notes` tells by role what an actor is at; `also` gets every row too, as a
+        sweep wants.
+        """
         self._rundir, self._notes, self._also = rundir, notes, also
         self._concerns = Concerns(say, quiet_seconds=quiet_seconds)
         self._alarms = alarms
@@ -152,7 +159,10 @@ class RunMonitor:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._concerns.__exit__(kind, error, trace)
 

@@ -1,9 +1,11 @@
-"""`rlhp status --address`: what a Ray cluster knows of the runs on it, asked of their actors.
+"""`rlhp status --address`: what a Ray cluster knows of the runs on it, asked of their
+actors.
 
 Who is there: every Ray actor of a run with its node, process, state and restarts.
 
-Ray's public listing asks the dashboard, which a local Ray does not start; the actor table of its control store is there
-always. Ray's version is pinned (`pyproject.toml`), and this is the one place that reads the table.
+Ray's public listing asks the dashboard, which a local Ray does not start; the actor
+table of its control store is there always. Ray's version is pinned (`pyproject.toml`),
+and this is the one place that reads the table.
 """
 
 from __future__ import annotations
@@ -24,27 +26,41 @@ from rlhp.monitor.actors import ActorFacts, note
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import NAMESPACE, hush, refuse_silence
 
-ROLES = {"query_actor": "query actor", "reward_trainer": "reward trainer", "clip_renderer": "clip renderer"}
+ROLES = {
+    "query_actor": "query actor",
+    "reward_trainer": "reward trainer",
+    "clip_renderer": "clip renderer",
+}
 UNNAMED = ("EnvRunner", "Learner")
 """How the classes of RLlib's actors end."""
 
 
-def list_actors(*, run: str | None = None, notes: Mapping[str, str] | None = None) -> list[ActorFacts]:
-    """The actors of one run of this driver, or of all runs of the cluster; those that are dead for good are left out.
+def list_actors(
+    *, run: str | None = None, notes: Mapping[str, str] | None = None
+) -> list[ActorFacts]:
+    """The actors of one run of this driver, or of all runs of the cluster; those that
+    are dead for good are left out.
 
-    Needs a Ray that this process has joined. RLlib's actors have no names of their own: they belong to the run whose
-    driver (Ray's job) started them. `notes` has what is known of a role besides.
+    Needs a Ray that this process has joined. RLlib's actors have no names of their own:
+    they belong to the run whose driver (Ray's job) started them. `notes` has what is
+    known of a role besides.
     """
     everything: Mapping[str, Mapping[str, Any]] = ray._private.state.actors()
     present = [facts for facts in everything.values() if facts["State"] != "DEAD"]
-    runs = {facts["JobID"]: facts["Name"].partition(":")[0] for facts in present if ":" in facts["Name"]}
+    runs = {
+        facts["JobID"]: facts["Name"].partition(":")[0] for facts in present if ":" in facts["Name"]
+    }
     if run is not None:
         runs[ray.get_runtime_context().get_job_id()] = run
     found = []
     for facts in present:
         named = ":" in facts["Name"]
         whose = facts["Name"].partition(":")[0] if named else runs.get(facts["JobID"])
-        if whose is not None and run in (None, whose) and (named or facts["ActorClassName"].endswith(UNNAMED)):
+        if (
+            whose is not None
+            and run in (None, whose)
+            and (named or facts["ActorClassName"].endswith(UNNAMED))
+        ):
             found.append(_facts(facts, whose, notes or {}))
     return sorted(found, key=lambda each: (each.run, each.role, each.pid))
 
@@ -77,17 +93,24 @@ ANSWER_SECONDS = 5.0
 
 
 def report(address: str, *, run: str | None) -> str:
-    """One run of that cluster, or all of them; ValueError where there is none, ConnectionError for no cluster."""
+    """One run of that cluster, or all of them; ValueError where there is none,
+    ConnectionError for no cluster.
+    """
     hush()
     refuse_silence(address)
     mine = not ray.is_initialized()
     if mine:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
+        )
     try:
         found = [each for each in list_actors() if run in (None, each.run)]
         if not found:
             what = "no run is" if run is None else f"run {run} is not"
-            raise RlhpError(f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run directory")
+            raise RlhpError(
+                f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run "
+                "directory"
+            )
         return "\n\n\n".join(_of_run(name, found) for name in sorted({each.run for each in found}))
     finally:
         if mine:
@@ -114,7 +137,11 @@ def _ask(mine: Sequence[ActorFacts]) -> dict[str, dict[str, Any]]:
                 if each.role.startswith("reward model"):
                     method = method.options(concurrency_group="control")
                 pending[method.remote()] = each.role
-    done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS) if pending else ([], [])
+    done, _ = (
+        ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS)
+        if pending
+        else ([], [])
+    )
     said = {}
     for reference in done:
         with suppress(RayError):

@@ -1,4 +1,6 @@
-"""What a run shows while it goes on: one live table on a terminal, a plain line every few seconds elsewhere."""
+"""What a run shows while it goes on: one live table on a terminal, a plain line every
+few seconds elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ _SPARKS = 40
 
 
 class LiveTable:
-    """Shows the newest metrics of one run; the names are those of `rlhp.storage.metrics.METRICS`.
+    """Shows the newest metrics of one run; the names are those of
+    `rlhp.storage.metrics.METRICS`.
 
     with LiveTable(name="halfcheetah", total_env_steps=300_000) as live:
         live.update({"env_steps": 2048, "phase": "warm-up"})
@@ -50,7 +53,9 @@ class LiveTable:
         self._changed = False
         self._live: Live | None = None
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=2)
+            self._live = Live(
+                console=self._console, get_renderable=self._table, refresh_per_second=2
+            )
             self._live.start()
 
     def update(self, row: Mapping[str, Any]) -> None:
@@ -85,18 +90,34 @@ class LiveTable:
     def _print_line(self) -> None:
         self._printed = self._clock()
         self._changed = False
-        self._console.print(line(self._row, total_env_steps=self._total), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            line(self._row, total_env_steps=self._total),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def _table(self) -> Table:
         row = self._row
-        table = Table(title=self._name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            title=self._name,
+            title_justify="left",
+            show_header=False,
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
         table.add_column(style="dim", no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
         steps = row.get("env_steps", 0)
-        table.add_row("", ProgressBar(total=self._total, completed=min(steps, self._total), width=48))
+        table.add_row(
+            "", ProgressBar(total=self._total, completed=min(steps, self._total), width=48)
+        )
         rate = row.get("env_steps_per_second")
         speed = f", {rate:,.0f} steps/s" if rate is not None else ""
-        table.add_row("env steps", f"{steps:,} of {self._total:,}{speed}, {eta(row, total_env_steps=self._total)}")
+        table.add_row(
+            "env steps",
+            f"{steps:,} of {self._total:,}{speed}, {eta(row, total_env_steps=self._total)}",
+        )
         table.add_row("phase", str(row.get("phase", "starting")))
         if "labels/asked" in row:
             table.add_row("labels", _labels(row))
@@ -145,12 +166,16 @@ def eta(row: Mapping[str, Any], *, total_env_steps: int) -> str:
 
 
 def sparkline(values: list[float], *, bars: str = _BARS) -> str:
-    """One character per value, the lowest as the first of `bars`, the highest as the last."""
+    """One character per value, the lowest as the first of `bars`, the highest as the
+    last.
+    """
     if not values:
         return ""
     low, high = min(values), max(values)
     span = high - low
-    return "".join(bars[round((value - low) / span * (len(bars) - 1)) if span else 0] for value in values)
+    return "".join(
+        bars[round((value - low) / span * (len(bars) - 1)) if span else 0] for value in values
+    )
 
 
 def duration(seconds: float) -> str:
@@ -195,7 +220,9 @@ def _reward(row: Mapping[str, Any]) -> str:
 
 
 def fresh(row: Mapping[str, Any]) -> str | None:
-    """Fresh accuracy with its interval, and the answers that say nothing; None before the first predicted answer."""
+    """Fresh accuracy with its interval, and the answers that say nothing; None before
+    the first predicted answer.
+    """
     recent = int(row.get("labels/recent") or 0)
     undecided = [
         f"{count} {word}"
@@ -206,12 +233,17 @@ def fresh(row: Mapping[str, Any]) -> str | None:
     accuracy, asked = row.get("reward/fresh_accuracy"), row.get("reward/fresh_answers")
     if accuracy is None:
         return f"nothing predicted yet{beside}" if beside else None
-    low, high = row.get("reward/fresh_accuracy_low", 0.0), row.get("reward/fresh_accuracy_high", 1.0)
+    low, high = (
+        row.get("reward/fresh_accuracy_low", 0.0),
+        row.get("reward/fresh_accuracy_high", 1.0),
+    )
     return f"{accuracy:.2f} ({low:.2f} to {high:.2f}, {asked} answers){beside}"
 
 
 def waiting(row: Mapping[str, Any]) -> str | None:
-    """What share of the last iteration the learner waited for the reward; None where it did not."""
+    """What share of the last iteration the learner waited for the reward; None where it
+    did not.
+    """
     held = row.get("reward/wait_seconds") or 0.0
     rest = sum(row.get(f"time/{part}_seconds") or 0.0 for part in ("sample", "learn"))
     share = held / (held + rest) if held + rest > 0 else 0.0

@@ -1,7 +1,9 @@
-"""The Grafana dashboard of runs: `python -m rlhp.monitor.grafana > cluster/grafana.json`.
+"""The Grafana dashboard of runs: `python -m rlhp.monitor.grafana >
+cluster/grafana.json`.
 
-Panels are named here by our metrics, so a panel of a metric that nobody exports cannot be written. Prometheus scrapes
-Ray's exporters (docs/cluster.md); the dashboard asks for the data source and shows one run or several.
+Panels are named here by our metrics, so a panel of a metric that nobody exports cannot
+be written. Prometheus scrapes Ray's exporters (docs/cluster.md); the dashboard asks for
+the data source and shows one run or several.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
 
 PREFIX = "ray_"
 """What Ray puts in front of every name."""
-UNITS = {"steps/s": "ops", "s": "s", "ms": "ms", "us": "µs", "share": "percentunit", "kB": "deckbytes"}
+UNITS = {
+    "steps/s": "ops",
+    "s": "s",
+    "ms": "ms",
+    "us": "µs",
+    "share": "percentunit",
+    "kB": "deckbytes",
+}
 """Ours -> Grafana's."""
 
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -22,7 +31,11 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Progress", "Seconds since anything moved", ("rlhp_quiet_seconds",)),
     ("Returns", "True return", ("env_runners/episode_return_mean", "eval/episode_return_mean")),
     ("Returns", "Predicted return", ("predicted_return_mean",)),
-    ("Returns", "Does the reward know the task?", ("return_correlation", "reward/segment_correlation")),
+    (
+        "Returns",
+        "Does the reward know the task?",
+        ("return_correlation", "reward/segment_correlation"),
+    ),
     ("Labels", "Labels", ("labels/asked", "labels/answered", "labels/allowed")),
     ("Labels", "Answers per minute", ("labels/per_minute",)),
     ("Labels", "Queue", ("queue/pending", "queue/leased")),
@@ -32,7 +45,11 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Fresh accuracy",
         ("reward/fresh_accuracy", "reward/fresh_accuracy_low", "reward/fresh_accuracy_high"),
     ),
-    ("Reward model", "Fresh accuracy by age", ("reward/fresh_accuracy_young", "reward/fresh_accuracy_old")),
+    (
+        "Reward model",
+        "Fresh accuracy by age",
+        ("reward/fresh_accuracy_young", "reward/fresh_accuracy_old"),
+    ),
     ("Reward model", "Alarms", ("alarms",)),
     ("Reward model", "Accuracy", ("reward/train_accuracy", "reward/heldout_accuracy")),
     ("Reward model", "Loss", ("reward/train_loss", "reward/val_loss")),
@@ -56,7 +73,14 @@ def dashboard() -> dict[str, Any]:
     for section, title, names in PANELS:
         if section != row:
             y, column, row = y + (8 if column else 0), 0, section
-            panels.append({"type": "row", "title": row, "gridPos": {"h": 1, "w": 24, "x": 0, "y": y}, "panels": []})
+            panels.append(
+                {
+                    "type": "row",
+                    "title": row,
+                    "gridPos": {"h": 1, "w": 24, "x": 0, "y": y},
+                    "panels": [],
+                }
+            )
             y += 1
         if column == 3:
             y, column = y + 8, 0
@@ -65,15 +89,27 @@ def dashboard() -> dict[str, Any]:
     for number, panel in enumerate(panels, start=1):
         panel["id"] = number
     run = {
-        "name": "run", "label": "Run", "type": "query", "multi": True, "includeAll": True, "refresh": 2,
+        "name": "run",
+        "label": "Run",
+        "type": "query",
+        "multi": True,
+        "includeAll": True,
+        "refresh": 2,
         "datasource": {"type": "prometheus", "uid": "${source}"},
         "query": f"label_values({PREFIX}{prometheus_name('env_steps')}, run)",
-    }  # fmt: skip
+    }
     source = {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
     return {
-        "title": "rlhp runs", "uid": "rlhp-runs", "tags": ["rlhp"], "schemaVersion": 39, "version": 1, "refresh": "10s",
-        "time": {"from": "now-3h", "to": "now"}, "templating": {"list": [source, run]}, "panels": panels,
-    }  # fmt: skip
+        "title": "rlhp runs",
+        "uid": "rlhp-runs",
+        "tags": ["rlhp"],
+        "schemaVersion": 39,
+        "version": 1,
+        "refresh": "10s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {"list": [source, run]},
+        "panels": panels,
+    }
 
 
 def _panel(title: str, names: tuple[str, ...], place: dict[str, int]) -> dict[str, Any]:
@@ -81,18 +117,32 @@ def _panel(title: str, names: tuple[str, ...], place: dict[str, int]) -> dict[st
     return {
         "type": "timeseries",
         "title": title,
-        "description": " ".join(METRICS[name][1] if name in METRICS else GAUGES[name] for name in names),
+        "description": " ".join(
+            METRICS[name][1] if name in METRICS else GAUGES[name] for name in names
+        ),
         "gridPos": place,
         "datasource": {"type": "prometheus", "uid": "${source}"},
         "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
-        "targets": [_target(name, letter, several=len(names) > 1) for letter, name in zip("ABCD", names, strict=False)],
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi"},
+        },
+        "targets": [
+            _target(name, letter, several=len(names) > 1)
+            for letter, name in zip("ABCD", names, strict=False)
+        ],
     }
 
 
 def _target(name: str, letter: str, *, several: bool) -> dict[str, Any]:
     exported = name if name in GAUGES else prometheus_name(name)
-    legend = "{{run}} {{actor}}" if "actor" in name else "{{run}} " + name.rpartition("/")[2] if several else "{{run}}"
+    legend = (
+        "{{run}} {{actor}}"
+        if "actor" in name
+        else "{{run}} " + name.rpartition("/")[2]
+        if several
+        else "{{run}}"
+    )
     return {"refId": letter, "expr": f'{PREFIX}{exported}{{run=~"$run"}}', "legendFormat": legend}
 
 

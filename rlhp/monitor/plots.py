@@ -1,9 +1,12 @@
-"""Pictures of runs: learning curves over env steps, and what the reward model was doing meanwhile.
+"""Pictures of runs: learning curves over env steps, and what the reward model was doing
+meanwhile.
 
-Lines are means over the seeds of a group, bands the 95% bootstrap interval of that mean. The colors
-are those of Okabe and Ito, told apart by color-blind eyes too, and every line has its own dash.
+Lines are means over the seeds of a group, bands the 95% bootstrap interval of that
+mean. The colors are those of Okabe and Ito, told apart by color-blind eyes too, and
+every line has its own dash.
 
-Metrics of several runs as curves: runs that differ only by seed are one group with an interval.
+Metrics of several runs as curves: runs that differ only by seed are one group with an
+interval.
 
 Shapes: R runs of a group, P grid points, N bootstrap resamples.
 """
@@ -68,11 +71,15 @@ class Curve:
 
 
 def read_run(path: str | Path) -> Run:
-    """The metrics and settings of a run; ValueError where it is not a run or has no rows yet."""
+    """The metrics and settings of a run; ValueError where it is not a run or has no
+    rows yet.
+    """
     rundir = RunDir.open(path)
     rows = without_rewinds(read_metrics(rundir.metrics_file))
     if not rows:
-        raise RlhpError(f"{path}: no metrics yet, so there is nothing to draw; rlhp status {path} says why")
+        raise RlhpError(
+            f"{path}: no metrics yet, so there is nothing to draw; rlhp status {path} says why"
+        )
     config = loading.load(rundir.config_file)
     return Run(
         name=rundir.name,
@@ -88,7 +95,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         together.setdefault(run.sha256, []).append(run)
     members = list(together.values())
-    return [Group(label=label, runs=tuple(runs)) for label, runs in zip(_labels(members), members, strict=True)]
+    return [
+        Group(label=label, runs=tuple(runs))
+        for label, runs in zip(_labels(members), members, strict=True)
+    ]
 
 
 def mean_curve(runs: Sequence[Run], name: str) -> Curve | None:
@@ -110,17 +120,20 @@ def mean_curve(runs: Sequence[Run], name: str) -> Curve | None:
 
 
 def evaluations(runs: Sequence[Run]) -> tuple[Array, Array, Array, Array] | None:
-    """Env steps, mean, low and high of the evaluations, four arrays [P]; None where there were none.
+    """Env steps, mean, low and high of the evaluations, four arrays [P]; None where
+    there were none.
 
-    Several runs at one step: the 95% interval of their mean. A single run: one standard deviation of
-    its episodes to either side.
+    Several runs at one step: the 95% interval of their mean. A single run: one standard
+    deviation of its episodes to either side.
     """
     at: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         for row in run.rows:
             if row.get("eval/episode_return_mean") is not None and row.get("env_steps") is not None:
                 spread = row.get("eval/episode_return_std") or 0.0
-                at.setdefault(row["env_steps"], []).append((row["eval/episode_return_mean"], spread))
+                at.setdefault(row["env_steps"], []).append(
+                    (row["eval/episode_return_mean"], spread)
+                )
     if not at:
         return None
     points = []
@@ -140,13 +153,17 @@ def bootstrap_interval(values_RP: Array) -> tuple[Array, Array]:
     """
     generator = np.random.default_rng(0)  # the same runs always give the same picture
     draws_NR = generator.integers(len(values_RP), size=(RESAMPLES, len(values_RP)))
-    weights_NR = np.stack([np.bincount(draw, minlength=len(values_RP)) for draw in draws_NR]) / len(values_RP)
+    weights_NR = np.stack([np.bincount(draw, minlength=len(values_RP)) for draw in draws_NR]) / len(
+        values_RP
+    )
     low, high = np.percentile(weights_NR @ values_RP, [2.5, 97.5], axis=0)
     return low, high
 
 
 def _thin(rows: int) -> Array:
-    """Indices of at most MOST_POINTS rows, first and last among them: more cannot be seen."""
+    """Indices of at most MOST_POINTS rows, first and last among them: more cannot be
+    seen.
+    """
     return np.unique(np.linspace(0, rows - 1, min(rows, MOST_POINTS)).astype(int))
 
 
@@ -161,7 +178,9 @@ def _points(run: Run, name: str) -> tuple[Array, Array]:
 
 
 def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
-    """The common name of each group; where two share it, with the settings in which they differ."""
+    """The common name of each group; where two share it, with the settings in which
+    they differ.
+    """
     stems = []
     for runs in members:
         names = {_stem(run.name) for run in runs}
@@ -169,7 +188,11 @@ def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
     if len(set(stems)) == len(stems):
         return stems
     first = [runs[0].settings for runs in members]
-    varying = [key for key in first[0] if key not in _SEEDLESS and len({repr(setting[key]) for setting in first}) > 1]
+    varying = [
+        key
+        for key in first[0]
+        if key not in _SEEDLESS and len({repr(setting[key]) for setting in first}) > 1
+    ]
     return [
         f"{stem} ({', '.join(f'{key}={setting[key]}' for key in varying[:3])})"
         for stem, setting in zip(stems, first, strict=True)
@@ -240,7 +263,10 @@ DIAGNOSTICS = (
     Panel(
         title="Fresh accuracy by age of the segments",
         unit="share of pairs ranked right",
-        metrics=(("reward/fresh_accuracy_young", "younger half"), ("reward/fresh_accuracy_old", "older half")),
+        metrics=(
+            ("reward/fresh_accuracy_young", "younger half"),
+            ("reward/fresh_accuracy_old", "older half"),
+        ),
         reference=(0.5, "chance"),
     ),
     Panel(
@@ -294,13 +320,15 @@ DIAGNOSTICS = (
 def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:
     """Draw `runs` into PNG files and return their paths.
 
-    `out` defaults to the `plots/` of a single run, and to `plots/` here for several. ValueError where a
-    path is not a run or has no metrics yet.
+    `out` defaults to the `plots/` of a single run, and to `plots/` here for several.
+    ValueError where a path is not a run or has no metrics yet.
     """
     groups = group_runs([read_run(run) for run in runs])
     if not groups:
         raise RlhpError("nothing to draw: name at least one run directory")
-    directory = Path(out) if out is not None else RunDir(runs[0]).plots if len(runs) == 1 else Path("plots")
+    directory = (
+        Path(out) if out is not None else RunDir(runs[0]).plots if len(runs) == 1 else Path("plots")
+    )
     directory.mkdir(parents=True, exist_ok=True)
     written = [directory / "learning_curves.png"]
     with mpl.rc_context(_STYLE):
@@ -308,7 +336,11 @@ def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[P
         for group in groups:
             figure = reward_diagnostics(group)
             if figure is not None:
-                suffix = "" if len(groups) == 1 else "_" + re.sub(r"[^A-Za-z0-9._=-]+", "-", group.label).strip("-")
+                suffix = (
+                    ""
+                    if len(groups) == 1
+                    else "_" + re.sub(r"[^A-Za-z0-9._=-]+", "-", group.label).strip("-")
+                )
                 written.append(directory / f"reward_diagnostics{suffix}.png")
                 figure.savefig(written[-1], dpi=150)
     return written
@@ -339,7 +371,11 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
 
 def reward_diagnostics(group: Group) -> Figure | None:
     """The reward model of one group; None where it had none (the control arm)."""
-    panels = [panel for panel in DIAGNOSTICS if any(mean_curve(group.runs, name) for name, _ in panel.metrics)]
+    panels = [
+        panel
+        for panel in DIAGNOSTICS
+        if any(mean_curve(group.runs, name) for name, _ in panel.metrics)
+    ]
     if not panels:
         return None
     columns = min(4, len(panels))
@@ -349,7 +385,14 @@ def reward_diagnostics(group: Group) -> Figure | None:
     for axes, panel in zip(grid, panels, strict=False):
         for index, (name, label) in enumerate(panel.metrics):
             curve = mean_curve(group.runs, name)
-            _draw(axes, curve, color=_COLORS[index], dash=_DASHES[index], label=label, stairs=panel.stairs)
+            _draw(
+                axes,
+                curve,
+                color=_COLORS[index],
+                dash=_DASHES[index],
+                label=label,
+                stairs=panel.stairs,
+            )
         if panel.band is not None:
             _draw_band(axes, group, panel.band, color=_COLORS[0])
         if panel.reference is not None:
@@ -364,16 +407,28 @@ def reward_diagnostics(group: Group) -> Figure | None:
     for axes in grid[len(panels) :]:
         axes.remove()
     seeds = len(group.runs)
-    figure.suptitle(f"Reward model: {group.label} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=12)
+    figure.suptitle(
+        f"Reward model: {group.label} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=12
+    )
     return figure
 
 
-def _draw(axes: Axes, curve: Curve | None, *, color: str, dash: str, label: str, stairs: bool = False) -> None:
+def _draw(
+    axes: Axes, curve: Curve | None, *, color: str, dash: str, label: str, stairs: bool = False
+) -> None:
     if curve is None:
         return
     style = "steps-post" if stairs and curve.runs == 1 else "default"
     marker = "o" if len(curve.steps) == 1 else None
-    axes.plot(curve.steps, curve.mean, color=color, linestyle=dash, label=label, drawstyle=style, marker=marker)
+    axes.plot(
+        curve.steps,
+        curve.mean,
+        color=color,
+        linestyle=dash,
+        label=label,
+        drawstyle=style,
+        marker=marker,
+    )
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
 
@@ -385,7 +440,9 @@ def _draw_band(axes: Axes, group: Group, names: tuple[str, str], *, color: str) 
 
 
 def _draw_evaluations(axes: Axes, group: Group, *, color: str) -> None:
-    """One diamond per evaluation: mean and 95% interval over seeds, or over the episodes of the only run."""
+    """One diamond per evaluation: mean and 95% interval over seeds, or over the
+    episodes of the only run.
+    """
     found = evaluations(group.runs)
     if found is None:
         return
@@ -418,7 +475,12 @@ def _note(figure: Figure, groups: Sequence[Group]) -> None:
     notes = []
     if any(len(group.runs) > 1 for group in groups):
         notes.append("mean over seeds and its 95% bootstrap interval")
-    if any("eval/episode_return_mean" in row for group in groups for run in group.runs for row in run.rows):
+    if any(
+        "eval/episode_return_mean" in row
+        for group in groups
+        for run in group.runs
+        for row in run.rows
+    ):
         notes.append("diamond: evaluation episodes")
     if notes:
         figure.suptitle("; ".join(notes), fontsize=9, color="#555555", x=0.99, ha="right")

@@ -1,7 +1,9 @@
-"""The metrics of a run as Prometheus has them, through the exporter that Ray runs on every node.
+"""The metrics of a run as Prometheus has them, through the exporter that Ray runs on
+every node.
 
-Ray puts `ray_` in front: `env_runners/episode_return_mean` is `ray_rlhp_env_runners_episode_return_mean{run="NAME"}`.
-All of them are gauges set by the driver, so one scrape of its node shows the run. `cluster/grafana.json` draws them.
+Ray puts `ray_` in front: `env_runners/episode_return_mean` is
+`ray_rlhp_env_runners_episode_return_mean{run="NAME"}`. All of them are gauges set by
+the driver, so one scrape of its node shows the run. `cluster/grafana.json` draws them.
 """
 
 from __future__ import annotations
@@ -26,18 +28,25 @@ class Exporter:
         """Every number of the row; a text or a None leaves its gauge as it was."""
         for name, value in row.items():
             if name in METRICS and isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._gauge(prometheus_name(name), METRICS[name][1], ("run",)).set(float(value), {"run": self._run})
+                self._gauge(prometheus_name(name), METRICS[name][1], ("run",)).set(
+                    float(value), {"run": self._run}
+                )
         quiet = "rlhp_quiet_seconds"
         self._gauge(quiet, GAUGES[quiet], ("run",)).set(quiet_seconds, {"run": self._run})
 
     def actors(self, actors: Sequence[ActorFacts]) -> None:
-        """Who is there, and how often it was started again; env runners are told apart by their processes' order."""
+        """Who is there, and how often it was started again; env runners are told apart
+        by their processes' order.
+        """
         numbers: dict[str, int] = {}
         for each in actors:
             numbers[each.role] = number = numbers.get(each.role, -1) + 1
             actor = f"{each.role} {number}" if each.role in ("env runner", "learner") else each.role
             tags = {"run": self._run, "actor": actor, "node": each.node}
-            for name, value in (("rlhp_actor_up", float(each.here)), ("rlhp_actor_restarts", float(each.restarts))):
+            for name, value in (
+                ("rlhp_actor_up", float(each.here)),
+                ("rlhp_actor_restarts", float(each.restarts)),
+            ):
                 self._gauge(name, GAUGES[name], ("run", "actor", "node")).set(value, tags)
 
     def _gauge(self, name: str, description: str, tags: tuple[str, ...]) -> Gauge:

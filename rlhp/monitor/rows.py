@@ -1,4 +1,6 @@
-"""From RLlib's results and the roles' numbers to rows of metrics, by the names of `rlhp.storage.metrics.METRICS`."""
+"""From RLlib's results and the roles' numbers to rows of metrics, by the names of
+`rlhp.storage.metrics.METRICS`.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ Episode = tuple[float, float, int]
 
 
 def learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, Any]:
-    """What one training iteration says about the learner; `kl` where its penalty is on, since else RLlib says 0."""
+    """What one training iteration says about the learner; `kl` where its penalty is on,
+    since else RLlib says 0.
+    """
     learner = result.get("learners", {}).get("default_policy", {})
     timers = result.get("timers", {})
     row: dict[str, Any] = {name: number(learner.get(key)) for key, name in LEARNER.items()}
@@ -70,13 +74,16 @@ def status_row(status: Mapping[str, Any], *, env_steps: int) -> dict[str, Any]:
     row = {name: value for name, value in status.items() if name not in HIDDEN}
     published = row.pop("reward/published_steps", None)
     if published is not None and row.get("reward/version"):
-        # A run that goes on from a checkpoint may be behind its reward: then that is not stale at all.
+        # A run that goes on from a checkpoint may be behind its reward: then that is
+        # not stale at all.
         row["reward/staleness_steps"] = max(0, env_steps - published)
     return row
 
 
 def memory_numbers(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Memory by role, of several replicas the most, from what each process says of itself."""
+    """Memory by role, of several replicas the most, from what each process says of
+    itself.
+    """
     most: dict[str, float] = {}
     for name, status in statuses.items():
         role = name.rstrip("0123456789 ").replace(" ", "_")
@@ -100,7 +107,8 @@ def returns_row(episodes: Sequence[Episode]) -> dict[str, Any]:
         true, predicted = true[priced], predicted[priced]
         row["predicted_return_mean"] = float(predicted.mean())
         if len(true) > 2:
-            with np.errstate(invalid="ignore", divide="ignore"):  # returns that are almost all the same
+            # returns that are almost all the same
+            with np.errstate(invalid="ignore", divide="ignore"):
                 found = float(np.corrcoef(true, predicted)[0, 1])
             if np.isfinite(found):
                 row["return_correlation"] = found

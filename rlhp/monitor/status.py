@@ -1,7 +1,7 @@
 """What a run is doing, in sentences, and why nothing is happening when nothing is.
 
-Reads `run.json`, the last row of metrics and the queue; asks no process of the run, so it works on
-finished, running and crashed runs alike.
+Reads `run.json`, the last row of metrics and the queue; asks no process of the run, so
+it works on finished, running and crashed runs alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from rlhp.queue.records import QueueStats
 
 SILENT_SECONDS = 60.0
-"""A labeler not heard of for longer is not there: one that works polls many times a minute."""
+"""A labeler not heard of for longer is not there: one that works polls many times a
+minute.
+"""
 VERSIONS_SHOWN = 5
 """Reward versions whose fresh accuracy is told one by one."""
 STALE_ROW_SECONDS = 120.0
@@ -111,7 +113,9 @@ def explain(facts: Facts) -> list[str]:
         sentences += _progress(facts)
         sentences += actors.troubles(facts.actors)
         if not facts.config.preferences:
-            sentences.append("This is the control arm: it trains on the env reward and asks nobody.")
+            sentences.append(
+                "This is the control arm: it trains on the env reward and asks nobody."
+            )
         else:
             sentences += _labels(facts)
     return [*sentences, *_unusual(facts)]
@@ -129,12 +133,24 @@ def _process(facts: Facts) -> str:
         why = "" if info.error is None else f": {info.error}"
         return f"{info.name} was stopped{ended}{why}; {resume}."
     if info.state == "failed":
-        return f"{info.name} failed{ended}: {info.error}; look into {path / 'run.log'}, then {resume}."
+        return (
+            f"{info.name} failed{ended}: {info.error}; look into {path / 'run.log'}, then {resume}."
+        )
     if facts.elsewhere:
-        return f"{info.name} runs on {info.host} as process {info.pid}; whether it still lives only that host knows."
+        return (
+            f"{info.name} runs on {info.host} as process {info.pid}; whether it still lives "
+            "only that host knows."
+        )
     if not facts.alive:
-        last = "" if facts.row_age_seconds is None else f", its last metrics are {duration(facts.row_age_seconds)} old"
-        return f"{info.name} died: process {info.pid} is gone without a word (killed?){last}; {resume}."
+        last = (
+            ""
+            if facts.row_age_seconds is None
+            else f", its last metrics are {duration(facts.row_age_seconds)} old"
+        )
+        return (
+            f"{info.name} died: process {info.pid} is gone without a word (killed?){last}; "
+            f"{resume}."
+        )
     return f"{info.name} runs as process {info.pid}, started {_ago(info.started, facts.now)}."
 
 
@@ -143,15 +159,18 @@ def _progress(facts: Facts) -> Iterator[str]:
         yield "No metrics yet: Ray is starting, or the first iteration is under way."
     elif facts.row_age_seconds is not None and facts.row_age_seconds > STALE_ROW_SECONDS:
         yield (
-            f"The last metrics are {duration(facts.row_age_seconds)} old: a very long iteration, or something hangs; "
-            f"look into {facts.path / 'run.log'}."
+            f"The last metrics are {duration(facts.row_age_seconds)} old: a very long iteration, "
+            f"or something hangs; look into {facts.path / 'run.log'}."
         )
 
 
 def _labels(facts: Facts) -> Iterator[str]:
     row: Mapping[str, Any] = facts.row if facts.row is not None else {}
     if facts.queue_problem is not None:
-        yield f"The queue cannot be asked: {facts.queue_problem}. Training goes on with the answers it has."
+        yield (
+            f"The queue cannot be asked: {facts.queue_problem}. Training goes on with the "
+            "answers it has."
+        )
     stats = facts.queue
     budget = facts.config.labels.budget
     asked = stats.asked if stats is not None else row.get("labels/asked", 0)
@@ -162,12 +181,17 @@ def _labels(facts: Facts) -> Iterator[str]:
     if stats is not None and stats.open:
         yield _open(facts, stats)
     if asked >= budget:
-        yield f"The label budget is spent: {asked} of {budget} asked, {answered} answered; nothing more will be asked."
+        yield (
+            f"The label budget is spent: {asked} of {budget} asked, {answered} answered; "
+            "nothing more will be asked."
+        )
     elif not warming and (stats is None or not stats.open):
         yield _nothing_open(facts, asked=asked, allowed=row.get("labels/allowed"))
     if row.get("alarms"):
         log = facts.path / "run.log"
-        yield f"What is learned may be wrong ({row['alarms/names']}): {log} says why, and what to do."
+        yield (
+            f"What is learned may be wrong ({row['alarms/names']}): {log} says why, and what to do."
+        )
     if stats is not None and stats.backlog > 100:
         yield f"{stats.backlog} answers wait for the reward trainer, which may be busy or gone."
 
@@ -180,12 +204,16 @@ def _unusual(facts: Facts) -> Iterator[str]:
         resume = f"rlhp train --resume {facts.path}"
         yield f"{stats.backlog} answers are at the queue and not on disk: {resume} stores them."
     if refused := row.get("queue/refused", 0):
-        yield (f"Redis had no memory left for a query {refused:.0f} times: raise its maxmemory, or nobody is asked.")
+        yield (
+            f"Redis had no memory left for a query {refused:.0f} times: raise its maxmemory, or "
+            "nobody is asked."
+        )
     odd = row.get("queue/set_aside", 0) if stats is None else stats.set_aside
     if odd:
         yield (
-            f"{odd} entries of the answer log made no row and are set aside, whole: {facts.path / 'run.log'} says why, "
-            f"and Redis keeps the newest under rlhp:{{{facts.info.name}}}:aside."
+            f"{odd} entries of the answer log made no row and are set aside, whole: "
+            f"{facts.path / 'run.log'} says why, and Redis keeps the newest under "
+            f"rlhp:{{{facts.info.name}}}:aside."
         )
 
 
@@ -195,33 +223,53 @@ def _warm_up(facts: Facts, *, asked: int, answered: int) -> str:
     pool, target = row.get("segments/pool", 0), row.get("segments/warmup_target")
     if asked == 0 or (target is not None and pool < target):
         goal = "" if target is None else f" of {target:.0f}"
-        return f"Warm-up: a random policy collects segments of {length} steps, {pool:.0f}{goal} so far; {asked} asked."
+        return (
+            f"Warm-up: a random policy collects segments of {length} steps, {pool:.0f}{goal} "
+            f"so far; {asked} asked."
+        )
     initial = labels.initial_queries
-    return f"Warm-up: learning starts after the first {initial} answers; {asked} asked, {answered} answered."
+    return (
+        f"Warm-up: learning starts after the first {initial} answers; {asked} asked, "
+        f"{answered} answered."
+    )
 
 
 def _open(facts: Facts, stats: QueueStats) -> str:
-    queries = f"{stats.open} quer{'y' if stats.open == 1 else 'ies'} open, oldest {duration(stats.oldest_age_seconds)}"
-    at_work = sorted(name for name, labeler in stats.labelers.items() if labeler.idle_seconds <= SILENT_SECONDS)
+    queries = (
+        f"{stats.open} quer{'y' if stats.open == 1 else 'ies'} open, oldest "
+        f"{duration(stats.oldest_age_seconds)}"
+    )
+    at_work = sorted(
+        name for name, labeler in stats.labelers.items() if labeler.idle_seconds <= SILENT_SECONDS
+    )
     if at_work:
         names = ", ".join(at_work[:3]) + (", ..." if len(at_work) > 3 else "")
-        return f"{len(at_work)} labeler{'s' if len(at_work) > 1 else ''} at work ({names}): {queries}."
+        return (
+            f"{len(at_work)} labeler{'s' if len(at_work) > 1 else ''} at work ({names}): {queries}."
+        )
     quietest = min((labeler.idle_seconds for labeler in stats.labelers.values()), default=None)
-    seen = "no labeler was ever seen" if quietest is None else f"no labeler seen for {duration(quietest)}"
+    seen = (
+        "no labeler was ever seen"
+        if quietest is None
+        else f"no labeler seen for {duration(quietest)}"
+    )
     return f"Waiting for labels: {queries}, {seen}; {_way_to_label(facts)}."
 
 
 def _way_to_label(facts: Facts) -> str:
     page = RunDir(facts.path).page_link()
     if facts.config.labels.source == "human":
-        return f"label at {page}" if page is not None else f"start a page with rlhp serve {facts.path}"
+        return (
+            f"label at {page}" if page is not None else f"start a page with rlhp serve {facts.path}"
+        )
     return f"start one with rlhp label {facts.path}"
 
 
 def _nothing_open(facts: Facts, *, asked: int, allowed: int | None) -> str:
     if allowed is not None and asked >= allowed:
         return (
-            f"Nothing is open: all {allowed} queries that the schedule allows by now were asked; more steps allow more."
+            f"Nothing is open: all {allowed} queries that the schedule allows by now were "
+            "asked; more steps allow more."
         )
     return "Nothing is open though the budget allows more: the next pairs are being chosen."
 
@@ -249,32 +297,52 @@ def _table(facts: Facts) -> Iterator[tuple[str, str]]:
             yield "last metrics", f"{duration(facts.row_age_seconds)} ago"
     stats = facts.queue
     if stats is not None:
-        yield "labels", f"{stats.asked} asked, {stats.answered} answered of {facts.config.labels.budget}"
+        yield (
+            "labels",
+            f"{stats.asked} asked, {stats.answered} answered of {facts.config.labels.budget}",
+        )
         odd = f", {stats.set_aside} entries set aside" if stats.set_aside else ""
-        yield "queue", f"{stats.pending} waiting, {stats.leased} leased, {stats.backlog} answers unread{odd}"
+        yield (
+            "queue",
+            f"{stats.pending} waiting, {stats.leased} leased, {stats.backlog} answers unread{odd}",
+        )
         for name, labeler in sorted(stats.labelers.items()):
-            yield f"labeler {name}", f"{labeler.answers} answers, heard of {duration(labeler.idle_seconds)} ago"
+            yield (
+                f"labeler {name}",
+                f"{labeler.answers} answers, heard of {duration(labeler.idle_seconds)} ago",
+            )
     elif row is not None and "labels/asked" in row:
         answered, budget = row.get("labels/answered", 0), facts.config.labels.budget
         yield "labels", f"{row['labels/asked']} asked, {answered} answered of {budget}"
 
 
 def _fresh_parts(facts: Facts) -> Iterator[tuple[str, str]]:
-    """Fresh accuracy by reward version and by age of the segments, of the versions that were answered last."""
+    """Fresh accuracy by reward version and by age of the segments, of the versions that
+    were answered last.
+    """
     rows = facts.predicted
     if not rows:
         return
     versions = list(by_version(rows).items())[-VERSIONS_SHOWN:]
-    told = [f"{version}: {share.accuracy:.2f} of {share.decisive}" for version, share in versions if share.decisive]
+    told = [
+        f"{version}: {share.accuracy:.2f} of {share.decisive}"
+        for version, share in versions
+        if share.decisive
+    ]
     if told:
         yield "  by reward version", ", ".join(told)
     young, old = by_age(rows[-NEWEST:], facts.cut_at)
     if young.accuracy is not None and old.accuracy is not None:
-        yield "  by age of segments", f"younger half {young.accuracy:.2f}, older half {old.accuracy:.2f}"
+        yield (
+            "  by age of segments",
+            f"younger half {young.accuracy:.2f}, older half {old.accuracy:.2f}",
+        )
 
 
 def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any]:
-    """What the answers on disk say of those who gave them, and of the reward that had predicted them."""
+    """What the answers on disk say of those who gave them, and of the reward that had
+    predicted them.
+    """
     if not config.preferences or not (rundir.preferences / "dataset.json").exists():
         return {}
     from rlhp.preferences.dataset import PreferenceDataset
@@ -292,7 +360,9 @@ def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any
             teachers=config.labels.source == "oracle",
         ),
         "predicted": rows,
-        "cut_at": dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id)),
+        "cut_at": dataset.cut_at(
+            segment for row in rows for segment in (row.first_id, row.second_id)
+        ),
     }
 
 

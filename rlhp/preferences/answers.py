@@ -1,16 +1,20 @@
-"""Which answers stand: the rule that turns a log of events into the answers to train on.
+"""Which answers stand: the rule that turns a log of events into the answers to train
+on.
 
 Several labelers on one query: which answer counts.
 
-All answers are stored. The fit sees one per query: what most labelers said, or a tie where no answer is ahead of all
-others. `incomparable` is no vote, unless nobody said anything else. A query counts from its first answer on, and a
-later one may change what it says. Labelers who seem to guess have less than a vote, or none (see `quality`).
+All answers are stored. The fit sees one per query: what most labelers said, or a tie
+where no answer is ahead of all others. `incomparable` is no vote, unless nobody said
+anything else. A query counts from its first answer on, and a later one may change what
+it says. Labelers who seem to guess have less than a vote, or none (see `quality`).
 
-Two things that happened under one key: a queue that is older than the disk gave a revision out a second time.
+Two things that happened under one key: a queue that is older than the disk gave a
+revision out a second time.
 
-The queue counts a labeler's revisions of an answer. Where Redis lost its newest seconds, it counts from before, and the
-same labeler's next answer has the key of one that is on disk. It was taken with `ok`, so it is kept: as the newest
-revision, which is the one that stands. An undo of it takes that one back.
+The queue counts a labeler's revisions of an answer. Where Redis lost its newest
+seconds, it counts from before, and the same labeler's next answer has the key of one
+that is on disk. It was taken with `ok`, so it is kept: as the newest revision, which is
+the one that stands. An undo of it takes that one back.
 """
 
 from __future__ import annotations
@@ -32,17 +36,25 @@ REUSED = "reused from "
 """How the note of an event begins that was copied from another dataset."""
 
 
-def live(rows: Iterable[EventRow], *, purpose: Purpose | None = "train", extra: bool = False) -> list[EventRow]:
-    """The answers that stand: per query and labeler the highest rev not retracted, `extra` ones left out.
+def live(
+    rows: Iterable[EventRow], *, purpose: Purpose | None = "train", extra: bool = False
+) -> list[EventRow]:
+    """The answers that stand: per query and labeler the highest rev not retracted,
+    `extra` ones left out.
 
-    Ordered by the first answer of that labeler to that query, so a second thought keeps its place.
-    `purpose=None` takes all; `extra=True` too the answers that came when a query was settled, which are only compared.
+    Ordered by the first answer of that labeler to that query, so a second thought keeps
+    its place. `purpose=None` takes all; `extra=True` too the answers that came when a
+    query was settled, which are only compared.
     """
     rows = list(rows)
     retracted = {(row.query_id, row.labeler, row.rev) for row in rows if row.event == "retract"}
     best: dict[tuple[str, str | None], EventRow | None] = {}
     for row in rows:
-        if row.event != "answer" or (row.how == "extra" and not extra) or purpose not in (None, row.purpose):
+        if (
+            row.event != "answer"
+            or (row.how == "extra" and not extra)
+            or purpose not in (None, row.purpose)
+        ):
             continue
         present = best.setdefault((row.query_id, row.labeler), None)
         stands = (row.query_id, row.labeler, row.rev) not in retracted
@@ -66,7 +78,9 @@ def is_corrected(row: EventRow) -> bool:
 
 
 def count(rows: Iterable[EventRow]) -> dict[str, int]:
-    """Queries heard of, answers that stand (by kind, whatever their purpose), and what does not count."""
+    """Queries heard of, answers that stand (by kind, whatever their purpose), and what
+    does not count.
+    """
     rows = list(rows)
     standing = live(rows, purpose=None)
     answers = Counter(row.answer for row in standing)
@@ -87,10 +101,14 @@ def count(rows: Iterable[EventRow]) -> dict[str, int]:
     }
 
 
-def settle(rows: Iterable[EventRow], *, weights: Mapping[str, float] | None = None) -> list[EventRow]:
-    """One row per query of `live` answers, in the order of its first answer and in that labeler's name.
+def settle(
+    rows: Iterable[EventRow], *, weights: Mapping[str, float] | None = None
+) -> list[EventRow]:
+    """One row per query of `live` answers, in the order of its first answer and in that
+    labeler's name.
 
-    `weights` has the labelers whose vote is not a whole one; those with none are left out.
+    `weights` has the labelers whose vote is not a whole one; those with none are left
+    out.
     """
     weights = weights or {}
     return [
@@ -100,7 +118,9 @@ def settle(rows: Iterable[EventRow], *, weights: Mapping[str, float] | None = No
 
 
 def doubts(rows: Iterable[EventRow], *, weights: Mapping[str, float]) -> dict[str, float]:
-    """How much a query counts in the fit, where that is less than 1: the votes of those who answered it, added up."""
+    """How much a query counts in the fit, where that is less than 1: the votes of those
+    who answered it, added up.
+    """
     totals = {
         query: sum(weights.get(row.labeler or "", 1.0) for row in answers)
         for query, answers in _by_query(rows, weights).items()
@@ -117,11 +137,14 @@ def _by_query(rows: Iterable[EventRow], weights: Mapping[str, float]) -> dict[st
 
 
 def _agreed(rows: Sequence[EventRow], weights: Mapping[str, float]) -> Answer:
-    return majority((row.answer for row in rows), each=(weights.get(row.labeler or "", 1.0) for row in rows))
+    return majority(
+        (row.answer for row in rows), each=(weights.get(row.labeler or "", 1.0) for row in rows)
+    )
 
 
 def majority(answers: Iterable[Answer | None], *, each: Iterable[float] = repeat(1.0)) -> Answer:
-    """What most of them say: a tie where several are equally many, `incomparable` where nobody compared.
+    """What most of them say: a tie where several are equally many, `incomparable` where
+    nobody compared.
 
     `each` is what their votes are worth.
     """
@@ -137,7 +160,9 @@ def majority(answers: Iterable[Answer | None], *, each: Iterable[float] = repeat
 
 
 def answered(rows: Iterable[EventRow]) -> int:
-    """Queries of this run's own that settled rows answer: what was copied from another run cost no budget."""
+    """Queries of this run's own that settled rows answer: what was copied from another
+    run cost no budget.
+    """
     return sum(not is_reused(row) for row in rows)
 
 
@@ -145,9 +170,11 @@ log = logging.getLogger(__name__)
 
 
 def unstored(rows: Iterable[EventRow], known: Mapping[Key, EventRow]) -> dict[Key, EventRow]:
-    """The rows that are not `known`, by key and in order; one whose key another thing has gets a revision of its own.
+    """The rows that are not `known`, by key and in order; one whose key another thing
+    has gets a revision of its own.
 
-    An entry of the answer log is the same thing where it has the same stream id: delivered twice, it is stored once.
+    An entry of the answer log is the same thing where it has the same stream id:
+    delivered twice, it is stored once.
     """
     new: dict[Key, EventRow] = {}
     for row in rows:
@@ -162,25 +189,35 @@ def _renumbered(row: EventRow, stored: tuple[Mapping[Key, EventRow], ...]) -> Ev
     if row.stream_id is None or row.event not in ("answer", "retract"):
         return None if _revision(row, row.rev, row.event, stored) else row
     rev, newest = row.rev, row.rev
-    while (other := _revision(row, rev, row.event, stored)) or _revision(row, rev, "answer", stored):
+    while (other := _revision(row, rev, row.event, stored)) or _revision(
+        row, rev, "answer", stored
+    ):
         if other is not None and other.stream_id == row.stream_id:
             return None
         rev += 1
     if row.event == "answer":
         if rev > row.rev:
             log.warning(
-                "query %s: the queue took revision %d of %s's answer a second time (Redis was older than the disk); "
-                "kept as revision %d: %s", row.query_id, row.rev, row.labeler, rev, row.answer,
-            )  # fmt: skip
+                "query %s: the queue took revision %d of %s's answer a second time (Redis was "
+                "older than the disk); kept as revision %d: %s",
+                row.query_id,
+                row.rev,
+                row.labeler,
+                rev,
+                row.answer,
+            )
         return replace(row, rev=rev)
-    for later in range(row.rev, rev):  # what the labeler had said last by then is what is taken back
+    # what the labeler had said last by then is what is taken back
+    for later in range(row.rev, rev):
         answer = _revision(row, later, "answer", stored)
         if answer is not None and _order(answer.stream_id) < _order(row.stream_id):
             newest = later
     return None if _revision(row, newest, "retract", stored) else replace(row, rev=newest)
 
 
-def _revision(row: EventRow, rev: int, event: str, stored: tuple[Mapping[Key, EventRow], ...]) -> EventRow | None:
+def _revision(
+    row: EventRow, rev: int, event: str, stored: tuple[Mapping[Key, EventRow], ...]
+) -> EventRow | None:
     key = (row.query_id, row.labeler, rev, event)
     return next((rows[key] for rows in stored if key in rows), None)
 

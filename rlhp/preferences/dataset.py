@@ -2,16 +2,20 @@
 
     preferences/
       dataset.json               what the arrays mean: spaces, environment, segment length, versions
-      segments/part-*.parquet    written by the query actor, before it asks about them; small ones are merged
+      segments/part-*.parquet    written by the query actor, before it asks about them; small
+                                 ones are merged
       events/part-*.parquet      written by the reward trainer, before it acknowledges an answer
 
-Each table has one writer; both may be read by anybody at any time. `refresh` picks up what others wrote.
+Each table has one writer; both may be read by anybody at any time. `refresh` picks up
+what others wrote.
 
 Segments kept in memory between two fits, up to a number of bytes.
 
-`dataset.json`: what the arrays of a preference dataset mean, and how a directory is known to be one.
+`dataset.json`: what the arrays of a preference dataset mean, and how a directory is
+known to be one.
 
-Whether a preference dataset is whole: every part read to its last byte, every reference followed.
+Whether a preference dataset is whole: every part read to its last byte, every reference
+followed.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ from rlhp.types import Preference, Segment, pair_id
 
 
 class SegmentCache:
-    """The segments used last. `limit` in bytes of arrays; a segment larger than that is not kept."""
+    """The segments used last. `limit` in bytes of arrays; a segment larger than that is
+    not kept.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -72,7 +78,13 @@ class SegmentCache:
 
 def segment_bytes(segment: Segment) -> int:
     """Size of its arrays, of stacked pictures each frame once."""
-    arrays = [*segment.obs.values(), segment.actions, segment.env_reward, segment.predicted_reward, segment.state]
+    arrays = [
+        *segment.obs.values(),
+        segment.actions,
+        segment.env_reward,
+        segment.predicted_reward,
+        segment.state,
+    ]
     return sum(nbytes(array) for array in arrays if array is not None)
 
 
@@ -83,7 +95,9 @@ _PACKAGES = ("rlhp", "ray", "torch", "gymnasium", "numpy", "pyarrow", "mujoco", 
 
 
 def locate(path: str | Path) -> Path:
-    """The dataset directory at `path` or at its `preferences/`; ValueError where neither is one."""
+    """The dataset directory at `path` or at its `preferences/`; ValueError where
+    neither is one.
+    """
     path = Path(path)
     for candidate in (path, path / "preferences"):
         if (candidate / HEADER).is_file():
@@ -95,7 +109,9 @@ def locate(path: str | Path) -> Path:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of the dataset directory `path`; ValueError where it is damaged or of another schema version."""
+    """The header of the dataset directory `path`; ValueError where it is damaged or of
+    another schema version.
+    """
     file = path / HEADER
     try:
         header = json.loads(file.read_bytes())
@@ -105,7 +121,8 @@ def read_header(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{file} is damaged ({one_line(error)}); restore it from a copy") from error
     raise RlhpError(
-        f"{file} has schema_version {found}, this version of rlhp reads {SCHEMA_VERSION}; use the version that wrote it"
+        f"{file} has schema_version {found}, this version of rlhp reads {SCHEMA_VERSION}; use the "
+        "version that wrote it"
     )
 
 
@@ -125,12 +142,24 @@ def sound_header(header: Any) -> dict[str, Any]:
         for dtype, shape in [(leaf.dtype, leaf.shape) for leaf in spaces.obs.leaves] + [
             (spaces.action.dtype, spaces.action.shape)
         ]:
-            if np.dtype(dtype).kind not in "biuf" or not all(isinstance(n, int) and n >= 0 for n in shape):
+            if np.dtype(dtype).kind not in "biuf" or not all(
+                isinstance(n, int) and n >= 0 for n in shape
+            ):
                 raise ValueError(f"arrays of {dtype} {shape} are none of an environment")
-        if len({leaf.path for leaf in spaces.obs.leaves}) != len(spaces.obs.leaves) or not spaces.obs.leaves:
+        if (
+            len({leaf.path for leaf in spaces.obs.leaves}) != len(spaces.obs.leaves)
+            or not spaces.obs.leaves
+        ):
             raise ValueError("observation leaves have names of their own")
         segment_schema(spaces)
-    except (KeyError, TypeError, AttributeError, OverflowError, SyntaxError, pa.ArrowException) as error:
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        SyntaxError,
+        pa.ArrowException,
+    ) as error:
         raise ValueError(f"its spaces are none: {one_line(error)}") from error
     return header
 
@@ -138,7 +167,9 @@ def sound_header(header: Any) -> dict[str, Any]:
 def complete_header(header: Mapping[str, Any]) -> dict[str, Any]:
     missing = [key for key in _REQUIRED if key not in header]
     if missing:
-        raise RlhpError(f"the header of a dataset says what its arrays mean; it lacks {', '.join(missing)}")
+        raise RlhpError(
+            f"the header of a dataset says what its arrays mean; it lacks {', '.join(missing)}"
+        )
     spaces = header["spaces"]
     plain = {**header, "spaces": spaces.to_json() if isinstance(spaces, Spaces) else spaces}
     return {"schema_version": SCHEMA_VERSION, "versions": _versions(), **plain}
@@ -156,16 +187,26 @@ def _versions() -> dict[str, str]:
 
 def refuse_occupied(path: Path) -> None:
     if (path / HEADER).exists():
-        raise RlhpError(f"there is a preference dataset at {path} already; open it, or choose another directory")
+        raise RlhpError(
+            f"there is a preference dataset at {path} already; open it, or choose another directory"
+        )
     remains = {"segments", "events"}  # of a start that was killed before it wrote the header
-    others = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")) if path.exists() else []
+    others = (
+        sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        if path.exists()
+        else []
+    )
     full = [name for name in others if name not in remains or list((path / name).glob("[!._]*"))]
     if full:
-        raise RlhpError(f"{path} holds something else ({full[0]}); choose a directory that is new or empty")
+        raise RlhpError(
+            f"{path} holds something else ({full[0]}); choose a directory that is new or empty"
+        )
 
 
 def verify(path: str | Path) -> list[str]:
-    """Problems of the dataset at `path`, one line each; none when it is whole. It changes nothing."""
+    """Problems of the dataset at `path`, one line each; none when it is whole. It
+    changes nothing.
+    """
     try:
         path = locate(path)
         header = read_header(path)
@@ -175,7 +216,8 @@ def verify(path: str | Path) -> list[str]:
     for _ in range(parts.LOOKS):
         try:
             return _problems(path, header)
-        except parts.MovedAway as error:  # merged with others while we read: the next look finds these
+        # merged with others while we read: the next look finds these
+        except parts.MovedAway as error:
             gone = str(error)
     return [gone]
 
@@ -187,7 +229,9 @@ def _problems(path: Path, header: Mapping[str, Any]) -> list[str]:
     events: dict[str, EventRow] = {}
 
     def take_segments(table: pa.Table) -> None:
-        stored.update(segment.id for segment in segment_rows(table, spaces=spaces, rows=range(len(table))))
+        stored.update(
+            segment.id for segment in segment_rows(table, spaces=spaces, rows=range(len(table)))
+        )
 
     def take_events(table: pa.Table) -> None:
         events.update({row.query_id: row for row in event_rows(table)})
@@ -196,13 +240,19 @@ def _problems(path: Path, header: Mapping[str, Any]) -> list[str]:
         *_read_table(path / "segments", schema, take_segments),
         *_read_table(path / "events", EVENT_SCHEMA, take_events),
     ]
-    lacking = [row.query_id for row in events.values() if not {row.first_id, row.second_id} <= stored]
+    lacking = [
+        row.query_id for row in events.values() if not {row.first_id, row.second_id} <= stored
+    ]
     if lacking:
-        problems.append(f"{path}: {len(lacking)} queries lack a segment, the first of them {lacking[0]}")
+        problems.append(
+            f"{path}: {len(lacking)} queries lack a segment, the first of them {lacking[0]}"
+        )
     return problems
 
 
-def _read_table(directory: Path, schema: pa.Schema, take: Callable[[pa.Table], None]) -> Iterable[str]:
+def _read_table(
+    directory: Path, schema: pa.Schema, take: Callable[[pa.Table], None]
+) -> Iterable[str]:
     if not directory.is_dir():
         return
     known = parts.list_parts(directory)
@@ -240,7 +290,8 @@ class Place(NamedTuple):
 
 
 class PreferenceDataset:
-    """Every segment asked about and everything that happened to the queries, durable and idempotent.
+    """Every segment asked about and everything that happened to the queries, durable
+    and idempotent.
 
         dataset = PreferenceDataset.open("runs/hopper/preferences")
         for preference in dataset.preferences():
@@ -250,7 +301,9 @@ class PreferenceDataset:
     Not for two threads at once.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, cache_bytes: int, compacting: bool) -> None:
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], *, cache_bytes: int, compacting: bool
+    ) -> None:
         self.path = path
         self.header = dict(header)
         self.spaces = Spaces.from_json(self.header["spaces"])
@@ -263,38 +316,49 @@ class PreferenceDataset:
         self.refresh()
 
     @classmethod
-    def create(cls, path: str | Path, *, header: Mapping[str, Any], cache_bytes: int = 1 << 30) -> PreferenceDataset:
-        """A new, empty dataset. ValueError where something is already, or if the header lacks a key.
+    def create(
+        cls, path: str | Path, *, header: Mapping[str, Any], cache_bytes: int = 1 << 30
+    ) -> PreferenceDataset:
+        """A new, empty dataset. ValueError where something is already, or if the header
+        lacks a key.
 
-        `header` has `run_ids`, `env` (id and kwargs), `spaces` (Spaces or its JSON) and `segment_length`, and
-        usually `config_sha256` and `teacher`; the schema version and the versions of packages are added.
-        `cache_bytes` bounds the segments kept in memory.
+        `header` has `run_ids`, `env` (id and kwargs), `spaces` (Spaces or its JSON) and
+        `segment_length`, and usually `config_sha256` and `teacher`; the schema version
+        and the versions of packages are added. `cache_bytes` bounds the segments kept
+        in memory.
         """
         path = Path(path)
         refuse_occupied(path)
         for table in ("segments", "events"):
             (path / table).mkdir(parents=True, exist_ok=True)
-        parts.write_json(path / HEADER, complete_header(header))  # last: a directory with a header is a whole dataset
+        # last: a directory with a header is a whole dataset
+        parts.write_json(path / HEADER, complete_header(header))
         sync(path.parent)
         return cls.open(path, cache_bytes=cache_bytes)
 
     @classmethod
-    def open(cls, path: str | Path, *, cache_bytes: int = 1 << 30, compacting: bool = True) -> PreferenceDataset:
-        """The dataset at `path`, or in its `preferences/`. ValueError naming what is missing, damaged or too new.
+    def open(
+        cls, path: str | Path, *, cache_bytes: int = 1 << 30, compacting: bool = True
+    ) -> PreferenceDataset:
+        """The dataset at `path`, or in its `preferences/`. ValueError naming what is
+        missing, damaged or too new.
 
-        A writer that is not `compacting` leaves the parts that it writes as they are, for whoever goes by their names.
+        A writer that is not `compacting` leaves the parts that it writes as they are,
+        for whoever goes by their names.
         """
         path = locate(path)
         return cls(path, read_header(path), cache_bytes=cache_bytes, compacting=compacting)
 
     def add_segments(self, segments: Sequence[Segment]) -> int:
-        """Store the segments that are not stored yet; durable when it returns. How many were new."""
+        """Store the segments that are not stored yet; durable when it returns. How many
+        were new.
+        """
         new = {segment.id: segment for segment in segments if segment.id not in self._places}
         for segment in new.values():
             if segment.length > self.segment_length:
                 raise RlhpError(
-                    f"segment {segment.id} has {segment.length} steps, this dataset at most {self.segment_length}; "
-                    "cut segments no longer than query.segment_length"
+                    f"segment {segment.id} has {segment.length} steps, this dataset at most "
+                    f"{self.segment_length}; cut segments no longer than query.segment_length"
                 )
         if not new:
             return 0
@@ -303,16 +367,23 @@ class PreferenceDataset:
         tables = (segment_table(group, spaces=self.spaces, recorded_at=moment) for group in groups)
         name = self._segments.append(tables, schema=self._schema)
         for index, group in enumerate(groups):
-            self._places.update({s.id: Place(name, index, row, s.length, s.env_steps) for row, s in enumerate(group)})
+            self._places.update(
+                {
+                    s.id: Place(name, index, row, s.length, s.env_steps)
+                    for row, s in enumerate(group)
+                }
+            )
         for merged in self._compact_segments() if self._compacting else ():
             self._places.update(_places(self._segments.directory / merged, self._schema))
         return len(new)
 
     def add_events(self, rows: Sequence[EventRow]) -> int:
-        """Store the events that are not stored yet, in this order; durable when it returns. How many were new.
+        """Store the events that are not stored yet, in this order; durable when it
+        returns. How many were new.
 
-        An event is known by (query, labeler, rev, event): delivered twice, it is stored once, the first way. Another
-        answer under the same key is a revision of its own, as `rlhp.preferences.answers` has it.
+        An event is known by (query, labeler, rev, event): delivered twice, it is stored
+        once, the first way. Another answer under the same key is a revision of its own,
+        as `rlhp.preferences.answers` has it.
         """
         new = unstored(rows, self._rows)
         if new:
@@ -332,12 +403,15 @@ class PreferenceDataset:
             self.header = header
 
     def refresh(self) -> None:
-        """Take up the parts that other processes wrote since, and forget those that were moved away.
+        """Take up the parts that other processes wrote since, and forget those that
+        were moved away.
 
-        ValueError naming a damaged part; the parts before it are taken up, and so are the rest once it is gone.
+        ValueError naming a damaged part; the parts before it are taken up, and so are
+        the rest once it is gone.
         """
         for _ in range(parts.LOOKS):
-            with suppress(MovedAway):  # merged with others after it was listed, so the next look finds these
+            # merged with others after it was listed, so the next look finds these
+            with suppress(MovedAway):
                 return self._look()
         self._look()
 
@@ -381,7 +455,9 @@ class PreferenceDataset:
         return self.segments([segment])[0]
 
     def segments(self, ids: Iterable[str]) -> list[Segment]:
-        """The segments with these ids, in this order; ValueError naming one that is not stored."""
+        """The segments with these ids, in this order; ValueError naming one that is not
+        stored.
+        """
         ids = list(ids)
         for _ in range(parts.LOOKS):
             try:
@@ -399,7 +475,10 @@ class PreferenceDataset:
                 found[segment] = kept
                 continue
             if segment not in self._places:
-                raise RlhpError(f"segment {segment} is not in {self.path}; call refresh() if it was written since")
+                raise RlhpError(
+                    f"segment {segment} is not in {self.path}; call refresh() if it was written "
+                    "since"
+                )
             place = self._places[segment]
             missing.setdefault((place.part, place.row_group), []).append(segment)
         for (part, row_group), wanted in missing.items():
@@ -409,8 +488,12 @@ class PreferenceDataset:
         return [found[segment] for segment in ids]
 
     def cut_at(self, ids: Iterable[str]) -> dict[str, int]:
-        """Env steps of the run at which these segments were cut, as far as they are stored."""
-        return {segment: self._places[segment].env_steps for segment in ids if segment in self._places}
+        """Env steps of the run at which these segments were cut, as far as they are
+        stored.
+        """
+        return {
+            segment: self._places[segment].env_steps for segment in ids if segment in self._places
+        }
 
     def segment_ids(self) -> list[str]:
         """Ids of all segments, in the order in which they were stored."""
@@ -421,20 +504,28 @@ class PreferenceDataset:
         return list(self._rows.values())
 
     def live(self, *, purpose: Purpose | None = "train") -> list[EventRow]:
-        """The answers that stand, by the rule of `rlhp.preferences.answers`; `purpose=None` takes all."""
+        """The answers that stand, by the rule of `rlhp.preferences.answers`;
+        `purpose=None` takes all.
+        """
         return live(self._rows.values(), purpose=purpose)
 
     def preferences(self, *, purpose: Purpose = "train") -> list[Preference]:
-        """The answers that stand with their segments, `incomparable` included, in the order of `live`.
+        """The answers that stand with their segments, `incomparable` included, in the
+        order of `live`.
 
-        An answer whose segments are not on disk (their part was moved away) is left out, with one warning per query.
+        An answer whose segments are not on disk (their part was moved away) is left
+        out, with one warning per query.
         """
         return self.preferences_of(self.live(purpose=purpose))
 
     def preferences_of(self, rows: Sequence[EventRow]) -> list[Preference]:
-        """The same for some of the answers that stand; reading only what is new keeps a long run cheap."""
+        """The same for some of the answers that stand; reading only what is new keeps a
+        long run cheap.
+        """
         if not all(map(self._stored, rows)):
-            self.refresh()  # segments are stored before they are asked about, so perhaps just not taken up
+            # segments are stored before they are asked about, so perhaps just not taken
+            # up
+            self.refresh()
         self._warn_without_segments(rows)
         rows = [row for row in rows if self._stored(row)]
         wanted = dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
@@ -446,16 +537,22 @@ class PreferenceDataset:
         return {row.query_id for row in self._rows.values()}
 
     def asked_pairs(self) -> set[str]:
-        """`pair_id` of every pair of which anything was heard, so that none is asked twice."""
+        """`pair_id` of every pair of which anything was heard, so that none is asked
+        twice.
+        """
         return {pair_id((row.first_id, row.second_id)) for row in self._rows.values()}
 
     def counts(self) -> dict[str, int]:
-        """How many of everything; `answers` and its parts count those that stand, whatever their purpose."""
+        """How many of everything; `answers` and its parts count those that stand,
+        whatever their purpose.
+        """
         return {
             **count(self._rows.values()),
             "without_segments": sum(not self._stored(row) for row in self.live(purpose=None)),
             "segments": len(self._places),
-            "short_segments": sum(place.length < self.segment_length for place in self._places.values()),
+            "short_segments": sum(
+                place.length < self.segment_length for place in self._places.values()
+            ),
         }
 
     def segment_tables(self) -> Iterator[pa.Table]:
@@ -469,7 +566,9 @@ class PreferenceDataset:
             left = []
             for (part, row_group), segments in groups.items():
                 try:
-                    table = parts.read(self._segments.directory / part, schema=self._schema, row_group=row_group)
+                    table = parts.read(
+                        self._segments.directory / part, schema=self._schema, row_group=row_group
+                    )
                 except MovedAway:
                     left += segments
                     continue
@@ -482,7 +581,11 @@ class PreferenceDataset:
         path = self._segments.directory / part
         table = parts.read(path, schema=self._schema, row_group=row_group)
         try:
-            return list(segment_rows(table, spaces=self.spaces, rows=[self._places[id].row for id in wanted]))
+            return list(
+                segment_rows(
+                    table, spaces=self.spaces, rows=[self._places[id].row for id in wanted]
+                )
+            )
         except parts.DAMAGE as error:
             raise parts.damaged(path, error) from error
 
@@ -490,11 +593,16 @@ class PreferenceDataset:
         return row.first_id in self._places and row.second_id in self._places
 
     def _warn_without_segments(self, rows: Sequence[EventRow]) -> None:
-        new = [row.query_id for row in rows if not self._stored(row) and row.query_id not in self._warned]
+        new = [
+            row.query_id
+            for row in rows
+            if not self._stored(row) and row.query_id not in self._warned
+        ]
         if new:
             warnings.warn(
-                f"{len(new)} answered queries, the first of them {new[0]}, have segments that are not in {self.path}: "
-                "left out; put back the part of segments/ that was moved away, if there is one",
+                f"{len(new)} answered queries, the first of them {new[0]}, have segments that are "
+                f"not in {self.path}: left out; put back the part of segments/ that was moved "
+                "away, if there is one",
                 stacklevel=3,
             )
             self._warned.update(new)
@@ -514,7 +622,9 @@ def _groups(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 def _places(path: Path, schema: pa.Schema) -> Iterator[tuple[str, Place]]:
     sizes = parts.row_group_sizes(path, schema=schema)
-    columns = parts.read(path, schema=schema, columns=["segment_id", "length", "env_steps"]).to_pydict()
+    columns = parts.read(
+        path, schema=schema, columns=["segment_id", "length", "env_steps"]
+    ).to_pydict()
     rows = ((group, row) for group, size in enumerate(sizes) for row in range(size))
     known = zip(columns["segment_id"], columns["length"], columns["env_steps"], rows, strict=True)
     for segment, length, env_steps, (group, row) in known:
@@ -534,4 +644,6 @@ def read_events(path: Path) -> list[EventRow]:
 def _preference(row: EventRow, first: Segment, second: Segment) -> Preference:
     assert row.answer is not None
     assert row.labeler is not None
-    return Preference(query=row.query_id, first=first, second=second, answer=row.answer, labeler=row.labeler)
+    return Preference(
+        query=row.query_id, first=first, second=second, answer=row.answer, labeler=row.labeler
+    )

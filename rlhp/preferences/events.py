@@ -1,4 +1,6 @@
-"""The table of events in a preference dataset: what happened to each query, one row per event."""
+"""The table of events in a preference dataset: what happened to each query, one row per
+event.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class QueueEvent(Protocol):
     def made_ms(self) -> int: ...
     @property
     def meta(self) -> Mapping[str, Any]:
-        """What the labeler said beside the answer: kind, strength, shown_left, latency_ms, replays."""
+        """What the labeler said beside the answer: kind, strength, shown_left,
+        latency_ms, replays.
+        """
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -63,7 +67,9 @@ class QueueEvent(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventRow:
-    """One thing that happened to one query: somebody answered, took an answer back or skipped, or it was dropped."""
+    """One thing that happened to one query: somebody answered, took an answer back or
+    skipped, or it was dropped.
+    """
 
     query_id: str
     first_id: str
@@ -77,9 +83,13 @@ class EventRow:
     """None only for `drop`, which the queue does."""
     labeler_kind: LabelerKind | None = None
     rev: int = 0
-    """Counts a labeler's answers to one query; a `retract` carries the rev it takes back."""
+    """Counts a labeler's answers to one query; a `retract` carries the rev it takes
+    back.
+    """
     how: How = "ok"
-    """`late`: after the lease ran out, counted. `extra`: after the query was finished, kept but never trained on."""
+    """`late`: after the lease ran out, counted. `extra`: after the query was finished,
+    kept but never trained on.
+    """
     purpose: Purpose = "train"
     gold_answer: Answer | None = None
     """The known answer of a check; no labeler is told."""
@@ -88,11 +98,14 @@ class EventRow:
     selected_version: int | None = None
     """Reward version whose members scored the pair."""
     predicted_first: float | None = None
-    """The members' mean P(first preferred) when the pair was asked; None before the first reward version."""
+    """The members' mean P(first preferred) when the pair was asked; None before the
+    first reward version.
+    """
     env_steps: int = 0
     made_at: datetime | None = None
     shown_at: datetime | None = None
-    """When the labeler got the query. As all three by the clock of the queue's server."""
+    """When the labeler got the query. As all three by the clock of the queue's server.
+    """
     answered_at: datetime | None = None
     latency_ms: int | None = None
     """How long the labeler took, in its own words."""
@@ -106,7 +119,9 @@ class EventRow:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"query {self.query_id}: {name} is one of {_words(allowed)}; got {value!r}")
+                raise ValueError(
+                    f"query {self.query_id}: {name} is one of {_words(allowed)}; got {value!r}"
+                )
         if (self.answer is not None) != (self.event == "answer"):
             raise ValueError(
                 f"query {self.query_id}: an `answer` event and only that carries an answer; "
@@ -121,12 +136,15 @@ class EventRow:
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(
-                    f"query {self.query_id}: {name} needs a time zone, got {moment}; use datetime.now(UTC)"
+                    f"query {self.query_id}: {name} needs a time zone, got {moment}; use "
+                    "datetime.now(UTC)"
                 )
 
     @classmethod
     def of_event(cls, event: QueueEvent) -> EventRow:
-        """The row of an entry of the answer stream; what it cannot place of a labeler's own words is the note."""
+        """The row of an entry of the answer stream; what it cannot place of a labeler's
+        own words is the note.
+        """
         known, note = _placed(event.meta)
         body, gold = event.body, event.hidden.get("gold")
         return cls(
@@ -210,8 +228,12 @@ EVENT_SCHEMA = pa.schema(
 
 
 def event_table(rows: Sequence[EventRow]) -> pa.Table:
-    """These events as a table; ValueError, or what pyarrow raises, for one that cannot be stored."""
-    table = pa.Table.from_pylist([asdict(row) | {"p_first": row.p_first} for row in rows], EVENT_SCHEMA)
+    """These events as a table; ValueError, or what pyarrow raises, for one that cannot
+    be stored.
+    """
+    table = pa.Table.from_pylist(
+        [asdict(row) | {"p_first": row.p_first} for row in rows], EVENT_SCHEMA
+    )
     for field in EVENT_SCHEMA:  # which pyarrow looks at only where it writes
         if not field.nullable and table[field.name].null_count:
             raise ValueError(f"every event has {field.name}, got none")
@@ -219,7 +241,9 @@ def event_table(rows: Sequence[EventRow]) -> pa.Table:
 
 
 def storable(events: Iterable[QueueEvent]) -> tuple[list[EventRow], dict[str, str]]:
-    """The rows of these entries of the answer stream, and by stream id why another one makes none."""
+    """The rows of these entries of the answer stream, and by stream id why another one
+    makes none.
+    """
     rows: list[EventRow] = []
     odd: dict[str, str] = {}
     for event in events:
@@ -260,7 +284,17 @@ _META: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _placed(meta: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """What of `meta` has a column, and the rest as JSON: a labeler's slip must not stop the stream."""
-    known = {_META[name][0]: value for name, value in meta.items() if name in _META and _META[name][1](value)}
-    rest = {name: value for name, value in meta.items() if name not in _META or _META[name][0] not in known}
+    """What of `meta` has a column, and the rest as JSON: a labeler's slip must not stop
+    the stream.
+    """
+    known = {
+        _META[name][0]: value
+        for name, value in meta.items()
+        if name in _META and _META[name][1](value)
+    }
+    rest = {
+        name: value
+        for name, value in meta.items()
+        if name not in _META or _META[name][0] not in known
+    }
     return known, json.dumps(rest, default=str) if rest else None

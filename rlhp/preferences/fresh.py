@@ -1,12 +1,16 @@
-"""Fresh accuracy: how often the reward ranked a pair right before it had learned from the pair's answer.
+"""Fresh accuracy: how often the reward ranked a pair right before it had learned from
+the pair's answer.
 
-Every query carries what the ensemble predicted when it was asked (`EventRow.predicted_first`), and the reward trainer
-learns from its answer only afterwards. So each answer judges the reward once, as in prequential evaluation (Dawid
-1984), and nothing has to be held out. Unlike held-out accuracy, which is over all answers so far, it is about what the
-policy does now: the reward of a policy that went where nobody was asked about ranks old pairs right and new ones wrong.
+Every query carries what the ensemble predicted when it was asked
+(`EventRow.predicted_first`), and the reward trainer learns from its answer only
+afterwards. So each answer judges the reward once, as in prequential evaluation (Dawid
+1984), and nothing has to be held out. Unlike held-out accuracy, which is over all
+answers so far, it is about what the policy does now: the reward of a policy that went
+where nobody was asked about ranks old pairs right and new ones wrong.
 
-Pairs that a selection chose because the members disagree are harder than others. Where `query.random_share` draws some
-pairs at random, those alone are counted, so that the figure is about the policy's segments and not about the selection.
+Pairs that a selection chose because the members disagree are harder than others. Where
+`query.random_share` draws some pairs at random, those alone are counted, so that the
+figure is about the policy's segments and not about the selection.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from rlhp.preferences.quality import wilson
 from rlhp.types import Answer
 
 NEWEST = 60
-"""Answers that the newest figure is over: its 95 % interval is then at most 0.25 wide."""
+"""Answers that the newest figure is over: its 95 % interval is then at most 0.25 wide.
+"""
 DECISIVE = (Answer.FIRST, Answer.SECOND)
 
 
@@ -29,7 +34,9 @@ class FreshAccuracy:
     """Predictions beside the answers that came after them."""
 
     right: float
-    """Decisive answers that were predicted; a prediction of one half counts as half right."""
+    """Decisive answers that were predicted; a prediction of one half counts as half
+    right.
+    """
     decisive: int
     ties: int
     incomparable: int
@@ -46,11 +53,16 @@ class FreshAccuracy:
 
 
 def predicted(rows: Iterable[EventRow]) -> list[EventRow]:
-    """The standing answers that a reward version of this run had predicted, in their order.
+    """The standing answers that a reward version of this run had predicted, in their
+    order.
 
     Where some pairs were drawn at random among chosen ones, the random ones alone.
     """
-    known = [row for row in rows if row.purpose == "train" and row.predicted_first is not None and not is_reused(row)]
+    known = [
+        row
+        for row in rows
+        if row.purpose == "train" and row.predicted_first is not None and not is_reused(row)
+    ]
     drawn = [row for row in known if row.strategy == "random"]
     return drawn or known
 
@@ -76,11 +88,14 @@ def by_version(rows: Sequence[EventRow]) -> dict[int, FreshAccuracy]:
     return {version: fresh_accuracy(groups[version]) for version in sorted(groups)}
 
 
-def by_age(rows: Sequence[EventRow], cut_at: Mapping[str, int]) -> tuple[FreshAccuracy, FreshAccuracy]:
-    """Fresh accuracy of the pairs with young segments, and of those with old ones; the median age divides them.
+def by_age(
+    rows: Sequence[EventRow], cut_at: Mapping[str, int]
+) -> tuple[FreshAccuracy, FreshAccuracy]:
+    """Fresh accuracy of the pairs with young segments, and of those with old ones; the
+    median age divides them.
 
-    `cut_at` has the env steps of the run at which a segment was cut. A pair is as old as its older segment was when it
-    was asked about.
+    `cut_at` has the env steps of the run at which a segment was cut. A pair is as old
+    as its older segment was when it was asked about.
     """
     aged = sorted(
         (row for row in rows if row.first_id in cut_at and row.second_id in cut_at),

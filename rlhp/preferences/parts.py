@@ -1,19 +1,21 @@
 """A table on disk: a directory of immutable Parquet parts, each complete or absent.
 
-A part is written under a name that readers ignore, synced, renamed and its directory synced: once
-`append` returns, the rows survive a crash; until then, no reader has seen any of them. One process
-writes a table, any number reads it, and no locks are taken.
+A part is written under a name that readers ignore, synced, renamed and its directory
+synced: once `append` returns, the rows survive a crash; until then, no reader has seen
+any of them. One process writes a table, any number reads it, and no locks are taken.
 
     part-00000007-1f0c93ab.parquet             what one `append` wrote
-    part-00000000to00000063-77aa01c2.parquet   has the rows of those that it names, which are about to be removed
+    part-00000000to00000063-77aa01c2.parquet   has the rows of those that it names, which are
+                                               about to be removed
 
 Many small parts of a table become one, so that a dataset of any age opens quickly.
 
     64 parts of one append each -> one part        64 of those -> one part, which stays
 
-The new part is durable before the first old one is removed, and names them all: who is killed in between leaves rows
-twice on disk, which readers see once (`Parts.look`) and the table's next writer removes (`Parts.append`). A reader
-whose part is gone looks again.
+The new part is durable before the first old one is removed, and names them all: who is
+killed in between leaves rows twice on disk, which readers see once (`Parts.look`) and
+the table's next writer removes (`Parts.append`). A reader whose part is gone looks
+again.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class MovedAway(Damaged):
 
 
 LOOKS = 20
-"""At a directory whose parts are gone when they are to be read, before one of them is taken for damaged."""
+"""At a directory whose parts are gone when they are to be read, before one of them is
+taken for damaged.
+"""
 NAME = re.compile(r"part-(?P<first>\d{8})(?:to(?P<last>\d{8}))?-[0-9a-f]{8}\.parquet")
 _REPLACES = b"rlhp.replaces"
 _LOCAL = pyarrow.fs.LocalFileSystem()
@@ -67,10 +71,13 @@ class Parts:
         self.directory = directory
         self.seen: set[str] = set()
         self._replaces: dict[str, frozenset[str]] = {}
-        self._next: int | None = None  # None: nothing written yet, so the writer's part is not taken
+        # None: nothing written yet, so the writer's part is not taken
+        self._next: int | None = None
 
     def look(self) -> Look:
-        """What is there now and was not taken up. What another part has the rows of counts as not there."""
+        """What is there now and was not taken up. What another part has the rows of
+        counts as not there.
+        """
         names = list_parts(self.directory)
         self._replaces = {name: self.replaced(name) for name in names if is_merged(name)}
         merged = frozenset().union(*self._replaces.values())
@@ -80,19 +87,24 @@ class Parts:
         )
 
     def replaced(self, name: str) -> frozenset[str]:
-        """The parts whose rows this one has, those included that were merged into these."""
+        """The parts whose rows this one has, those included that were merged into
+        these.
+        """
         found = self._replaces.get(name)
         return replaced(self.directory / name) if found is None else found
 
     def take(self, name: str) -> None:
-        """The rows of this part are taken up, and so are those of the parts that it replaces."""
+        """The rows of this part are taken up, and so are those of the parts that it
+        replaces.
+        """
         self.seen -= self.replaced(name)
         self.seen.add(name)
 
     def append(self, tables: Iterable[pa.Table], *, schema: pa.Schema) -> str:
         """Write one part, a row group per table; durable when it returns. Its name.
 
-        The first call makes this process the table's writer: it removes what a crashed writer left half done.
+        The first call makes this process the table's writer: it removes what a crashed
+        writer left half done.
         """
         if self._next is None:
             self.directory.mkdir(exist_ok=True)
@@ -100,7 +112,11 @@ class Parts:
             names = list_parts(self.directory)
             for name in filter(is_merged, names):
                 remove(self.directory, self.replaced(name))
-            numbers = [int(match["last"] or match["first"]) for match in map(NAME.fullmatch, names) if match]
+            numbers = [
+                int(match["last"] or match["first"])
+                for match in map(NAME.fullmatch, names)
+                if match
+            ]
             self._next = max(numbers, default=-1) + 1
         name = new_name(self._next)
         write_whole(self.directory / name, lambda file: _write(file, tables, schema))
@@ -119,9 +135,11 @@ class Look(NamedTuple):
 
 
 def new_name(first: int, last: int | None = None) -> str:
-    """Of a part, or of one that has the rows of many. By its name it comes where the first of them came.
+    """Of a part, or of one that has the rows of many. By its name it comes where the
+    first of them came.
 
-    The random end keeps a writer that was thought dead from overwriting the part of its successor.
+    The random end keeps a writer that was thought dead from overwriting the part of its
+    successor.
     """
     numbers = f"{first:08d}" if last is None else f"{first:08d}to{last:08d}"
     return f"part-{numbers}-{secrets.token_hex(4)}.parquet"
@@ -142,7 +160,9 @@ def replaced(path: Path) -> frozenset[str]:
     return _named(path, load)
 
 
-def write_merged(path: Path, tables: Iterable[pa.Table], *, schema: pa.Schema, replaces: Iterable[str]) -> None:
+def write_merged(
+    path: Path, tables: Iterable[pa.Table], *, schema: pa.Schema, replaces: Iterable[str]
+) -> None:
     """A part that says which ones it has the rows of; durable when this returns."""
     named = schema.with_metadata({_REPLACES: json.dumps(sorted(replaces))})
     write_whole(path, lambda file: _write(file, tables, named))
@@ -157,7 +177,8 @@ def remove(directory: Path, names: Iterable[str]) -> None:
 def list_parts(directory: Path) -> list[str]:
     """Names of the parts, in the order in which they were written.
 
-    Looked up until two looks agree: one alone, while parts are merged, may see neither the new part nor an old one.
+    Looked up until two looks agree: one alone, while parts are merged, may see neither
+    the new part nor an old one.
     """
     names = None
     while names != (names := _scan(directory)):
@@ -173,11 +194,17 @@ def _scan(directory: Path) -> list[str]:
 
 
 def read(
-    path: Path, *, schema: pa.Schema, columns: Sequence[str] | None = None, row_group: int | None = None
+    path: Path,
+    *,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    row_group: int | None = None,
 ) -> pa.Table:
-    """Rows of one part in exactly this schema; ValueError naming the file if it is damaged or gone.
+    """Rows of one part in exactly this schema; ValueError naming the file if it is
+    damaged or gone.
 
-    The schema is passed, never taken from the file: a part that lacks a later column has nulls there.
+    The schema is passed, never taken from the file: a part that lacks a later column
+    has nulls there.
     """
     groups = None if row_group is None else [row_group]
 
@@ -189,12 +216,17 @@ def read(
 
 
 def row_group_sizes(path: Path, *, schema: pa.Schema) -> list[int]:
-    """Rows per row group; ValueError if the file is damaged or its columns mean something else than the schema's."""
+    """Rows per row group; ValueError if the file is damaged or its columns mean
+    something else than the schema's.
+    """
 
     def load() -> list[int]:
         with pq.ParquetFile(path) as file:
             _check_columns(file.schema_arrow, schema)
-            return [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
+            return [
+                file.metadata.row_group(index).num_rows
+                for index in range(file.metadata.num_row_groups)
+            ]
 
     return _named(path, load)
 
@@ -205,7 +237,9 @@ def unknown_columns(path: Path, *, schema: pa.Schema) -> list[str]:
 
 
 def remove_torn(directory: Path) -> list[str]:
-    """Remove the half-written files of a crashed writer; only the table's writer may. Their names."""
+    """Remove the half-written files of a crashed writer; only the table's writer may.
+    Their names.
+    """
     torn = [entry.name for entry in os.scandir(directory) if entry.name.startswith(".part-")]
     for name in torn:
         (directory / name).unlink(missing_ok=True)
@@ -226,7 +260,12 @@ def damaged(path: Path, reason: object) -> Damaged:
 def _write(file: IO[bytes], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     writer = pq.ParquetWriter(
-        file, schema, compression="lz4", use_dictionary=words, write_statistics=False, write_page_checksum=True
+        file,
+        schema,
+        compression="lz4",
+        use_dictionary=words,
+        write_statistics=False,
+        write_page_checksum=True,
     )
     with writer:
         for table in tables:
@@ -237,7 +276,8 @@ def _check_columns(stored: pa.Schema, schema: pa.Schema) -> None:
     missing = [field for field in schema if field.name not in stored.names]
     unknown = set(stored.names) - set(schema.names)
     for field in missing:
-        # An older part lacks columns, a newer one has more; both at once is a name that was damaged.
+        # An older part lacks columns, a newer one has more; both at once is a name that
+        # was damaged.
         if unknown or not field.nullable:
             raise ValueError(f"column {field.name} is missing")
     for field in schema:
@@ -245,12 +285,16 @@ def _check_columns(stored: pa.Schema, schema: pa.Schema) -> None:
             continue
         other = stored.field(field.name)
         if other.type != field.type or (field.metadata and _layout(other) != _layout(field)):
-            raise ValueError(f"column {field.name} is {_layout(other)}, the dataset has {_layout(field)}")
+            raise ValueError(
+                f"column {field.name} is {_layout(other)}, the dataset has {_layout(field)}"
+            )
 
 
 def _layout(field: pa.Field) -> str:
     metadata = field.metadata or {}
-    kept = {key: metadata[key].decode() for key in (b"dtype", b"shape", b"order") if key in metadata}
+    kept = {
+        key: metadata[key].decode() for key in (b"dtype", b"shape", b"order") if key in metadata
+    }
     return " ".join([str(field.type), *kept.values()])
 
 
@@ -304,7 +348,9 @@ class Compaction:
                 if (name := self._merge(group)) is not None:
                     written = [each for each in written if each not in group] + [name]
         except OSError as error:
-            log.warning("parts of %s stay as many as they are for now: %s", self._table.directory, error)
+            log.warning(
+                "parts of %s stay as many as they are for now: %s", self._table.directory, error
+            )
         return written
 
     def _due(self) -> list[str] | None:
@@ -331,15 +377,21 @@ class Compaction:
         return (self._table.directory / name).stat().st_size
 
     def _merge(self, names: Sequence[str]) -> str | None:
-        """One part instead of these; None where one of them cannot be read, or has columns that we would lose."""
+        """One part instead of these; None where one of them cannot be read, or has
+        columns that we would lose.
+        """
         first, last = (NAME.fullmatch(names[at]) for at in (0, -1))
         assert first is not None
         assert last is not None
         name = new_name(int(first["first"]), int(last["last"] or last["first"]))
         directory, unfit = self._table.directory, len(self._unfit)
         try:
-            replaces = frozenset(names).union(*(self._table.replaced(each) for each in names if is_merged(each)))
-            write_merged(directory / name, self._rows(names), schema=self._schema, replaces=replaces)
+            replaces = frozenset(names).union(
+                *(self._table.replaced(each) for each in names if is_merged(each))
+            )
+            write_merged(
+                directory / name, self._rows(names), schema=self._schema, replaces=replaces
+            )
         except DAMAGE as error:
             if len(self._unfit) == unfit:  # nobody in particular is to blame
                 self._unfit.update(names)

@@ -1,17 +1,22 @@
 """How good each labeler is, from the events of a run alone: no clock, no queue.
 
-A labeler is suspected by the odds of two stories about the same answers: *guessing* (right half of the time) and
-*careful* (right as often as `CAREFUL` says). The evidence is the logarithm of those odds, added up answer by answer
-(the sequential probability ratio test, Wald 1945). Two properties follow: it may be looked at after every answer, and
-somebody at least as good as `CAREFUL` ever reaches odds of 100 to 1 with probability 0.01 at most (Ville 1939).
+A labeler is suspected by the odds of two stories about the same answers: *guessing*
+(right half of the time) and *careful* (right as often as `CAREFUL` says). The evidence
+is the logarithm of those odds, added up answer by answer (the sequential probability
+ratio test, Wald 1945). Two properties follow: it may be looked at after every answer,
+and somebody at least as good as `CAREFUL` ever reaches odds of 100 to 1 with
+probability 0.01 at most (Ville 1939).
 
-    evidence >= ln(7.5)   watch    the answers count less: weight = P(careful) at even odds before, 0.1 to 0.5
+    evidence >= ln(7.5)   watch    the answers count less: weight = P(careful) at even odds before,
+                                   0.1 to 0.5
     evidence >= ln(100)   paused   no further queries, and none of the answers count: weight 0
-    side                  a share of left (or right) of 65 % with p < 0.001 is watched, 85 % with p < 1e-5 paused
-    clock, ties           half of the answers within half a second, or nine of ten without a preference: watch
+    side                  a share of left (or right) of 65 % with p < 0.001 is watched, 85 %
+                          with p < 1e-5 paused
+    clock, ties           half of the answers within half a second, or nine of ten without a
+                          preference: watch
 
-What the answers of one labeler add up to is counted as the log grows: an answer is taken out again as it was put in, so
-that a log of any length costs what is new in it.
+What the answers of one labeler add up to is counted as the log grows: an answer is
+taken out again as it was put in, so that a log of any length costs what is new in it.
 """
 
 from __future__ import annotations
@@ -33,12 +38,24 @@ from rlhp.types import Answer
 
 INFO = "labelers"
 """Under which of the run's facts the reports are."""
-HEADINGS = ("labeler", "answers", "known right", "same again", "agreement", "left", "seconds", "weight", "state")
+HEADINGS = (
+    "labeler",
+    "answers",
+    "known right",
+    "same again",
+    "agreement",
+    "left",
+    "seconds",
+    "weight",
+    "state",
+)
 
 State = Literal["ok", "watch", "paused"]
 CAREFUL = {"gold": 0.9, "repeat": 0.75, "shared": 0.75}
-"""How often a careful labeler gives the known answer, repeats an own one, and agrees with at least two others. The
-last two are lower because most pairs that are asked about are hard to tell apart."""
+"""How often a careful labeler gives the known answer, repeats an own one, and agrees
+with at least two others. The last two are lower because most pairs that are asked about
+are hard to tell apart.
+"""
 WATCH, PAUSE = math.log(7.5), math.log(100)
 LIGHTEST, HEAVIEST = 0.1, 0.5
 """Bounds of a watched labeler's weight."""
@@ -48,7 +65,9 @@ FEWEST = 20
 
 
 def evidence_of(kind: str, right: int, *, of: int) -> float:
-    """ln of the odds for guessing that so many right answers are worth; positive where too many are wrong."""
+    """ln of the odds for guessing that so many right answers are worth; positive where
+    too many are wrong.
+    """
     careful = CAREFUL[kind]
     return right * math.log(0.5 / careful) + (of - right) * math.log(0.5 / (1 - careful))
 
@@ -56,11 +75,15 @@ def evidence_of(kind: str, right: int, *, of: int) -> float:
 def verdict(
     evidence: float, *, side_p: float, left: tuple[int, int], fast: tuple[int, int], undecided: int
 ) -> tuple[State, str]:
-    """The state that these figures mean, and why. `left` and `fast`: how many answers, out of how many."""
+    """The state that these figures mean, and why. `left` and `fast`: how many answers,
+    out of how many.
+    """
     chosen, sides = left
     bias = abs(chosen / sides - 0.5) if sides else 0.0
     one_side = f"{max(chosen, sides - chosen)} of {sides} answers were for the same side"
-    guessing = f"checks and shared answers look like guessing, {math.exp(min(evidence, 50)):,.0f} to 1"
+    guessing = (
+        f"checks and shared answers look like guessing, {math.exp(min(evidence, 50)):,.0f} to 1"
+    )
     if evidence >= PAUSE:
         return "paused", guessing
     if bias >= 0.35 and side_p < 1e-5:
@@ -102,10 +125,11 @@ def wilson(right: float, asked: int, *, level: float = 0.95) -> tuple[float, flo
 
 @lru_cache(maxsize=4096)
 def binomial_p(count: int, whole: int) -> float:
-    """P of a fair coin falling at least as unevenly as `count` heads of `whole`, two-sided, to ten digits.
+    """P of a fair coin falling at least as unevenly as `count` heads of `whole`,
+    two-sided, to ten digits.
 
-    The likeliest count of the tail, and each next one as a fraction of the one before: the exact sum is one of integers
-    that have a bit for every coin.
+    The likeliest count of the tail, and each next one as a fraction of the one before:
+    the exact sum is one of integers that have a bit for every coin.
     """
     tail = min(count, whole - count)
     if 2 * tail >= whole - 1:
@@ -153,12 +177,16 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     """Sorted."""
     by_query: dict[str, EventRow | None] = field(default_factory=dict)
-    """The answer that stands per query, in the order of first answers; None where none stands."""
+    """The answer that stands per query, in the order of first answers; None where none
+    stands.
+    """
     _said: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
     _said_again: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
 
     def count(self, row: EventRow, by: int, *, known: Answer | None, seconds: float | None) -> None:
-        """Put an answer in, or with `by=-1` take it out. `seconds`: how long it took, where the server knows."""
+        """Put an answer in, or with `by=-1` take it out. `seconds`: how long it took,
+        where the server knows.
+        """
         self.by_query[row.query_id] = row if by > 0 else None
         self.answers += by
         self.how[row.how] += by
@@ -166,15 +194,23 @@ class Tally:
             self.gold.count(row.answer == known, by)
         if row.answer in DECISIVE:
             self.left.count((row.answer is Answer.FIRST) == (row.shown_left != "second"), by)
-            if row.purpose == "train" and row.predicted_first is not None and row.predicted_first != 0.5:
-                self.predicted.count((row.answer is Answer.FIRST) == (row.predicted_first > 0.5), by)
+            if (
+                row.purpose == "train"
+                and row.predicted_first is not None
+                and row.predicted_first != 0.5
+            ):
+                self.predicted.count(
+                    (row.answer is Answer.FIRST) == (row.predicted_first > 0.5), by
+                )
         self._count_repeat(row, by)
         self._count_seconds(row, by, seconds)
 
     @property
     def kind(self) -> str | None:
         """What the labeler said last that it is."""
-        return next((row.labeler_kind for row in reversed(self.by_query.values()) if row is not None), None)
+        return next(
+            (row.labeler_kind for row in reversed(self.by_query.values()) if row is not None), None
+        )
 
     @property
     def median_seconds(self) -> float | None:
@@ -182,11 +218,19 @@ class Tally:
         if not self.seconds:
             return None
         middle = len(self.seconds) // 2
-        return self.seconds[middle] if len(self.seconds) % 2 else sum(self.seconds[middle - 1 : middle + 1]) / 2
+        return (
+            self.seconds[middle]
+            if len(self.seconds) % 2
+            else sum(self.seconds[middle - 1 : middle + 1]) / 2
+        )
 
     def _count_repeat(self, row: EventRow, by: int) -> None:
-        """Count whether a repeat of an own decisive answer is given again. Its pair may come in either order."""
-        if row.answer is None or not (row.purpose == "repeat" or (row.purpose == "train" and row.answer in DECISIVE)):
+        """Count whether a repeat of an own decisive answer is given again. Its pair may
+        come in either order.
+        """
+        if row.answer is None or not (
+            row.purpose == "repeat" or (row.purpose == "train" and row.answer in DECISIVE)
+        ):
             return
         pair, answer = _sorted(row, row.answer)
         said, again = self._said[pair], self._said_again[pair]
@@ -210,13 +254,17 @@ class Tally:
 
 @dataclass(slots=True)
 class Agreement:
-    """Agreement with the majority of the others, but for those who are no majority to measure anybody by."""
+    """Agreement with the majority of the others, but for those who are no majority to
+    measure anybody by.
+    """
 
     without: frozenset[str] = frozenset()
     agreed: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
     """Agreement of a labeler with any majority of the others."""
     outvoted: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
-    """Agreement with majorities of two or more. These alone are evidence: of two who disagree, either may be wrong."""
+    """Agreement with majorities of two or more. These alone are evidence: of two who
+    disagree, either may be wrong.
+    """
 
     def count(self, standing: Sequence[EventRow], by: int) -> None:
         """Put the answers to one query in, or with `by=-1` take them out."""
@@ -225,7 +273,11 @@ class Agreement:
         for row in standing:
             if row.answer not in DECISIVE or is_corrected(row):
                 continue
-            others = (other for other in standing if other.labeler != row.labeler and other.labeler not in self.without)
+            others = (
+                other
+                for other in standing
+                if other.labeler != row.labeler and other.labeler not in self.without
+            )
             most = majority(other.answer for other in others)
             if most is not None and row.labeler is not None:
                 self.agreed[row.labeler].count(row.answer == most[0], by)
@@ -234,7 +286,9 @@ class Agreement:
 
 
 def majority(answers: Iterable[Answer | None]) -> tuple[Answer, int] | None:
-    """What more than half of the decisive answers say, and how many say it; None where they are split."""
+    """What more than half of the decisive answers say, and how many say it; None where
+    they are split.
+    """
     votes = Counter(answer for answer in answers if answer in DECISIVE)
     if not votes:
         return None
@@ -279,23 +333,30 @@ class LabelerReport:
     repeats_same: int
     repeats_asked: int
     agreed: int
-    """With the majority of the other labelers, of `shared` queries where there is one."""
+    """With the majority of the other labelers, of `shared` queries where there is one.
+    """
     shared: int
     predicted_right: int
-    """As the ensemble predicted before the pair was asked: weak evidence, never held against anybody."""
+    """As the ensemble predicted before the pair was asked: weak evidence, never held
+    against anybody.
+    """
     predicted_asked: int
     left: int
     """Decisive answers for the clip on the left, of `decisive`."""
     decisive: int
     side_p: float
-    """Of so uneven a share of left, or a more uneven one, without a bias (exact two-sided binomial test)."""
+    """Of so uneven a share of left, or a more uneven one, without a bias (exact
+    two-sided binomial test).
+    """
     undecided: int
     """Answers `tie` or `incomparable`."""
     median_seconds: float | None
     fast: int
-    """Answers given within half a second, of `timed`, by the clock of the queue's server.
+    """Answers given within half a second, of `timed`, by the clock of the queue's
+    server.
 
-    What people say of their time counts where that knows nothing, as of imported answers.
+    What people say of their time counts where that knows nothing, as of imported
+    answers.
     """
     timed: int
     evidence: float
@@ -317,12 +378,15 @@ class LabelerReport:
 
     @property
     def side_bias(self) -> float | None:
-        """Share of left among the answers that chose a side: 0.5 is none, 1 always left."""
+        """Share of left among the answers that chose a side: 0.5 is none, 1 always
+        left.
+        """
         return share(self.left, self.decisive)
 
 
 class Reports:
-    """The reports on everybody, kept up to date: a call costs what is new since the one before.
+    """The reports on everybody, kept up to date: a call costs what is new since the one
+    before.
 
     reports = Reports()
     reports(dataset.events())  # one per labeler, by name
@@ -331,15 +395,19 @@ class Reports:
     def __init__(self, *, gold: Mapping[str, Answer] | None = None, teachers: bool = False) -> None:
         """`gold` adds known answers by query to those that come with the events.
 
-        Everybody is timed, whatever they say they are, unless the run has `teachers` answer.
+        Everybody is timed, whatever they say they are, unless the run has `teachers`
+        answer.
         """
         self._gold, self._teachers = dict(gold or {}), teachers
         self._newest: EventRow | None = None
         self._others = Agreement()
         self._forget()
 
-    def __call__(self, events: Sequence[EventRow], *, trusted: Iterable[str] = ()) -> list[LabelerReport]:
-        """One report per labeler of these events: those of the call before and what came since, or else all anew.
+    def __call__(
+        self, events: Sequence[EventRow], *, trusted: Iterable[str] = ()
+    ) -> list[LabelerReport]:
+        """One report per labeler of these events: those of the call before and what
+        came since, or else all anew.
 
         Those named in `trusted` are always ok.
         """
@@ -390,16 +458,23 @@ class Reports:
             self._count(query, 1)
 
     def _time(self, row: EventRow) -> None:
-        """The longest that its labeler can have looked: since the lease, and since the answer before.
+        """The longest that its labeler can have looked: since the lease, and since the
+        answer before.
 
-        Both by the server's clock. A page fetches ahead, so a lease alone may be older than the look; what a labeler
-        says of its time and of itself counts for nothing. Corrections are an admin's, and are left out.
+        Both by the server's clock. A page fetches ahead, so a lease alone may be older
+        than the look; what a labeler says of its time and of itself counts for nothing.
+        Corrections are an admin's, and are left out.
         """
         if self._teachers or row.answered_at is None or row.labeler is None or is_corrected(row):
             return
-        since = [moment for moment in (row.shown_at, self._answered_at.get(row.labeler)) if moment is not None]
+        since = [
+            moment
+            for moment in (row.shown_at, self._answered_at.get(row.labeler))
+            if moment is not None
+        ]
         self._answered_at[row.labeler] = row.answered_at
-        if since and (seconds := (row.answered_at - max(since)).total_seconds()) >= 0:  # unless the clock was set back
+        # unless the clock was set back
+        if since and (seconds := (row.answered_at - max(since)).total_seconds()) >= 0:
             self._seconds[row.key] = seconds
 
     def _count(self, query: str, by: int) -> None:
@@ -409,13 +484,18 @@ class Reports:
             assert row.labeler is not None
             if not is_corrected(row):
                 seconds = self._seconds.get(row.key)
-                self._tallies[row.labeler].count(row, by, known=self._known.get(query), seconds=seconds)
+                self._tallies[row.labeler].count(
+                    row, by, known=self._known.get(query), seconds=seconds
+                )
         self._everybody.count(standing, by)
         if self._others.without:
             self._others.count(standing, by)
 
     def _reports(self, agreement: Agreement, *, trusted: frozenset[str]) -> list[LabelerReport]:
-        return [_one(name, tally, agreement, trusted=name in trusted) for name, tally in sorted(self._tallies.items())]
+        return [
+            _one(name, tally, agreement, trusted=name in trusted)
+            for name, tally in sorted(self._tallies.items())
+        ]
 
 
 def report(
@@ -442,7 +522,11 @@ def _one(name: str, tally: Tally, agreement: Agreement, *, trusted: bool) -> Lab
     side_p = binomial_p(left.part, left.whole)
     undecided = tally.answers - left.whole
     state, reason = verdict(
-        evidence, side_p=side_p, left=(left.part, left.whole), fast=(fast.part, fast.whole), undecided=undecided
+        evidence,
+        side_p=side_p,
+        left=(left.part, left.whole),
+        fast=(fast.part, fast.whole),
+        undecided=undecided,
     )
     if trusted:
         state, reason = "ok", ""
@@ -480,7 +564,9 @@ def _one(name: str, tally: Tally, agreement: Agreement, *, trusted: bool) -> Lab
 
 
 def published(info: Mapping[str, str]) -> list[LabelerReport]:
-    """The newest reports among the facts of a run; none where nobody is watched, or where they are of another rlhp."""
+    """The newest reports among the facts of a run; none where nobody is watched, or
+    where they are of another rlhp.
+    """
     known = {field.name for field in fields(LabelerReport)}
     found = json.loads(info.get(INFO, "[]"))
     return [LabelerReport(**facts) for facts in found if set(facts) == known]
@@ -492,7 +578,10 @@ def table(reports: Sequence[LabelerReport]) -> list[str]:
         return []
     rows = [HEADINGS, *(_row(each) for each in reports)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return lines + [f"{each.name}: {each.reason}." for each in reports if each.reason]
 
 

@@ -19,24 +19,34 @@ _BATCH = 256  # segments held in memory at a time
 
 
 def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
-    """Copy the answers that stand in the dataset at `source_path`, of every purpose. How many were new.
+    """Copy the answers that stand in the dataset at `source_path`, of every purpose.
+    How many were new.
 
-    Copying again copies nothing. Copied answers say in their note which run they come from, and carry no
-    stream id, since it would mean an entry of another stream.
+    Copying again copies nothing. Copied answers say in their note which run they come
+    from, and carry no stream id, since it would mean an entry of another stream.
 
-    ValueError where the two hold different observations or actions, where the segments there are longer,
-    and where there is no answer to copy.
+    ValueError where the two hold different observations or actions, where the segments
+    there are longer, and where there is no answer to copy.
     """
     source = PreferenceDataset.open(source_path)
     _refuse_mismatch(source, spaces=target.spaces, segment_length=target.segment_length)
     _warn_of_another_task(target, source)
-    rows = [row for row in source.live(purpose=None) if row.first_id in source and row.second_id in source]
+    rows = [
+        row
+        for row in source.live(purpose=None)
+        if row.first_id in source and row.second_id in source
+    ]
     if not rows:
         raise RlhpError(_NOTHING.format(source.path))
     lost = len(source.live(purpose=None)) - len(rows)
     if lost:
-        warnings.warn(f"{lost} answers in {source.path} have lost their segments and are not reused", stacklevel=2)
-    wanted = list(dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id)))
+        warnings.warn(
+            f"{lost} answers in {source.path} have lost their segments and are not reused",
+            stacklevel=2,
+        )
+    wanted = list(
+        dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
+    )
     for batch in _batches([segment for segment in wanted if segment not in target]):
         target.add_segments(source.segments(batch))
     origin = ", ".join(source.header["run_ids"])
@@ -46,7 +56,9 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
 
 
 def refuse(source_path: str | Path, *, spaces: Spaces, segment_length: int) -> None:
-    """ValueError for a dataset from which `merge_into` could copy nothing to a run in these spaces."""
+    """ValueError for a dataset from which `merge_into` could copy nothing to a run in
+    these spaces.
+    """
     source = PreferenceDataset.open(source_path)
     _refuse_mismatch(source, spaces=spaces, segment_length=segment_length)
     if not source.live(purpose=None):
@@ -54,7 +66,9 @@ def refuse(source_path: str | Path, *, spaces: Spaces, segment_length: int) -> N
 
 
 def difference(ours: Spaces, theirs: Spaces) -> str | None:
-    """The first leaf or action in which two specs differ, in words; None where they hold the same arrays."""
+    """The first leaf or action in which two specs differ, in words; None where they
+    hold the same arrays.
+    """
     mine = {f"observation leaf {leaf.path!r}": asdict(leaf) for leaf in ours.obs.leaves}
     other = {f"observation leaf {leaf.path!r}": asdict(leaf) for leaf in theirs.obs.leaves}
     mine["action"], other["action"] = asdict(ours.action), asdict(theirs.action)
@@ -68,20 +82,21 @@ def _refuse_mismatch(source: PreferenceDataset, *, spaces: Spaces, segment_lengt
     found = difference(spaces, source.spaces)
     if found:
         raise RlhpError(
-            f"answers about other spaces cannot be reused: {found} ({source.path}); reuse a run of this env"
+            f"answers about other spaces cannot be reused: {found} ({source.path}); reuse a run "
+            "of this env"
         )
     if source.segment_length > segment_length:
         raise RlhpError(
-            f"segments of up to {source.segment_length} steps in {source.path} do not fit into segments of "
-            f"{segment_length}; set query.segment_length={source.segment_length}"
+            f"segments of up to {source.segment_length} steps in {source.path} do not fit into "
+            f"segments of {segment_length}; set query.segment_length={source.segment_length}"
         )
 
 
 def _warn_of_another_task(target: PreferenceDataset, source: PreferenceDataset) -> None:
     if source.header["env"].get("id") != target.header["env"].get("id"):
         warnings.warn(
-            f"reusing answers about {source.header['env'].get('id')} for {target.header['env'].get('id')}: "
-            "the spaces agree, but the task may be another",
+            f"reusing answers about {source.header['env'].get('id')} for "
+            f"{target.header['env'].get('id')}: the spaces agree, but the task may be another",
             stacklevel=3,
         )
 

@@ -1,11 +1,13 @@
-"""The table of segments in a preference dataset, and the way between its rows and `Segment`.
+"""The table of segments in a preference dataset, and the way between its rows and
+`Segment`.
 
 Shapes: K steps per segment, O one observation leaf, A one action, S simulator state.
 
-Arrays are stored as raw little-endian bytes in binary columns. A row's shape is its own length plus
-what the column's field metadata says: `dtype`, `shape` (of one step) and `order`, which is C but for stacked
-pictures [C, H, W]: with `frames` the bytes are, for each row, the index (int32) of the first frame of its stack, then
-the frames [F, H, W], each once. The list types of Parquet would take over twenty times as long for images.
+Arrays are stored as raw little-endian bytes in binary columns. A row's shape is its own
+length plus what the column's field metadata says: `dtype`, `shape` (of one step) and
+`order`, which is C but for stacked pictures [C, H, W]: with `frames` the bytes are, for
+each row, the index (int32) of the first frame of its stack, then the frames [F, H, W],
+each once. The list types of Parquet would take over twenty times as long for images.
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ _FLOATS = pa.list_(pa.float32())
 
 
 def segment_schema(spaces: Spaces) -> pa.Schema:
-    """The schema of the segments of these spaces: one binary column per observation leaf."""
-    leaves = [_array_field(obs_column(leaf.path), leaf.dtype, leaf.shape) for leaf in spaces.obs.leaves]
+    """The schema of the segments of these spaces: one binary column per observation
+    leaf.
+    """
+    leaves = [
+        _array_field(obs_column(leaf.path), leaf.dtype, leaf.shape) for leaf in spaces.obs.leaves
+    ]
     return pa.schema(
         [
             pa.field("segment_id", pa.string(), nullable=False),
@@ -52,7 +58,8 @@ def segment_schema(spaces: Spaces) -> pa.Schema:
             pa.field("terminated", pa.bool_(), nullable=False),
             pa.field("truncated", pa.bool_(), nullable=False),
             pa.field("state_kind", WORD, nullable=False),
-            pa.field("state", pa.binary(), metadata={"dtype": "<f8", "order": "C"}),  # [K, S], S from the byte count
+            # [K, S], S from the byte count
+            pa.field("state", pa.binary(), metadata={"dtype": "<f8", "order": "C"}),
         ]
     )
 
@@ -62,7 +69,9 @@ def obs_column(path: str) -> str:
     return f"obs.{path}" if path else "obs"
 
 
-def segment_table(segments: Sequence[Segment], *, spaces: Spaces, recorded_at: datetime) -> pa.Table:
+def segment_table(
+    segments: Sequence[Segment], *, spaces: Spaces, recorded_at: datetime
+) -> pa.Table:
     """These segments as rows; ValueError for one whose arrays do not fit the spaces."""
     schema = segment_schema(spaces)
     return pa.Table.from_pylist(
@@ -71,7 +80,9 @@ def segment_table(segments: Sequence[Segment], *, spaces: Spaces, recorded_at: d
 
 
 def segment_rows(table: pa.Table, *, spaces: Spaces, rows: Sequence[int]) -> Iterator[Segment]:
-    """The segments in these rows, arrays copied out of the table; ValueError for a row that lies about its size."""
+    """The segments in these rows, arrays copied out of the table; ValueError for a row
+    that lies about its size.
+    """
     schema = segment_schema(spaces)
     for row in table.take(list(rows)).to_pylist():
         yield _segment(row, spaces, schema)
@@ -81,7 +92,10 @@ def _array_field(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
     little = np.dtype(dtype).newbyteorder("<").str
     order = "frames" if frames.is_stack(dtype, shape) else "C"
     return pa.field(
-        name, pa.binary(), nullable=False, metadata={"dtype": little, "shape": json.dumps(list(shape)), "order": order}
+        name,
+        pa.binary(),
+        nullable=False,
+        metadata={"dtype": little, "shape": json.dumps(list(shape)), "order": order},
     )
 
 
@@ -89,11 +103,15 @@ def _segment_row(segment: Segment, spaces: Spaces, schema: pa.Schema) -> dict[st
     paths = {leaf.path for leaf in spaces.obs.leaves}
     if set(segment.obs) != paths:
         raise RlhpError(
-            f"segment {segment.id}: its observation has the leaves {sorted(segment.obs)}, the dataset {sorted(paths)}; "
-            "a dataset holds one kind of observation, so start another one"
+            f"segment {segment.id}: its observation has the leaves {sorted(segment.obs)}, the "
+            f"dataset {sorted(paths)}; a dataset holds one kind of observation, so start another "
+            "one"
         )
     steps = segment.length
-    arrays = {obs_column(path): _pack(segment, schema, obs_column(path), array) for path, array in segment.obs.items()}
+    arrays = {
+        obs_column(path): _pack(segment, schema, obs_column(path), array)
+        for path, array in segment.obs.items()
+    }
     return {
         "segment_id": segment.id,
         "run_id": segment.run,
@@ -111,7 +129,9 @@ def _segment_row(segment: Segment, spaces: Spaces, schema: pa.Schema) -> dict[st
         "terminated": segment.terminated,
         "truncated": segment.truncated,
         "state_kind": segment.state_kind,
-        "state": None if segment.state is None else np.asarray(segment.state, "<f8").reshape(steps, -1).tobytes(),
+        "state": None
+        if segment.state is None
+        else np.asarray(segment.state, "<f8").reshape(steps, -1).tobytes(),
     }
 
 
@@ -119,13 +139,15 @@ def _pack(segment: Segment, schema: pa.Schema, column: str, array: Array) -> byt
     dtype, shape = _layout(schema, column)
     if array.shape[1:] != shape or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise RlhpError(
-            f"segment {segment.id}: one row of {column} is {dtype.name}{list(shape)} in this dataset, "
-            f"got {array.dtype.name}{list(array.shape[1:])}; make the environment return what its spaces declare"
+            f"segment {segment.id}: one row of {column} is {dtype.name}{list(shape)} in this "
+            f"dataset, got {array.dtype.name}{list(array.shape[1:])}; make the environment return "
+            "what its spaces declare"
         )
     if frames.is_stack(dtype, shape):
         pictures, first = frames.unstack(array)
         return first.astype("<i4").tobytes() + pictures.tobytes()
-    return np.ascontiguousarray(array, dtype).tobytes()  # like Gymnasium's vector environments, cast to the space
+    # like Gymnasium's vector environments, cast to the space
+    return np.ascontiguousarray(array, dtype).tobytes()
 
 
 def _segment(row: Mapping[str, Any], spaces: Spaces, schema: pa.Schema) -> Segment:
@@ -137,7 +159,10 @@ def _segment(row: Mapping[str, Any], spaces: Spaces, schema: pa.Schema) -> Segme
         env_runner=row["env_runner"],
         episode=row["episode_id"],
         start=row["t0"],
-        obs={leaf.path: _unpack(row, schema, obs_column(leaf.path), steps + 1) for leaf in spaces.obs.leaves},
+        obs={
+            leaf.path: _unpack(row, schema, obs_column(leaf.path), steps + 1)
+            for leaf in spaces.obs.leaves
+        },
         actions=_unpack(row, schema, "act", steps),
         env_reward=_floats(row["env_reward"]),
         predicted_reward=_floats(row["predicted_reward"]),

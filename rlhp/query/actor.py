@@ -1,17 +1,23 @@
-"""The query actor: keeps the newest segments, picks pairs worth asking about, pushes them to the queue.
+"""The query actor: keeps the newest segments, picks pairs worth asking about, pushes
+them to the queue.
 
-    offer (env runners) -> pool of newest segments -> candidate pairs -> ranked -> segments to disk -> queue
+    offer (env runners) -> pool of newest segments -> candidate pairs -> ranked
+    -> segments to disk -> queue
 
-It may drop segments, it never drops an answer, and it never asks one pair twice. It asks when the label
-schedule allows it and fewer than `query.max_open` queries are open; nothing waits for it.
+It may drop segments, it never drops an answer, and it never asks one pair twice. It
+asks when the label schedule allows it and fewer than `query.max_open` queries are open;
+nothing waits for it.
 
-What the query actor needs of others: a store for segments, and the asking side of a queue.
+What the query actor needs of others: a store for segments, and the asking side of a
+queue.
 
-How well the reward model ranks what the policy does now, by the env rewards of the candidate pool.
+How well the reward model ranks what the policy does now, by the env rewards of the
+candidate pool.
 
-Correlating whole episodes mixes the versions that priced them, and a new version shifts them all; here one version
-prices every segment. For whoever reads the metrics: nothing is chosen by it. Without env rewards in segments (people
-answer) there is nothing to compare with.
+Correlating whole episodes mixes the versions that priced them, and a new version shifts
+them all; here one version prices every segment. For whoever reads the metrics: nothing
+is chosen by it. Without env rewards in segments (people answer) there is nothing to
+compare with.
 """
 
 from __future__ import annotations
@@ -76,7 +82,9 @@ class Queue(Protocol):
 SEGMENTS = 256
 """Of the pool, evenly over it: oldest to newest."""
 EVERY = 20
-"""Looks of the query actor between two measurements of one version: the pool changes too."""
+"""Looks of the query actor between two measurements of one version: the pool changes
+too.
+"""
 
 Returns = Callable[[list[tuple[Segment, Segment]]], tuple[Array | None, int | None]]
 """Predicted returns [M, C, 2] of pairs and the version they come from."""
@@ -98,7 +106,9 @@ class Agreement:
         self._looks, self.correlation = state["looks"], state["correlation"]
 
     def look(self, pool: Sequence[Segment], *, returns: Returns) -> None:
-        """Measure now and then. It draws nothing, so no choice of queries depends on it."""
+        """Measure now and then. It draws nothing, so no choice of queries depends on
+        it.
+        """
         self._looks += 1
         if self._looks % EVERY != 1:
             return
@@ -111,10 +121,13 @@ class Agreement:
         if predicted is None:
             return
         true = np.array([segment.true_return for segment in chosen])
-        sums = predicted.reshape(len(predicted), -1)  # [M, C, 2] -> first, second, first, second: as they were chosen
+        # [M, C, 2] -> first, second, first, second: as they were chosen
+        sums = predicted.reshape(len(predicted), -1)
         spread = sums.std(1, keepdims=True)
-        mean = (sums / np.where(spread > 0, spread, 1.0)).mean(0)  # members have scales of their own
-        with np.errstate(invalid="ignore", divide="ignore"):  # a reward that is almost the same everywhere
+        # members have scales of their own
+        mean = (sums / np.where(spread > 0, spread, 1.0)).mean(0)
+        # a reward that is almost the same everywhere
+        with np.errstate(invalid="ignore", divide="ignore"):
             found = float(np.corrcoef(true, mean)[0, 1])
         if np.isfinite(found):
             self.correlation = found
@@ -123,17 +136,29 @@ class Agreement:
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 32
-"""Queries asked in one turn: small enough that newer segments get their chance in the next one."""
+"""Queries asked in one turn: small enough that newer segments get their chance in the
+next one.
+"""
 
 ROWS_AT_ONCE = 2048
-"""Pictures scored in one call: stacks of Atari are 28 kB each. Between two calls a new version may come."""
+"""Pictures scored in one call: stacks of Atari are 28 kB each. Between two calls a new
+version may come.
+"""
 
 
 class QueryActor:
-    """`offer` takes segments, `progress` tells how far the run is, `step` asks what is due."""
+    """`offer` takes segments, `progress` tells how far the run is, `step` asks what is
+    due.
+    """
 
     def __init__(
-        self, config: RunConfig, spaces: Spaces, *, queue: Queue, store: SegmentStore, reward: RewardSource
+        self,
+        config: RunConfig,
+        spaces: Spaces,
+        *,
+        queue: Queue,
+        store: SegmentStore,
+        reward: RewardSource,
     ) -> None:
         self._config = config
         self._spaces = spaces
@@ -158,16 +183,22 @@ class QueryActor:
         self._forgotten: int | None = None
         self._duplicates = self._refused = 0
         self._agreement = Agreement()
-        self._checks = Checks(config, store=store, put=self._put, returns=lambda pairs: self._returns(pairs)[0])
+        self._checks = Checks(
+            config, store=store, put=self._put, returns=lambda pairs: self._returns(pairs)[0]
+        )
 
     @property
     def budget(self) -> LabelBudget:
         """The schedule over the steps that follow the warm-up."""
-        return LabelBudget(self._config.labels, self._config.learner.total_env_steps - self._warmup_steps)
+        return LabelBudget(
+            self._config.labels, self._config.learner.total_env_steps - self._warmup_steps
+        )
 
     @property
     def warmup_target(self) -> int:
-        """Segments to collect before the first query: two per initial query, as far as the pool holds them."""
+        """Segments to collect before the first query: two per initial query, as far as
+        the pool holds them.
+        """
         return max(2, min(self._config.query.pool, 2 * self.budget.initial))
 
     def offer(self, segments: list[Segment]) -> int:
@@ -187,10 +218,12 @@ class QueryActor:
         episodes: Sequence[tuple[float, int]] = (),
         fresh_accuracy: float | None = None,
     ) -> None:
-        """How far the run is: everything that an actor which was just restarted cannot know by itself.
+        """How far the run is: everything that an actor which was just restarted cannot
+        know by itself.
 
-        Env steps of the whole run and of its warm-up, whether the policy learns yet, the lowest true return of the
-        warm-up, (true return, length) of newly ended episodes, and fresh accuracy, which the adaptive schedule goes by.
+        Env steps of the whole run and of its warm-up, whether the policy learns yet,
+        the lowest true return of the warm-up, (true return, length) of newly ended
+        episodes, and fresh accuracy, which the adaptive schedule goes by.
         """
         with self._lock:
             self._fresh_accuracy = fresh_accuracy
@@ -199,7 +232,9 @@ class QueryActor:
             self._episodes.extend(episodes)
 
     def step(self) -> int:
-        """Ask as many queries as are due; returns how many were admitted, checks of labelers not counted."""
+        """Ask as many queries as are due; returns how many were admitted, checks of
+        labelers not counted.
+        """
         self._checks.step()
         with self._lock:
             pool = list(self._pool)
@@ -212,7 +247,12 @@ class QueryActor:
             self._forgotten = max(0, self._answered_before - int(stats.asked))
         asked = int(stats.asked) + self._forgotten
         due = self._allowed(policy_steps, asked=asked) - asked
-        room = self._config.query.max_open - int(stats.pending) - int(stats.leased) - int(stats.reserved)
+        room = (
+            self._config.query.max_open
+            - int(stats.pending)
+            - int(stats.leased)
+            - int(stats.reserved)
+        )
         count = min(due, room, MOST_AT_ONCE)
         if count <= 0 or not ready or len(pool) < 2:
             return 0
@@ -221,7 +261,9 @@ class QueryActor:
         chosen = self._choose(pool, count, drawn=drawn)
         if not chosen:
             return 0
-        self._store.add_segments(list({s.id: s for q, _ in chosen for s in (q.first, q.second)}.values()))
+        self._store.add_segments(
+            list({s.id: s for q, _ in chosen for s in (q.first, q.second)}.values())
+        )
         return sum(self._ask(query, hidden) for query, hidden in chosen)
 
     def _put(self, query: Query, only: str | None, hidden: Mapping[str, Any]) -> str:
@@ -243,13 +285,16 @@ class QueryActor:
 
     def _ask(self, query: Query, hidden: Mapping[str, Any]) -> int:
         pair = (query.first.id, query.second.id)
-        if (status := self._put(query, None, hidden)) in ("ok", "same", "dup"):  # not full or spent: asked for good
+        # not full or spent: asked for good
+        if (status := self._put(query, None, hidden)) in ("ok", "same", "dup"):
             self._asked_pairs.add(pair_id(pair))
         self._duplicates += status == "dup"
         return int(status == "ok")
 
     def _allowed(self, policy_steps: int, *, asked: int | None = None) -> int:
-        """Queries that the schedule allows by now; of the adaptive one, without `asked`, as of the last time."""
+        """Queries that the schedule allows by now; of the adaptive one, without
+        `asked`, as of the last time.
+        """
         budget = self.budget
         if self._config.labels.schedule != "adaptive" or not self._learning:
             return budget.allowed(policy_steps)
@@ -258,27 +303,36 @@ class QueryActor:
             return self._schedule.now(budget)
         return self._schedule.allowed(budget, policy_steps, asked=asked, accuracy=accuracy)
 
-    def _choose(self, pool: list[Segment], count: int, *, drawn: int) -> list[tuple[Query, dict[str, float]]]:
-        """The best pairs and `drawn` others, and what the members predict about each before anybody answers."""
+    def _choose(
+        self, pool: list[Segment], count: int, *, drawn: int
+    ) -> list[tuple[Query, dict[str, float]]]:
+        """The best pairs and `drawn` others, and what the members predict about each
+        before anybody answers.
+        """
         wanted = count * self._config.query.candidate_factor
-        pairs = random_pairs(pool, wanted, newest=self._newest, asked=self._asked_pairs, rng=self._rng)
+        pairs = random_pairs(
+            pool, wanted, newest=self._newest, asked=self._asked_pairs, rng=self._rng
+        )
         if not pairs:
             return []
         returns, version = self._returns(pairs)
         scores = np.asarray(self._selection.rank(pairs, returns, self._rng), np.float64)
         if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
             raise RlhpError(
-                f"query.selection={self._config.query.selection!r} must give one finite score per candidate pair, "
-                f"got shape {scores.shape} for {len(pairs)} pairs"
+                f"query.selection={self._config.query.selection!r} must give one finite score per "
+                f"candidate pair, got shape {scores.shape} for {len(pairs)} pairs"
             )
         ranked = np.argsort(-scores, kind="stable")
-        best, rest = ranked[: count - drawn], np.sort(ranked[count - drawn :])  # candidates come in random order
+        # candidates come in random order
+        best, rest = ranked[: count - drawn], np.sort(ranked[count - drawn :])
         best = np.concatenate([best, rest[:drawn]])
         random = {int(k) for k in rest[:drawn]}
         context = self._context()
         queries = [
             Query(
-                id=query_id(run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)),
+                id=query_id(
+                    run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)
+                ),
                 first=pairs[k][0],
                 second=pairs[k][1],
                 strategy="random" if int(k) in random else self._config.query.selection,
@@ -291,16 +345,24 @@ class QueryActor:
         ]
         if returns is None:
             return [(query, {}) for query in queries]
-        margin_MC = np.clip(returns[..., 0] - returns[..., 1], -50, 50)  # beyond, exp overflows and P stays as it is
+        # beyond, exp overflows and P stays as it is
+        margin_MC = np.clip(returns[..., 0] - returns[..., 1], -50, 50)
         p_first_C = (1 / (1 + np.exp(-margin_MC))).mean(0)
-        return [(query, {"predicted_first": float(p_first_C[k])}) for query, k in zip(queries, best, strict=True)]
+        return [
+            (query, {"predicted_first": float(p_first_C[k])})
+            for query, k in zip(queries, best, strict=True)
+        ]
 
     def _returns(self, pairs: list[tuple[Segment, Segment]]) -> tuple[Array | None, int | None]:
-        """Raw member sums [M, C, 2] and the version they come from; None before the first version."""
+        """Raw member sums [M, C, 2] and the version they come from; None before the
+        first version.
+        """
         if not self._learning:
             return None, None
         unique = list({segment.id: segment for pair in pairs for segment in pair}.values())
-        at_once = max(1, ROWS_AT_ONCE // unique[0].length) if self._spaces.obs.picture else len(unique)
+        at_once = (
+            max(1, ROWS_AT_ONCE // unique[0].length) if self._spaces.obs.picture else len(unique)
+        )
         sums: dict[str, Array] = {}
         version: int | None = None
         try:
@@ -316,12 +378,17 @@ class QueryActor:
         return np.stack(both, axis=1), version
 
     def _flat(self, segments: list[Segment]) -> tuple[Array, Array]:
-        obs = [self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in s.obs.items()}) for s in segments]
+        obs = [
+            self._spaces.obs.flatten({path: leaf[:-1] for path, leaf in s.obs.items()})
+            for s in segments
+        ]
         actions = [self._spaces.action.encode(s.actions) for s in segments]
         return np.concatenate(obs), np.concatenate(actions)
 
     def recent(self, count: int) -> tuple[Array, Array] | None:
-        """At most `count` transitions of the newest segments: obs [B, *O], encoded actions [B, A]."""
+        """At most `count` transitions of the newest segments: obs [B, *O], encoded
+        actions [B, A].
+        """
         with self._lock:
             newest: list[Segment] = []
             steps = 0

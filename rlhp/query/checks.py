@@ -1,18 +1,25 @@
-"""Checks: queries whose answer is known already, mixed into the work of one labeler at a set rate.
+"""Checks: queries whose answer is known already, mixed into the work of one labeler at
+a set rate.
 
-    labels.source=human: answers on disk -> who is due a check -> a pair -> put(only=labeler, hidden={gold: ...})
+    labels.source=human: answers on disk -> who is due a check -> a pair
+    -> put(only=labeler, hidden={gold: ...})
 
-Nobody knows the truth, so an answer counts as known where it is by far the likeliest, and the labeler who is
-checked had no part in it. In order of trust:
+Nobody knows the truth, so an answer counts as known where it is by far the likeliest,
+and the labeler who is checked had no part in it. In order of trust:
 
-    trusted     labelers named in `quality.trusted` answered it, or an admin corrected the answer, all alike
-    agreed      two or more unsuspected labelers answered it, all alike (`labels.votes`, or overlap by accident)
-    confirmed   one did, and every ensemble member says the same with P > 0.95, one of them without ever having been
-                trained on it. The weakest: what all labelers get wrong in the same way, this calls right
-    repeat      no answer is known, but the labeler gave one: it is asked again, five or more answers later
+    trusted     labelers named in `quality.trusted` answered it, or an admin corrected the
+                answer, all alike
+    agreed      two or more unsuspected labelers answered it, all alike (`labels.votes`, or
+                overlap by accident)
+    confirmed   one did, and every ensemble member says the same with P > 0.95, one of them
+                without ever having been trained on it. The weakest: what all labelers get wrong
+                in the same way, this calls right
+    repeat      no answer is known, but the labeler gave one: it is asked again, five or more
+                answers later
 
-Half of a new labeler's first answers are checks, up to `quality.probation` of them, then `quality.gold_rate` of all.
-Checks are addressed to one labeler, look like any query, are paid by no budget and never train the reward.
+Half of a new labeler's first answers are checks, up to `quality.probation` of them,
+then `quality.gold_rate` of all. Checks are addressed to one labeler, look like any
+query, are paid by no budget and never train the reward.
 """
 
 from __future__ import annotations
@@ -35,7 +42,9 @@ from rlhp.types import Answer, Array, Query, Segment, pair_id, query_id
 
 LOOK_EVERY_SECONDS = 1.0
 MOST_OPEN = 2
-"""Checks that wait for one labeler at a time, so that they never come in a row for long."""
+"""Checks that wait for one labeler at a time, so that they never come in a row for
+long.
+"""
 FORGET_SECONDS = 900.0
 DISTANCE = 5
 """Answers between a pair and its repeat."""
@@ -59,7 +68,9 @@ class AnswerStore(Protocol):
 Put = Callable[[Query, str, Mapping[str, Any]], str]
 """Ask this labeler alone, keeping something hidden; the status of the queue."""
 Returns = Callable[[list[tuple[Segment, Segment]]], Array | None]
-"""Predicted returns [M, C, 2] of the members for pairs; None before the first reward version."""
+"""Predicted returns [M, C, 2] of the members for pairs; None before the first reward
+version.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +86,16 @@ class Known:
 class Checks:
     """`step()` asks the checks that are due; how many were admitted."""
 
-    def __init__(self, config: RunConfig, *, store: AnswerStore, put: Put, returns: Returns) -> None:
+    def __init__(
+        self, config: RunConfig, *, store: AnswerStore, put: Put, returns: Returns
+    ) -> None:
         self._quality, self._reward, self._seed = config.quality, config.reward, config.seed
         self._rate = config.gold_rate
         self._store, self._put, self._returns = store, put, returns
         self._reports = Reports(teachers=config.labels.source == "oracle")
         self._rng = np.random.default_rng([config.seed, 8])
-        self._open: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)  # labeler -> query -> pair, since when
+        # labeler -> query -> pair, since when
+        self._open: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
         self._looked_at = -math.inf
         self._looked_through, self._asked_last = 0, 0
 
@@ -95,7 +109,11 @@ class Checks:
         if len(rows) == self._looked_through and not self._asked_last:
             return 0  # nobody did anything since, and nothing was left to ask
         standing = live(rows, purpose=None, extra=True)
-        suspected = {each.name for each in self._reports(rows, trusted=self._quality.trusted) if each.state != "ok"}
+        suspected = {
+            each.name
+            for each in self._reports(rows, trusted=self._quality.trusted)
+            if each.state != "ok"
+        }
         by_labeler: dict[str, list[EventRow]] = defaultdict(list)
         for row in rows:
             if row.labeler is not None:
@@ -108,17 +126,33 @@ class Checks:
         return done
 
     def _due(self, labeler: str, mine: Sequence[EventRow]) -> bool:
-        """Whether this labeler answered enough since the last check. A check that was skipped is not made up for."""
+        """Whether this labeler answered enough since the last check. A check that was
+        skipped is not made up for.
+        """
         heard = {row.query_id for row in mine if row.purpose != "train"}
-        fresh = time.monotonic() - FORGET_SECONDS  # a check may lapse without a word; one that did not is the `same`
-        waiting = {query: at for query, at in self._open[labeler].items() if query not in heard and at[1] > fresh}
+        # a check may lapse without a word; one that did not is the `same`
+        fresh = time.monotonic() - FORGET_SECONDS
+        waiting = {
+            query: at
+            for query, at in self._open[labeler].items()
+            if query not in heard and at[1] > fresh
+        }
         self._open[labeler] = waiting
-        worked = len({row.query_id for row in mine if row.purpose == "train" and row.event == "answer"})
+        worked = len(
+            {row.query_id for row in mine if row.purpose == "train" and row.event == "answer"}
+        )
         probation = self._quality.probation
         earned = min(worked, probation) + math.floor(self._rate * max(0, worked - probation))
         return len(waiting) < MOST_OPEN and len(heard) + len(waiting) < earned
 
-    def _ask(self, labeler: str, mine: Sequence[EventRow], *, standing: Sequence[EventRow], suspected: set[str]) -> int:
+    def _ask(
+        self,
+        labeler: str,
+        mine: Sequence[EventRow],
+        *,
+        standing: Sequence[EventRow],
+        suspected: set[str],
+    ) -> int:
         checked = {pair_id((row.first_id, row.second_id)) for row in mine if row.purpose != "train"}
         checked |= {pair for pair, _ in self._open[labeler].values()}
         repeat = self._repeat(mine, standing, without=checked)
@@ -126,9 +160,15 @@ class Checks:
         gold = None
         if repeat is None or number % REPEAT_EVERY != REPEAT_EVERY - 1:
             seen = checked | {pair_id((row.first_id, row.second_id)) for row in mine}
-            others = [row for row in standing if row.labeler != labeler and row.labeler not in suspected]
+            others = [
+                row for row in standing if row.labeler != labeler and row.labeler not in suspected
+            ]
             gold = self._gold(
-                [k for k in known_answers(others, trusted=self._quality.trusted) if pair_id(k.pair) not in seen]
+                [
+                    k
+                    for k in known_answers(others, trusted=self._quality.trusted)
+                    if pair_id(k.pair) not in seen
+                ]
             )
         if gold is not None:
             return self._put_one(labeler, gold.pair, gold=gold.answer)
@@ -164,9 +204,13 @@ class Checks:
     def _repeat(
         self, mine: Sequence[EventRow], standing: Sequence[EventRow], *, without: set[str]
     ) -> tuple[str, str] | None:
-        """A pair that this labeler decided long enough ago, and was not asked again yet."""
+        """A pair that this labeler decided long enough ago, and was not asked again
+        yet.
+        """
         labeler = mine[0].labeler
-        own = [row for row in standing if row.labeler == labeler and row.purpose == "train"][:-DISTANCE]
+        own = [row for row in standing if row.labeler == labeler and row.purpose == "train"][
+            :-DISTANCE
+        ]
         pairs = [(row.first_id, row.second_id) for row in own if row.answer in DECISIVE]
         pairs = [pair for pair in pairs if pair_id(pair) not in without]
         return pairs[int(self._rng.integers(len(pairs)))] if pairs else None
@@ -175,7 +219,8 @@ class Checks:
         purpose = "repeat" if gold is None else "gold"
         first, second = self._pair(pair)
         id_ = query_id(run=first.run, purpose=purpose, segments=pair, salt=labeler)
-        if int(id_[0], 16) % 2:  # the other way round half of the time, or who always says `first` is consistent
+        # the other way round half of the time, or who always says `first` is consistent
+        if int(id_[0], 16) % 2:
             first, second = second, first
             gold = None if gold is None else Answer.SECOND if gold is Answer.FIRST else Answer.FIRST
         query = Query(id=id_, first=first, second=second, purpose=purpose, strategy="check")
@@ -190,7 +235,9 @@ class Checks:
 
 
 def known_answers(rows: Iterable[EventRow], *, trusted: Iterable[str] = ()) -> list[Known]:
-    """What these standing answers make known: per query, where all who answered it said the same and chose a side."""
+    """What these standing answers make known: per query, where all who answered it said
+    the same and chose a side.
+    """
     trusted = frozenset(trusted)
     by_query: dict[str, list[EventRow]] = defaultdict(list)
     for row in rows:
@@ -217,4 +264,6 @@ def any_untrained(query: str, config: RewardConfig, *, seed: int) -> bool:
     share = config.heldout_share or (0.0 if config.bootstrap else SPARE_SHARE)
     if is_held_out(query, share=share):
         return True
-    return config.bootstrap and any(bag_count(query, member=m, seed=seed) == 0 for m in range(config.members))
+    return config.bootstrap and any(
+        bag_count(query, member=m, seed=seed) == 0 for m in range(config.members)
+    )

@@ -1,11 +1,13 @@
-"""How many labels may have been asked by now: the schedules of Christiano et al. 2017 and its descendants.
+"""How many labels may have been asked by now: the schedules of Christiano et al. 2017
+and its descendants.
 
 hyperbolic    N0 + (N - N0) ln(1 + T/c) / ln(1 + Tmax/c)      rate ~ c / (T + c), appendix A
 constant      N0 + (N - N0) T / Tmax
 exponential   N0 + (N - N0) (1 - 0.01^(T/Tmax))               rl-teacher
 offline       N, all before learning                          the paper's ablation
-adaptive      the hyperbolic one, twice as fast where the reward is no better than chance on fresh answers, and half as
-              fast where it predicts nearly all of them; what is left is spread over the rest of the run
+adaptive      the hyperbolic one, twice as fast where the reward is no better than chance on
+              fresh answers, and half as fast where it predicts nearly all of them; what is left
+              is spread over the rest of the run
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from typing import Any
 from rlhp.config.schema import LabelsConfig
 
 DEFAULT_C_SHARE = 0.4
-"""c as a share of the run: it gives a short run the front-loading that 2e6 gives 5e6 steps."""
+"""c as a share of the run: it gives a short run the front-loading that 2e6 gives 5e6
+steps.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelBudget:
-    """`allowed(T)`: queries that may have been asked when the policy has learned from T env steps."""
+    """`allowed(T)`: queries that may have been asked when the policy has learned from T
+    env steps.
+    """
 
     labels: LabelsConfig
     learning_steps: int
@@ -38,7 +44,9 @@ class LabelBudget:
         return min(self.labels.budget, math.floor(self.curve(steps) + 1e-9))
 
     def curve(self, steps: int) -> float:
-        """N(T), not rounded; of the adaptive schedule where nothing is known of fresh answers."""
+        """N(T), not rounded; of the adaptive schedule where nothing is known of fresh
+        answers.
+        """
         total, initial = self.labels.budget, self.initial
         limit = max(1, self.learning_steps)
         share = min(1.0, max(0, steps) / limit)
@@ -53,21 +61,28 @@ class LabelBudget:
 FEWEST_FRESH = 10
 """Decisive answers before fresh accuracy changes the pace."""
 EVEN, PER_DOUBLING, FASTEST = 0.75, 0.15, 2.0
-"""At this fresh accuracy the pace is that of the hyperbolic schedule. It doubles where accuracy is so much lower and
-halves where it is so much higher, and goes no further."""
+"""At this fresh accuracy the pace is that of the hyperbolic schedule. It doubles where
+accuracy is so much lower and halves where it is so much higher, and goes no further.
+"""
 
 
 class AdaptiveSchedule:
-    """How many queries the adaptive schedule allows by now: it goes by the way that fresh accuracy took."""
+    """How many queries the adaptive schedule allows by now: it goes by the way that
+    fresh accuracy took.
+    """
 
     def __init__(self) -> None:
         self._steps = 0
         self._allowed: float | None = None
 
-    def allowed(self, budget: LabelBudget, steps: int, *, asked: int, accuracy: float | None) -> int:
-        """After `steps` of learning, with this fresh accuracy (None: not known) since the last call.
+    def allowed(
+        self, budget: LabelBudget, steps: int, *, asked: int, accuracy: float | None
+    ) -> int:
+        """After `steps` of learning, with this fresh accuracy (None: not known) since
+        the last call.
 
-        `asked` is where one begins that knows nothing of the calls before, as after a restart.
+        `asked` is where one begins that knows nothing of the calls before, as after a
+        restart.
         """
         total = budget.labels.budget
         if self._allowed is None:
@@ -93,7 +108,9 @@ class AdaptiveSchedule:
 
 
 def haste(accuracy: float | None) -> float:
-    """How many times as fast as the hyperbolic schedule is asked at this fresh accuracy."""
+    """How many times as fast as the hyperbolic schedule is asked at this fresh
+    accuracy.
+    """
     if accuracy is None:
         return 1.0
     return float(FASTEST ** min(1.0, max(-1.0, (EVEN - accuracy) / PER_DOUBLING)))

@@ -1,7 +1,7 @@
 """Which of the candidate pairs are worth a person's time.
 
-A strategy ranks candidates; the query actor asks the highest. Your own is a class in a module of yours,
-named in the config as `query.selection: package.module:Name`:
+A strategy ranks candidates; the query actor asks the highest. Your own is a class in a
+module of yours, named in the config as `query.selection: package.module:Name`:
 
     class MostSurprising:
         def rank(self, pairs, returns, rng):
@@ -11,11 +11,13 @@ named in the config as `query.selection: package.module:Name`:
 
 Shapes: M members, C candidate pairs.
 
-Which pairs of segments could be asked about: drawn at random, of equal length, never asked before.
+Which pairs of segments could be asked about: drawn at random, of equal length, never
+asked before.
 
-One segment of each pair is among the newest, so that the answer is about what the policy does now. The other is any of
-the pool: beside what the policy did before, it shows what the policy can change. Pairs of newest segments alone differ
-mostly in what it cannot, as where a target happened to lie.
+One segment of each pair is among the newest, so that the answer is about what the
+policy does now. The other is any of the pool: beside what the policy did before, it
+shows what the policy can change. Pairs of newest segments alone differ mostly in what
+it cannot, as where a target happened to lie.
 """
 
 from __future__ import annotations
@@ -33,23 +35,44 @@ from rlhp.types import Array, Segment, pair_id
 class Selection(Protocol):
     """Ranks candidate pairs: higher is asked sooner."""
 
-    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
-        """Scores [C]. `returns` [M, C, 2] are the members' raw sums over first and second; None before version 1."""
+    def rank(
+        self,
+        pairs: Sequence[tuple[Segment, Segment]],
+        returns: Array | None,
+        rng: np.random.Generator,
+    ) -> Array:
+        """Scores [C]. `returns` [M, C, 2] are the members' raw sums over first and
+        second; None before version 1.
+        """
         ...
 
 
 class Random:
-    """Every pair alike. At least as good as disagreement in several reproductions; always the baseline."""
+    """Every pair alike. At least as good as disagreement in several reproductions;
+    always the baseline.
+    """
 
-    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
+    def rank(
+        self,
+        pairs: Sequence[tuple[Segment, Segment]],
+        returns: Array | None,
+        rng: np.random.Generator,
+    ) -> Array:
         """Uniform noise [C]."""
         return rng.random(len(pairs))
 
 
 class Disagreement:
-    """Variance over members of P(first preferred) (Christiano et al. 2017, section 2.2.4)."""
+    """Variance over members of P(first preferred) (Christiano et al. 2017, section
+    2.2.4).
+    """
 
-    def rank(self, pairs: Sequence[tuple[Segment, Segment]], returns: Array | None, rng: np.random.Generator) -> Array:
+    def rank(
+        self,
+        pairs: Sequence[tuple[Segment, Segment]],
+        returns: Array | None,
+        rng: np.random.Generator,
+    ) -> Array:
         """Variance [C]; random before the first version, when members know nothing."""
         if returns is None:
             return rng.random(len(pairs))
@@ -66,14 +89,20 @@ def make_selection(name: str) -> Selection:
     if name == "disagreement":
         return Disagreement()
     if ":" not in name:
-        raise RlhpError(f"query.selection is random, disagreement or package.module:Name; got {name!r}")
+        raise RlhpError(
+            f"query.selection is random, disagreement or package.module:Name; got {name!r}"
+        )
     make = imports.load(name, key="query.selection")
     try:
         made = make()
     except Exception as error:
-        raise RlhpError(f"query.selection={name!r} could not be built: {error}; it takes no arguments") from error
+        raise RlhpError(
+            f"query.selection={name!r} could not be built: {error}; it takes no arguments"
+        ) from error
     if not callable(getattr(made, "rank", None)):
-        raise RlhpError(f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores")
+        raise RlhpError(
+            f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores"
+        )
     selection: Selection = made
     return selection
 
@@ -85,7 +114,8 @@ TRIES = 4
 def random_pairs(
     pool: Sequence[Segment], count: int, *, newest: int, asked: Set[str], rng: np.random.Generator
 ) -> list[tuple[Segment, Segment]]:
-    """At most `count` pairs, none twice and none in `asked`; a segment of odd length finds no partner.
+    """At most `count` pairs, none twice and none in `asked`; a segment of odd length
+    finds no partner.
 
     `pool` is ordered from old to new, and one of each pair is among its last `newest`.
     """

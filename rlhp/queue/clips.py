@@ -1,7 +1,9 @@
-"""Videos of queries, kept beside the queue for whoever shows them: in Redis, in a directory or in a bucket.
+"""Videos of queries, kept beside the queue for whoever shows them: in Redis, in a
+directory or in a bucket.
 
-Redis knows every clip: under `clip:<query>:<side>` lies the video itself, or where in the store it lies. So the
-queue's scripts, which know those keys alone, decide for any store when a query may be shown and when its clips go.
+Redis knows every clip: under `clip:<query>:<side>` lies the video itself, or where in
+the store it lies. So the queue's scripts, which know those keys alone, decide for any
+store when a query may be shown and when its clips go.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from rlhp.queue.records import text
 from rlhp.queue.runs import check_name, key
 
 UNREADY_SECONDS = 600
-"""A clip goes after this, unless the queue's `ready` made it stay until its query is forgotten."""
+"""A clip goes after this, unless the queue's `ready` made it stay until its query is
+forgotten.
+"""
 
 Side = Literal["first", "second"]
 SIDES: tuple[Side, Side] = ("first", "second")
@@ -44,11 +48,14 @@ class Clips:
             clips.store(query=waiting.query, side=side, data=...)
         queue.ready(query=waiting.query)
 
-    Every method raises QueueUnavailable, a ConnectionError, while Redis is away, and `store` while the store is.
+    Every method raises QueueUnavailable, a ConnectionError, while Redis is away, and
+    `store` while the store is.
     """
 
     def __init__(self, url: str, *, run: str, store: str | None = None) -> None:
-        """`store` is for whoever stores: null, `file:///directory` or `s3://bucket/prefix`; readers ask Redis."""
+        """`store` is for whoever stores: null, `file:///directory` or
+        `s3://bucket/prefix`; readers ask Redis.
+        """
         check_name("run", run)
         self._run = run
         self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
@@ -58,7 +65,10 @@ class Clips:
         """At most `count` reserved queries, those asked first in front."""
         with self._connection.client("look for queries without clips") as client:
             names = [text(name) for name in client.zrange(key(self._run, "reserved"), 0, count - 1)]
-            facts = [client.hmget(key(self._run, f"q:{name}"), "first", "second", "made") for name in names]
+            facts = [
+                client.hmget(key(self._run, f"q:{name}"), "first", "second", "made")
+                for name in names
+            ]
         return [
             Waiting(query=name, first=text(first), second=text(second), made_ms=int(made))
             for name, (first, second, made) in zip(names, facts, strict=True)
@@ -82,11 +92,15 @@ class Clips:
         return read(value.removeprefix(_ELSEWHERE).decode())
 
     def room(self, cap_bytes: int) -> int:
-        """Bytes left below the cap, after clips of the queries finished longest ago made room (their undo ends)."""
+        """Bytes left below the cap, after clips of the queries finished longest ago
+        made room (their undo ends).
+        """
         return cap_bytes - int(self._connection.script("clip_room", cap_bytes))
 
     def prune(self) -> int:
-        """Delete from the store what Redis has forgotten; how many clips these were. Nothing to do in Redis itself."""
+        """Delete from the store what Redis has forgotten; how many clips these were.
+        Nothing to do in Redis itself.
+        """
         if self._store is None:
             return 0
         names = self._store.names()
@@ -109,20 +123,26 @@ class Folder:
         """ValueError for a URL that is neither file:// nor s3://."""
         if not url.startswith(("file:///", "s3://")):
             raise RlhpError(
-                f"clips.store is file:///directory or s3://bucket/prefix, got {url!r}; leave it out to keep clips in "
-                "the run's Redis"
+                f"clips.store is file:///directory or s3://bucket/prefix, got {url!r}; leave it "
+                "out to keep clips in the run's Redis"
             )
         if "@" in url:
-            raise RlhpError("clips.store holds no credentials, since the run directory keeps it; S3's come from AWS_*")
+            raise RlhpError(
+                "clips.store holds no credentials, since the run directory keeps it; S3's come "
+                "from AWS_*"
+            )
         place, mark, options = url.partition("?")  # of S3: region, endpoint_override and the like
         self._place, self._options = f"{place.rstrip('/')}/{run}", mark + options
         self._filesystem, self._path = _filesystem(self._place + self._options)
 
     def write(self, name: str, data: bytes) -> str:
-        """Its URL, once all of it is there; ConnectionError where the store cannot be written now."""
+        """Its URL, once all of it is there; ConnectionError where the store cannot be
+        written now.
+        """
         target = f"{self._path}/{name}"
         with self._reaching("stored"):
-            if self._place.startswith("s3:"):  # an object is there whole or not at all, and there are no directories
+            # an object is there whole or not at all, and there are no directories
+            if self._place.startswith("s3:"):
                 with self._filesystem.open_output_stream(target) as stream:
                     stream.write(data)
             else:
@@ -138,7 +158,9 @@ class Folder:
 
         with self._reaching("listed"):
             found = self._filesystem.get_file_info(FileSelector(self._path, allow_not_found=True))
-        return [info.base_name for info in found if info.is_file and not info.base_name.endswith(".tmp")]
+        return [
+            info.base_name for info in found if info.is_file and not info.base_name.endswith(".tmp")
+        ]
 
     def delete(self, name: str) -> None:
         """One clip; it may be gone."""
@@ -175,10 +197,13 @@ def media_type(data: bytes) -> str:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem  # a quarter of a second that a run without a store should not pay
+    # a quarter of a second that a run without a store should not pay
+    from pyarrow.fs import FileSystem
 
     try:
         found: tuple[Any, str] = FileSystem.from_uri(url)
     except (ValueError, OSError) as error:
-        raise RlhpError(f"clips.store={url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise RlhpError(
+            f"clips.store={url!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from None
     return found

@@ -1,6 +1,8 @@
-"""The one door to Redis: clients that survive forks and restarts, scripts, and one error for `server away`.
+"""The one door to Redis: clients that survive forks and restarts, scripts, and one
+error for `server away`.
 
-redis-py retries a call whose reply was lost, so whatever goes through `script` must be idempotent.
+redis-py retries a call whose reply was lost, so whatever goes through `script` must be
+idempotent.
 """
 
 from __future__ import annotations
@@ -26,14 +28,26 @@ from rlhp.storage.lease import Owner, taken_over
 RETRIES = 4
 """Over about a second: a server that is restarted at once is not even noticed."""
 _AWAY = (
-    "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "READONLY", "LOADING", "BUSY", "TRYAGAIN", "NOREPLICAS",
-    "ClusterDownError", "MasterDownError", "TryAgainError",
-)  # fmt: skip
+    "MISCONF",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOAUTH",
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "ClusterDownError",
+    "MasterDownError",
+    "TryAgainError",
+)
 """Of a server that will take the same command later."""
 
 
 class QueueUnavailable(Unreachable):
-    """Redis cannot be reached or cannot serve now: what was tried, where, and the way out, in one line."""
+    """Redis cannot be reached or cannot serve now: what was tried, where, and the way
+    out, in one line.
+    """
 
 
 class Refused(RlhpError):
@@ -52,12 +66,18 @@ class Connection:
     """One process's way to one server, built at first use and again after a fork."""
 
     def __init__(
-        self, url: str, *, prefix: str, timeout_seconds: float, owner: str = "", retries: int = RETRIES
+        self,
+        url: str,
+        *,
+        prefix: str,
+        timeout_seconds: float,
+        owner: str = "",
+        retries: int = RETRIES,
     ) -> None:
         """Connects to nothing yet; ValueError for a URL that can be none.
 
-        `owner`: the token that is shown with every script. Once another owner's is in force, all of them raise
-        TakenOver and do nothing.
+        `owner`: the token that is shown with every script. Once another owner's is in
+        force, all of them raise TakenOver and do nothing.
         """
         self.url = url
         self.owner = owner
@@ -70,23 +90,34 @@ class Connection:
         make_client(url, timeout_seconds=timeout_seconds)
 
     def script(self, name: str, *args: str | bytes | float, doing: str | None = None) -> Any:
-        """Run `lua/<name>.lua`, reloading it where the server forgot it; a failure says what it was `doing`."""
+        """Run `lua/<name>.lua`, reloading it where the server forgot it; a failure says
+        what it was `doing`.
+        """
         with self.client(doing or name.replace("_", " ")):
             return self._scripts[name](keys=[self._prefix], args=(self.owner, *args))
 
     def ack(self, stream_ids: Sequence[str]) -> int:
         """XACK in pieces that a script can take; how many were un-acked."""
-        return sum(int(self.script("ack", *stream_ids[at : at + 500])) for at in range(0, len(stream_ids), 500))
+        return sum(
+            int(self.script("ack", *stream_ids[at : at + 500]))
+            for at in range(0, len(stream_ids), 500)
+        )
 
     @contextmanager
     def client(self, doing: str) -> Iterator[Any]:
         """The client of this process, for `doing`; failures leave as QueueUnavailable."""
         with reaching(self.url, doing):
-            if self._client_of != os.getpid():  # shared over a fork, a socket would mix two processes' replies
-                client = make_client(self.url, timeout_seconds=self._timeout_seconds, retries=self._retries)
-                self._scripts = {name: client.register_script(text) for name, text in _sources().items()}
+            # shared over a fork, a socket would mix two processes' replies
+            if self._client_of != os.getpid():
+                client = make_client(
+                    self.url, timeout_seconds=self._timeout_seconds, retries=self._retries
+                )
+                self._scripts = {
+                    name: client.register_script(text) for name, text in _sources().items()
+                }
                 self._client, self._client_of = client, os.getpid()
-                weakref.finalize(self, client.close)  # now, not whenever the garbage collector gets there
+                # now, not whenever the garbage collector gets there
+                weakref.finalize(self, client.close)
             yield self._client
 
     def close(self) -> None:
@@ -96,13 +127,18 @@ class Connection:
             self._client_of = 0
 
     def wait(self, seconds: float) -> None:
-        """Until the server answers; QueueUnavailable after `seconds`, or at once for a wrong password."""
+        """Until the server answers; QueueUnavailable after `seconds`, or at once for a
+        wrong password.
+        """
         deadline = time.monotonic() + seconds
         while True:
             try:
                 ping(self.url, timeout_seconds=max(0.1, min(2.0, seconds)))
             except QueueUnavailable as error:
-                if isinstance(error.__cause__, exceptions.AuthenticationError) or time.monotonic() > deadline:
+                if (
+                    isinstance(error.__cause__, exceptions.AuthenticationError)
+                    or time.monotonic() > deadline
+                ):
                     raise
                 time.sleep(0.1)
             else:
@@ -110,7 +146,9 @@ class Connection:
 
 
 def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
-    """A client of its own; without retries it says within milliseconds that the server is away."""
+    """A client of its own; without retries it says within milliseconds that the server
+    is away.
+    """
     addresses.check(url)
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=0.5) if retries else NoBackoff()
     try:
@@ -118,22 +156,27 @@ def make_client(url: str, *, timeout_seconds: float, retries: int = 0) -> Any:
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=min(5.0, timeout_seconds),
-            # A server that hangs is not asked again: five timeouts would keep whoever waits for half a minute.
+            # A server that hangs is not asked again: five timeouts would keep whoever
+            # waits for half a minute.
             retry=Retry(backoff, retries, supported_errors=(exceptions.ConnectionError,)),
         )
     except (ValueError, TypeError) as error:
         raise RlhpError(
-            f"the Redis address {addresses.shown(url)!r} cannot be used: {addresses.redact(one_line(error))}"
+            f"the Redis address {addresses.shown(url)!r} cannot be used: "
+            f"{addresses.redact(one_line(error))}"
         ) from None
 
 
 def ping(url: str, *, timeout_seconds: float = 2.0) -> str:
-    """Version of the server that answers at `url`; QueueUnavailable at once where none does."""
+    """Version of the server that answers at `url`; QueueUnavailable at once where none
+    does.
+    """
     with reaching(url, "ping"), make_client(url, timeout_seconds=timeout_seconds) as client:
         try:
             client.ping()
             return str(client.info("server")["redis_version"])
-        except UNREADABLE as error:  # redis-py takes replies apart as if they were what a Redis says
+        # redis-py takes replies apart as if they were what a Redis says
+        except UNREADABLE as error:
             raise exceptions.InvalidResponse(
                 f"Protocol Error: it answers as no Redis does ({one_line(error)})"
             ) from error
@@ -141,7 +184,8 @@ def ping(url: str, *, timeout_seconds: float = 2.0) -> str:
 
 @contextmanager
 def reaching(url: str, doing: str) -> Iterator[None]:
-    """Whatever a server refuses, or that it is away, leaves as one line: what was tried, where, its words, the way out.
+    """Whatever a server refuses, or that it is away, leaves as one line: what was
+    tried, where, its words, the way out.
 
     Only what our own scripts do wrong leaves as it is.
     """
@@ -167,33 +211,62 @@ def reaching(url: str, doing: str) -> Iterator[None]:
         raise Refused(_line(url, doing, error)) from error
 
 
-_OURS = ("attempt to ", "bad argument", "Error compiling script", "wrong number of arguments", "stack overflow")
+_OURS = (
+    "attempt to ",
+    "bad argument",
+    "Error compiling script",
+    "wrong number of arguments",
+    "stack overflow",
+)
 """What Lua and Redis say about a script that is wrong."""
 
 _WAYS_OUT: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("NOPERM", "NoPermissionError", "No permissions", "has no permissions"),
-        "give this user its keys and commands in the server's ACL, as in ACL SETUSER name ~rlhp:* +@all -@admin",
+        "give this user its keys and commands in the server's ACL, as in ACL SETUSER name ~rlhp:* "
+        "+@all -@admin",
     ),
-    (("WRONGPASS", "NOAUTH", "AuthenticationError", "AUTH "), "check user and password in the address"),
+    (
+        ("WRONGPASS", "NOAUTH", "AuthenticationError", "AUTH "),
+        "check user and password in the address",
+    ),
     (("memory limit",), "raise its maxmemory"),
     (
-        ("MOVED", "MovedError", "AskError", "CROSSSLOT", "CLUSTERDOWN", "ClusterDownError", "ClusterCrossSlotError"),
+        (
+            "MOVED",
+            "MovedError",
+            "AskError",
+            "CROSSSLOT",
+            "CLUSTERDOWN",
+            "ClusterDownError",
+            "ClusterCrossSlotError",
+        ),
         "name a single server: a node of a Redis Cluster holds but some of the keys",
     ),
     (
         ("DB index", "invalid DB", "Invalid Database", "SELECT is not allowed"),
-        "name a database that it has, as the 0 in redis://host:6379/0, or raise `databases` in its configuration",
+        "name a database that it has, as the 0 in redis://host:6379/0, or raise `databases` in "
+        "its configuration",
     ),
-    (("WRONGTYPE",), "something else keeps data under these keys: choose another run name or another database"),
+    (
+        ("WRONGTYPE",),
+        "something else keeps data under these keys: choose another run name or another database",
+    ),
     (
         ("nknown command", "nknown Redis command", "unknown subcommand"),
-        "rlhp needs that command: take away the rename-command or the proxy that hides it, or name another server",
+        "rlhp needs that command: take away the rename-command or the proxy that hides it, or "
+        "name another server",
     ),
     (("READONLY", "ReadOnlyError"), "name the primary, not a replica of it"),
-    (("MISCONF", "NOREPLICAS"), "let it save its data again (its log says what is wrong), then try again"),
+    (
+        ("MISCONF", "NOREPLICAS"),
+        "let it save its data again (its log says what is wrong), then try again",
+    ),
     (("DENIED", "protected mode"), "set a password on it, and give that in RLHP_REDIS_PASSWORD"),
-    (("max number of clients",), "raise its maxclients, or end programs that keep connections open"),
+    (
+        ("max number of clients",),
+        "raise its maxclients, or end programs that keep connections open",
+    ),
     (("Protocol Error", "HTTP/"), "something else than Redis answers there: check host and port"),
 )
 """Signs in what a server says, and what helps; the first that fits."""
@@ -201,8 +274,14 @@ _WAYS_OUT: tuple[tuple[tuple[str, ...], str], ...] = (
 
 def _way_out(cause: object, words: str) -> str:
     fitting = (way for signs, way in _WAYS_OUT if any(sign in words for sign in signs))
-    older = "" if isinstance(cause, exceptions.ConnectionError | exceptions.TimeoutError) else " is Redis 6.2 or later,"
-    return next(fitting, f"check that the server{older} runs and can be reached from here, then try again")
+    older = (
+        ""
+        if isinstance(cause, exceptions.ConnectionError | exceptions.TimeoutError)
+        else " is Redis 6.2 or later,"
+    )
+    return next(
+        fitting, f"check that the server{older} runs and can be reached from here, then try again"
+    )
 
 
 def _line(url: str, doing: str, cause: object) -> str:

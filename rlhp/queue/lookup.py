@@ -1,12 +1,16 @@
-"""What a page and its admin must know about queries beyond their own leases: reads, and the one correction.
+"""What a page and its admin must know about queries beyond their own leases: reads, and
+the one correction.
 
 Kept beside the queue: labelers in code need none of it.
 
-What the disk knows of queries, told to a queue that does not: it is older than the disk, or forgets by its rules.
+What the disk knows of queries, told to a queue that does not: it is older than the
+disk, or forgets by its rules.
 
-recollection(dataset.events()) -> QueryQueue.recall -> nobody is asked again what is answered on disk
+recollection(dataset.events()) -> QueryQueue.recall -> nobody is asked again what is
+answered on disk
 
-The queue as it was when nothing was open: for a serial run that goes on from a checkpoint.
+The queue as it was when nothing was open: for a serial run that goes on from a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from rlhp.types import Answer, digest, pair_id, parse_answer
 def recollection(rows: Iterable[EventRow], *, again: bool = False) -> list[dict[str, Any]]:
     """One entry for `lua/recall.lua` per query of this run that anything is known of.
 
-    With `again` a query that the queue has forgotten is known to it again, as a finished one.
+    With `again` a query that the queue has forgotten is known to it again, as a
+    finished one.
     """
     by_query: dict[str, list[EventRow]] = defaultdict(list)
     for row in rows:
@@ -42,14 +47,20 @@ def recollection(rows: Iterable[EventRow], *, again: bool = False) -> list[dict[
 def _query(rows: Sequence[EventRow], *, again: bool) -> dict[str, Any]:
     one = rows[0]
     labelers = dict.fromkeys(row.labeler for row in rows if row.labeler is not None)
-    # A check is addressed to the one labeler who answered it, and not a pair that is asked once.
+    # A check is addressed to the one labeler who answered it, and not a pair that is
+    # asked once.
     only = next(iter(labelers), "") if one.purpose != "train" else ""
     pair = digest("pair", only, one.query_id) if only else pair_id((one.first_id, one.second_id))
     standing = {row.labeler: row for row in live(rows, purpose=None, extra=True)}
     body = {
-        "purpose": one.purpose, "strategy": one.strategy, "score": one.score, "reward_version": one.selected_version,
-        "env_steps": one.env_steps, "first": one.first_id, "second": one.second_id,
-    }  # fmt: skip
+        "purpose": one.purpose,
+        "strategy": one.strategy,
+        "score": one.score,
+        "reward_version": one.selected_version,
+        "env_steps": one.env_steps,
+        "first": one.first_id,
+        "second": one.second_id,
+    }
     hidden = {"gold": one.gold_answer, "predicted_first": one.predicted_first}
     return {
         "id": one.query_id,
@@ -70,7 +81,9 @@ def _query(rows: Sequence[EventRow], *, again: bool) -> dict[str, Any]:
 def _labeler(name: str, rows: Sequence[EventRow], stands: EventRow | None) -> dict[str, Any]:
     mine = [row for row in rows if row.labeler == name]
     answers = {str(row.rev): row.answer for row in mine if row.event == "answer"}
-    newest = max((row for row in mine if row.event == "answer"), key=lambda row: row.rev, default=None)
+    newest = max(
+        (row for row in mine if row.event == "answer"), key=lambda row: row.rev, default=None
+    )
     rev = 0 if newest is None else newest.rev
     return {
         "labeler": name,
@@ -88,7 +101,9 @@ _log = logging.getLogger(__name__)
 
 
 class Lookup:
-    """One run's queries, looked at. Every method raises QueueUnavailable while Redis is away."""
+    """One run's queries, looked at. Every method raises QueueUnavailable while Redis is
+    away.
+    """
 
     def __init__(self, url: str, *, run: str) -> None:
         check_name("run", run)
@@ -100,10 +115,14 @@ class Lookup:
         self._connection.close()
 
     def was_leased(self, query: str, *, labeler: str) -> bool:
-        """Whether this labeler ever held the query: then, and only then, its clips are theirs to see."""
+        """Whether this labeler ever held the query: then, and only then, its clips are
+        theirs to see.
+        """
         with self._connection.client("look at a query") as client:
             fields = client.hgetall(key(self._run, f"q:{query}"))
-        return any(name.startswith(b"t:") and text(holder) == labeler for name, holder in fields.items())
+        return any(
+            name.startswith(b"t:") and text(holder) == labeler for name, holder in fields.items()
+        )
 
     def body(self, query: str) -> dict[str, Any] | None:
         """The body of a query; None where it is unknown (by now)."""
@@ -118,13 +137,17 @@ class Lookup:
         return None if found is None else parse_answer(text(found))
 
     def deadline_ms(self, query: str) -> int:
-        """When the present lease of the query runs out, by the server's clock; 0 where nobody holds it."""
+        """When the present lease of the query runs out, by the server's clock; 0 where
+        nobody holds it.
+        """
         with self._connection.client("look at a lease") as client:
             found = client.zscore(key(self._run, "leased"), query)
         return int(found or 0)
 
     def unread(self, *, most: int = 10_000) -> list[Event]:
-        """The newest entries that the log still holds, oldest first, read by the reward trainer or not."""
+        """The newest entries that the log still holds, oldest first, read by the reward
+        trainer or not.
+        """
         with self._connection.client("look at the answer log") as client:
             rows = client.xrevrange(key(self._run, "answers"), count=most)
         events = (self._parsed(text(stream_id), fields) for stream_id, fields in reversed(rows))
@@ -139,10 +162,12 @@ class Lookup:
         meta: Mapping[str, Any],
         log: Callable[[], Iterable[EventRow]] | None = None,
     ) -> CorrectStatus:
-        """Put another answer in the place of this labeler's: `no` where none of theirs stands.
+        """Put another answer in the place of this labeler's: `no` where none of theirs
+        stands.
 
-        The log gets a retract and the next revision, so nothing is overwritten; `meta` says who did it. A query that
-        Redis has forgotten is looked up in `log`, all events so far; without it, in what the queue still holds of them.
+        The log gets a retract and the next revision, so nothing is overwritten; `meta`
+        says who did it. A query that Redis has forgotten is looked up in `log`, all
+        events so far; without it, in what the queue still holds of them.
         """
         check_name("labeler", labeler)
         facts = (query, labeler, parse_answer(answer).value, json.dumps(dict(meta)))
@@ -166,8 +191,9 @@ class Lookup:
 class QueueHistory:
     """The counters of one run's queue, and the way back to them.
 
-    Whatever a query was is in the dataset once it is settled; a queue without open queries is its counters alone.
-    Every method raises QueueUnavailable while Redis is away and may then be called again. A rewind is for the `owner`.
+    Whatever a query was is in the dataset once it is settled; a queue without open
+    queries is its counters alone. Every method raises QueueUnavailable while Redis is
+    away and may then be called again. A rewind is for the `owner`.
     """
 
     def __init__(self, url: str, *, run: str, owner: str = "") -> None:
@@ -177,17 +203,26 @@ class QueueHistory:
     def counters(self) -> dict[str, int]:
         """All counts as the scripts keep them."""
         with self._connection.client("read the counters") as client:
-            return {text(name): int(value) for name, value in client.hgetall(f"{self._key}counts").items()}
+            return {
+                text(name): int(value)
+                for name, value in client.hgetall(f"{self._key}counts").items()
+            }
 
     def rewind(self, counters: Mapping[str, int]) -> None:
-        """Forget every query, and count from here. What the log still holds must be on disk.
+        """Forget every query, and count from here. What the log still holds must be on
+        disk.
 
-        What the disk knows of the queries before (`QueryQueue.recall`) is told to it after that, then `count` again.
+        What the disk knows of the queries before (`QueryQueue.recall`) is told to it
+        after that, then `count` again.
         """
         self._connection.script("check")
         with self._connection.client("rewind the queue") as client:
             kept = {f"{self._key}meta".encode(), f"{self._key}paused".encode()}
-            names = [name for name in client.scan_iter(match=f"{self._key}*", count=1000) if name not in kept]
+            names = [
+                name
+                for name in client.scan_iter(match=f"{self._key}*", count=1000)
+                if name not in kept
+            ]
             with client.pipeline(transaction=True) as pipe:
                 for at in range(0, len(names), 1000):
                     pipe.delete(*names[at : at + 1000])

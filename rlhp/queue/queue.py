@@ -1,9 +1,10 @@
 """The labeling queue: the one door through which queries are asked and answered.
 
-Everything lives in Redis (6.2 or later) under `rlhp:{<run>}:`; every change is one Lua script (`lua/*.lua`), so
-it happens as a whole or not at all, on the clock of the server. What a call did is in its status; `explain` says
-it in words. Every write is idempotent by id, so a call whose reply got lost is simply made again.
-The keys are listed on top of `lua/prelude.lua`.
+Everything lives in Redis (6.2 or later) under `rlhp:{<run>}:`; every change is one Lua
+script (`lua/*.lua`), so it happens as a whole or not at all, on the clock of the
+server. What a call did is in its status; `explain` says it in words. Every write is
+idempotent by id, so a call whose reply got lost is simply made again. The keys are
+listed on top of `lua/prelude.lua`.
 """
 
 from __future__ import annotations
@@ -25,23 +26,42 @@ from rlhp.queue.runs import list_runs
 from rlhp.storage.lease import Held, Owner, acquire
 from rlhp.types import Answer, digest, pair_id, parse_answer
 
-__all__ = ["Event", "Lease", "QueryQueue", "QueueStats", "QueueUnavailable", "Undo", "explain", "list_runs", "ping"]
+__all__ = [
+    "Event",
+    "Lease",
+    "QueryQueue",
+    "QueueStats",
+    "QueueUnavailable",
+    "Undo",
+    "explain",
+    "list_runs",
+    "ping",
+]
 
 LEASES_PER_PAGE = 2
 """One shown and one fetched ahead."""
 
 
 class QueryQueue:
-    """The queue of one run. Safe to share between threads, to hand to another process, and to keep over a fork.
+    """The queue of one run. Safe to share between threads, to hand to another process,
+    and to keep over a fork.
 
-    Asking:      if queue.put(query=id, first=a, second=b, body=body, payloads={a: ..., b: ...}) == "full": wait()
-    Answering:   for lease in queue.lease(labeler="ann", page="ann-1"):
-                     segments = queue.segments(lease.segments)
-                     queue.answer(query=lease.query, labeler="ann", page="ann-1", token=lease.token, answer="first")
-    Reading:     events = queue.events(consumer="trainer")
-                 write(events); queue.ack([event.stream_id for event in events])
+    Asking:
+        payloads = {a: ..., b: ...}
+        while queue.put(query=id, first=a, second=b, body=body, payloads=payloads) == "full":
+            wait()
+    Answering:
+        for lease in queue.lease(labeler="ann", page="ann-1"):
+            segments = queue.segments(lease.segments)
+            ticket = {"query": lease.query, "token": lease.token}
+            queue.answer(**ticket, labeler="ann", page="ann-1", answer="first")
+    Reading:
+        events = queue.events(consumer="trainer")
+        write(events)
+        queue.ack([event.stream_id for event in events])
 
-    Every method raises QueueUnavailable while Redis is away and may then be called again.
+    Every method raises QueueUnavailable while Redis is away and may then be called
+    again.
     """
 
     def __init__(
@@ -55,12 +75,15 @@ class QueryQueue:
     ) -> None:
         """Connects to nothing yet; ValueError for a URL or a name that can be none.
 
-        `owner`: the token of who opened the run, for those who ask and read in its name. Every call of theirs raises
-        TakenOver, and does nothing, once somebody else has opened the run. Who only labels has none.
+        `owner`: the token of who opened the run, for those who ask and read in its
+        name. Every call of theirs raises TakenOver, and does nothing, once somebody
+        else has opened the run. Who only labels has none.
         """
         runs.check_name("run", run)
         if lease_seconds <= 0:
-            raise RlhpError(f"a lease lasts longer than zero seconds, got lease_seconds={lease_seconds}")
+            raise RlhpError(
+                f"a lease lasts longer than zero seconds, got lease_seconds={lease_seconds}"
+            )
         self.url = url
         self.run = run
         self.lease_seconds = lease_seconds
@@ -84,7 +107,9 @@ class QueryQueue:
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Close this process's connections, not the run. The next call connects again, and reads as a new object."""
+        """Close this process's connections, not the run. The next call connects again,
+        and reads as a new object.
+        """
         self._connection.close()
         self._readers.close()
 
@@ -112,39 +137,31 @@ class QueryQueue:
         take_over: bool = False,
         say: Callable[[str], object] = print,
     ) -> None:
-        """Begin the run, or go on with it: counters, queries and answers stay as they are.
+        """Begin the run, or go on with it: counters, queries and answers stay as they
+        are.
 
-        The run is this `owner`'s from now on, until `close`; without one, this process's. RlhpError where somebody
-        else's it is, as `rlhp.storage.lease.acquire` has it, or where it is another run of the same name (`run_id`).
+        The run is this `owner`'s from now on, until `close`; without one, this
+        process's. RlhpError where somebody else's it is, as
+        `rlhp.storage.lease.acquire` has it, or where it is another run of the same name
+        (`run_id`).
 
-        Waits up to `connect_timeout_seconds` for the server. At most `cap` queries are open at a time, at most
-        `budget` asked in the whole run. A query is dropped once `max_skips` labelers (or all present, if fewer)
-        skipped it. ValueError where the keys belong to something else, or to a run of another configuration
+        Waits up to `connect_timeout_seconds` for the server. At most `cap` queries are
+        open at a time, at most `budget` asked in the whole run. A query is dropped once
+        `max_skips` labelers (or all present, if fewer) skipped it. ValueError where the
+        keys belong to something else, or to a run of another configuration
         (`resume=True` goes on with it under the new one).
         """
         if cap < 1 or max_skips < 1 or (budget is not None and budget < 0):
-            raise ValueError(f"cap and max_skips are at least 1, a budget at least 0; got {cap}, {max_skips}, {budget}")
+            raise ValueError(
+                f"cap and max_skips are at least 1, a budget at least 0; got {cap}, {max_skips}, "
+                f"{budget}"
+            )
         self._connection.wait(self.connect_timeout_seconds)
-        pairs = [item for pair in (info or {}).items() for item in pair]
-        limits = (cap, "" if budget is None else budget, max_skips, int(resume), run_id)
         shown = owner or Owner.here()
         if self.owner:
             shown = replace(shown, token=self.owner)
-
-        def claim(replaces: str) -> Held | None:
-            found = text(
-                self._script(
-                    "open", runs.SCHEMA, config_sha256, *limits, shown.token, shown.to_json(), replaces, *pairs
-                )
-            )
-            if found in ("new", "own"):
-                return None
-            held = runs.held(found)
-            if held is None:
-                raise RlhpError(runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256))
-            again = resume and held.owner.is_this_process and held.owner.directory == shown.directory
-            return claim(held.owner.token) if again and not replaces else held
-
+        limits = (cap, "" if budget is None else budget, max_skips, int(resume), run_id)
+        claim = partial(self._claim, config_sha256, limits, info or {}, shown=shown, resume=resume)
         before, self._connection.owner = self.owner, ""  # `open` says itself whose the run is
         try:
             what = f"run {self.run} at {addresses.shown(self.url)}"
@@ -154,12 +171,45 @@ class QueryQueue:
             self._connection.owner = before
         runs.warn_about_eviction(self._connection)
 
+    def _claim(
+        self,
+        config_sha256: str,
+        limits: tuple[Any, ...],
+        info: Mapping[str, str],
+        replaces: str,
+        *,
+        shown: Owner,
+        resume: bool,
+    ) -> Held | None:
+        """Open the run as `shown`, in place of the owner whose token is `replaces`, if
+        any; who has it where it is somebody else's, None where it is ours now.
+        """
+        pairs = [item for pair in info.items() for item in pair]
+        ours = (shown.token, shown.to_json(), replaces)
+        found = text(self._script("open", runs.SCHEMA, config_sha256, *limits, *ours, *pairs))
+        if found in ("new", "own"):
+            return None
+        held = runs.held(found)
+        if held is None:
+            raise RlhpError(
+                runs.refusal(found, run=self.run, url=self.url, config_sha256=config_sha256)
+            )
+        again = resume and held.owner.is_this_process and held.owner.directory == shown.directory
+        if not again or replaces:
+            return held
+        return self._claim(
+            config_sha256, limits, info, held.owner.token, shown=shown, resume=resume
+        )
+
     def beat(self) -> bool:
-        """The owner is still there: say so more often than its lease is long. Whether the run is this owner's."""
+        """The owner is still there: say so more often than its lease is long. Whether
+        the run is this owner's.
+        """
         return bool(self._script("beat"))
 
     def close(self, *, state: Literal["draining", "closed"] = "closed") -> None:
-        """Tell labelers to finish what they hold (`draining`: nothing new is asked) or to leave (`closed`).
+        """Tell labelers to finish what they hold (`draining`: nothing new is asked) or
+        to leave (`closed`).
 
         Closed, the run is nobody's any more.
         """
@@ -170,16 +220,25 @@ class QueryQueue:
         self._script("check")
 
     def forgotten(self) -> set[str]:
-        """Queries that were asked here and finished so long ago that nothing else is known of them."""
+        """Queries that were asked here and finished so long ago that nothing else is
+        known of them.
+        """
         with self._client("list the queries") as client:
             asked = {text(query) for query in client.hvals(self._key("dedup"))}
             start = self._key("q:")
-            return asked - {text(name).removeprefix(start) for name in client.scan_iter(match=f"{start}*", count=1000)}
+            return asked - {
+                text(name).removeprefix(start)
+                for name in client.scan_iter(match=f"{start}*", count=1000)
+            }
 
     def recall(self, queries: Sequence[Mapping[str, Any]]) -> int:
-        """What the disk knows of queries (`rlhp.queue.lookup`) is known here too; of how many something was new."""
+        """What the disk knows of queries (`rlhp.queue.lookup`) is known here too; of
+        how many something was new.
+        """
         texts = [json.dumps(query) for query in queries]
-        return sum(int(self._script("recall", *texts[at : at + 200])) for at in range(0, len(texts), 200))
+        return sum(
+            int(self._script("recall", *texts[at : at + 200])) for at in range(0, len(texts), 200)
+        )
 
     @property
     def state(self) -> records.RunState:
@@ -190,13 +249,17 @@ class QueryQueue:
 
     @property
     def run_id(self) -> str:
-        """The id of the run that was opened here under this name; empty where none was, or it has none."""
+        """The id of the run that was opened here under this name; empty where none was,
+        or it has none.
+        """
         with self._client("read the id of the run") as client:
             value = client.hget(self._key("meta"), "id")
         return "" if value is None else text(value)
 
     def set_info(self, info: Mapping[str, str]) -> None:
-        """Small facts about the run for labelers and `status`; the others stay. ValueError before `open`."""
+        """Small facts about the run for labelers and `status`; the others stay.
+        ValueError before `open`.
+        """
         pairs = [item for name, value in info.items() for item in (f"info:{name}", value)]
         if pairs and not self._script("set_meta", *pairs):
             raise runs.not_open(self.run, url=self.url)
@@ -204,8 +267,14 @@ class QueryQueue:
     def info(self) -> dict[str, str]:
         """What `open` and `set_info` said about the run."""
         with self._client("read the facts of the run") as client:
-            meta = {text(name): text(value) for name, value in client.hgetall(self._key("meta")).items()}
-        return {name.removeprefix("info:"): value for name, value in meta.items() if name.startswith("info:")}
+            meta = {
+                text(name): text(value) for name, value in client.hgetall(self._key("meta")).items()
+            }
+        return {
+            name.removeprefix("info:"): value
+            for name, value in meta.items()
+            if name.startswith("info:")
+        }
 
     def stats(self) -> QueueStats:
         """All counts at one instant."""
@@ -229,16 +298,23 @@ class QueryQueue:
     ) -> records.PutStatus:
         """Ask about two segments, given by id; higher priorities are answered first.
 
-        `payloads` holds encoded segments by id. They are stored with the query and live until half an hour
-        after it is finished, and never shorter than until its last event is acked. `want` labelers are asked.
-        With `ready=False` the query waits for its clips. `only` addresses it to one labeler: such a query
-        bypasses cap and budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
+        `payloads` holds encoded segments by id. They are stored with the query and live
+        until half an hour after it is finished, and never shorter than until its last
+        event is acked. `want` labelers are asked. With `ready=False` the query waits
+        for its clips. `only` addresses it to one labeler: such a query bypasses cap and
+        budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
         A server at its memory limit takes none.
         """
-        if first == second or want < 1 or not set(payloads) <= {first, second} or not math.isfinite(priority):
+        if (
+            first == second
+            or want < 1
+            or not set(payloads) <= {first, second}
+            or not math.isfinite(priority)
+        ):
             raise ValueError(
-                "a query shows two different segments to at least one labeler, brings no others along and has a finite "
-                f"priority; got {first=}, {second=}, {want=}, {priority=}, payloads of {sorted(payloads)}"
+                "a query shows two different segments to at least one labeler, brings no others "
+                f"along and has a finite priority; got {first=}, {second=}, {want=}, {priority=}, "
+                f"payloads of {sorted(payloads)}"
             )
         if only is not None:
             runs.check_name("labeler", only)
@@ -247,7 +323,9 @@ class QueryQueue:
         pieces = [item for payload in payloads.items() for item in payload]
         try:
             facts = (query, pair, first, second, priority, want, only or "", int(ready))
-            status = text(self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces))
+            status = text(
+                self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces)
+            )
         except connection.OutOfMemory:
             return "no memory"
         if status == "missing":
@@ -264,27 +342,36 @@ class QueryQueue:
         return cast(records.DropStatus, text(self._script("drop", query, about)))
 
     def reprioritise(self, scores: Mapping[str, float]) -> int:
-        """New priorities by query; how many were still pending and have theirs now. ValueError for one not finite."""
+        """New priorities by query; how many were still pending and have theirs now.
+        ValueError for one not finite.
+        """
         if bad := {query: score for query, score in scores.items() if not math.isfinite(score)}:
             raise ValueError(f"a priority is a finite number, got {bad}; leave such queries out")
         pairs = [item for pair in scores.items() for item in pair]
-        return sum(int(self._script("reprioritise", *pairs[at : at + 1000])) for at in range(0, len(pairs), 1000))
+        return sum(
+            int(self._script("reprioritise", *pairs[at : at + 1000]))
+            for at in range(0, len(pairs), 1000)
+        )
 
     def sweep(self) -> int:
-        """End what ran out: leases, reservations, queries for labelers absent for a day. How many ended.
+        """End what ran out: leases, reservations, queries for labelers absent for a
+        day. How many ended.
 
-        Call it now and then: whatever leases or answers notices leases that ran out, but not the rest.
+        Call it now and then: whatever leases or answers notices leases that ran out,
+        but not the rest.
         """
         return int(self._script("sweep"))
 
     # Answering
 
     def lease(self, *, labeler: str, page: str, n: int = 1) -> list[Lease]:
-        """Up to `n` queries (2 at most) for this page, what it holds already included and renewed.
+        """Up to `n` queries (2 at most) for this page, what it holds already included
+        and renewed.
 
-        `page` names one open tab or worker and is unique to it. A labeler holds 4 at most over all pages. A lease
-        lasts `lease_seconds`; once five answers are known, three times the labeler's median answer time, between
-        half and ten times `lease_seconds`. Nobody holds a query longer than 15 times `lease_seconds`.
+        `page` names one open tab or worker and is unique to it. A labeler holds 4 at
+        most over all pages. A lease lasts `lease_seconds`; once five answers are known,
+        three times the labeler's median answer time, between half and ten times
+        `lease_seconds`. Nobody holds a query longer than 15 times `lease_seconds`.
         """
         runs.check_name("labeler", labeler)
         rows = self._script("lease", labeler, page, max(1, min(n, LEASES_PER_PAGE)), self._lease_ms)
@@ -321,7 +408,9 @@ class QueryQueue:
         """
         runs.check_name("labeler", labeler)
         about = json.dumps(dict(meta or {}))
-        status = self._script("answer", query, labeler, page, token, parse_answer(answer).value, rev, about)
+        status = self._script(
+            "answer", query, labeler, page, token, parse_answer(answer).value, rev, about
+        )
         return cast(records.AnswerStatus, text(status))
 
     def skip(self, *, query: str, labeler: str, page: str, token: int) -> records.SkipStatus:
@@ -330,7 +419,9 @@ class QueryQueue:
         return cast(records.SkipStatus, text(self._script("skip", query, labeler, page, token)))
 
     def undo(self, *, query: str, labeler: str, page: str, rev: int) -> Undo:
-        """Take revision `rev` of an answer back; the query is leased to this page again."""
+        """Take revision `rev` of an answer back; the query is leased to this page
+        again.
+        """
         runs.check_name("labeler", labeler)
         status, token = self._script("undo", query, labeler, page, rev, self._lease_ms)
         return Undo(status=text(status), token=int(token) or None)  # type: ignore[arg-type]
@@ -343,11 +434,15 @@ class QueryQueue:
 
     # Reading the log
 
-    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Event]:
-        """The next events, waiting up to `block_ms` (30 s at most) for one; not safe to share between threads.
+    def events(
+        self, *, consumer: str, count: int = 256, block_ms: int | None = None
+    ) -> list[Event]:
+        """The next events, waiting up to `block_ms` (30 s at most) for one; not safe to
+        share between threads.
 
-        A new queue object first gets what this consumer read and never acked, then what a consumer not heard of
-        for a minute left behind. One object hands out each event once; over crashes it is at least once.
+        A new queue object first gets what this consumer read and never acked, then what
+        a consumer not heard of for a minute left behind. One object hands out each
+        event once; over crashes it is at least once.
         """
         return self._readers.read(consumer, count=count, block_ms=block_ms)
 
@@ -358,13 +453,17 @@ class QueryQueue:
         return acked
 
     def set_aside(self, reasons: Mapping[str, str]) -> int:
-        """Take events out of the log, by stream id, that could not be stored, and say why; how many were not yet."""
+        """Take events out of the log, by stream id, that could not be stored, and say
+        why; how many were not yet.
+        """
         moved = set_aside(self._connection, reasons)
         self._readers.forget(list(reasons))
         return moved
 
     def trim(self) -> int:
-        """Shorten the log behind the oldest event that is not acked. How many entries went."""
+        """Shorten the log behind the oldest event that is not acked. How many entries
+        went.
+        """
         return int(self._script("trim"))
 
     # Plumbing
@@ -373,7 +472,9 @@ class QueryQueue:
         timeout = min(5.0, self.connect_timeout_seconds)
         self._lease_ms = max(1, round(self.lease_seconds * 1000))
         self._key = partial(runs.key, self.run)
-        self._connection = connection.Connection(self.url, prefix=self._key(""), timeout_seconds=timeout, owner=owner)
+        self._connection = connection.Connection(
+            self.url, prefix=self._key(""), timeout_seconds=timeout, owner=owner
+        )
         self._script = self._connection.script
         self._client = self._connection.client
         self._readers = Readers(self.url, run=self.run, connection=self._connection)

@@ -1,8 +1,10 @@
-"""What the queue hands out: leases, events, statistics, and a line for every status a call can return.
+"""What the queue hands out: leases, events, statistics, and a line for every status a
+call can return.
 
 The JSON body of a query in the queue, and the way back to a `Query`.
 
-The two segments travel beside it as bytes, so a body stays small and says only which ones to fetch.
+The two segments travel beside it as bytes, so a body stays small and says only which
+ones to fetch.
 """
 
 from __future__ import annotations
@@ -39,17 +41,25 @@ _MEANING: dict[str, str] = {
     "spent": "the label budget is spent: no further query is asked",
     "late": "the lease had run out, but nobody had answered yet: the answer counts",
     "extra": "somebody else had answered: the answer is stored, but not counted",
-    "conflict": "this labeler's answer to the query already stands: undo it, then answer with the next revision",
+    "conflict": (
+        "this labeler's answer to the query already stands: undo it, then answer with the "
+        "next revision"
+    ),
     "denied": "the lease belongs to another labeler: lease the query first",
     "gone": "the query is unknown here or no longer open: lease another one",
     "leased": "somebody is answering the query right now, so it stays",
     "noclip": "a clip of the query is missing: store both clips first",
-    "no": "there is no such answer to undo, an admin has corrected it, or its segments are gone by now",
+    "no": (
+        "there is no such answer to undo, an admin has corrected it, or its segments are gone "
+        "by now"
+    ),
 }
 
 
 def explain(status: str) -> str:
-    """One line for people about a status of the queue; ValueError for a word that is none."""
+    """One line for people about a status of the queue; ValueError for a word that is
+    none.
+    """
     if status not in _MEANING:
         raise ValueError(f"a queue status is one of {', '.join(_MEANING)}; got {status!r}")
     return _MEANING[status]
@@ -67,7 +77,9 @@ class Lease:
     deadline_ms: int
     """Unix milliseconds on the clock of the Redis server; compare with nothing else."""
     rev: int
-    """The revision that an answer must show: 1, and one more for every answer of this labeler's that was undone."""
+    """The revision that an answer must show: 1, and one more for every answer of this
+    labeler's that was undone.
+    """
 
     @property
     def segments(self) -> tuple[str, str]:
@@ -86,7 +98,9 @@ class Undo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One entry of the answer log. A row of it is unique by (query, labeler, rev, event)."""
+    """One entry of the answer log. A row of it is unique by (query, labeler, rev,
+    event).
+    """
 
     stream_id: str
     """`<unix ms of the server>-<number>`: the order of everything that happened."""
@@ -100,7 +114,9 @@ class Event:
     rev: int
     """Revision of this labeler's answer to this query, from 1; 0 for skip and drop."""
     how: Literal["ok", "late", "extra"] | None
-    """`extra` is never counted or trained on. A retract repeats that of the answer it takes back."""
+    """`extra` is never counted or trained on. A retract repeats that of the answer it
+    takes back.
+    """
     token: int
     meta: Mapping[str, Any]
     """As given with the answer: kind, latency_ms, shown_left and the like."""
@@ -113,14 +129,20 @@ class Event:
     hidden: Mapping[str, Any] = field(default_factory=dict)
     """What was put with the query and told to no labeler."""
     leased_ms: int | None = None
-    """The same when the labeler got the query under `token`; None where the log does not say."""
+    """The same when the labeler got the query under `token`; None where the log does
+    not say.
+    """
     recorded_ms: int | None = None
-    """The same when it happened, as the log says beside the stream id, which anybody's client can make up."""
+    """The same when it happened, as the log says beside the stream id, which anybody's
+    client can make up.
+    """
 
     @property
     def at_ms(self) -> int:
         """Unix milliseconds on the server's clock when it happened."""
-        return int(self.stream_id.partition("-")[0]) if self.recorded_ms is None else self.recorded_ms
+        return (
+            int(self.stream_id.partition("-")[0]) if self.recorded_ms is None else self.recorded_ms
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +178,9 @@ class QueueStats:
     admitted: int
     """Queries ever admitted; never falls."""
     asked: int
-    """Admitted, less those that left without an answer: what a label budget counts. answered <= asked."""
+    """Admitted, less those that left without an answer: what a label budget counts.
+    answered <= asked.
+    """
     answered: int
     """Queries with at least one answer that counts."""
     oldest_age_seconds: float
@@ -172,8 +196,10 @@ class QueueStats:
     set_aside: int
     """Entries of the log that made no row."""
     checks: int
-    """Queries addressed to one labeler that were answered or wait: no budget pays for them, and of all counts only
-    pending, leased, reserved, expired and those of events and labelers know them."""
+    """Queries addressed to one labeler that were answered or wait: no budget pays for
+    them, and of all counts only pending, leased, reserved, expired and those of events
+    and labelers know them.
+    """
     labelers: Mapping[str, LabelerStats] = field(default_factory=dict)
 
     @property
@@ -195,7 +221,13 @@ def _flat(pairs: Iterable[Any]) -> dict[str, int]:
 def lease_from(row: list[bytes]) -> Lease:
     """From one row of the `lease` script."""
     query, token, body, deadline, rev = row
-    return Lease(query=query.decode(), token=int(token), body=json.loads(body), deadline_ms=int(deadline), rev=int(rev))
+    return Lease(
+        query=query.decode(),
+        token=int(token),
+        body=json.loads(body),
+        deadline_ms=int(deadline),
+        rev=int(rev),
+    )
 
 
 def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
@@ -203,13 +235,17 @@ def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
     fields = {text(name): text(value) for name, value in entry.items()}
     kind, how = fields["ev"], fields["how"]
     if kind not in ("answer", "retract", "skip", "drop") or how not in ("ok", "late", "extra", ""):
-        raise ValueError(f"an event is answer, retract, skip or drop, got {kind!r} with how={how!r}")
+        raise ValueError(
+            f"an event is answer, retract, skip or drop, got {kind!r} with how={how!r}"
+        )
     if kind != "drop" and not NAME.fullmatch(fields["by"]):
         raise ValueError(f"no labeler can have the name {fields['by'][:50]!r}")
     if any(len(fields[name]) > LONGEST_ID for name in ("id", "first", "second")):
         raise ValueError(f"an id has {LONGEST_ID} characters at most")
     if not fields["id"] or fields["first"] == fields["second"]:
-        raise ValueError(f"query {fields['id']!r} is about two segments, got {fields['first']!r} twice")
+        raise ValueError(
+            f"query {fields['id']!r} is about two segments, got {fields['first']!r} twice"
+        )
     return Event(
         stream_id=stream_id,
         event=kind,  # type: ignore[arg-type]  # narrowed by the check above, which mypy does not follow
@@ -292,7 +328,9 @@ class BodyError(ValueError):
 
 
 def body_of(query: Query) -> dict[str, Any]:
-    """Plain data for the queue: everything of `query` but its segments, which it names by id."""
+    """Plain data for the queue: everything of `query` but its segments, which it names
+    by id.
+    """
     return {
         "schema": SCHEMA,
         "query": query.id,
@@ -308,23 +346,32 @@ def body_of(query: Query) -> dict[str, Any]:
 
 
 def segment_ids(body: Mapping[str, Any]) -> tuple[str, str]:
-    """Ids of the first and second segment; BodyError where the body is of another schema or names none."""
+    """Ids of the first and second segment; BodyError where the body is of another
+    schema or names none.
+    """
     if body.get("schema") != SCHEMA:
         raise BodyError(
-            f"a query's body has schema {SCHEMA}, got {body.get('schema')!r}; run the same rlhp version on both sides"
+            f"a query's body has schema {SCHEMA}, got {body.get('schema')!r}; run the same rlhp "
+            "version on both sides"
         )
     first, second = body.get("first"), body.get("second")
     if not isinstance(first, str) or not isinstance(second, str):
-        raise BodyError(f"a query's body names two segments, got first={first!r} and second={second!r}")
+        raise BodyError(
+            f"a query's body names two segments, got first={first!r} and second={second!r}"
+        )
     return first, second
 
 
 def query_from(body: Mapping[str, Any], segments: Mapping[str, Segment]) -> Query:
-    """The query `body` describes; BodyError where the body or a segment is not what it should be."""
+    """The query `body` describes; BodyError where the body or a segment is not what it
+    should be.
+    """
     first, second = segment_ids(body)
     for id_ in (first, second):
         if id_ not in segments or segments[id_].id != id_:
-            raise BodyError(f"segment {id_} of query {body.get('query')!r} is missing or is another one")
+            raise BodyError(
+                f"segment {id_} of query {body.get('query')!r} is missing or is another one"
+            )
     try:
         return Query(
             id=body["query"],
@@ -340,4 +387,6 @@ def query_from(body: Mapping[str, Any], segments: Mapping[str, Segment]) -> Quer
     except KeyError as error:
         raise BodyError(f"the body of query {body.get('query')!r} lacks {error}") from None
     except (TypeError, ValueError) as error:
-        raise BodyError(f"the body of query {body.get('query')!r} makes no query: {error}") from error
+        raise BodyError(
+            f"the body of query {body.get('query')!r} makes no query: {error}"
+        ) from error

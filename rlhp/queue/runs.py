@@ -1,4 +1,6 @@
-"""Runs at a Redis: their names, their keys, and what is said when one is not what it should be."""
+"""Runs at a Redis: their names, their keys, and what is said when one is not what it
+should be.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,31 @@ def key(run: str, name: str) -> str:
 def list_runs(url: str) -> list[str]:
     """Names of the runs at a Redis, sorted, closed ones included."""
     with reaching(url, "list runs"), make_client(url, timeout_seconds=5) as client:
-        names = [text(found)[6:-6] for found in client.scan_iter(match=key("*", "meta"), count=1000, _type="HASH")]
-        return sorted(name for name in names if client.hget(key(name, "meta"), "kind") == b"rlhp-queue")
+        names = [
+            text(found)[6:-6]
+            for found in client.scan_iter(match=key("*", "meta"), count=1000, _type="HASH")
+        ]
+        return sorted(
+            name for name in names if client.hget(key(name, "meta"), "kind") == b"rlhp-queue"
+        )
 
 
 def check_name(kind: str, name: str) -> None:
     """ValueError for the name of a run or labeler that could not be part of a key."""
     if not NAME.fullmatch(name):
         raise RlhpError(
-            f"the name of a {kind} is 1 to 80 letters, digits or . _ @ + -, the first a letter or digit; got {name!r}"
+            f"the name of a {kind} is 1 to 80 letters, digits or . _ @ + -, the first a letter or "
+            f"digit; got {name!r}"
         )
 
 
 def not_open(run: str, *, url: str) -> RlhpError:
     """What to raise about a run that is not there (any more)."""
     return RlhpError(
-        f"run {run} is not at {shown(url)}: it was never opened there, or the server lost its data since. Start the "
-        "run first, or go on with rlhp train --resume: answers on disk count, open queries are asked anew. A server "
-        "of your own keeps its data with appendonly yes and maxmemory-policy noeviction"
+        f"run {run} is not at {shown(url)}: it was never opened there, or the server lost its "
+        "data since. Start the run first, or go on with rlhp train --resume: answers on disk "
+        "count, open queries are asked anew. A server of your own keeps its data with appendonly "
+        "yes and maxmemory-policy noeviction"
     )
 
 
@@ -51,11 +60,15 @@ def refusal(found: str, *, run: str, url: str, config_sha256: str) -> str:
     where = f"{key(run, 'meta')} at {shown(url)}"
     if kind == "used":
         return (
-            f"{where} belongs to another run of the name {run}: {Owner.from_json(value)}. Two runs would share one "
-            "queue and lose answers to each other; choose another name with --name, or another Redis database"
+            f"{where} belongs to another run of the name {run}: {Owner.from_json(value)}. Two "
+            "runs would share one queue and lose answers to each other; choose another name with "
+            "--name, or another Redis database"
         )
     if kind == "schema":
-        return f"{where} has schema {value or 'none'}, this rlhp needs {SCHEMA}; use the rlhp that made it"
+        return (
+            f"{where} has schema {value or 'none'}, this rlhp needs {SCHEMA}; use the rlhp "
+            "that made it"
+        )
     if kind == "config":
         return (
             f"{where} belongs to a run of another configuration (sha256 {value[:12]}, this one "
@@ -74,7 +87,9 @@ def held(found: str) -> Held | None:
 
 
 def warn_about_eviction(connection: Connection) -> None:
-    """Log it where the server may throw keys away by itself; one that does not tell about itself is believed."""
+    """Log it where the server may throw keys away by itself; one that does not tell
+    about itself is believed.
+    """
     try:
         with connection.client("read the memory policy") as client:
             policy = client.info("memory").get("maxmemory_policy", "noeviction")
@@ -83,7 +98,8 @@ def warn_about_eviction(connection: Connection) -> None:
         return
     if policy != "noeviction":
         _log.warning(
-            "Redis at %s may throw queries and answers away (maxmemory-policy %s); set it to noeviction",
+            "Redis at %s may throw queries and answers away (maxmemory-policy %s); set it to "
+            "noeviction",
             shown(connection.url),
             policy,
         )

@@ -2,12 +2,14 @@
 
     the run's process --pipe (stdin)--> supervisor --child, dies with it--> redis-server
 
-It is run as a file of its own (`python -I supervisor.py <directory>`), takes its orders as one JSON line on stdin,
-says how the start went in one JSON line on stdout, and needs nothing but the standard library.
+It is run as a file of its own (`python -I supervisor.py <directory>`), takes its orders
+as one JSON line on stdin, says how the start went in one JSON line on stdout, and needs
+nothing but the standard library.
 
-A signal at the parent's death (PR_SET_PDEATHSIG) fires when the creating *thread* ends, so the run's process could
-not create the server itself from a thread of a pool; this process has one thread, which lives as long as it does.
-The lock is inherited by the server, so a directory is never served twice, not even while an old server winds down.
+A signal at the parent's death (PR_SET_PDEATHSIG) fires when the creating *thread* ends,
+so the run's process could not create the server itself from a thread of a pool; this
+process has one thread, which lives as long as it does. The lock is inherited by the
+server, so a directory is never served twice, not even while an old server winds down.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ STOP_SECONDS = 20.0
 LOAD_SECONDS = 120.0
 """Time to load the data before PING is answered."""
 BACKOFF_SECONDS = (0.05, 5.0)
-"""First and longest pause before a server that died is started again; doubled each time."""
+"""First and longest pause before a server that died is started again; doubled each
+time.
+"""
 HEALTHY_SECONDS = 10.0
 """A server that lived this long starts the pauses from the first again."""
 POLL_SECONDS = 0.1
@@ -61,9 +65,13 @@ class Supervisor:
         self._stopping = False
 
     def start(self) -> dict[str, Any]:
-        """Lock the directory and bring the server up; its address. StartFailed otherwise."""
+        """Lock the directory and bring the server up; its address. StartFailed
+        otherwise.
+        """
         self._lock = _lock(self._directory / "lock")
-        self._log = os.open(self._directory / "server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._log = os.open(
+            self._directory / "server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
+        )
         _write(self._directory / "server.json", json.dumps(self._orders["stamp"]) + "\n")
         wanted = int(self._orders["port"])
         for _ in range(PORT_TRIES):
@@ -77,10 +85,15 @@ class Supervisor:
             if not _free(self._port):
                 continue  # somebody else was quicker
             break
-        raise StartFailed(f"the Redis server did not start; {self._directory / 'server.log'} ends with: {self._tail()}")
+        raise StartFailed(
+            f"the Redis server did not start; {self._directory / 'server.log'} ends with: "
+            f"{self._tail()}"
+        )
 
     def watch(self) -> None:
-        """Until told to stop or the parent is gone; a server that dies comes back at the same address."""
+        """Until told to stop or the parent is gone; a server that dies comes back at
+        the same address.
+        """
         pause, longest = BACKOFF_SECONDS
         while not self._over(POLL_SECONDS):
             since = time.monotonic()
@@ -149,7 +162,9 @@ class Supervisor:
         return self._server.poll() if self._server else None
 
     def _over(self, seconds: float) -> bool:
-        """Wait; True when it is time to stop: told to, the pipe closed, or the parent died."""
+        """Wait; True when it is time to stop: told to, the pipe closed, or the parent
+        died.
+        """
         if not self._stopping and os.getppid() == self._parent:
             with contextlib.suppress(InterruptedError):
                 ready, _, _ = select.select([0], [], [], seconds)
@@ -174,8 +189,8 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise StartFailed(
-                    f"a Redis server is already running in {path.parent}; stop the run that uses it, "
-                    "or use its address, which is in the file `url` there"
+                    f"a Redis server is already running in {path.parent}; stop the run that uses "
+                    "it, or use its address, which is in the file `url` there"
                 ) from None
             time.sleep(0.05)
 
@@ -207,7 +222,9 @@ def _free_port() -> int:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes the server: ask the kernel for SIGTERM at our death. Linux only."""
+    """What the child does before it becomes the server: ask the kernel for SIGTERM at
+    our death. Linux only.
+    """
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)  # here, because a child must not import
@@ -223,7 +240,8 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 def main() -> int:
     """Exit code 0 after a stop, 1 where the server could not be started."""
-    with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered, so that select sees what is left
+    # unbuffered, so that select sees what is left
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()
     if not line:
         return 1  # nobody is there any more

@@ -1,21 +1,26 @@
-"""The preferences in the shape that fitting wants: padded tensors, and who may train on which.
+"""The preferences in the shape that fitting wants: padded tensors, and who may train on
+which.
 
-Every member trains on its own draw with replacement, as large as the data, and validates on what it did not draw
-(Christiano et al. 2017, section 2.2.3). Preferences arrive one by one, so the draw is a Poisson(1) count for each,
-which leaves out the same 1/e. The count is a hash of seed, member and query: never drawn again, not even by a
-restart, since members go on from where they were and a new draw would move what they know into validation. Two
-labelers' answers to one query share its fate, or one would be trained on and the other judged by.
+Every member trains on its own draw with replacement, as large as the data, and
+validates on what it did not draw (Christiano et al. 2017, section 2.2.3). Preferences
+arrive one by one, so the draw is a Poisson(1) count for each, which leaves out the same
+1/e. The count is a hash of seed, member and query: never drawn again, not even by a
+restart, since members go on from where they were and a new draw would move what they
+know into validation. Two labelers' answers to one query share its fate, or one would be
+trained on and the other judged by.
 
-Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, O observation as a row, A encoded
-action; the axis of size 2 is first, second.
+Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, O
+observation as a row, A encoded action; the axis of size 2 is first, second.
 
-The observations of all preferences, as rows of numbers or as pictures of which each frame is kept once.
+The observations of all preferences, as rows of numbers or as pictures of which each
+frame is kept once.
 
-Steps of a segment share frames: of a stack of four, three were in the stack before. So frames lie in one tensor and
-a stack is four places in it, put together when a minibatch is (`rlhp.frames` on a GPU).
+Steps of a segment share frames: of a stack of four, three were in the stack before. So
+frames lie in one tensor and a stack is four places in it, put together when a minibatch
+is (`rlhp.frames` on a GPU).
 
-Shapes: N preferences, K steps of the longest segment, O observation as a row, C x H x W pictures; the axis of size 2
-is first, second.
+Shapes: N preferences, K steps of the longest segment, O observation as a row, C x H x W
+pictures; the axis of size 2 is first, second.
 """
 
 from __future__ import annotations
@@ -46,7 +51,8 @@ class Rows:
 
     def grow(self, room: int, *, steps: int) -> None:
         """Make room for this many preferences of this many steps."""
-        # zeros, not NaN: padded steps are masked in the loss, but zero times NaN would reach the gradient
+        # zeros, not NaN: padded steps are masked in the loss, but zero times NaN would
+        # reach the gradient
         old, self._rows = self._rows, self._rows.new_zeros(room, 2, steps, self._rows.shape[3])
         self._rows[: len(old), :, : old.shape[2]] = old
 
@@ -60,7 +66,9 @@ class Rows:
 
 
 class Pictures:
-    """[N, 2, K, C, H, W] uint8, where a short segment was padded its last picture again."""
+    """[N, 2, K, C, H, W] uint8, where a short segment was padded its last picture
+    again.
+    """
 
     def __init__(self, picture: tuple[int, int, int], *, device: torch.device) -> None:
         channels, *size = picture
@@ -70,7 +78,10 @@ class Pictures:
 
     def grow(self, room: int, *, steps: int) -> None:
         """Make room for this many preferences of this many steps."""
-        old, self._places = self._places, self._places.new_zeros(room, 2, steps, self._places.shape[3])
+        old, self._places = (
+            self._places,
+            self._places.new_zeros(room, 2, steps, self._places.shape[3]),
+        )
         self._places[: len(old), :, : old.shape[2]] = old
         if old.shape[2]:
             self._places[: len(old), :, old.shape[2] :] = old[:, :, -1:]
@@ -96,7 +107,9 @@ class Pictures:
 
 
 SPARE_SHARE = 0.1
-"""Held out without a bootstrap, where no preference would be out of bag: something has to measure overfitting."""
+"""Held out without a bootstrap, where no preference would be out of bag: something has
+to measure overfitting.
+"""
 SMALLEST_ROOM = 64
 """Preferences for which memory is taken at first; it doubles from there."""
 POISSON_CDF = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(8)])
@@ -108,7 +121,9 @@ def bag_count(query: str, *, member: int, seed: int) -> int:
 
 
 def is_held_out(query: str, *, share: float) -> bool:
-    """Whether no member ever trains on the answer to this query. It depends on nothing but the query's id."""
+    """Whether no member ever trains on the answer to this query. It depends on nothing
+    but the query's id.
+    """
     return _uniform("held out", query) < share
 
 
@@ -131,7 +146,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Subset:
-    """What is known of some preferences [N] beside their segments: what they are judged by, and who trains on them."""
+    """What is known of some preferences [N] beside their segments: what they are judged
+    by, and who trains on them.
+    """
 
     target: Tensor  # [N] P(first preferred)
     returns: Tensor  # [N, 2] standardized true returns
@@ -158,14 +175,24 @@ class TrainingSet:
     """All preferences so far, in order of arrival."""
 
     def __init__(
-        self, config: RewardConfig, *, architecture: Architecture, spaces: Spaces, seed: int, device: torch.device
+        self,
+        config: RewardConfig,
+        *,
+        architecture: Architecture,
+        spaces: Spaces,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self._config, self._spaces, self._seed = config, spaces, seed
         self._architecture = architecture
         self._share = config.heldout_share or (0.0 if config.bootstrap else SPARE_SHARE)
         self._known: set[tuple[str, str]] = set()
         picture = spaces.obs.picture
-        self._obs = Rows(spaces.obs.size, device=device) if picture is None else Pictures(picture, device=device)
+        self._obs = (
+            Rows(spaces.obs.size, device=device)
+            if picture is None
+            else Pictures(picture, device=device)
+        )
         self._room = _Room(
             actions=torch.zeros(0, 2, 0, architecture.action_size, device=device),
             mask=torch.zeros(0, 2, 0, dtype=torch.bool, device=device),
@@ -181,7 +208,9 @@ class TrainingSet:
         self.held_out = torch.zeros(0, dtype=torch.bool, device=device)
         """[N] those that nobody trains on."""
         self.validation = torch.zeros(members, 0, dtype=torch.bool, device=device)
-        """[M, N] those that steer a member's penalty: out of its bag, or held out where there is no bootstrap."""
+        """[M, N] those that steer a member's penalty: out of its bag, or held out where
+        there is no bootstrap.
+        """
         self.train_rows: list[Array] = [np.empty(0, np.int64)] * members
         """Per member the rows it trains on, as often as it drew them."""
         self.validation_rows: list[Array] = [np.empty(0, np.int64)] * members
@@ -189,11 +218,14 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None) -> int:
+    def add(
+        self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None
+    ) -> int:
         """Take in those not known yet, by query and labeler; returns how many.
 
-        All or none: ValueError for one that is `incomparable` (filter it out) or not finite. From now on the queries
-        in `doubts` count less, above 0 and below 1, and all others in full.
+        All or none: ValueError for one that is `incomparable` (filter it out) or not
+        finite. From now on the queries in `doubts` count less, above 0 and below 1, and
+        all others in full.
         """
         new = {key: p for p in preferences if (key := (p.query, p.labeler)) not in self._known}
         if new:
@@ -208,12 +240,16 @@ class TrainingSet:
             returns = [(p.first.true_return, p.second.true_return) for p in new.values()]
             self._true_returns = np.concatenate([self._true_returns, returns])
         start = len(self)
-        self._grow(start + len(new), steps=max(len(actions) for pair in sides for _, actions in pair))
+        self._grow(
+            start + len(new), steps=max(len(actions) for pair in sides for _, actions in pair)
+        )
         self._room.target[start : start + len(new)] = target
         for n, pair in enumerate(sides, start=start):
             for side, (obs, actions) in enumerate(pair):
                 self._obs.put(n, side, obs)
-                self._room.actions[n, side, : len(actions)] = torch.tensor(actions, device=target.device)
+                self._room.actions[n, side, : len(actions)] = torch.tensor(
+                    actions, device=target.device
+                )
                 self._room.mask[n, side, : len(actions)] = True
         self._known |= set(new)
         self._queries += [p.query for p in new.values()]
@@ -222,9 +258,13 @@ class TrainingSet:
 
     def _weigh(self, doubts: Mapping[str, float]) -> None:
         if not all(0 < weight <= 1 for weight in doubts.values()):
-            raise ValueError(f"a preference counts more than 0 and at most 1, got {dict(doubts)}; leave it out instead")
+            raise ValueError(
+                f"a preference counts more than 0 and at most 1, got {dict(doubts)}; leave it out "
+                "instead"
+            )
         weights = [doubts.get(query, 1.0) for query in self._queries]
-        doubted = any(weight < 1 for weight in weights)  # without, the mean is bit for bit what it always was
+        # without, the mean is bit for bit what it always was
+        doubted = any(weight < 1 for weight in weights)
         self._weight = torch.tensor(weights, device=self.bags.device) if doubted else None
 
     def batch(self, index: Array) -> Batch:
@@ -242,7 +282,9 @@ class TrainingSet:
         )
 
     def minibatch(self, rows: list[Array], draws: np.random.Generator) -> tuple[Array, Tensor]:
-        """Rows [M, B] drawn from each member's own, with replacement, and [M] whether it has any."""
+        """Rows [M, B] drawn from each member's own, with replacement, and [M] whether
+        it has any.
+        """
         index_MB = np.zeros((len(rows), self._config.batch_size), np.int64)
         for member, own in enumerate(rows):
             if len(own):
@@ -250,13 +292,17 @@ class TrainingSet:
         return index_MB, torch.tensor([len(own) > 0 for own in rows], device=self.bags.device)
 
     def pieces(self, index_MB: Array, *, most: int) -> list[Array]:
-        """A minibatch in equal parts of at most so many, whose mean losses average to its own."""
+        """A minibatch in equal parts of at most so many, whose mean losses average to
+        its own.
+        """
         size = index_MB.shape[1]
         whole = size % most > 0 or self._weight is not None  # parts would not weigh the same
         return [index_MB] if whole else np.split(index_MB, size // most, axis=1)
 
     def middles(self, count: int) -> Tensor:
-        """[2N, O] the observation in the middle of each segment of the newest `count` preferences; no pictures."""
+        """[2N, O] the observation in the middle of each segment of the newest `count`
+        preferences; no pictures.
+        """
         newest = self.batch(np.arange(max(0, len(self) - count), len(self)))
         middle = newest.mask.sum(-1) // 2
         at = middle[..., None, None].expand(*middle.shape, 1, newest.obs.shape[-1])
@@ -286,8 +332,8 @@ class TrainingSet:
             actions = actions[:, :0]
         if not (np.isfinite(obs).all() and np.isfinite(actions).all()):
             raise RlhpError(
-                f"segment {segment.id} holds observations or actions that are not finite, which would spoil every "
-                "member; leave its preferences out"
+                f"segment {segment.id} holds observations or actions that are not finite, which "
+                "would spoil every member; leave its preferences out"
             )
         return obs, actions
 
@@ -313,23 +359,33 @@ class TrainingSet:
 
     def _draw(self, queries: list[str]) -> None:
         """Decide who trains on the new ones."""
-        held = torch.tensor([is_held_out(query, share=self._share) for query in queries], device=self.held_out.device)
-        counts = [[self._count(query, member) for query in queries] for member in range(len(self.bags))]
+        held = torch.tensor(
+            [is_held_out(query, share=self._share) for query in queries],
+            device=self.held_out.device,
+        )
+        counts = [
+            [self._count(query, member) for query in queries] for member in range(len(self.bags))
+        ]
         bags = torch.tensor(counts, dtype=torch.float32, device=self.bags.device) * ~held
         self.held_out = torch.cat([self.held_out, held])
         self.bags = torch.cat([self.bags, bags], dim=1)
-        self.validation = (self.bags == 0) & ~self.held_out if self._config.bootstrap else self.bags == 0
+        self.validation = (
+            (self.bags == 0) & ~self.held_out if self._config.bootstrap else self.bags == 0
+        )
         rows = np.arange(len(self))
         self.train_rows = [np.repeat(rows, row.long().cpu().numpy()) for row in self.bags]
         self.validation_rows = [rows[row.cpu().numpy()] for row in self.validation]
 
     def _count(self, query: str, member: int) -> int:
-        # Two ensembles that are compared get the same bags, so the answers outside them are the same too.
+        # Two ensembles that are compared get the same bags, so the answers outside them
+        # are the same too.
         member %= self._config.members
         return bag_count(query, member=member, seed=self._seed) if self._config.bootstrap else 1
 
     def _standardize(self) -> None:
-        """True returns over all segments so far to mean 0, std 1: the scale of a reward is free."""
+        """True returns over all segments so far to mean 0, std 1: the scale of a reward
+        is free.
+        """
         if len(self._true_returns):
             spread = float(self._true_returns.std()) or 1.0
             standard = (self._true_returns - self._true_returns.mean()) / spread

@@ -1,35 +1,44 @@
-"""Fitting the reward ensemble to preferences, and publishing reward versions (Christiano et al. 2017, section 2.2.3).
+"""Fitting the reward ensemble to preferences, and publishing reward versions
+(Christiano et al. 2017, section 2.2.3).
 
     fitter = Fitter(config, spaces=spaces, seed=0)
-    fitter.observe(obs, encoded_actions)  # recent transitions fix the scale of inputs and of rewards
+    fitter.observe(obs, encoded_actions)  # recent transitions fix the scale of inputs and rewards
     fitter.add(preferences)
     report = fitter.pretrain(config.pretrain_epochs)
-    weights = fitter.publish(1)  # and then, for as long as answers come: add, train(uses), publish(version)
+    weights = fitter.publish(1)
+    # and then, for as long as answers come: add, train(uses), publish(version)
 
-Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment, O observation as a row.
+Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment,
+O observation as a row.
 
 The optimizer of the ensemble, and what it remembers when the scale of an input changes.
 
-The scale on which reward networks see observations: set when fitting begins, and moved along with what is observed.
+The scale on which reward networks see observations: set when fitting begins, and moved
+along with what is observed.
 
-Only an ensemble of MLPs can take up a change of scale, in its first layer. Convolutions cannot, where it is another at
-each place of the picture, and nobody knows how a user's module would: for them the first scale stays.
+Only an ensemble of MLPs can take up a change of scale, in its first layer. Convolutions
+cannot, where it is another at each place of the picture, and nobody knows how a user's
+module would: for them the first scale stays.
 
-Which of two ensembles explains the answers better that it was not fitted to: the answers decide, not a setting.
+Which of two ensembles explains the answers better that it was not fitted to: the
+answers decide, not a setting.
 
-Whether a reward needs the action differs from task to task. A cost of torque cannot be seen in states, and an ensemble
-that does not see actions misses it. Where nothing is paid for actions, whatever an ensemble says about them is an error
-that the policy exploits at once. So both kinds are fitted to the same answers, and each new reward version is the one
-that predicts the answers outside its members' bags better.
+Whether a reward needs the action differs from task to task. A cost of torque cannot be
+seen in states, and an ensemble that does not see actions misses it. Where nothing is
+paid for actions, whatever an ensemble says about them is an error that the policy
+exploits at once. So both kinds are fitted to the same answers, and each new reward
+version is the one that predicts the answers outside its members' bags better.
 
 Shapes: M members, N preferences.
 
 How far the policy's newest observations are from everything that was ever asked about.
 
-A reward is only known where somebody compared segments. A policy that leaves that region is paid by extrapolation, and
-held-out answers cannot tell: they are from the region too.
+A reward is only known where somebody compared segments. A policy that leaves that
+region is paid by extrapolation, and held-out answers cannot tell: they are from the
+region too.
 
-Shapes: B newest observations, N observations in answered segments, O observation as a row.
+Shapes: B newest observations, N observations in answered segments, O observation as a
+row.
 """
 
 from __future__ import annotations
@@ -64,15 +73,21 @@ REMEMBERED = {"exp_avg": 1, "exp_avg_sq": 2, "square_avg": 2}
 """What Adam and RMSprop keep of past gradients, and in which power."""
 
 
-def optimizer_for(config: RewardConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or RMSprop. Neither mixes members: what is stacked in one parameter is updated number by number."""
+def optimizer_for(
+    config: RewardConfig, parameters: list[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Adam or RMSprop. Neither mixes members: what is stacked in one parameter is
+    updated number by number.
+    """
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=config.lr)
     return torch.optim.Adam(parameters, lr=config.lr, betas=(config.adam_beta1, 0.999))
 
 
 def rescale_memory(optimizer: torch.optim.Optimizer, weight: Tensor, *, scale: Tensor) -> None:
-    """Adjust to a weight [M, F, H] whose rows grew by scale [F]: the gradients of such a row are that much smaller."""
+    """Adjust to a weight [M, F, H] whose rows grew by scale [F]: the gradients of such
+    a row are that much smaller.
+    """
     memory = optimizer.state[weight]
     for name in memory.keys() & REMEMBERED.keys():
         memory[name].div_(scale[:, None] ** REMEMBERED[name])
@@ -91,7 +106,8 @@ def scale_inputs(
     optimizer: torch.optim.Optimizer,
     again: bool,
 ) -> None:
-    """Standardize inputs by all that was observed, or by the preferences where nothing was yet.
+    """Standardize inputs by all that was observed, or by the preferences where nothing
+    was yet.
 
     `again`: not the first time, so that rewards have to stay what they were.
     """
@@ -105,7 +121,8 @@ def scale_inputs(
     mean, std = moments.mean.copy(), moments.std.copy()
     if spaces.action.choices:
         mean[spaces.obs.size :], std[spaces.obs.size :] = 0.0, 1.0
-    size = len(network.inputs.mean)  # without the actions where the network does not standardize them
+    # without the actions where the network does not standardize them
+    size = len(network.inputs.mean)
     mean, std = mean[:size], std[:size]
     if not again:
         network.inputs.set(mean, std)
@@ -133,18 +150,22 @@ def _pictures(reservoir: Reservoir, examples: TrainingSet) -> Tensor:
 
 
 CLEARLY = 2.5
-"""Standard errors by which an ensemble that sees actions has to be ahead before it takes over; it goes when it is no
-longer ahead at all. On tasks that pay nothing for actions the lead stayed below this over hundreds of answers."""
+"""Standard errors by which an ensemble that sees actions has to be ahead before it
+takes over; it goes when it is no longer ahead at all. On tasks that pay nothing for
+actions the lead stayed below this over hundreds of answers.
+"""
 FACTORS = np.geomspace(0.03, 10.0, 26).tolist()
 NEVER_SURE = 0.005
 """Probabilities stay this far from 0 and 1, so that a single answer decides nothing."""
 
 
 def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Subset) -> Tensor:
-    """Log-likelihood [N] of each answer under the members that were not trained on it; 0 where all of them were.
+    """Log-likelihood [N] of each answer under the members that were not trained on it;
+    0 where all of them were.
 
-    The members average their probabilities. Predicted returns are multiplied by the one factor under which all answers
-    are likeliest: an ensemble may be sure beyond reason and still rank segments best, and rewards have no scale.
+    The members average their probabilities. Predicted returns are multiplied by the one
+    factor under which all answers are likeliest: an ensemble may be sure beyond reason
+    and still rank segments best, and rewards have no scale.
     """
     judges_MN = part.validation.to(first_MN.dtype)
     count_N = judges_MN.sum(0)
@@ -158,7 +179,8 @@ def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Subset) -> Tensor:
 
 
 def sees_action(seeing_N: Tensor, blind_N: Tensor, *, now: bool) -> bool:
-    """Whether the ensemble that sees actions is to be published, from what both make of each answer (`out_of_bag`).
+    """Whether the ensemble that sees actions is to be published, from what both make of
+    each answer (`out_of_bag`).
 
     `now`: whether it is the one that is published so far.
     """
@@ -171,16 +193,20 @@ def sees_action(seeing_N: Tensor, blind_N: Tensor, *, now: bool) -> bool:
 FEWEST = 20
 """Different observations below which a distance between two of them says little."""
 CLOSE = 0.25
-"""Standard deviations per coordinate that are never called far, however densely was asked."""
+"""Standard deviations per coordinate that are never called far, however densely was
+asked.
+"""
 
 
 def novelty(newest_BO: Tensor, asked_NO: Tensor) -> float | None:
-    """Median distance of the newest to the nearest that was asked about, in units of that among those asked about.
+    """Median distance of the newest to the nearest that was asked about, in units of
+    that among those asked about.
 
-    About 1 where the policy does what was asked about, 2 where it is twice as far from it as asked segments are from
-    each other. Those distances count as `CLOSE` at least, or the least move would be novel where few coordinates were
-    asked about densely. None with too little to compare. Both in standardized coordinates, one observation per segment,
-    of which some may be the same.
+    About 1 where the policy does what was asked about, 2 where it is twice as far from
+    it as asked segments are from each other. Those distances count as `CLOSE` at least,
+    or the least move would be novel where few coordinates were asked about densely.
+    None with too little to compare. Both in standardized coordinates, one observation
+    per segment, of which some may be the same.
     """
     asked_NO = torch.unique(asked_NO, dim=0)
     if len(asked_NO) < FEWEST or len(newest_BO) == 0:
@@ -193,7 +219,9 @@ def novelty(newest_BO: Tensor, asked_NO: Tensor) -> float | None:
 
 
 VALIDATE_EVERY = 10
-"""Gradient steps between two looks at a validation minibatch; a look costs a third of a step."""
+"""Gradient steps between two looks at a validation minibatch; a look costs a third of a
+step.
+"""
 PREFERENCES_PER_PASS = 128
 PICTURE_PREFERENCES_PER_PASS = 16
 """When preferences are looked at."""
@@ -202,38 +230,58 @@ MOST_PICTURE_PREFERENCES = 256
 PICTURE_PREFERENCES_PER_PIECE = 2
 """Of a gradient step: few pictures at a time stay in the cache."""
 EXPLAINED = 0.02
-"""Training loss in nats above its floor, below which more fitting would only make the ensemble surer of itself."""
+"""Training loss in nats above its floor, below which more fitting would only make the
+ensemble surer of itself.
+"""
 NOVELTY_ROWS, NOVELTY_PREFERENCES = 256, 1000
 """Recent observations, and newest preferences, that are compared at a publication."""
 SEEING, BLIND = 0, 1
-"""The two ensembles of `reward.use_action: auto`, as `Architecture.sides` counts them."""
+"""The two ensembles of `reward.use_action: auto`, as `Architecture.sides` counts them.
+"""
 ASSESS_EVERY = 50
-"""Gradient steps between two looks at the preferences, which cost as much as several steps."""
+"""Gradient steps between two looks at the preferences, which cost as much as several
+steps.
+"""
 
 
 class Fitter:
-    """The ensemble, its optimizer and the preferences they are fitted to. Deterministic on the CPU for a seed."""
+    """The ensemble, its optimizer and the preferences they are fitted to. Deterministic
+    on the CPU for a seed.
+    """
 
     def __init__(self, config: RewardConfig, *, spaces: Spaces, seed: int) -> None:
         self._config, self._spaces = config, spaces
         self._device = usable_device(config.device)
         self._architecture = Architecture.of(config, spaces=spaces)
-        self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(self._device)
-        self._per_piece = PICTURE_PREFERENCES_PER_PIECE if self._architecture.rows_apart else config.batch_size
+        self._network = build(self._architecture, generator=torch.Generator().manual_seed(seed)).to(
+            self._device
+        )
+        self._per_piece = (
+            PICTURE_PREFERENCES_PER_PIECE if self._architecture.rows_apart else config.batch_size
+        )
         self._dropout = torch.Generator(self._device).manual_seed(seed)
         self._draws = np.random.default_rng(seed)
         self._optimizer = optimizer_for(config, list(self._network.parameters()))
         self._penalty = AdaptivePenalty(config, members=self._architecture.members)
         self._no_examples = partial(
-            TrainingSet, config, architecture=self._architecture, spaces=spaces, seed=seed, device=self._device
+            TrainingSet,
+            config,
+            architecture=self._architecture,
+            spaces=spaces,
+            seed=seed,
+            device=self._device,
         )
-        # This is the ensemble that the newest version was made of. Labelers see states and no actions, so a run begins
-        # with the ensemble that does not see actions, where there are two.
+        # This is the ensemble that the newest version was made of. Labelers see states
+        # and no actions, so a run begins with the ensemble that does not see actions,
+        # where there are two.
         self._side = len(self._architecture.sides) - 1
         self._examples = self._no_examples()
-        self._reservoir = Reservoir(config.reservoir, obs=spaces.obs, action_size=spaces.action.size)
+        self._reservoir = Reservoir(
+            config.reservoir, obs=spaces.obs, action_size=spaces.action.size
+        )
         self._updates = 0
-        self._added, self._seen = 0, 0  # updates before the newest preferences, and how many there were then
+        # updates before the newest preferences, and how many there were then
+        self._added, self._seen = 0, 0
         self._assessed = 0  # updates before the last report
         self._unused = 0.0  # label uses that fill no minibatch yet
         self._scaled = False  # whether the inputs have been given a scale
@@ -247,7 +295,9 @@ class Fitter:
 
     @property
     def trainable(self) -> bool:
-        """Whether any member has a preference to train on: a lone one may be out of every bag."""
+        """Whether any member has a preference to train on: a lone one may be out of
+        every bag.
+        """
         return any(len(rows) for rows in self._examples.train_rows)
 
     @property
@@ -255,11 +305,15 @@ class Fitter:
         """Gradient steps so far."""
         return self._updates
 
-    def add(self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None) -> int:
-        """Take in preferences not known yet, by query and labeler; returns how many. ValueError for `incomparable`.
+    def add(
+        self, preferences: Sequence[Preference], *, doubts: Mapping[str, float] | None = None
+    ) -> int:
+        """Take in preferences not known yet, by query and labeler; returns how many.
+        ValueError for `incomparable`.
 
-        After a restart add all of them in the same order: minibatches name them by their place. Queries in `doubts`
-        count that much from now on, more than 0 and less than the 1 of all others.
+        After a restart add all of them in the same order: minibatches name them by
+        their place. Queries in `doubts` count that much from now on, more than 0 and
+        less than the 1 of all others.
         """
         new = self._examples.add(preferences, doubts=doubts)
         if self.size > self._seen:  # a restarted fitter is given again what it had
@@ -267,11 +321,14 @@ class Fitter:
         return new
 
     def observe(self, obs: Array, actions: Array) -> None:
-        """Take in transitions of the current policy: observations [N, *O] and encoded actions [N, A]."""
+        """Take in transitions of the current policy: observations [N, *O] and encoded
+        actions [N, A].
+        """
         self._reservoir.add(obs, actions)
 
     def forget_data(self) -> None:
-        """Drop all preferences, when answers were retracted or revised; what was learned from them stays.
+        """Drop all preferences, when answers were retracted or revised; what was
+        learned from them stays.
 
         Those added again find themselves in the same bags.
         """
@@ -279,10 +336,11 @@ class Fitter:
         self._seen = 0
 
     def train(self, uses: float) -> FitReport:
-        """Feed every member `uses` more preferences; what fills no minibatch is carried over to the next call.
+        """Feed every member `uses` more preferences; what fills no minibatch is carried
+        over to the next call.
 
-        The report's losses and accuracies may be up to 50 gradient steps old; `report()` has new ones. ValueError
-        without a preference to train on.
+        The report's losses and accuracies may be up to 50 gradient steps old;
+        `report()` has new ones. ValueError without a preference to train on.
         """
         self._unused += uses
         steps = int(self._unused // self._config.batch_size)
@@ -295,8 +353,8 @@ class Fitter:
     def pretrain(self, epochs: int, *, early_stop: int = 0) -> FitReport:
         """Go `epochs` times through the preferences.
 
-        Stops after `early_stop` epochs without a better validation loss (0: never), at the weights of the last
-        epoch, not of the best.
+        Stops after `early_stop` epochs without a better validation loss (0: never), at
+        the weights of the last epoch, not of the best.
         """
         steps_per_epoch = math.ceil(int((~self._examples.held_out).sum()) / self._config.batch_size)
         best, worse = math.inf, 0
@@ -309,16 +367,17 @@ class Fitter:
         return self.report()
 
     def publish(self, version: int, *, before: RewardWeights | None = None) -> RewardWeights:
-        """The ensemble as it is, each member scaled to std 1 over the recent transitions.
+        """The ensemble as it is, each member scaled to std 1 over the recent
+        transitions.
 
-        Their mean is 0, or (`reward.center: carried`) what the version `before` gives them: a jump of all rewards would
-        be a hundred times as large in every return that the value network has learned. ValueError before the first
-        transition.
+        Their mean is 0, or (`reward.center: carried`) what the version `before` gives
+        them: a jump of all rewards would be a hundred times as large in every return
+        that the value network has learned. ValueError before the first transition.
         """
         if len(self._reservoir) == 0:
             raise ValueError(
-                f"reward version {version} needs recent transitions to fix its scale, and none was observed; call "
-                "observe() before publish()"
+                f"reward version {version} needs recent transitions to fix its scale, and none "
+                "was observed; call observe() before publish()"
             )
         self._scale_inputs()
         self._choose_side()
@@ -327,15 +386,21 @@ class Fitter:
         scores_MB = RewardPredictor(weights, device=device).score(*self._reservoir.rows())
         self._correlation = loss.member_correlation(torch.from_numpy(scores_MB))
         if before is not None and self._config.center == "carried":
-            center = float(RewardPredictor(before, device=device).predict(*self._reservoir.rows()).mean())
+            center = float(
+                RewardPredictor(before, device=device).predict(*self._reservoir.rows()).mean()
+            )
         return weights.scaled_to(scores_MB, center=center)
 
     def _choose_side(self) -> None:
-        """Decide by the answers whether the ensemble that sees actions is published, where there are both."""
+        """Decide by the answers whether the ensemble that sees actions is published,
+        where there are both.
+        """
         sides = self._architecture.sides
         if len(sides) > 1:
             first_MN, second_MN, part = self._look()
-            seeing, blind = (out_of_bag(first_MN[side], second_MN[side], part.of(side)) for side in sides)
+            seeing, blind = (
+                out_of_bag(first_MN[side], second_MN[side], part.of(side)) for side in sides
+            )
             self._side = SEEING if sees_action(seeing, blind, now=self._side == SEEING) else BLIND
 
     def _weights(self, version: int) -> RewardWeights:
@@ -357,14 +422,19 @@ class Fitter:
 
     @property
     def explained(self) -> bool:
-        """Whether the answers so far are explained, as of the last hundred gradient steps: nothing is left to fit.
+        """Whether the answers so far are explained, as of the last hundred gradient
+        steps: nothing is left to fit.
 
         New answers are not, before all have been gone through once.
         """
         if (self._updates - self._added) * self._config.batch_size < self.size:
             return False
         ties = float((self._examples.target == loss.TIE).float().mean()) if self.size else 0.0
-        floor = 0.0 if self._config.loss == "regression" else loss.loss_floor(ties, error_rate=self._config.error_rate)
+        floor = (
+            0.0
+            if self._config.loss == "regression"
+            else loss.loss_floor(ties, error_rate=self._config.error_rate)
+        )
         train = self._penalty.train_loss
         return train is not None and train - floor < EXPLAINED
 
@@ -374,15 +444,21 @@ class Fitter:
         return self._architecture.side(self._side).action_size > 0
 
     def novelty(self) -> float | None:
-        """How far recent observations are from those in the preferences (`rlhp.reward.fit`); None for pictures."""
+        """How far recent observations are from those in the preferences
+        (`rlhp.reward.fit`); None for pictures.
+        """
         if not isinstance(self._network, Ensemble) or not self.size or not len(self._reservoir):
             return None
         inputs, size = self._network.inputs, self._spaces.obs.size
         mean_O, std_O = inputs.mean[:size], inputs.std[:size]
         newest, _ = self._reservoir.rows()
-        some = newest[np.linspace(0, len(newest) - 1, min(len(newest), NOVELTY_ROWS)).astype(np.int64)]
+        some = newest[
+            np.linspace(0, len(newest) - 1, min(len(newest), NOVELTY_ROWS)).astype(np.int64)
+        ]
         asked = self._examples.middles(NOVELTY_PREFERENCES)
-        return novelty((torch.from_numpy(some).to(mean_O) - mean_O) / std_O, (asked - mean_O) / std_O)
+        return novelty(
+            (torch.from_numpy(some).to(mean_O) - mean_O) / std_O, (asked - mean_O) / std_O
+        )
 
     def report(self) -> FitReport:
         """What the ensemble knows now, by a look at the preferences."""
@@ -402,9 +478,11 @@ class Fitter:
         return self._report
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the preferences, as tensors and plain values, so `torch.load(weights_only=True)` reads it.
+        """All but the preferences, as tensors and plain values, so
+        `torch.load(weights_only=True)` reads it.
 
-        A fitter that loads it and is given the same preferences in the same order goes on as if never interrupted.
+        A fitter that loads it and is given the same preferences in the same order goes
+        on as if never interrupted.
         """
         return {
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
@@ -423,7 +501,9 @@ class Fitter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; ValueError if it comes from other networks, or from rlhp before 'side'."""
+        """The inverse of `state_dict`; ValueError if it comes from other networks, or
+        from rlhp before 'side'.
+        """
         try:
             if missing := self.state_dict().keys() - state.keys():
                 raise ValueError(f"an earlier rlhp saved no {sorted(missing)[0]!r}")
@@ -434,7 +514,8 @@ class Fitter:
         except (RuntimeError, ValueError) as error:
             raise RlhpError(
                 "the saved reward trainer has other networks than this config, so it cannot go on: "
-                f"{str(error).splitlines()[-1].strip()}. Restore the reward section of its config, or start a new run."
+                f"{str(error).splitlines()[-1].strip()}. Restore the reward section of its "
+                "config, or start a new run."
             ) from error
         self._penalty.load_state_dict(state["penalty"])
         self._reservoir.load_state_dict(state["reservoir"])
@@ -446,7 +527,9 @@ class Fitter:
 
     def _take(self, steps: int) -> None:
         if steps and not self.trainable:
-            raise ValueError(f"no preference to train on yet, of {self.size} taken in; add some before training")
+            raise ValueError(
+                f"no preference to train on yet, of {self.size} taken in; add some before training"
+            )
         if steps and not self._scaled:
             self._scale_inputs()
         with flushed():  # surely answered pairs leave gradients that would be slow zeros
@@ -460,7 +543,8 @@ class Fitter:
         drawn, active_M = self._examples.minibatch(self._examples.train_rows, self._draws)
         *pieces, last = self._examples.pieces(drawn, most=self._per_piece)
         losses_M = torch.zeros_like(active_M, dtype=torch.float32)
-        # a member with an empty bag takes no step, rather than one on answers it should be judged by
+        # a member with an empty bag takes no step, rather than one on answers it should
+        # be judged by
         for piece in pieces:
             part_M = self._loss(piece) / (len(pieces) + 1)
             torch.autograd.backward(torch.where(active_M, part_M, 0.0).sum())
@@ -477,7 +561,9 @@ class Fitter:
             self._network.eval()
             drawn, active_M = self._examples.minibatch(self._examples.validation_rows, self._draws)
             with torch.no_grad():
-                self._penalty.saw_validation(numbers(self._loss(drawn), active_M), steps=VALIDATE_EVERY)
+                self._penalty.saw_validation(
+                    numbers(self._loss(drawn), active_M), steps=VALIDATE_EVERY
+                )
 
     def _loss(self, index_MB: Array) -> Tensor:
         """The loss [M], without the penalty, on these rows of each member."""
@@ -485,10 +571,14 @@ class Fitter:
         if self._config.loss == "regression":
             return loss.regression_loss(first_MB, second_MB, batch.returns)
         rate = self._config.error_rate
-        return loss.preference_loss(first_MB, second_MB, batch.target, error_rate=rate, weights=batch.weight)
+        return loss.preference_loss(
+            first_MB, second_MB, batch.target, error_rate=rate, weights=batch.weight
+        )
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted returns [M, B] of first and second. One forward for both, so both see the same network."""
+        """Predicted returns [M, B] of first and second. One forward for both, so both
+        see the same network.
+        """
         own = batch.mask.ndim - 3  # 0: [B, 2, K], 1: [M, B, 2, K]
         obs, actions = batch.obs.flatten(own, own + 2), batch.actions.flatten(own, own + 2)
         rewards = self._network(obs, actions, self._dropout).unflatten(1, batch.mask.shape[own:])
@@ -496,23 +586,32 @@ class Fitter:
         return returns_MB2[..., 0], returns_MB2[..., 1]
 
     def _look(self) -> tuple[Tensor, Tensor, Subset]:
-        """Predicted returns [M, N] of first and second, dropout off, over all preferences; with pictures, over some."""
+        """Predicted returns [M, N] of first and second, dropout off, over all
+        preferences; with pictures, over some.
+        """
         self._network.eval()
         size, seen = PREFERENCES_PER_PASS, np.arange(self.size)
         if self._architecture.picture is not None:
             size = PICTURE_PREFERENCES_PER_PASS
             if self.size > MOST_PICTURE_PREFERENCES:  # old ones and new
-                seen = np.linspace(0, self.size - 1, MOST_PICTURE_PREFERENCES).round().astype(np.int64)
+                seen = (
+                    np.linspace(0, self.size - 1, MOST_PICTURE_PREFERENCES).round().astype(np.int64)
+                )
         passes = [seen[start : start + size] for start in range(0, len(seen), size)]
         empty = torch.zeros(self._architecture.members, 0, device=self._device)
         with torch.no_grad():
-            both = [(empty, empty), *(self._predict(self._examples.batch(index)) for index in passes)]
+            both = [
+                (empty, empty),
+                *(self._predict(self._examples.batch(index)) for index in passes),
+            ]
         first_MN, second_MN = (torch.cat(sides, 1) for sides in zip(*both, strict=True))
         return first_MN, second_MN, self._examples.part(seen)
 
     def _validation_loss(self) -> float | None:
         first_MN, second_MN, part = self._look()
-        return mean_known(losses(first_MN, second_MN, part, config=self._config, weights=part.validation))
+        return mean_known(
+            losses(first_MN, second_MN, part, config=self._config, weights=part.validation)
+        )
 
     def _scale_inputs(self) -> None:
         scale_inputs(

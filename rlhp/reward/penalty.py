@@ -1,9 +1,11 @@
-"""The weight of the L2 penalty, steered by how much worse a member does on preferences it never saw.
+"""The weight of the L2 penalty, steered by how much worse a member does on preferences
+it never saw.
 
-Christiano et al. 2017 keep the validation loss between 1.1 and 1.5 times the training loss; the rule is that of
-Ibarz et al. 2018 (A.3): per learning step x 1.001 above the band, / 1.001 below. Both losses are cross-entropies
-without the penalty, measured on minibatches and smoothed over about a hundred steps. Validation is measured every
-few steps only, and the factor of those steps is applied at once.
+Christiano et al. 2017 keep the validation loss between 1.1 and 1.5 times the training
+loss; the rule is that of Ibarz et al. 2018 (A.3): per learning step x 1.001 above the
+band, / 1.001 below. Both losses are cross-entropies without the penalty, measured on
+minibatches and smoothed over about a hundred steps. Validation is measured every few
+steps only, and the factor of those steps is applied at once.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ LOWEST, HIGHEST = 1e-8, 1.0
 
 
 class AdaptivePenalty:
-    """One weight per member. `reward.l2 = 0` switches the penalty off: no factor moves zero."""
+    """One weight per member. `reward.l2 = 0` switches the penalty off: no factor moves
+    zero.
+    """
 
     def __init__(self, config: RewardConfig, *, members: int) -> None:
         self._low, self._high = config.l2_low, config.l2_high
@@ -44,13 +48,18 @@ class AdaptivePenalty:
         self._train.add(losses, steps=1)
 
     def saw_validation(self, losses: Array, *, steps: int) -> None:
-        """Validation losses [M], NaN for a member without such preferences: moves the weights by `steps` steps."""
+        """Validation losses [M], NaN for a member without such preferences: moves the
+        weights by `steps` steps.
+        """
         self._validation.add(losses, steps=steps)
         train, validation = self._train.value, self._validation.value
         factor = FACTOR**steps
-        with np.errstate(invalid="ignore"):  # a NaN on either side compares as False: the weight stays
+        # a NaN on either side compares as False: the weight stays
+        with np.errstate(invalid="ignore"):
             grow, shrink = validation > self._high * train, validation < self._low * train
-        moved = np.where(grow, self.weights * factor, np.where(shrink, self.weights / factor, self.weights))
+        moved = np.where(
+            grow, self.weights * factor, np.where(shrink, self.weights / factor, self.weights)
+        )
         self.weights = np.clip(moved, LOWEST, HIGHEST)
 
     @property
@@ -61,7 +70,9 @@ class AdaptivePenalty:
 
     @property
     def ratio(self) -> Array:
-        """Smoothed validation loss over smoothed training loss [M]; NaN where either is unknown."""
+        """Smoothed validation loss over smoothed training loss [M]; NaN where either is
+        unknown.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self._validation.value / self._train.value)
 
@@ -78,7 +89,9 @@ class AdaptivePenalty:
 
 
 class _Smoothed:
-    """An exponential average per member that forgets over SMOOTHING_STEPS and is unbiased from the first value."""
+    """An exponential average per member that forgets over SMOOTHING_STEPS and is
+    unbiased from the first value.
+    """
 
     def __init__(self, members: int) -> None:
         self._sum = np.zeros(members)
@@ -87,7 +100,9 @@ class _Smoothed:
     def add(self, values: Array, *, steps: int) -> None:
         keep = math.exp(-steps / SMOOTHING_STEPS)
         known = ~np.isnan(values)
-        self._sum = np.where(known, keep * self._sum + (1 - keep) * np.nan_to_num(values), self._sum)
+        self._sum = np.where(
+            known, keep * self._sum + (1 - keep) * np.nan_to_num(values), self._sum
+        )
         self._mass = np.where(known, keep * self._mass + (1 - keep), self._mass)
 
     @property

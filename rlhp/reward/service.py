@@ -1,13 +1,15 @@
 """The reward-model actor: it hands out predicted rewards before an episode exists.
 
-A plain class; `rlhp.program` makes it a Ray actor. It holds the two newest reward versions and nothing
-else, so a replica that died comes back, reads the newest published weights and goes on.
+A plain class; `rlhp.program` makes it a Ray actor. It holds the two newest reward
+versions and nothing else, so a replica that died comes back, reads the newest published
+weights and goes on.
 
 Shapes: N environments, T rows, O observation as a row, M members, B rows.
 
-Requests of many env runners are predicted together. Whoever comes while another request is being worked on waits, and
-the next one to begin takes along all that wait: their rows fill whole blocks, which a GPU takes about as long for as
-for a few rows. Since rows are predicted in blocks of one shape, nobody's reward depends on who else asked.
+Requests of many env runners are predicted together. Whoever comes while another request
+is being worked on waits, and the next one to begin takes along all that wait: their
+rows fill whole blocks, which a GPU takes about as long for as for a few rows. Since
+rows are predicted in blocks of one shape, nobody's reward depends on who else asked.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class RequestBatcher:
         """For how long."""
 
     def __call__(self, score: Score, obs: Array, actions: Array) -> Array:
-        """`score(obs, actions)`, perhaps as a part of what others ask of the same `score`."""
+        """`score(obs, actions)`, perhaps as a part of what others ask of the same
+        `score`.
+        """
         mine = _Request(score, obs, actions)
         with self._list:
             self._waiting.append(mine)
@@ -92,9 +96,13 @@ class NoRewardYet(RuntimeError):
 
 
 class RewardModel:
-    """rewards, version = label(obs, actions): idempotent, stateless but for its weights."""
+    """rewards, version = label(obs, actions): idempotent, stateless but for its
+    weights.
+    """
 
-    def __init__(self, spaces: Spaces, *, newest: Callable[[], RewardWeights | None], device: str = "cpu") -> None:
+    def __init__(
+        self, spaces: Spaces, *, newest: Callable[[], RewardWeights | None], device: str = "cpu"
+    ) -> None:
         self._spaces = spaces
         self._device = device
         self._models: dict[int, RewardPredictor] = {}
@@ -109,11 +117,15 @@ class RewardModel:
         if weights is not None:
             self.load(weights)
 
-    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
-        """Raw obs [N, T, *O] and executed actions [N, T, *A] -> predicted rewards [N, T] float32, reward version.
+    def predict(
+        self, obs: Array, actions: Array, *, version: int | None = None
+    ) -> tuple[Array, int]:
+        """Raw obs [N, T, *O] and executed actions [N, T, *A] -> predicted rewards [N,
+        T] float32, reward version.
 
-        One answer has one version: the newest, or `version` while it is still held. ValueError (kept for
-        `status`) when a prediction is not finite, which must stop the run.
+        One answer has one version: the newest, or `version` while it is still held.
+        ValueError (kept for `status`) when a prediction is not finite, which must stop
+        the run.
         """
         model, used = self._model(version)
         rows = obs.shape[0] * obs.shape[1]
@@ -130,24 +142,32 @@ class RewardModel:
         return rewards.reshape(obs.shape[:2]), used
 
     def score(self, obs: Array, encoded: Array) -> tuple[Array, int]:
-        """Obs [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B], reward version."""
+        """Obs [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B],
+        reward version.
+        """
         model, used = self._model(None)
         return self._together(model.score, obs, encoded), used
 
     def load(self, weights: RewardWeights | bytes) -> int:
-        """Serve this version from now on; an older one than is held is ignored. Returns the newest held."""
+        """Serve this version from now on; an older one than is held is ignored. Returns
+        the newest held.
+        """
         if isinstance(weights, bytes):
             weights = RewardWeights.from_bytes(weights)
         model = RewardPredictor(weights, device=self._device)
         with self._swap:
             if not self._models or weights.version > max(self._models):
                 kept = sorted(self._models)[-1:]
-                self._models = {**{held: self._models[held] for held in kept}, weights.version: model}
+                self._models = {
+                    **{held: self._models[held] for held in kept},
+                    weights.version: model,
+                }
             return max(self._models)
 
     def status(self) -> dict[str, Any]:
-        """Newest version (0: none yet), calls and how often these were priced together, transitions, microseconds per
-        transition, last fatal error."""
+        """Newest version (0: none yet), calls and how often these were priced together,
+        transitions, microseconds per transition, last fatal error.
+        """
         held = self._models
         return {
             "version": max(held) if held else 0,
@@ -163,8 +183,12 @@ class RewardModel:
             self.load(weights)  # published while this replica was starting, so nobody sent it
         models = self._models  # read once: a swap in mid-call changes nothing for this answer
         if not models:
-            raise NoRewardYet("no reward version has been published yet; the run is still in warm-up")
+            raise NoRewardYet(
+                "no reward version has been published yet; the run is still in warm-up"
+            )
         used = max(models) if version is None else version
         if used not in models:
-            raise LookupError(f"reward version {used} is not held, only {sorted(models)}; ask for the newest")
+            raise LookupError(
+                f"reward version {used} is not held, only {sorted(models)}; ask for the newest"
+            )
         return models[used], used

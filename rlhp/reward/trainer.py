@@ -1,17 +1,20 @@
-"""The reward trainer: turns answers into preferences on disk, preferences into reward versions.
+"""The reward trainer: turns answers into preferences on disk, preferences into reward
+versions.
 
-    answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalize -> publish version v+1
+    answer stream -> preferences/ (durable) -> acknowledge -> fit -> normalize -> publish v+1
 
-It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2): fitting is paid by env
-steps (`reward.label_uses_per_step`) and never waits for a person; the learner waits for it where it is too far
-behind (`rlhp.run.throttle`). Where the answers are explained a version is the one before at the newest scale. Killed,
-it comes back with its last version's optimizer and bookkeeping, rereads the dataset, and rereads every answer it had
-not acknowledged.
+It runs at its own pace beside the rollouts (Christiano et al. 2017, section 2.2):
+fitting is paid by env steps (`reward.label_uses_per_step`) and never waits for a
+person; the learner waits for it where it is too far behind (`rlhp.run.throttle`). Where
+the answers are explained a version is the one before at the newest scale. Killed, it
+comes back with its last version's optimizer and bookkeeping, rereads the dataset, and
+rereads every answer it had not acknowledged.
 
-The way of an answer from the queue to the disk: stored, then acknowledged, so that a crash delivers it again.
+The way of an answer from the queue to the disk: stored, then acknowledged, so that a
+crash delivers it again.
 
 events -> rows -> preferences/events -> ack
-            \\-> set aside, where an entry makes no row: the answers behind it are stored all the same
+            \\-> set aside, where an entry makes no row; the answers behind it are stored
 """
 
 from __future__ import annotations
@@ -44,12 +47,16 @@ CONSUMER = "reward-trainer"
 class AnswerSource(Protocol):
     """The answer stream: read through a consumer group, acknowledged when durable."""
 
-    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Any]: ...
+    def events(
+        self, *, consumer: str, count: int = 256, block_ms: int | None = None
+    ) -> list[Any]: ...
 
     def ack(self, stream_ids: Any) -> Any: ...
 
     def set_aside(self, reasons: Any) -> Any:
-        """Acknowledge entries that make no row, by stream id, and keep them with the reason."""
+        """Acknowledge entries that make no row, by stream id, and keep them with the
+        reason.
+        """
 
     def check_owner(self) -> None:
         """TakenOver where the run is another process's by now."""
@@ -77,19 +84,28 @@ def take_in_all(answers: AnswerSource, dataset: PreferenceDataset) -> None:
 log = logging.getLogger(__name__)
 
 UPDATES_PER_TURN, PICTURE_UPDATES_PER_TURN = 50, 4
-"""Gradient steps before the stream is looked at again, and before others hear of them: a second or so."""
+"""Gradient steps before the stream is looked at again, and before others hear of them:
+a second or so.
+"""
 ROWS_PER_STEP, PICTURE_USES_PER_STEP = 25, 0.1
-"""What `reward.label_uses_per_step: null` means: steps of segments that each member is fed per env step, and with
-pictures the uses of our first runs with them."""
+"""What `reward.label_uses_per_step: null` means: steps of segments that each member is
+fed per env step, and with pictures the uses of our first runs with them.
+"""
 CARRIED_VERSIONS = 4
-"""Fits that answers did not need so far are kept for a surprise, as many as this number of versions is worth."""
+"""Fits that answers did not need so far are kept for a surprise, as many as this number
+of versions is worth.
+"""
 
 
 Recent = Callable[[int], tuple[Array, Array] | None]
-"""At most n recent transitions: flat obs [B, O] float32, encoded actions [B, A]; None when nobody knows any."""
+"""At most n recent transitions: flat obs [B, O] float32, encoded actions [B, A]; None
+when nobody knows any.
+"""
 
 Judge = Callable[[Sequence[EventRow]], Mapping[str, float]]
-"""Of all events so far: the labelers whose answers count less than in full, and how much."""
+"""Of all events so far: the labelers whose answers count less than in full, and how
+much.
+"""
 
 
 class RewardTrainer:
@@ -116,7 +132,9 @@ class RewardTrainer:
         self._recent = recent
         self._publish = publish
         self._fitter = Fitter(config.reward, spaces=spaces, seed=config.seed)
-        self._updates_per_turn = UPDATES_PER_TURN if spaces.obs.picture is None else PICTURE_UPDATES_PER_TURN
+        self._updates_per_turn = (
+            UPDATES_PER_TURN if spaces.obs.picture is None else PICTURE_UPDATES_PER_TURN
+        )
         self._reused = reused
         self._drain_every_seconds = drain_every_seconds
         self._judge = judge
@@ -145,13 +163,19 @@ class RewardTrainer:
         if newest is not None:
             self._version = self._store.highest()
         if newest is not None and saved is None:
-            log.warning("no trainer state is intact: the reward is fitted anew after version %d", self._version)
+            log.warning(
+                "no trainer state is intact: the reward is fitted anew after version %d",
+                self._version,
+            )
         if newest is not None and saved is not None:
             state = torch.load(io.BytesIO(saved), weights_only=True)
             self._fitter.load_state_dict(state["fitter"])
             self._version = max(int(state["version"]), self._version)
             self._uses, self._first_steps = state["uses"], state["first_steps"]
-            self._published_steps, self._updates_since = state["published_steps"], state.get("updates_since", 0)
+            self._published_steps, self._updates_since = (
+                state["published_steps"],
+                state.get("updates_since", 0),
+            )
             self._report = FitReport(**state["report"]) if state.get("report") else None
             self._novelty = state.get("novelty")
             log.info("reward trainer goes on from version %d", self._version)
@@ -160,13 +184,16 @@ class RewardTrainer:
             self._publish(newest)
 
     def step(self, env_steps: int) -> bool:
-        """Drain answers; pretrain, fit and publish as far as `env_steps` of the run allow."""
+        """Drain answers; pretrain, fit and publish as far as `env_steps` of the run
+        allow.
+        """
         self._env_steps = env_steps
         drained = self._drain_when_due()
         if self._version == 0:
             if drained:
                 return True  # so that everybody hears of the answers before a long fit begins
-            # Without transitions there is no scale: a query actor that was just restarted knows none yet.
+            # Without transitions there is no scale: a query actor that was just
+            # restarted knows none yet.
             if not self._ready_for_first() or not self._observe():
                 return False
             started = time.perf_counter()
@@ -175,9 +202,11 @@ class RewardTrainer:
                 self._fitter.pretrain(reward.pretrain_epochs, early_stop=reward.early_stop_epochs)
             elif self._answered:  # no more are asked before version 1, so waiting would be for ever
                 log.warning(
-                    "none of the first %d answers teaches: they are incomparable, or outside every member's bag. "
-                    "Reward version 1 is untrained; a larger labels.initial_share asks more at first", self._answered
-                )  # fmt: skip
+                    "none of the first %d answers teaches: they are incomparable, or outside "
+                    "every member's bag. Reward version 1 is untrained; a larger "
+                    "labels.initial_share asks more at first",
+                    self._answered,
+                )
             self._fit_seconds += time.perf_counter() - started
             self._first_steps = env_steps
             self._release(env_steps)
@@ -191,10 +220,12 @@ class RewardTrainer:
         return drained or trained
 
     def _ready_for_first(self) -> bool:
-        """All initial answers are in (Christiano et al. 2017, appendix A: pretrain before the policy learns).
+        """All initial answers are in (Christiano et al. 2017, appendix A: pretrain
+        before the policy learns).
 
-        Without a budget there are none: version 1 is the untrained ensemble, which shows what a run reaches unasked. So
-        it is where none of them teaches, since further ones are asked only while the policy learns.
+        Without a budget there are none: version 1 is the untrained ensemble, which
+        shows what a run reaches unasked. So it is where none of them teaches, since
+        further ones are asked only while the policy learns.
         """
         labels = self._config.labels
         if labels.budget == 0 and not self._reused:
@@ -224,7 +255,9 @@ class RewardTrainer:
         return True
 
     def _fitted_steps(self) -> float | None:
-        """Env steps of the run whose fits are done: all that are known of where none is owed; None before version 1."""
+        """Env steps of the run whose fits are done: all that are known of where none is
+        owed; None before version 1.
+        """
         if self._version == 0:
             return None
         if not self._owed(self._env_steps):
@@ -238,7 +271,9 @@ class RewardTrainer:
         return recent is not None
 
     def _release(self, env_steps: int) -> None:
-        """Freeze, save, publish: the snapshot is durable before anyone is rewarded by it."""
+        """Freeze, save, publish: the snapshot is durable before anyone is rewarded by
+        it.
+        """
         with suppress(ConnectionError):  # with Redis away nobody takes a run over
             self._answers.check_owner()
         self._version += 1
@@ -251,7 +286,9 @@ class RewardTrainer:
         self._publish(weights)
 
     def state(self) -> bytes:
-        """All but preferences and published versions: what `trainer.state` holds, and `_restore` reads."""
+        """All but preferences and published versions: what `trainer.state` holds, and
+        `_restore` reads.
+        """
         buffer = io.BytesIO()
         state = {
             "fitter": self._fitter.state_dict(),
@@ -278,14 +315,18 @@ class RewardTrainer:
         return self.drain()
 
     def drain(self) -> bool:
-        """Answers to disk, then acknowledged, then into the fitter: delivered at least once, counted once."""
+        """Answers to disk, then acknowledged, then into the fitter: delivered at least
+        once, counted once.
+        """
         if not take_in(self._answers, self._dataset):
             return False
         self._take_in()
         return True
 
     def _take_in(self) -> None:
-        """Hand the fitter what changed in the live set; a retraction makes it start its data anew."""
+        """Hand the fitter what changed in the live set; a retraction makes it start its
+        data anew.
+        """
         self._dataset.refresh()
         rows = self._dataset.live()
         live = settle(rows)
@@ -298,13 +339,17 @@ class RewardTrainer:
         if any(now.get(key) != answer for key, answer in self._answers_known.items()):
             self._fitter.forget_data()
             self._answers_known = {}
-        fresh = self._dataset.preferences_of([row for row in live if _key(row) not in self._answers_known])
+        fresh = self._dataset.preferences_of(
+            [row for row in live if _key(row) not in self._answers_known]
+        )
         usable = [p for p in fresh if p.answer is not Answer.INCOMPARABLE]
         self._fitter.add(usable, doubts=doubts(rows, weights=weights))
         self._answers_known = now
 
     def status(self) -> dict[str, Any]:
-        """Numbers for metrics and `rlhp status`; see `rlhp.storage.metrics.METRICS` for their meaning."""
+        """Numbers for metrics and `rlhp status`; see `rlhp.storage.metrics.METRICS` for
+        their meaning.
+        """
         report = self._report
         counts = self._dataset.counts()
         return {
@@ -329,8 +374,12 @@ class RewardTrainer:
         }
 
 
-def fresh_numbers(live: Sequence[EventRow], dataset: PreferenceDataset) -> dict[str, float | int | None]:
-    """The newest settled answers of this run, and what had been predicted of them, by metric name."""
+def fresh_numbers(
+    live: Sequence[EventRow], dataset: PreferenceDataset
+) -> dict[str, float | int | None]:
+    """The newest settled answers of this run, and what had been predicted of them, by
+    metric name.
+    """
     live = [row for row in live if not is_reused(row)]
     recent = fresh_accuracy(live[-NEWEST:])
     numbers: dict[str, float | int | None] = {
@@ -355,7 +404,9 @@ def fresh_numbers(live: Sequence[EventRow], dataset: PreferenceDataset) -> dict[
 
 
 def uses_per_step(config: RunConfig, spaces: Spaces) -> float:
-    """`reward.label_uses_per_step`, resolved: most preferences fed to each member per env step."""
+    """`reward.label_uses_per_step`, resolved: most preferences fed to each member per
+    env step.
+    """
     if config.reward.label_uses_per_step is not None:
         return config.reward.label_uses_per_step
     if spaces.obs.picture is not None:

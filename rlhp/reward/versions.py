@@ -1,20 +1,23 @@
-"""A published reward version: its weights as a record, and the predictor that prices transitions with them.
+"""A published reward version: its weights as a record, and the predictor that prices
+transitions with them.
 
     weights = fitter.publish(version)
-    rewards_B = Predictor(RewardWeights.from_bytes(weights.to_bytes())).predict(obs_BO, encoded_actions_BA)
+    predictor = Predictor(RewardWeights.from_bytes(weights.to_bytes()))
+    rewards_B = predictor.predict(obs_BO, encoded_actions_BA)
 
-Every constant of the scale is frozen in the version, so the same version, observation and action have the same
-reward, bit for bit, whoever asks and in whatever batch: rows are priced in blocks of one fixed shape, because a
-matrix product may round differently for another shape. Between kinds of machine, or CPU and GPU, the last digits
-may differ.
+Every constant of the scale is frozen in the version, so the same version, observation
+and action have the same reward, bit for bit, whoever asks and in whatever batch: rows
+are priced in blocks of one fixed shape, because a matrix product may round differently
+for another shape. Between kinds of machine, or CPU and GPU, the last digits may differ.
 
 Shapes: M members, B rows, O observation as a row, A encoded action.
 
 Published reward versions on disk: `reward/version-000012.reward`, whole or not there.
 
-A replica that starts anew reads the newest one; so does a restarted reward trainer, whose optimizer and bookkeeping
-lie beside it in `trainer.state`, and in `trainer.before.state` as they were one version earlier. Each file ends with
-its digest. What does not match it is named in the log, and the intact one before is used.
+A replica that starts anew reads the newest one; so does a restarted reward trainer,
+whose optimizer and bookkeeping lie beside it in `trainer.state`, and in
+`trainer.before.state` as they were one version earlier. Each file ends with its digest.
+What does not match it is named in the log, and the intact one before is used.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ from rlhp.types import Array, DecodeError
 
 FORMAT = 1
 BLOCK_ROWS = 512
-"""Rows per forward. A power of two fills the tiles of a matrix product; more would fall out of the CPU's cache."""
+"""Rows per forward. A power of two fills the tiles of a matrix product; more would fall
+out of the CPU's cache.
+"""
 BLOCK_PICTURES = 128
 """The same for pictures, of which a row is a thousand times as large."""
 
@@ -68,23 +73,27 @@ class RewardWeights:
         members = (self.architecture.members,)
         if self.member_mean.shape != members or self.member_std.shape != members:
             raise ValueError(
-                f"reward version {self.version}: one mean and std for each of {members[0]} members, got shapes "
-                f"{self.member_mean.shape} and {self.member_std.shape}"
+                f"reward version {self.version}: one mean and std for each of {members[0]} "
+                f"members, got shapes {self.member_mean.shape} and {self.member_std.shape}"
             )
 
     def scaled_to(self, scores_MB: Array, *, center: float = 0.0) -> RewardWeights:
         """The same weights, each member scaled over these raw rewards of its own.
 
-        A member's std becomes 1 before `target_std` multiplies it, and the mean predicted reward `center`.
+        A member's std becomes 1 before `target_std` multiplies it, and the mean
+        predicted reward `center`.
         """
         exact = scores_MB.astype(np.float64)
         std = exact.std(1)
-        std[std == 0] = 1.0  # a constant member has no scale, and prices everything there at `center`
+        # a constant member has no scale, and prices everything there at `center`
+        std[std == 0] = 1.0
         mean = exact.mean(1) - center / self.target_std * std
         return replace(self, member_mean=mean.astype(np.float32), member_std=std.astype(np.float32))
 
     def to_bytes(self) -> bytes:
-        """An uncompressed `npz` without pickle: a JSON header as bytes, then one array per parameter."""
+        """An uncompressed `npz` without pickle: a JSON header as bytes, then one array
+        per parameter.
+        """
         header = {
             "format": FORMAT,
             "version": self.version,
@@ -100,62 +109,89 @@ class RewardWeights:
 
     @staticmethod
     def from_bytes(data: bytes) -> RewardWeights:
-        """The inverse of `to_bytes`; DecodeError (with the data attached) for anything else."""
+        """The inverse of `to_bytes`; DecodeError (with the data attached) for anything
+        else.
+        """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(arrays["header"].tobytes())
             if header["format"] != FORMAT:
-                raise ValueError(f"they have format {header['format']!r}, this program reads {FORMAT}")
+                raise ValueError(
+                    f"they have format {header['format']!r}, this program reads {FORMAT}"
+                )
             return RewardWeights(
                 version=header["version"],
                 architecture=Architecture.from_json(header["architecture"]),
-                state={name[6:]: array for name, array in arrays.items() if name.startswith("state/")},
+                state={
+                    name[6:]: array for name, array in arrays.items() if name.startswith("state/")
+                },
                 member_mean=arrays["member_mean"],
                 member_std=arrays["member_std"],
                 target_std=header["target_std"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DecodeError(f"these are not reward weights, or damaged ones: {error}", data) from error
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise DecodeError(
+                f"these are not reward weights, or damaged ones: {error}", data
+            ) from error
 
 
 class RewardPredictor:
-    """Prices transitions with one reward version. Stateless: calls from several threads do not meet."""
+    """Prices transitions with one reward version. Stateless: calls from several threads
+    do not meet.
+    """
 
     def __init__(self, weights: RewardWeights, *, device: str = "cpu") -> None:
         self._architecture = weights.architecture
         self._version = weights.version
         self._device = usable_device(device)
         network = build(weights.architecture, generator=torch.Generator().manual_seed(0))
-        network.load_state_dict({name: torch.tensor(array) for name, array in weights.state.items()})
+        network.load_state_dict(
+            {name: torch.tensor(array) for name, array in weights.state.items()}
+        )
         self._network = network.to(self._device).eval()
         self._mean = weights.member_mean[:, None]
         self._std = weights.member_std[:, None]
         self._target_std = np.float32(weights.target_std)
 
     def predict(self, obs: Array, actions: Array) -> Array:
-        """Observations [B, *O] and encoded actions [B, A] -> predicted rewards [B] float32.
+        """Observations [B, *O] and encoded actions [B, A] -> predicted rewards [B]
+        float32.
 
-        target_std * mean over members of (r - mean) / std. ValueError where a reward is not finite.
+        target_std * mean over members of (r - mean) / std. ValueError where a reward is
+        not finite.
         """
         return self.scaled(self.score(obs, actions), obs, actions)
 
     def scaled(self, scores_MB: Array, obs: Array, actions: Array) -> Array:
-        """Predicted rewards [B] of the raw ones of these observations and actions; ValueError as from `label`."""
+        """Predicted rewards [B] of the raw ones of these observations and actions;
+        ValueError as from `label`.
+        """
         rewards_B: Array = self._target_std * ((scores_MB - self._mean) / self._std).mean(0)
         if not np.isfinite(rewards_B).all():
             self._refuse(rewards_B, obs, actions)
         return rewards_B
 
     def score(self, obs: Array, actions: Array) -> Array:
-        """Observations [B, *O] and encoded actions [B, A] -> raw rewards of every member [M, B] float32."""
+        """Observations [B, *O] and encoded actions [B, A] -> raw rewards of every
+        member [M, B] float32.
+        """
         row, size = self._architecture.row_shape, self._architecture.action_size
         if size == 0:
             actions = actions[:, :0]
         if obs.shape != (len(actions), *row) or actions.shape[1:] != (size,):
             raise ValueError(
-                f"reward version {self._version} prices observations [B, {', '.join(map(str, row))}] and encoded "
-                f"actions [B, {size}]; got {obs.shape} and {actions.shape}"
+                f"reward version {self._version} prices observations [B, "
+                f"{', '.join(map(str, row))}] and encoded actions [B, {size}]; got {obs.shape} "
+                f"and {actions.shape}"
             )
         pictures = self._architecture.picture is not None
         rows, dtype = (BLOCK_PICTURES, np.uint8) if pictures else (BLOCK_ROWS, np.float32)
@@ -182,10 +218,14 @@ class RewardPredictor:
     def _refuse(self, rewards: Array, obs: Array, actions: Array) -> NoReturn:
         bad = ~np.isfinite(rewards)
         given = np.isfinite(obs[bad]).all() and np.isfinite(actions[bad]).all()
-        cause = "its weights have diverged: lower reward.lr" if given else "so were their observations or actions"
+        cause = (
+            "its weights have diverged: lower reward.lr"
+            if given
+            else "so were their observations or actions"
+        )
         raise RlhpError(
-            f"predicted rewards must be finite; reward version {self._version} gave {int(bad.sum())} of {len(bad)} "
-            f"that are not, and {cause}"
+            f"predicted rewards must be finite; reward version {self._version} gave "
+            f"{int(bad.sum())} of {len(bad)} that are not, and {cause}"
         )
 
 
@@ -205,7 +245,9 @@ class RewardStore:
         self._named: set[Path] = set()
 
     def save(self, weights: RewardWeights, *, trainer_state: bytes) -> None:
-        """Durable when it returns. The trainer's state goes first, so it is never older than a version."""
+        """Durable when it returns. The trainer's state goes first, so it is never older
+        than a version.
+        """
         with naming(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
             for torn in self._directory.glob(".*.tmp"):
@@ -213,12 +255,16 @@ class RewardStore:
             if (state := self._directory / STATE).exists():
                 os.rename(state, self._directory / STATE_BEFORE)
         write_whole(state, sealed(trainer_state))
-        write_whole(self._directory / f"version-{weights.version:06d}.reward", sealed(weights.to_bytes()))
+        write_whole(
+            self._directory / f"version-{weights.version:06d}.reward", sealed(weights.to_bytes())
+        )
         for old in self._versions()[: -self._keep]:
             old.unlink(missing_ok=True)
 
     def rewind(self, weights: RewardWeights | None, *, trainer_state: bytes) -> None:
-        """Make this the newest version again (None: the time before the first), and forget those after it."""
+        """Make this the newest version again (None: the time before the first), and
+        forget those after it.
+        """
         newest = 0 if weights is None else weights.version
         for path in self._versions():
             if _number(path) > newest:
@@ -233,41 +279,60 @@ class RewardStore:
         return max(map(_number, self._versions()), default=0)
 
     def newest(self) -> RewardWeights | None:
-        """The newest intact version, or None before the first. Damaged where there are versions, but none is intact."""
+        """The newest intact version, or None before the first. Damaged where there are
+        versions, but none is intact.
+        """
         versions = self._versions()
         found = self._first_intact(versions[::-1], RewardWeights.from_bytes, what="reward version")
         if found is None and versions:
             raise Damaged(
-                f"{self._directory}: no reward version in it is what was written, from {versions[0].name} to "
-                f"{versions[-1].name}; put them back from a copy, or move the directory away and the reward is fitted "
-                "anew to the answers on disk"
+                f"{self._directory}: no reward version in it is what was written, from "
+                f"{versions[0].name} to {versions[-1].name}; put them back from a copy, or move "
+                "the directory away and the reward is fitted anew to the answers on disk"
             )
         return found
 
     def highest(self) -> int:
-        """The highest number a version ever had here, damaged ones included; 0 before the first."""
+        """The highest number a version ever had here, damaged ones included; 0 before
+        the first.
+        """
         return max(map(_number, self._versions()), default=0)
 
     def trainer_state(self) -> bytes | None:
-        """What the reward trainer saved with its last version, or with the one before where that is damaged."""
+        """What the reward trainer saved with its last version, or with the one before
+        where that is damaged.
+        """
         states = [self._directory / STATE, self._directory / STATE_BEFORE]
-        return self._first_intact([path for path in states if path.exists()], bytes, what="trainer state")
+        return self._first_intact(
+            [path for path in states if path.exists()], bytes, what="trainer state"
+        )
 
-    def _first_intact(self, paths: Sequence[Path], decode: Callable[[bytes], Content], *, what: str) -> Content | None:
-        """The content of the first of these that is intact; the others are named in the log, once."""
+    def _first_intact(
+        self, paths: Sequence[Path], decode: Callable[[bytes], Content], *, what: str
+    ) -> Content | None:
+        """The content of the first of these that is intact; the others are named in the
+        log, once.
+        """
         for path in paths:
             try:
                 return decode(unsealed(path.read_bytes()))
             except (Damaged, DecodeError) as error:
                 if path not in self._named:
                     self._named.add(path)
-                    log.warning("%s %s is not used, the intact one before is, if there is one: %s", what, path, error)
+                    log.warning(
+                        "%s %s is not used, the intact one before is, if there is one: %s",
+                        what,
+                        path,
+                        error,
+                    )
             except FileNotFoundError:
                 continue  # a writer has just dropped it, having written a newer one
         return None
 
     def _versions(self) -> list[Path]:
-        return sorted(path for path in self._directory.glob("version-*.reward") if path.stem[8:].isdecimal())
+        return sorted(
+            path for path in self._directory.glob("version-*.reward") if path.stem[8:].isdecimal()
+        )
 
 
 def _number(path: Path) -> int:

@@ -1,11 +1,14 @@
-"""Drawing actions row by row: RLlib's numbers to the last bit, without its detours where the policy is plain.
+"""Drawing actions row by row: RLlib's numbers to the last bit, without its detours
+where the policy is plain.
 
-A policy network of 64-64 is five small products and activations. With RLlib's modules, dictionaries and distributions
-around them they took three times as long, a fifth of what a step of HalfCheetah cost.
+A policy network of 64-64 is five small products and activations. With RLlib's modules,
+dictionaries and distributions around them they took three times as long, a fifth of
+what a step of HalfCheetah cost.
 
 Shapes: N environments, O flat observation, D distribution inputs, A action.
 
-What a policy is shown and what its draws do to the world: the same for a rollout and for an evaluation.
+What a policy is shown and what its draws do to the world: the same for a rollout and
+for an evaluation.
 
 Shapes: N environments, A action.
 """
@@ -31,14 +34,20 @@ Draw = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def drawing(module: Any, *, count: int, explore: bool) -> Draw:
-    """How to draw from `module`, in evaluation mode, for `count` environments until its weights change next.
+    """How to draw from `module`, in evaluation mode, for `count` environments until its
+    weights change next.
 
     Without `explore` the most likely actions.
     """
     distribution = module.get_exploration_action_dist_cls()
-    if explore and distribution is TorchDiagGaussian and (layers := _plain_layers(module)) is not None:
+    if (
+        explore
+        and distribution is TorchDiagGaussian
+        and (layers := _plain_layers(module)) is not None
+    ):
         return _gaussian(layers, module.pi, count)
-    # Not the public methods: they switch every layer to evaluation and back, which costs more than the forward.
+    # Not the public methods: they switch every layer to evaluation and back, which
+    # costs more than the forward.
     forward = module._forward_exploration if explore else module._forward_inference
 
     @torch.inference_mode()
@@ -51,7 +60,9 @@ def drawing(module: Any, *, count: int, explore: bool) -> Draw:
 
 
 def _plain_layers(module: Any) -> list[torch.nn.Module] | None:
-    """Layers from observation to mean, where they are one stack and the deviation is the same in every state."""
+    """Layers from observation to mean, where they are one stack and the deviation is
+    the same in every state.
+    """
     encoder: Any = getattr(module.encoder, "actor_encoder", None)
     if type(encoder) is not TorchMLPEncoder or type(module.pi) is not TorchFreeLogStdMLPHead:
         return None
@@ -61,7 +72,9 @@ def _plain_layers(module: Any) -> list[torch.nn.Module] | None:
 def _gaussian(layers: Sequence[torch.nn.Module], head: TorchFreeLogStdMLPHead, count: int) -> Draw:
     log_std = head.log_std.detach()
     if head.clip_log_std:
-        log_std = torch.clamp(log_std, -head.log_std_clip_param_const, head.log_std_clip_param_const)
+        log_std = torch.clamp(
+            log_std, -head.log_std_clip_param_const, head.log_std_clip_param_const
+        )
     log_std = log_std.unsqueeze(0).repeat(count, 1)
     std = log_std.exp()
     forwards = [layer.forward for layer in layers]
@@ -77,15 +90,20 @@ def _gaussian(layers: Sequence[torch.nn.Module], head: TorchFreeLogStdMLPHead, c
 
 
 def as_seen(obs: Array) -> Array:
-    """Observations that are not normalized, as a policy takes them: float32, pictures as they are."""
+    """Observations that are not normalized, as a policy takes them: float32, pictures
+    as they are.
+    """
     return obs if obs.dtype == np.uint8 and obs.ndim > 2 else obs.astype(np.float32)
 
 
 def executed_actions(sampled: Array, space: gym.Space[Any]) -> Array:
-    """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an evaluation."""
+    """Sampled [N, *A] -> executed [N, *A]: the same for a rollout and for an
+    evaluation.
+    """
     if isinstance(space, gym.spaces.Box):
         scaled = space.low + (sampled + 1.0) * 0.5 * (space.high - space.low)
-        clipped: Array = np.minimum(np.maximum(scaled, space.low), space.high)  # np.clip asks around first
+        # np.clip asks around first
+        clipped: Array = np.minimum(np.maximum(scaled, space.low), space.high)
         return clipped.astype(space.dtype, copy=False)
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
         shifted: Array = (sampled + np.asarray(space.start)).astype(np.int64)

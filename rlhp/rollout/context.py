@@ -1,7 +1,7 @@
 """What an env runner needs to know of its run: plain data inside the RLlib config.
 
-A handle in there would break RLlib's checkpoints and not survive a runner's restart, so the runner
-builds its edges itself, from names.
+A handle in there would break RLlib's checkpoints and not survive a runner's restart, so
+the runner builds its edges itself, from names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from rlhp.types import Segment
 
 
 class SegmentSink(Protocol):
-    """Where segments worth asking about go. Returns how many were taken; it never blocks."""
+    """Where segments worth asking about go. Returns how many were taken; it never
+    blocks.
+    """
 
     def offer(self, segments: list[Segment]) -> int: ...
 
@@ -40,11 +42,15 @@ class RunnerContext:
     """Never for pictures, which the network scales."""
     normalize_control_reward: bool
     center_control_reward: bool
-    """Where no episode ends early: a shift of all rewards then changes nothing but what has to be learned."""
+    """Where no episode ends early: a shift of all rewards then changes nothing but what
+    has to be learned.
+    """
     target_std: float
     log_std_init: float
     policy_network: str | None
-    """Where observations are pictures, what reads them: a name in `rlhp.models.convolution.POLICY`."""
+    """Where observations are pictures, what reads them: a name in
+    `rlhp.models.convolution.POLICY`.
+    """
     policy_head_scale: float
     reward_timeout_seconds: float
     num_env_runners: int
@@ -55,7 +61,9 @@ class RunnerContext:
     log_file: Path | None = None
     """Where a runner in a process of its own logs; None: nowhere of ours."""
     resumed: int = 0
-    """How often the run was started again: no episode of one start is named like one of another."""
+    """How often the run was started again: no episode of one start is named like one of
+    another.
+    """
 
     @staticmethod
     def of(config: RunConfig, spaces: Spaces, *, resumed: int = 0) -> RunnerContext:
@@ -65,7 +73,8 @@ class RunnerContext:
         return RunnerContext(
             run=config.name,
             env=config.env,
-            # clips are drawn from states, which only environments that are stepped one by one tell
+            # clips are drawn from states, which only environments that are stepped one
+            # by one tell
             vectorize="sync" if config.draws_clips and vectorize == "auto" else vectorize,
             preferences=config.preferences,
             segment_length=config.query.segment_length,
@@ -76,7 +85,9 @@ class RunnerContext:
             center_control_reward=config.env.hide_termination,
             target_std=config.reward.target_std,
             log_std_init=config.learner.log_std_init,
-            policy_network=choose(config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"),
+            policy_network=choose(
+                config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"
+            ),
             policy_head_scale=config.learner.policy_head_scale,
             reward_timeout_seconds=config.rollout.reward_timeout_seconds,
             num_env_runners=config.rollout.num_env_runners,
@@ -87,12 +98,16 @@ class RunnerContext:
         )
 
     def start_log(self, worker: int) -> None:
-        """Send what this process logs to the run's log, where that can be reached from here; 0 is the driver."""
+        """Send what this process logs to the run's log, where that can be reached from
+        here; 0 is the driver.
+        """
         if worker and self.log_file is not None and self.log_file.parent.is_dir():
             start_log(self.log_file, run=self.run, who=f"env-runner-{worker}")
 
     def reward_source(self, worker: int) -> RewardSource:
-        """The named replicas: that of the worker's own node first, then a different favorite for each worker."""
+        """The named replicas: that of the worker's own node first, then a different
+        favorite for each worker.
+        """
         return Replicas(
             self.run,
             favorite=worker,
@@ -111,14 +126,18 @@ def query_actor_name(run: str) -> str:
 
 
 class RemoteSink:
-    """Offers segments to the query actor, with at most one offer on its way: what does not fit is dropped."""
+    """Offers segments to the query actor, with at most one offer on its way: what does
+    not fit is dropped.
+    """
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._pending: Any = None
 
     def offer(self, segments: list[Segment]) -> int:
-        """Number taken: all, or none while the last offer is still on its way or nobody is there."""
+        """Number taken: all, or none while the last offer is still on its way or nobody
+        is there.
+        """
         import ray
         from ray.exceptions import RayError
 
@@ -127,7 +146,8 @@ class RemoteSink:
                 return 0
             actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
             self._pending = actor.offer.remote(segments)
-        except (RayError, ValueError):  # gone or restarting: segments are plentiful, answers are not
+        # gone or restarting: segments are plentiful, answers are not
+        except (RayError, ValueError):
             self._pending = None
             return 0
         return len(segments)

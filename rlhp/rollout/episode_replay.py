@@ -1,14 +1,18 @@
-"""What brought every environment of a runner to where it is, so that a resumed run can go there again.
+"""What brought every environment of a runner to where it is, so that a resumed run can
+go there again.
 
-Simulators have no common way to be saved (MuJoCo's derived quantities lag behind its state, Box2D has none at all), but
-all of them follow from the generator that an episode began with and the actions since. So those are kept, and a restore
-plays the running episodes again and compares: observation and return must come out bit for bit.
+Simulators have no common way to be saved (MuJoCo's derived quantities lag behind its
+state, Box2D has none at all), but all of them follow from the generator that an episode
+began with and the actions since. So those are kept, and a restore plays the running
+episodes again and compares: observation and return must come out bit for bit.
 
     one by one (`SyncVectorEnv`)       played again
-    a vector implementation in Python  its attributes are copied, where they are numbers and arrays alone
+    a vector implementation in Python  its attributes are copied, where they are numbers and
+                                       arrays alone
     any other (ALE's, in C++)          cannot be restored: episodes begin anew
 
-An environment that draws from a generator of its own instead of Gymnasium's `np_random` is found out by comparing.
+An environment that draws from a generator of its own instead of Gymnasium's `np_random`
+is found out by comparing.
 """
 
 from __future__ import annotations
@@ -32,7 +36,9 @@ class CannotRestore(ValueError):
 
 
 class EpisodeReplay:
-    """Follows the environments of one vector: `begin` at a reset, `record` after each step."""
+    """Follows the environments of one vector: `begin` at a reset, `record` after each
+    step.
+    """
 
     def __init__(self, vector: Any, *, on: bool = True) -> None:
         """`on=False` records nothing: for runners that nobody brings back."""
@@ -48,7 +54,9 @@ class EpisodeReplay:
         self._rows, self._start, self._first = [], list(seeds), [0] * len(seeds)
 
     def record(self, executed: Array, done: Array) -> None:
-        """One row of actions [N, *A] was taken; where `done` [N], the next row is the reset of another episode."""
+        """One row of actions [N, *A] was taken; where `done` [N], the next row is the
+        reset of another episode.
+        """
         if not self._played or not self._on:
             return
         self._rows.append(executed)
@@ -80,16 +88,22 @@ class EpisodeReplay:
         return {"start": list(self._start), "actions": actions}
 
     def restore(self, state: dict[str, Any], *, obs: Array, done: Array, returns: Array) -> None:
-        """Bring the environments to where they showed `obs` [N, O], episodes that are not `done` [N] having earned
-        `returns` [N]. CannotRestore where they come out elsewhere."""
+        """Bring the environments to where they showed `obs` [N, O], episodes that are
+        not `done` [N] having earned `returns` [N]. CannotRestore where they come out
+        elsewhere.
+        """
         if "attributes" in state:
             _set_attributes(self._vector, state["attributes"])
             return
         if not self._played:
-            raise CannotRestore("they were stepped one by one when they were saved, and are not now")
+            raise CannotRestore(
+                "they were stepped one by one when they were saved, and are not now"
+            )
         for k, env in enumerate(self._vector.envs):
             try:
-                self._replay(k, env, state, obs=obs[k], done=bool(done[k]), earned=float(returns[k]))
+                self._replay(
+                    k, env, state, obs=obs[k], done=bool(done[k]), earned=float(returns[k])
+                )
             except EnvFailed as error:
                 raise CannotRestore(f"played again, one of them fails: {error}") from error
         self._vector._autoreset_envs = np.array(done, dtype=np.bool_)
@@ -101,9 +115,14 @@ class EpisodeReplay:
             for row, action in zip(rows[longest - len(actions) :], actions, strict=True):
                 row[k] = action
         self._rows, self._start = rows, list(state["start"])
-        self._first = [longest + 1 if over else longest - length for over, length in zip(done, lengths, strict=True)]
+        self._first = [
+            longest + 1 if over else longest - length
+            for over, length in zip(done, lengths, strict=True)
+        ]
 
-    def _replay(self, k: int, env: Any, state: dict[str, Any], *, obs: Array, done: bool, earned: float) -> None:
+    def _replay(
+        self, k: int, env: Any, state: dict[str, Any], *, obs: Array, done: bool, earned: float
+    ) -> None:
         start, actions = state["start"][k], state["actions"][k]
         if isinstance(start, int):
             seen, _ = env.reset(seed=start)
@@ -116,9 +135,12 @@ class EpisodeReplay:
         for action in _each(env.action_space, actions):
             seen, reward, *_ = env.step(action)
             total += float(np.float32(reward))
-        if not np.array_equal(np.asarray(seen, obs.dtype), obs) or not np.isclose(total, earned, rtol=1e-9, atol=1e-9):
+        if not np.array_equal(np.asarray(seen, obs.dtype), obs) or not np.isclose(
+            total, earned, rtol=1e-9, atol=1e-9
+        ):
             raise CannotRestore(
-                f"played again, environment {k} comes out elsewhere: it depends on more than its seed and the actions"
+                f"played again, environment {k} comes out elsewhere: it depends on more than its "
+                "seed and the actions"
             )
 
 
@@ -127,7 +149,9 @@ def _generator(env: Any) -> np.random.Generator:
     with suppress(Exception):  # a property of somebody's own
         if isinstance(generator := env.unwrapped.np_random, np.random.Generator):
             return generator
-    raise CannotRestore(f"{type(env.unwrapped).__name__} draws from a generator of its own, not from np_random")
+    raise CannotRestore(
+        f"{type(env.unwrapped).__name__} draws from a generator of its own, not from np_random"
+    )
 
 
 def _each(space: Any, actions: Array) -> Any:
@@ -145,12 +169,17 @@ def _attributes(env: Any) -> dict[str, Any]:
             found[name] = value.copy()
         elif isinstance(value, np.random.Generator):
             found[name] = {"generator": value.bit_generator.state}
-        elif type(value).__module__.startswith("gymnasium.") or name in ("metadata", "_np_random_seed"):
+        elif type(value).__module__.startswith("gymnasium.") or name in (
+            "metadata",
+            "_np_random_seed",
+        ):
             continue  # spaces, the spec: as they are in any of its kind
         elif _constant(value):
             continue
         else:
-            raise CannotRestore(f"{type(env).__name__}.{name} is a {type(value).__name__}, which cannot be copied")
+            raise CannotRestore(
+                f"{type(env).__name__}.{name} is a {type(value).__name__}, which cannot be copied"
+            )
     return found
 
 

@@ -1,10 +1,12 @@
-"""A fragment: what one env runner collected in one go, as columns; and the episodes made of it.
+"""A fragment: what one env runner collected in one go, as columns; and the episodes
+made of it.
 
-Shapes: N environments, T rows, O flat observation, A action, D action-distribution inputs.
+Shapes: N environments, T rows, O flat observation, A action, D action-distribution
+inputs.
 
-Rows where `valid` is False are resets (the step after an episode's end), which are neither labeled,
-counted nor learned from. Env rewards live in the fragment for metrics and synthetic teachers only:
-`build_episodes` never sees them in the preference arm.
+Rows where `valid` is False are resets (the step after an episode's end), which are
+neither labeled, counted nor learned from. Env rewards live in the fragment for metrics
+and synthetic teachers only: `build_episodes` never sees them in the preference arm.
 """
 
 from __future__ import annotations
@@ -50,14 +52,20 @@ class Fragment:
     state: Array | None = None
     """[N, T, S] simulator state before each action."""
     score: Array | None = None
-    """[N, T] what counts as the true return, where the environment tells that apart from its reward."""
+    """[N, T] what counts as the true return, where the environment tells that apart
+    from its reward.
+    """
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.dist_inputs).all():
-            shown = "observations that are not finite" if not np.isfinite(self.obs).all() else "finite observations"
+            shown = (
+                "observations that are not finite"
+                if not np.isfinite(self.obs).all()
+                else "finite observations"
+            )
             raise RlhpError(
-                f"the policy's outputs have to be finite and are not, after {shown}; let the environment check "
-                "what it shows, or lower learner.lr"
+                f"the policy's outputs have to be finite and are not, after {shown}; let the "
+                "environment check what it shows, or lower learner.lr"
             )
 
     @property
@@ -67,7 +75,9 @@ class Fragment:
 
 
 class Observations(InfiniteLookbackBuffer):  # type: ignore[misc]  # RLlib is untyped
-    """RLlib's buffer, which on its way to the learner holds each frame of stacked pictures once."""
+    """RLlib's buffer, which on its way to the learner holds each frame of stacked
+    pictures once.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, ({**self.__dict__, "data": FramePickle(self.data)},)
@@ -113,11 +123,15 @@ def pieces(fragment: Fragment) -> Iterator[Piece]:
 def build_episode(
     fragment: Fragment, piece: Piece, *, rewards: Array, episode_id: str, t_started: int
 ) -> SingleAgentEpisode:
-    """One RLlib episode chunk. `rewards` [N, T] are the ones to learn from, finite on every valid row."""
+    """One RLlib episode chunk. `rewards` [N, T] are the ones to learn from, finite on
+    every valid row.
+    """
     rows = slice(piece.first, piece.stop)
     env = piece.env
     values = rewards[env, rows]
-    assert np.isfinite(values).all(), f"unlabeled steps in episode {episode_id}: rewards must be finite before learning"
+    assert np.isfinite(values).all(), (
+        f"unlabeled steps in episode {episode_id}: rewards must be finite before learning"
+    )
     length = piece.stop - piece.first
     extra = {
         Columns.ACTION_LOGP: InfiniteLookbackBuffer(fragment.logp[env, rows]),

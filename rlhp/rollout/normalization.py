@@ -1,8 +1,10 @@
-"""Running mean and standard deviation of what the policy sees (and of the control arm's reward).
+"""Running mean and standard deviation of what the policy sees (and of the control arm's
+reward).
 
-A connector only by its interface: it is never called in a pipeline, since the columnar runner
-normalizes whole rows itself. As a connector its state is merged over env runners after each training
-step, sent back to them, and saved with every checkpoint, all by RLlib.
+A connector only by its interface: it is never called in a pipeline, since the columnar
+runner normalizes whole rows itself. As a connector its state is merged over env runners
+after each training step, sent back to them, and saved with every checkpoint, all by
+RLlib.
 
 The constants are frozen between merges, so all runners agree within a training step.
 """
@@ -23,7 +25,9 @@ CLIP = 10.0
 
 
 class Moments:
-    """Count, mean and sum of squared deviations of rows [B, F]; merged exactly (Chan et al. 1983)."""
+    """Count, mean and sum of squared deviations of rows [B, F]; merged exactly (Chan et
+    al. 1983).
+    """
 
     def __init__(self, size: int) -> None:
         self.count = 0.0
@@ -62,20 +66,30 @@ class Moments:
     def from_state(state: dict[str, Any]) -> Moments:
         """The inverse of `to_state`."""
         moments = Moments(len(state["mean"]))
-        moments.count, moments.mean, moments.squares = state["count"], state["mean"], state["squares"]
+        moments.count, moments.mean, moments.squares = (
+            state["count"],
+            state["mean"],
+            state["squares"],
+        )
         return moments
 
 
 class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
-    """`known` normalizes; `fresh` collects until the next merge. Obs have F = O, the reward F = 1."""
+    """`known` normalizes; `fresh` collects until the next merge. Obs have F = O, the
+    reward F = 1.
+    """
 
     def __init__(
-        self, input_observation_space: gym.Space[Any] | None = None, input_action_space: Any = None, **kwargs: Any
+        self,
+        input_observation_space: gym.Space[Any] | None = None,
+        input_action_space: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(input_observation_space, input_action_space, **kwargs)
         self.known: dict[str, Moments] = {}
         self.fresh: dict[str, Moments] = {}
-        self._scale: tuple[Array, Array] | None = None  # mean and std of `known["obs"]`, which change with it alone
+        # mean and std of `known["obs"]`, which change with it alone
+        self._scale: tuple[Array, Array] | None = None
 
     def __call__(self, *, batch: Any, **kwargs: Any) -> Any:
         """Nothing: the runner normalizes."""
@@ -87,7 +101,9 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
             self.fresh.setdefault(name, Moments(rows.shape[1])).add(rows)
 
     def normalize(self, obs: Array) -> Array:
-        """[B, O] -> float32, zero mean, unit std, clipped. The identity (in float32) before the first merge."""
+        """[B, O] -> float32, zero mean, unit std, clipped. The identity (in float32)
+        before the first merge.
+        """
         if self._scale is None:
             return obs.astype(np.float32)
         mean, std = self._scale
@@ -95,12 +111,15 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         return np.minimum(np.maximum(seen, -CLIP, out=seen), CLIP, out=seen).astype(np.float32)
 
     def standardize(self, reward: Array, *, center: bool) -> Array:
-        """The control arm's env reward over its running std; with `center`, first less the mean of the first merge.
+        """The control arm's env reward over its running std; with `center`, first less
+        the mean of the first merge.
 
-        The mean stays what it was: each later shift of all rewards is a hundred times as large in the returns. Where
-        episodes can end early there must be none, since it would pay for dying, or for staying.
+        The mean stays what it was: each later shift of all rewards is a hundred times
+        as large in the returns. Where episodes can end early there must be none, since
+        it would pay for dying, or for staying.
         """
-        scale = self.known.get("reward") or self.fresh["reward"]  # a first batch is scaled by itself
+        # a first batch is scaled by itself
+        scale = self.known.get("reward") or self.fresh["reward"]
         first = self.known.get(FIRST_REWARD) or scale
         scaled: Array = (reward - (first.mean[0] if center else 0.0)) / scale.std()[0]
         return scaled
@@ -109,7 +128,9 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         """Take what was collected into use: the merge of a single, local runner."""
         self.set_state(self.merge_states([self.get_state()]))
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Both parts as plain data."""
         return {
             part: {name: moments.to_state() for name, moments in getattr(self, part).items()}
@@ -119,7 +140,9 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
     def set_state(self, state: dict[str, Any]) -> None:
         """Replace both parts."""
         for part in ("known", "fresh"):
-            setattr(self, part, {name: Moments.from_state(s) for name, s in state.get(part, {}).items()})
+            setattr(
+                self, part, {name: Moments.from_state(s) for name, s in state.get(part, {}).items()}
+            )
         known = self.known.get("obs")
         self._scale = None if known is None else (known.mean, known.std())
 
@@ -128,10 +151,15 @@ class RunningMoments(ConnectorV2):  # type: ignore[misc]  # RLlib is untyped
         merged = {name: Moments.from_state(m.to_state()) for name, m in self.known.items()}
         for state in states:
             for name, fresh in state["fresh"].items():
-                merged.setdefault(name, Moments(len(fresh["mean"]))).merge(Moments.from_state(fresh))
+                merged.setdefault(name, Moments(len(fresh["mean"]))).merge(
+                    Moments.from_state(fresh)
+                )
         if "reward" in merged:
             merged.setdefault(FIRST_REWARD, merged["reward"])
-        return {"known": {name: moments.to_state() for name, moments in merged.items()}, "fresh": {}}
+        return {
+            "known": {name: moments.to_state() for name, moments in merged.items()},
+            "fresh": {},
+        }
 
     def reset_state(self) -> None:
         """Forget everything."""

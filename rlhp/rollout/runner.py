@@ -1,19 +1,24 @@
-"""The env runner: steps N environments as columns, has the fragment's rewards predicted, then makes episodes of it.
+"""The env runner: steps N environments as columns, has the fragment's rewards
+predicted, then makes episodes of it.
 
-RLlib's own runner spends half of its time on per-environment Python; this one works on whole rows, and is
-the one place that has raw observations, executed actions, simulator state and unbroken history at once.
+RLlib's own runner spends half of its time on per-environment Python; this one works on
+whole rows, and is the one place that has raw observations, executed actions, simulator
+state and unbroken history at once.
 
-    collect T rows -> predict (a reward model; never the env reward) -> offer segments -> episodes for the learner
+    collect T rows -> predict (a reward model; never the env reward) -> offer segments
+    -> episodes for the learner
 
-Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nothing is predicted,
-nothing is learned), and, in the control arm, `sample` with the env reward.
+Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nothing is
+predicted, nothing is learned), and, in the control arm, `sample` with the env reward.
 
 Shapes: N environments, T rows, O flat observation, A action.
 
-The state of a local env runner as it stands between two fragments, running episodes included.
+The state of a local env runner as it stands between two fragments, running episodes
+included.
 
-RLlib's own state of a runner is weights, statistics and a counter: what it restores begins its episodes anew. Where the
-environments can be brought back (`rlhp.rollout.episode_replay`), this is the rest.
+RLlib's own state of a runner is weights, statistics and a counter: what it restores
+begins its episodes anew. Where the environments can be brought back
+(`rlhp.rollout.episode_replay`), this is the rest.
 """
 
 from __future__ import annotations
@@ -48,15 +53,21 @@ from rlhp.types import Array, Segment
 log = logging.getLogger(__name__)
 
 SPARE_ROWS = 16
-"""Room in a fragment of pictures for rows that are resets, before its memory is taken anew."""
+"""Room in a fragment of pictures for rows that are resets, before its memory is taken
+anew.
+"""
 EPISODES = "rlhp_episodes"
-"""Metric key: one (true return, predicted return, length) per finished episode; NaN for a return nobody predicted."""
+"""Metric key: one (true return, predicted return, length) per finished episode; NaN for
+a return nobody predicted.
+"""
 NODES = "rlhp_nodes"
 """Metric key: the Ray node of each runner that collected a fragment."""
 
 
 class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is untyped
-    """`config.rlhp` is the `RunnerContext`; in a serial program the edges are set as attributes."""
+    """`config.rlhp` is the `RunnerContext`; in a serial program the edges are set as
+    attributes.
+    """
 
     reward_source: RewardSource | None = None
     segment_sink: SegmentSink | None = None
@@ -73,7 +84,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         except EnvFailed as error:
             if not kwargs.get("worker_index"):
                 raise
-            # An actor that fails while it is built is built again, for ever and without a word: this one says why.
+            # An actor that fails while it is built is built again, for ever and without
+            # a word: this one says why.
             self._stopped = Stopped.by(error)
             return
         if self._context.preferences and self.worker_index and config.num_env_runners > 0:
@@ -82,12 +94,16 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0])
         if self.worker_index and ray.get_runtime_context().was_current_actor_reconstructed:
             log.warning(
-                "the process of env runner %d ended, and this one goes on in its place. Where that comes again, the "
-                "environment ends or crashes its process: logs/worker-*.err of Ray's session has its last words",
+                "the process of env runner %d ended, and this one goes on in its place. Where "
+                "that comes again, the environment ends or crashes its process: logs/worker-*.err "
+                "of Ray's session has its last words",
                 self.worker_index,
             )
-            # With the seeds it began with it would play its first episodes again, action for action.
-            self._rng = np.random.default_rng([self._seed or 0, self.worker_index or 0, incarnation])
+            # With the seeds it began with it would play its first episodes again,
+            # action for action.
+            self._rng = np.random.default_rng(
+                [self._seed or 0, self.worker_index or 0, incarnation]
+            )
             torch.manual_seed(int(self._rng.integers(2**63)))
         self._cutter = SegmentCutter(
             self._context.spaces.obs,
@@ -102,17 +118,23 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self._episode_start = np.zeros(self.num_envs, np.int64)
         self._true_return = np.zeros(self.num_envs)
         self._predicted_return = np.zeros(self.num_envs)
-        self._incarnation = f"{incarnation:x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
+        self._incarnation = (
+            f"{incarnation:x}" if config.num_env_runners > 0 else f"serial{self._context.resumed}"
+        )
         self._offered, self._dropped = 0, 0
         self._rows: int | None = None
 
     def connect(self) -> None:
-        """Have rewards from the reward models and offer segments to the query actor, all of them Ray actors."""
+        """Have rewards from the reward models and offer segments to the query actor,
+        all of them Ray actors.
+        """
         self.reward_source = self._context.reward_source(self.worker_index or 0)
         self.segment_sink = self._context.segment_sink()
 
     def make_env(self) -> None:
-        """Our own vector environment, reset anew; made again where that fails, as often as `RETRIES` allows."""
+        """Our own vector environment, reset anew; made again where that fails, as often
+        as `RETRIES` allows.
+        """
         while True:
             try:
                 self._make_env()
@@ -128,22 +150,30 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         pictures = context.draws_clips and needs_pictures(context.env)
         count = self.config.num_envs_per_env_runner
         who = f"env runner {self.worker_index}" if self.worker_index else "env runner"
-        self.env = make_vector_env(context.env, num_envs=count, vectorize=vectorize, pictures=pictures, who=who)
+        self.env = make_vector_env(
+            context.env, num_envs=count, vectorize=vectorize, pictures=pictures, who=who
+        )
         self.num_envs = self.env.num_envs
         shown = describe(self.env.single_observation_space, self.env.single_action_space).obs
         if shown.row_shape != context.spaces.obs.row_shape:
             raise EnvFailed(
-                f"env.id={context.env.id!r}: its observations are rows of {shown.row_shape} here, and were of "
-                f"{context.spaces.obs.row_shape} when it was tried before the start"
+                f"env.id={context.env.id!r}: its observations are rows of {shown.row_shape} here, "
+                f"and were of {context.spaces.obs.row_shape} when it was tried before the start"
             )
         self._needs_initial_reset = True
         self._tape = EpisodeReplay(self.env, on=self.config.num_env_runners == 0)
-        found = states_of(self.env, draws_clips=context.draws_clips) if context.preferences else ("none", None)
+        found = (
+            states_of(self.env, draws_clips=context.draws_clips)
+            if context.preferences
+            else ("none", None)
+        )
         self._state_kind, self._read_states = found
 
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """As RLlib's, which ends this actor after any error and tells nobody. Here a lost neighbor does so; any
-        other error would come again, and is kept for whoever asks with `ping`."""
+        """As RLlib's, which ends this actor after any error and tells nobody. Here a
+        lost neighbor does so; any other error would come again, and is kept for whoever
+        asks with `ping`.
+        """
         self.ping()
         try:
             return func(self, *args, **kwargs)
@@ -165,14 +195,22 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         self.ping()
 
     def warm_up(self, num_timesteps: int) -> dict[str, Any]:
-        """Collect at least this many steps and offer their segments; nobody labels or learns from them."""
+        """Collect at least this many steps and offer their segments; nobody labels or
+        learns from them.
+        """
         before = self._offered
         fragment = self._collected(num_timesteps, explore=True)
         self._finish(fragment, rewards=None, version=None, learn=False)
-        return {"steps": fragment.steps, "offered": self._offered - before, "metrics": self.get_metrics()}
+        return {
+            "steps": fragment.steps,
+            "offered": self._offered - before,
+            "metrics": self.get_metrics(),
+        }
 
     def collect_rows(self, rows: int) -> None:
-        """Rows of a fragment from now on: this runner's share of a batch, when runners came or went."""
+        """Rows of a fragment from now on: this runner's share of a batch, when runners
+        came or went.
+        """
         self._rows = rows
 
     def _sample(
@@ -186,8 +224,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
     ) -> list[SingleAgentEpisode]:
         if num_timesteps is None or random_actions or force_reset:
             raise ValueError(
-                "this env runner collects fragments of env steps; whole episodes, random actions and forced resets "
-                "are not sampled here (evaluation has its own loop, see rlhp.learn.evaluate)"
+                "this env runner collects fragments of env steps; whole episodes, random actions "
+                "and forced resets are not sampled here (evaluation has its own loop, see "
+                "rlhp.learn.evaluate)"
             )
         num_timesteps = num_timesteps if self._rows is None else self._rows * self.num_envs
         if self.config.num_env_runners == 0:
@@ -195,13 +234,20 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         fragment = self._collected(num_timesteps, explore=explore)
         self.metrics.log_value("memory_mb", resident_mb(), reduce="max", window=1)
         if not self._context.preferences:
-            return self._finish(fragment, rewards=self._control_reward(fragment), version=None, learn=True)
-        assert self.reward_source is not None, "a preference run needs a reward model before it samples"
+            return self._finish(
+                fragment, rewards=self._control_reward(fragment), version=None, learn=True
+            )
+        assert self.reward_source is not None, (
+            "a preference run needs a reward model before it samples"
+        )
         started = time.perf_counter()
         rewards, version = self.reward_source.predict(fragment.obs[:, :-1], fragment.executed)
         waited = time.perf_counter() - started
         priced = rewards[fragment.valid]
-        said = {"predict_wait_ms": 1e3 * waited, "predict_us_per_step": 1e6 * waited / fragment.steps}
+        said = {
+            "predict_wait_ms": 1e3 * waited,
+            "predict_us_per_step": 1e6 * waited / fragment.steps,
+        }
         said |= {"predicted_mean": float(priced.mean()), "predicted_std": float(priced.std())}
         for name, value in said.items():
             self.metrics.log_value(name, value, window=20)
@@ -212,11 +258,15 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         if not self._context.normalize_control_reward:
             return fragment.env_reward
         self._moments.observe("reward", fragment.env_reward[fragment.valid][:, None])
-        standard = self._moments.standardize(fragment.env_reward, center=self._context.center_control_reward)
+        standard = self._moments.standardize(
+            fragment.env_reward, center=self._context.center_control_reward
+        )
         return (standard * self._context.target_std).astype(np.float32)
 
     def _collected(self, num_timesteps: int, *, explore: bool) -> Fragment:
-        """A fragment, with environments made anew where one of them failed: what was unfinished is not counted."""
+        """A fragment, with environments made anew where one of them failed: what was
+        unfinished is not counted.
+        """
         while True:
             try:
                 fragment = self._collect(num_timesteps, explore=explore)
@@ -229,11 +279,15 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             else:
                 self._failures.passed(fragment.steps)
                 if self._failures.total:
-                    self.metrics.log_value("env_failures", float(self._failures.total), reduce="max", window=1)
+                    self.metrics.log_value(
+                        "env_failures", float(self._failures.total), reduce="max", window=1
+                    )
                 return fragment
 
     def _collect(self, num_timesteps: int, *, explore: bool) -> Fragment:
-        """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib samples a round more."""
+        """Whole rows until `num_timesteps` real steps were taken: one short, and RLlib
+        samples a round more.
+        """
         if self._needs_initial_reset:
             self._reset()
         self.module.eval()
@@ -247,7 +301,12 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             policy_obs = self._see(self._obs)
             dist_inputs, sampled = (drawn.numpy() for drawn in draw(torch.from_numpy(policy_obs)))
             executed = executed_actions(sampled, self.env.single_action_space)
-            row = {"dist_inputs": dist_inputs, "sampled": sampled, "executed": executed, "valid": ~self._was_done}
+            row = {
+                "dist_inputs": dist_inputs,
+                "sampled": sampled,
+                "executed": executed,
+                "valid": ~self._was_done,
+            }
             if pictures is None:
                 row |= {"obs": self._obs, "policy_obs": policy_obs}
             if self._read_states is not None:
@@ -260,14 +319,16 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
                 row["score"] = info["score"]
                 for score in info["game_score"][np.isfinite(info["game_score"])]:
                     self.metrics.log_value("game_score_mean", float(score), window=100)
-            # The row after an episode's end is its reset: whatever it reports as done belongs to no step.
+            # The row after an episode's end is its reset: whatever it reports as done
+            # belongs to no step.
             row["terminated"] = terminated & row["valid"]
             row["truncated"] = truncated & row["valid"]
             for name, values in row.items():
                 rows.setdefault(name, []).append(np.asarray(values))
             self._was_done = row["terminated"] | row["truncated"]
             self._tape.record(executed, self._was_done)
-            self._obs = np.array(obs, order="C")  # some give columns, and a product of matrices rounds by layout
+            # some give columns, and a product of matrices rounds by layout
+            self._obs = np.array(obs, order="C")
             if pictures is not None:
                 pictures.add(self._obs)
         if pictures is None:
@@ -294,7 +355,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
 
     @torch.inference_mode()
     def _logp(self, dist_inputs: Array, sampled: Array, *, explore: bool) -> Array:
-        """Log-probabilities [N, T] of the draws, all at once: row by row is slow. Zero for most likely actions."""
+        """Log-probabilities [N, T] of the draws, all at once: row by row is slow. Zero
+        for most likely actions.
+        """
         rows = dist_inputs.shape[:2]
         if not explore:
             return np.zeros(rows, np.float32)
@@ -325,23 +388,33 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             if learn:
                 assert rewards is not None
                 started = int(self._episode_start[env])
-                episodes.append(build_episode(fragment, piece, rewards=rewards, episode_id=name, t_started=started))
+                episodes.append(
+                    build_episode(
+                        fragment, piece, rewards=rewards, episode_id=name, t_started=started
+                    )
+                )
             if self._context.preferences:
-                segments += self._cutter.follow(fragment, piece, predicted=predicted, episode=name, origin=origin)
+                segments += self._cutter.follow(
+                    fragment, piece, predicted=predicted, episode=name, origin=origin
+                )
             self._episode_start[env] += piece.stop - piece.first
             paid = fragment.env_reward if fragment.score is None else fragment.score
             self._true_return[env] += float(paid[env, rows].sum(dtype=np.float64))
-            # NaN from the warm-up on: an episode that was priced in part has no predicted return.
+            # NaN from the warm-up on: an episode that was priced in part has no
+            # predicted return.
             priced = np.nan if predicted is None else predicted[env, rows].sum(dtype=np.float64)
             self._predicted_return[env] += float(priced)
             if piece.done:
                 finished += 1
                 self._end_episode(env)
-        if self._state_kind == "picture":  # of the other environments nothing was kept that could be shown
+        # of the other environments nothing was kept that could be shown
+        if self._state_kind == "picture":
             segments = [segment for segment in segments if has_pictures(segment)]
         self._offer(segments, everything=not learn)
         if self.worker_index:
-            self.metrics.log_value(NODES, ray.get_runtime_context().get_node_id(), reduce="item_series", window=1)
+            self.metrics.log_value(
+                NODES, ray.get_runtime_context().get_node_id(), reduce="item_series", window=1
+            )
         self._increase_sampled_metrics(fragment.steps, finished)
         return episodes
 
@@ -349,7 +422,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         length = int(self._episode_start[env])
         true, predicted = float(self._true_return[env]), float(self._predicted_return[env])
         self._log_episode_metrics(length, true, 0.0)
-        self.metrics.log_value(EPISODES, (true, predicted, length), reduce="item_series", window=1000)
+        self.metrics.log_value(
+            EPISODES, (true, predicted, length), reduce="item_series", window=1000
+        )
         self._episode_number[env] += 1
         self._episode_start[env] = 0
         self._true_return[env] = self._predicted_return[env] = 0.0
@@ -365,7 +440,11 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         taken = self.segment_sink.offer(offered)
         self._offered += taken
         self._dropped += len(segments) - taken
-        for name, value in (("offered", self._offered), ("dropped", self._dropped), ("short", self._cutter.short)):
+        for name, value in (
+            ("offered", self._offered),
+            ("dropped", self._dropped),
+            ("short", self._cutter.short),
+        ):
             self.metrics.log_value(f"segments_{name}", float(value), reduce="max", window=1)
 
     def get_metrics(self) -> Any:
@@ -377,12 +456,21 @@ def _again(_: Any, error: Exception) -> NoReturn:
     raise error
 
 
-_PER_ENVIRONMENT = ("_obs", "_was_done", "_episode_number", "_episode_start", "_true_return", "_predicted_return")
+_PER_ENVIRONMENT = (
+    "_obs",
+    "_was_done",
+    "_episode_number",
+    "_episode_start",
+    "_true_return",
+    "_predicted_return",
+)
 _PLAIN = ("_incarnation", "_offered", "_dropped")
 
 
 def runner_state(runner: ColumnarEnvRunner) -> dict[str, Any]:
-    """Plain data; CannotRestore where the environments are of a kind that cannot be brought back."""
+    """Plain data; CannotRestore where the environments are of a kind that cannot be
+    brought back.
+    """
     if runner._state_kind == "replay":
         raise CannotRestore("games are not brought back")
     state: dict[str, Any] = {name: getattr(runner, name) for name in _PLAIN}
@@ -397,13 +485,19 @@ def runner_state(runner: ColumnarEnvRunner) -> dict[str, Any]:
 
 
 def restore_environments(runner: ColumnarEnvRunner, state: dict[str, Any]) -> None:
-    """Bring its environments back; CannotRestore where they come out elsewhere, and then they are reset anew."""
+    """Bring its environments back; CannotRestore where they come out elsewhere, and
+    then they are reset anew.
+    """
     if not state["begun"]:
         return
     if len(state["_obs"]) != runner.num_envs:
-        raise CannotRestore(f"{len(state['_obs'])} environments were saved, there are {runner.num_envs} now")
+        raise CannotRestore(
+            f"{len(state['_obs'])} environments were saved, there are {runner.num_envs} now"
+        )
     try:
-        runner._tape.restore(state["tape"], obs=state["_obs"], done=state["_was_done"], returns=state["_true_return"])
+        runner._tape.restore(
+            state["tape"], obs=state["_obs"], done=state["_was_done"], returns=state["_true_return"]
+        )
     except CannotRestore:
         runner._needs_initial_reset = True
         raise

@@ -1,9 +1,10 @@
 """Segments are cut where the steps are made, since only here are they raw and unbroken.
 
-One cutter per env runner. It follows every environment's running episode across fragments and cuts
-windows of K steps: back to back from a random offset (so that no phase of the task is always cut the
-same way), and one that ends with the episode (how it ended matters). A window never crosses a reset.
-An episode shorter than K becomes one short segment, counted, never padded here and never dropped.
+One cutter per env runner. It follows every environment's running episode across
+fragments and cuts windows of K steps: back to back from a random offset (so that no
+phase of the task is always cut the same way), and one that ends with the episode (how
+it ended matters). A window never crosses a reset. An episode shorter than K becomes one
+short segment, counted, never padded here and never dropped.
 """
 
 from __future__ import annotations
@@ -51,10 +52,13 @@ class Origin:
 class SegmentCutter:
     """Windows of `length` steps out of fragments.
 
-    `share_env_reward` is False wherever no synthetic teacher needs the env reward: then no segment carries it.
+    `share_env_reward` is False wherever no synthetic teacher needs the env reward: then
+    no segment carries it.
     """
 
-    def __init__(self, spec: ObsSpec, *, length: int, share_env_reward: bool, rng: np.random.Generator) -> None:
+    def __init__(
+        self, spec: ObsSpec, *, length: int, share_env_reward: bool, rng: np.random.Generator
+    ) -> None:
         self._spec = spec
         self._length = length
         self._share = share_env_reward
@@ -64,9 +68,17 @@ class SegmentCutter:
         """Segments shorter than `length` so far."""
 
     def follow(
-        self, fragment: Fragment, piece: Piece, *, predicted: Array | None, episode: str, origin: Origin
+        self,
+        fragment: Fragment,
+        piece: Piece,
+        *,
+        predicted: Array | None,
+        episode: str,
+        origin: Origin,
     ) -> Iterator[Segment]:
-        """Add the piece's rows to its episode and yield every window that became complete."""
+        """Add the piece's rows to its episode and yield every window that became
+        complete.
+        """
         running = self._running.get(piece.env)
         if running is None or running.episode != episode:
             running = _Running(episode, next_start=int(self._rng.integers(self._length)))
@@ -86,9 +98,14 @@ class SegmentCutter:
             self._forget(running)
 
     def state(self) -> dict[str, Any]:
-        """Plain data, for a runner whose episodes go on; not of games that are to be played again."""
+        """Plain data, for a runner whose episodes go on; not of games that are to be
+        played again.
+        """
         plain = ("episode", "steps", "next_start", "kept_from", "columns")
-        running = {env: {name: getattr(each, name) for name in plain} for env, each in self._running.items()}
+        running = {
+            env: {name: getattr(each, name) for name in plain}
+            for env, each in self._running.items()
+        }
         return {"short": self.short, "running": running}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -97,7 +114,12 @@ class SegmentCutter:
         self._running = {env: _Running(**running) for env, running in state["running"].items()}
 
     def _extend(
-        self, running: _Running, fragment: Fragment, piece: Piece, predicted: Array | None, origin: Origin
+        self,
+        running: _Running,
+        fragment: Fragment,
+        piece: Piece,
+        predicted: Array | None,
+        origin: Origin,
     ) -> None:
         rows = slice(piece.first, piece.stop)
         columns = {
@@ -112,13 +134,22 @@ class SegmentCutter:
         unknown = np.full(piece.stop - piece.first, np.nan, np.float32)
         columns["predicted"] = unknown if predicted is None else predicted[piece.env, rows]
         for name, rows_of_it in columns.items():
-            # A copy: a view would keep the whole fragment alive for as long as the episode lasts.
+            # A copy: a view would keep the whole fragment alive for as long as the
+            # episode lasts.
             running.columns.setdefault(name, []).append(_joined(name, [rows_of_it]))
-        running.columns["last_obs"] = [np.array(fragment.obs[piece.env, piece.stop : piece.stop + 1])]
+        running.columns["last_obs"] = [
+            np.array(fragment.obs[piece.env, piece.stop : piece.stop + 1])
+        ]
         running.steps += piece.stop - piece.first
 
     def _cut(
-        self, running: _Running, start: int, length: int, piece: Piece, fragment: Fragment, origin: Origin
+        self,
+        running: _Running,
+        start: int,
+        length: int,
+        piece: Piece,
+        fragment: Fragment,
+        origin: Origin,
     ) -> Segment:
         for name, parts in running.columns.items():
             if len(parts) > 1:
@@ -135,7 +166,11 @@ class SegmentCutter:
         ends_here = piece.done and start + length == running.steps
         return Segment(
             id=segment_id(
-                run=origin.run, env_runner=origin.env_runner, episode=running.episode, start=start, length=length
+                run=origin.run,
+                env_runner=origin.env_runner,
+                episode=running.episode,
+                start=start,
+                length=length,
             ),
             run=origin.run,
             env_runner=origin.env_runner,
@@ -155,7 +190,9 @@ class SegmentCutter:
         )
 
     def _forget(self, running: _Running) -> None:
-        """Keep the last K rows at least: the window that ends the episode may start there."""
+        """Keep the last K rows at least: the window that ends the episode may start
+        there.
+        """
         keep_from = min(running.next_start, max(0, running.steps - self._length))
         drop = keep_from - running.kept_from
         if drop <= 4 * self._length:

@@ -1,17 +1,21 @@
-"""Programs that run beside a driver: teachers, the labeling page, and whoever starts the driver again.
+"""Programs that run beside a driver: teachers, the labeling page, and whoever starts
+the driver again.
 
-A run starts its teachers as anybody could, by `rlhp label RUN`. One that dies is started again; its lease runs out
-and the query is served to somebody else. One that keeps dying at once ends the run, with its own last words. None
-outlives the run, however that ends: each holds one end of a pipe, which the kernel closes.
+A run starts its teachers as anybody could, by `rlhp label RUN`. One that dies is
+started again; its lease runs out and the query is served to somebody else. One that
+keeps dying at once ends the run, with its own last words. None outlives the run,
+however that ends: each holds one end of a pipe, which the kernel closes.
 
-A run of `labels.source=human` starts its page by `rlhp serve RUN`. This process holds the listening socket and hands
-it down, so the address stays while the server is started again: whoever connects meanwhile waits instead of being
-refused. A page that cannot work is said once and tried again; it never ends the run, which other labelers may serve.
-It does not outlive the run: it holds one end of a pipe.
+A run of `labels.source=human` starts its page by `rlhp serve RUN`. This process holds
+the listening socket and hands it down, so the address stays while the server is started
+again: whoever connects meanwhile waits instead of being refused. A page that cannot
+work is said once and tried again; it never ends the run, which other labelers may
+serve. It does not outlive the run: it holds one end of a pipe.
 
-`rlhp train --keep` is a small process that resumes the run whenever the run's own process is killed. The driver holds
-policy and optimizer, so it is the largest process of a run and the first that a machine short of memory kills.
-Everything else of a run is restarted by the driver or by Ray; this restarts the driver. What ends with an exit code
+`rlhp train --keep` is a small process that resumes the run whenever the run's own
+process is killed. The driver holds policy and optimizer, so it is the largest process
+of a run and the first that a machine short of memory kills. Everything else of a run is
+restarted by the driver or by Ray; this restarts the driver. What ends with an exit code
 has ended for a reason that it said, and stays ended.
 """
 
@@ -69,12 +73,20 @@ class TeacherProcesses:
                     self._settled.add(index)
                     self._early_deaths = 0
                 continue
-            # Judged by when it was last seen alive: between two calls may lie more than a short life.
+            # Judged by when it was last seen alive: between two calls may lie more than
+            # a short life.
             self._early_deaths += index not in self._settled
             self._settled.discard(index)
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
-                log.error("labeler %d ended, exit code %d; the end of %s:\n%s", index, code, *self._said(index))
-                raise RoleFailed(f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}")
+                log.error(
+                    "labeler %d ended, exit code %d; the end of %s:\n%s",
+                    index,
+                    code,
+                    *self._said(index),
+                )
+                raise RoleFailed(
+                    f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}"
+                )
             log.warning("labeler %d died (exit code %d) and is started again", index, code)
             _close(process)
             self._start(index)
@@ -108,8 +120,8 @@ class TeacherProcesses:
             self._processes[index] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
-        # Answers are wanted soon, env steps sooner: on a small machine a teacher takes what they leave.
-        # Never back toward 0, which only an administrator may do.
+        # Answers are wanted soon, env steps sooner: on a small machine a teacher takes
+        # what they leave. Never back toward 0, which only an administrator may do.
         niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, niceness)
         self._started[index] = time.monotonic()
@@ -119,7 +131,11 @@ class TeacherProcesses:
         return self._log(index), self._log(index).read_text(errors="replace")[-MOST_SAID:]
 
     def _last_words(self, index: int) -> str:
-        lines = [line for line in self._log(index).read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in self._log(index).read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         return lines[-1] if lines else "it said nothing"
 
 
@@ -137,21 +153,32 @@ LOOK_SECONDS = 5.0
 
 
 @contextmanager
-def page_server(config: PageConfig, rundir: RunDir, queue: QueryQueue, *, say: Callable[[str], None]) -> Iterator[None]:
-    """Serve the page for the length of a block, and say the link that opens it, to whoever started the run alone."""
+def page_server(
+    config: PageConfig, rundir: RunDir, queue: QueryQueue, *, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Serve the page for the length of a block, and say the link that opens it, to
+    whoever started the run alone.
+    """
     server = PageServer(config, rundir)
     try:
-        say(f"label at {server.address}/#token={link_token(queue.url, run=queue.run, rundir=rundir)}")
+        say(
+            "label at "
+            f"{server.address}/#token={link_token(queue.url, run=queue.run, rundir=rundir)}"
+        )
         yield
     finally:
         server.stop()
 
 
 class PageServer:
-    """One server process on a socket of this one, watched by a thread that starts it again."""
+    """One server process on a socket of this one, watched by a thread that starts it
+    again.
+    """
 
     def __init__(self, config: PageConfig, rundir: RunDir) -> None:
-        """ValueError for a host that is not this machine's; a port that is taken becomes a free one."""
+        """ValueError for a host that is not this machine's; a port that is taken
+        becomes a free one.
+        """
         self._rundir = rundir
         self._log = rundir.path / "page.log"
         self._socket = bound(config.host, config.port, or_free=True)
@@ -184,7 +211,15 @@ class PageServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         descriptor = self._socket.fileno()
-        command = [sys.executable, "-m", "rlhp", "serve", str(self._rundir.path), "--socket", str(descriptor)]
+        command = [
+            sys.executable,
+            "-m",
+            "rlhp",
+            "serve",
+            str(self._rundir.path),
+            "--socket",
+            str(descriptor),
+        ]
         with self._log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is the driver's to handle.
             return subprocess.Popen(
@@ -205,8 +240,16 @@ class PageServer:
                 self._process.stdin.close()
             if self._stopping.is_set():
                 return
-            pause = 0.0 if time.monotonic() - started > SOON_SECONDS else min(LONGEST_PAUSE_SECONDS, 1 + 2 * pause)
-            log.warning("the labeling page died (exit code %d) and is started again: %s", code, self._last_words())
+            pause = (
+                0.0
+                if time.monotonic() - started > SOON_SECONDS
+                else min(LONGEST_PAUSE_SECONDS, 1 + 2 * pause)
+            )
+            log.warning(
+                "the labeling page died (exit code %d) and is started again: %s",
+                code,
+                self._last_words(),
+            )
             if self._stopping.wait(pause):
                 return
             self._process = self._start()
@@ -214,7 +257,9 @@ class PageServer:
                 self._process.terminate()
 
     def _trim(self) -> None:
-        """Keep page.log small, and what was in it before: the server appends, so it goes on at the new end."""
+        """Keep page.log small, and what was in it before: the server appends, so it
+        goes on at the new end.
+        """
         while not self._stopping.wait(LOOK_SECONDS):
             if self._log.stat().st_size > MOST_LOG_BYTES:
                 shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
@@ -230,10 +275,14 @@ PAUSE_SECONDS = 1.0
 """So that what the dead left behind is gone: they all hear of it within that time."""
 
 
-def keep(rundir: RunDir, *, most: int, say: Callable[[str], None], options: Sequence[str] = ()) -> int:
-    """Train to the end in a process of its own; its exit code. 1 after `most` deaths in a row without a new env step.
+def keep(
+    rundir: RunDir, *, most: int, say: Callable[[str], None], options: Sequence[str] = ()
+) -> int:
+    """Train to the end in a process of its own; its exit code. 1 after `most` deaths in
+    a row without a new env step.
 
-    Ctrl-C and SIGTERM are the run's, and end both. Killed itself, this leaves the run going on, kept by nobody.
+    Ctrl-C and SIGTERM are the run's, and end both. Killed itself, this leaves the run
+    going on, kept by nobody.
     """
     command = [sys.executable, "-m", "rlhp", "train", "--resume", str(rundir.path), *options]
     keeper = _Keeper()
@@ -242,9 +291,13 @@ def keep(rundir: RunDir, *, most: int, say: Callable[[str], None], options: Sequ
         code = keeper.run(command)
         if code >= 0 or keeper.stopping.is_set():
             return code if code >= 0 else 128 - code
-        steps = max((row.get("env_steps") or 0 for row in read_metrics(rundir.metrics_file)), default=0)
+        steps = max(
+            (row.get("env_steps") or 0 for row in read_metrics(rundir.metrics_file)), default=0
+        )
         in_a_row, reached = (in_a_row + 1, reached) if steps <= reached else (1, steps)
-        killed = f"the run's process was killed ({signal.Signals(-code).name}) after {steps} env steps"
+        killed = (
+            f"the run's process was killed ({signal.Signals(-code).name}) after {steps} env steps"
+        )
         if in_a_row > most:
             often = f"{in_a_row} times in a row without a new one (ray.max_restarts={most})"
             say(f"{killed}, {often}; see {rundir.log_file}")
@@ -261,9 +314,13 @@ class _Keeper:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self, command: Sequence[str]) -> int:
-        before = {number: signal.signal(number, self._hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self._hand_on)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
-            # A session of its own: a signal to our whole group would reach it twice, and Ray's handler takes one.
+            # A session of its own: a signal to our whole group would reach it twice,
+            # and Ray's handler takes one.
             self._child = subprocess.Popen(command, start_new_session=True)
             return self._child.wait()
         finally:

@@ -4,7 +4,8 @@
     learning   train one batch on predicted rewards, tell the others how far the run is, write a row
     end        evaluate, save, plot
 
-It knows the learner and, through `Services`, the rest of the run; it never sees a reward.
+It knows the learner and, through `Services`, the rest of the run; it never sees a
+reward.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Progress:
 
 @dataclass
 class Loop:
-    """One run of `algorithm` with `services`, until its env steps are done or `stop` is set."""
+    """One run of `algorithm` with `services`, until its env steps are done or `stop` is
+    set.
+    """
 
     config: RunConfig
     rundir: RunDir
@@ -86,13 +89,16 @@ class Loop:
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
         self._lifetime = self._expected = 0
-        self._true_return: float | None = None  # of the newest row that knows one; an evaluation's where there is one
+        # of the newest row that knows one; an evaluation's where there is one
+        self._true_return: float | None = None
         self._waits_since: float | None = None
         self._env_failures = 0
         self._collected = time.monotonic()
 
     def run(self) -> None:
-        """Until the end or the stop; always leaves a checkpoint that the run can be resumed from."""
+        """Until the end or the stop; always leaves a checkpoint that the run can be
+        resumed from.
+        """
         total = self.config.learner.total_env_steps
         if self.services is None:
             self.progress.learning = True
@@ -110,7 +116,9 @@ class Loop:
         self._checkpoints.close()
 
     def _warm_up(self) -> dict[str, Any] | None:
-        """Collect until the query actor has enough, then wait: the first version needs answers, not steps."""
+        """Collect until the query actor has enough, then wait: the first version needs
+        answers, not steps.
+        """
         services = self.services
         assert services is not None
         status = services.status()
@@ -120,7 +128,9 @@ class Loop:
         if status["reward/version"] >= 1:
             self.progress.learning = True
             self._tell()
-            self.display.message(f"reward version 1 after {self.progress.env_steps} env steps: learning starts")
+            self.display.message(
+                f"reward version 1 after {self.progress.env_steps} env steps: learning starts"
+            )
             return None
         missing = status["segments/warmup_target"] - status["segments/pool"]
         if missing <= 0 or not self._counted(status):
@@ -135,12 +145,16 @@ class Loop:
         self.progress.warmup_steps = self.progress.env_steps
         self._lifetime += int(result["steps"])
         row = self._runner_row(result["env_runners"])
-        self.progress.lowest_return = min([self.progress.lowest_return, *(true for true, _ in self._fresh)])
+        self.progress.lowest_return = min(
+            [self.progress.lowest_return, *(true for true, _ in self._fresh)]
+        )
         self._tell()
         return {**row, "phase": "warm-up"}
 
     def _wait(self) -> dict[str, Any] | None:
-        """A moment; now and then a row, so that whoever watches sees the answers come in."""
+        """A moment; now and then a row, so that whoever watches sees the answers come
+        in.
+        """
         self._tell()
         self.stop.wait(WAIT_SECONDS)
         now = time.monotonic()
@@ -150,15 +164,25 @@ class Loop:
         return {"phase": "warm-up"}
 
     def _counted(self, status: dict[str, Any]) -> bool:
-        """Whether the numbers know what was collected last; after a while without, it was lost on its way."""
-        return status["segments/offered"] >= self._expected or time.monotonic() - self._collected > COUNT_SECONDS
+        """Whether the numbers know what was collected last; after a while without, it
+        was lost on its way.
+        """
+        return (
+            status["segments/offered"] >= self._expected
+            or time.monotonic() - self._collected > COUNT_SECONDS
+        )
 
     def _steps_for(self, missing: int) -> int:
-        """Env steps for this many segments: whole ones in every environment, at most a train batch at a time."""
+        """Env steps for this many segments: whole ones in every environment, at most a
+        train batch at a time.
+        """
         runners = self.algorithm.config
         envs = max(1, runners.num_env_runners) * runners.num_envs_per_env_runner
         windows = -(-missing // envs)
-        return min(self.config.learner.train_batch_size, int(windows * envs * self.config.query.segment_length))
+        return min(
+            self.config.learner.train_batch_size,
+            int(windows * envs * self.config.query.segment_length),
+        )
 
     def _learn(self) -> dict[str, Any]:
         done = self.progress
@@ -172,7 +196,10 @@ class Loop:
         self.progress.env_steps += sampled - self._lifetime
         self._lifetime = sampled
         self.progress.iteration += 1
-        row = {**learner_row(result, kl=self.config.learner.kl_coeff > 0), **self._runner_row(runners)}
+        row = {
+            **learner_row(result, kl=self.config.learner.kl_coeff > 0),
+            **self._runner_row(runners),
+        }
         self._tell()
         return {**row, **held, "phase": "learning"}
 
@@ -189,8 +216,8 @@ class Loop:
         if (failures := int(row.get("env_runners/failures", 0))) > self._env_failures:
             self._env_failures = failures
             self.display.message(
-                f"{self.config.env.id} failed and was made anew, {failures} times so far in one env runner at most; "
-                f"{self.rundir.log_file} says why"
+                f"{self.config.env.id} failed and was made anew, {failures} times so far in one "
+                f"env runner at most; {self.rundir.log_file} says why"
             )
         return row
 
@@ -208,14 +235,17 @@ class Loop:
             self._fresh = []
 
     def _fresh_accuracy(self) -> float | None:
-        """What the adaptive schedule goes by; None where too few answers were predicted yet."""
+        """What the adaptive schedule goes by; None where too few answers were predicted
+        yet.
+        """
         assert self.services is not None
         status = self.services.status()
         known = int(status.get("reward/fresh_answers") or 0) >= FEWEST_FRESH
         return status.get("reward/fresh_accuracy") if known else None
 
     def _write(self, row: dict[str, Any]) -> None:
-        self.rundir.lease.check()  # this process may have stood still for as long as another needs to take over
+        # this process may have stood still for as long as another needs to take over
+        self.rundir.lease.check()
         now, progress = time.monotonic(), self.progress
         before, steps_before = self._last_row
         progress.wall_seconds = now - self._started
@@ -234,7 +264,9 @@ class Loop:
         if every is not None and progress.env_steps - self._evaluated_at >= every:
             self._evaluated_at = progress.env_steps
             played = self.evaluate(seed=self.config.seed + progress.iteration)
-            row.update({"eval/episode_return_mean": played.mean, "eval/episode_return_std": played.std})
+            row.update(
+                {"eval/episode_return_mean": played.mean, "eval/episode_return_std": played.std}
+            )
         self._last_row = (now, progress.env_steps)
         recent = row.get("env_runners/episode_return_mean", self._true_return)
         self._true_return = row.get("eval/episode_return_mean", recent)
@@ -245,13 +277,19 @@ class Loop:
 
     def evaluate(self, *, seed: int) -> Evaluation:
         """The present policy's true return."""
-        return evaluate(self._act(seed), self.config.env, episodes=self.config.evaluation.episodes, seed=seed)
+        return evaluate(
+            self._act(seed), self.config.env, episodes=self.config.evaluation.episodes, seed=seed
+        )
 
     def film(self, *, wait: bool = False) -> Path | None:
-        """A video of the present policy, as `Films.shoot` makes it; None where there is none."""
+        """A video of the present policy, as `Films.shoot` makes it; None where there is
+        none.
+        """
         if self.films is None:
             return None
-        return self.films.shoot(self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait)
+        return self.films.shoot(
+            self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait
+        )
 
     def _act(self, seed: int) -> Callable[[Any], Act]:
         runner = self.algorithm.env_runner
@@ -262,7 +300,8 @@ class Loop:
         every = self.config.checkpoint.every_env_steps
         if every is not None and self.progress.env_steps - self._saved_at >= every:
             self.save()
-            if self.config.draws_clips and self.progress.learning:  # people like to see what came of their answers
+            # people like to see what came of their answers
+            if self.config.draws_clips and self.progress.learning:
                 self.film()
 
     def save(self) -> None:
@@ -271,7 +310,11 @@ class Loop:
         self._saved_at = self.progress.env_steps
         exact = None
         if self.exact is not None:
-            mine = {"recent": list(self._recent), "evaluated_at": self._evaluated_at, "expected": self._expected}
+            mine = {
+                "recent": list(self._recent),
+                "evaluated_at": self._evaluated_at,
+                "expected": self._expected,
+            }
             exact = self.exact.save(loop=mine)
         with self.watchdog.watching(self.algorithm.abandon):
             self._checkpoints.save(
@@ -288,7 +331,9 @@ class Loop:
         return -1 if newest is None else int(self._checkpoints.counters(newest)["env_steps"])
 
     def begin_again(self, algorithm: PreferencePPO) -> None:
-        """Go on with another algorithm from the newest checkpoint, or from the first step where there is none."""
+        """Go on with another algorithm from the newest checkpoint, or from the first
+        step where there is none.
+        """
         self.algorithm = algorithm
         self.progress, self._lifetime = Progress(), 0
         self._saved_at = self._evaluated_at = 0
@@ -297,7 +342,9 @@ class Loop:
         self.restore()
 
     def restore(self) -> bool:
-        """Go on from the newest checkpoint; False where there is none, and the rows of before are cut off."""
+        """Go on from the newest checkpoint; False where there is none, and the rows of
+        before are cut off.
+        """
         newest = self._checkpoints.fetch()
         if newest is None:
             self.metrics.rewind(0, env_steps=0)
@@ -310,11 +357,15 @@ class Loop:
         self._saved_at = self._evaluated_at = self.progress.env_steps
         self._true_return = counters["true_return"]
         if self.exact is not None and (mine := self.exact.restore()) is not None:
-            self._recent.extend((true, predicted, length) for true, predicted, length in mine["recent"])
+            self._recent.extend(
+                (true, predicted, length) for true, predicted, length in mine["recent"]
+            )
             self._evaluated_at, self._expected = mine["evaluated_at"], mine["expected"]
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
-        lifetime = self.algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0)
+        lifetime = self.algorithm.metrics.peek(
+            ("env_runners", "num_env_steps_sampled_lifetime"), default=0
+        )
         self._lifetime = int(lifetime)
         self._tell()  # how long the warm-up was, before the first question of the resumed run
         return True

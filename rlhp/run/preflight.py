@@ -1,4 +1,6 @@
-"""What a run needs before its first process: everything that can be refused is refused here."""
+"""What a run needs before its first process: everything that can be refused is refused
+here.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,11 @@ log = logging.getLogger(__name__)
 
 
 def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
-    """The facts of the environment; ValueError for whatever cannot work, before anything was started or written.
+    """The facts of the environment; ValueError for whatever cannot work, before
+    anything was started or written.
 
-    With `resume` nothing is said about answers to reuse: the run has its copies already.
+    With `resume` nothing is said about answers to reuse: the run has its copies
+    already.
     """
     facts = probe(config.env)
     check_actions(config.env.id, facts.spaces.action)
@@ -52,15 +56,18 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     if config.preferences:
         _check_preferences(config, facts)
         if config.labels.reuse is not None and not resume:
-            refuse(config.labels.reuse, spaces=facts.spaces, segment_length=config.query.segment_length)
+            refuse(
+                config.labels.reuse, spaces=facts.spaces, segment_length=config.query.segment_length
+            )
     return facts
 
 
 def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
     if config.query.segment_length > facts.episode_limit:
         raise RlhpError(
-            f"query.segment_length={config.query.segment_length} is longer than any episode of {config.env.id} "
-            f"({facts.episode_limit} steps), so no full segment could ever be cut; shorten the segment"
+            f"query.segment_length={config.query.segment_length} is longer than any episode of "
+            f"{config.env.id} ({facts.episode_limit} steps), so no full segment could ever be "
+            "cut; shorten the segment"
         )
     make_selection(config.query.selection)
     if config.draws_clips:
@@ -73,14 +80,19 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
         if ":" not in config.labels.teacher.name and not config.shares_env_reward:
             raise RlhpError(
                 f"the built-in teacher {config.labels.teacher.name!r} judges by env rewards, which "
-                "labels.share_env_reward=false keeps from it; leave that key out, or name a teacher of your own"
+                "labels.share_env_reward=false keeps from it; leave that key out, or name a "
+                "teacher of your own"
             )
 
 
 def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
     way = check_drawable(config.env)
     Clips("redis://", run="check", store=config.clips.store)
-    if way in ("state", "mujoco", "lander") and facts.native_vector and config.rollout.vectorize == "native":
+    if (
+        way in ("state", "mujoco", "lander")
+        and facts.native_vector
+        and config.rollout.vectorize == "native"
+    ):
         raise RlhpError(
             f"rollout.vectorize=native steps {config.env.id} by its own vector implementation, "
             "which tells no states to draw clips from; set rollout.vectorize=auto"
@@ -97,10 +109,12 @@ def opened_queue(
     take_over: bool = False,
     say: Callable[[str], object] = print,
 ) -> Iterator[QueryQueue]:
-    """The run's queue, on an embedded server unless the config or the environment names another.
+    """The run's queue, on an embedded server unless the config or the environment names
+    another.
 
-    It is this process's, as `QueryQueue.open` has it. Closed at the end, when all answers are on disk, which sends its
-    labelers home; answers that come later wait for a resume.
+    It is this process's, as `QueryQueue.open` has it. Closed at the end, when all
+    answers are on disk, which sends its labelers home; answers that come later wait for
+    a resume.
     """
     with ExitStack() as stack:
         url = credentials.address(config.redis)
@@ -120,17 +134,7 @@ def opened_queue(
             cap=config.query.max_open,
             budget=config.labels.budget,
             config_sha256=loading.sha256(config),
-            info={
-                "env": config.env.id,
-                "source": config.labels.source,
-                "fps": str(config.clips.fps or facts.fps),
-                "keep_ms": str(round(config.clips.keep_minutes * 60_000)),
-                "shares_env_reward": "yes" if config.shares_env_reward else "no",
-                "instruction": config.labels.instruction,
-                "strength": "yes" if config.page.strength else "no",
-                "budget": str(config.labels.budget),
-                "lease_seconds": str(config.query.lease_seconds),
-            },
+            info=_known_to_labelers(config, facts),
             resume=resume,
             owner=rundir.lease.owner or Owner.here(rundir.path),
             run_id=rundir.info().id,
@@ -143,22 +147,45 @@ def opened_queue(
         else:
             rundir.write_redis_url(url)
         try:
-            with beating(queue.beat, name="owner of the queue"), nothing_left(queue, rundir, say=say):
+            with (
+                beating(queue.beat, name="owner of the queue"),
+                nothing_left(queue, rundir, say=say),
+            ):
                 yield queue
         finally:
             with suppress(ConnectionError, TakenOver):
                 queue.close()
 
 
+def _known_to_labelers(config: RunConfig, facts: EnvFacts) -> dict[str, str]:
+    """What pages and labeling programs read of a run at its queue."""
+    return {
+        "env": config.env.id,
+        "source": config.labels.source,
+        "fps": str(config.clips.fps or facts.fps),
+        "keep_ms": str(round(config.clips.keep_minutes * 60_000)),
+        "shares_env_reward": "yes" if config.shares_env_reward else "no",
+        "instruction": config.labels.instruction,
+        "strength": "yes" if config.page.strength else "no",
+        "budget": str(config.labels.budget),
+        "lease_seconds": str(config.query.lease_seconds),
+    }
+
+
 def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> PreferenceDataset:
-    """The preference dataset of a new run, with what it reuses; a resumed run has one, which must be readable."""
+    """The preference dataset of a new run, with what it reuses; a resumed run has one,
+    which must be readable.
+    """
     if (rundir.preferences / "dataset.json").exists():
         RewardStore(rundir.path / "reward").newest()
         return PreferenceDataset.open(rundir.preferences)
-    if answered := max((row.get("labels/answered") or 0 for row in read_metrics(rundir.metrics_file)), default=0):
+    if answered := max(
+        (row.get("labels/answered") or 0 for row in read_metrics(rundir.metrics_file)), default=0
+    ):
         raise RlhpError(
-            f"{rundir.preferences} is gone, and {answered:.0f} answers of this run with it: put the directory back, or "
-            "begin a new run; a run that went on without would ask people again"
+            f"{rundir.preferences} is gone, and {answered:.0f} answers of this run with it: put "
+            "the directory back, or begin a new run; a run that went on without would ask people "
+            "again"
         )
     dataset = PreferenceDataset.create(
         rundir.preferences,
@@ -168,7 +195,9 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> Preferen
             "spaces": facts.spaces,
             "segment_length": config.query.segment_length,
             "config_sha256": loading.sha256(config),
-            "teacher": config.labels.teacher.model_dump() if config.labels.source == "oracle" else None,
+            "teacher": config.labels.teacher.model_dump()
+            if config.labels.source == "oracle"
+            else None,
         },
     )
     if config.labels.reuse is not None:
@@ -176,19 +205,30 @@ def make_dataset(config: RunConfig, rundir: RunDir, facts: EnvFacts) -> Preferen
     return dataset
 
 
-def reconcile(queue: QueryQueue, dataset: PreferenceDataset, *, say: Callable[[str], object]) -> None:
-    """A Redis that came back older than the disk, or empty, learns what is answered: nobody is asked again."""
+def reconcile(
+    queue: QueryQueue, dataset: PreferenceDataset, *, say: Callable[[str], object]
+) -> None:
+    """A Redis that came back older than the disk, or empty, learns what is answered:
+    nobody is asked again.
+    """
     forgotten = queue.forgotten()
-    behind = queue.recall(recollection(row for row in dataset.events() if row.query_id not in forgotten))
+    behind = queue.recall(
+        recollection(row for row in dataset.events() if row.query_id not in forgotten)
+    )
     if behind:
-        text = f"Redis is older than the disk: it did not know what became of {behind} queries, and was told"
+        text = (
+            f"Redis is older than the disk: it did not know what became of {behind} queries, "
+            "and was told"
+        )
         log.warning(text)
         say(f"warning: {text}")
 
 
 @contextmanager
 def stopping_on_ctrl_c(say: Callable[[str], None]) -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) ends the run after the present iteration, the second at once."""
+    """The first Ctrl-C (or SIGTERM) ends the run after the present iteration, the
+    second at once.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,8 +1,10 @@
-"""The learner's side is built anew from the last checkpoint when it is lost: nobody has to be awake for it.
+"""The learner's side is built anew from the last checkpoint when it is lost: nobody has
+to be awake for it.
 
-RLlib starts env runners again and nothing else: a dead learner ends its algorithm, and a silent one stops it without
-a word (`rlhp.run.watchdog`). Query actor, reward trainer, reward models, labelers and Redis live on meanwhile, so
-answers go on coming in, and the reward is the newest one afterwards.
+RLlib starts env runners again and nothing else: a dead learner ends its algorithm, and
+a silent one stops it without a word (`rlhp.run.watchdog`). Query actor, reward trainer,
+reward models, labelers and Redis live on meanwhile, so answers go on coming in, and the
+reward is the newest one afterwards.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-"""Between two attempts in a row: a machine that was lost takes a while to be noticed, a new one to come."""
+"""Between two attempts in a row: a machine that was lost takes a while to be noticed, a
+new one to come.
+"""
 
 
 def run(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
-    """`loop.run()` to its end, with another algorithm from `build` each time the present one is lost.
+    """`loop.run()` to its end, with another algorithm from `build` each time the
+    present one is lost.
 
-    At most `ray.max_restarts` times in a row without a newer checkpoint; then RoleFailed. An error that a learner
-    raised is not a loss: it would raise it again.
+    At most `ray.max_restarts` times in a row without a newer checkpoint; then
+    RoleFailed. An error that a learner raised is not a loss: it would raise it again.
     """
     in_a_row, reached = 0, -1
     lost: Exception | None = None
@@ -51,11 +56,18 @@ def run(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
         log.warning("the learner was lost", exc_info=lost)
         if in_a_row > most:
             raise RoleFailed(
-                f"the learner was lost {in_a_row} times in a row with no new checkpoint between, the last time: {why} "
-                f"(ray.max_restarts={most}); see {loop.rundir.log_file}, then: rlhp train --resume {loop.rundir.path}"
+                f"the learner was lost {in_a_row} times in a row with no new checkpoint between, "
+                f"the last time: {why} (ray.max_restarts={most}); see {loop.rundir.log_file}, "
+                f"then: rlhp train --resume {loop.rundir.path}"
             ) from lost
-        whence = f"the checkpoint at {saved} env steps" if saved >= 0 else "the start, with all answers given so far"
-        loop.display.message(f"the learner was lost ({why}); going on from {whence} (restart {in_a_row} of {most})")
+        whence = (
+            f"the checkpoint at {saved} env steps"
+            if saved >= 0
+            else "the start, with all answers given so far"
+        )
+        loop.display.message(
+            f"the learner was lost ({why}); going on from {whence} (restart {in_a_row} of {most})"
+        )
         loop.stop.wait(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (in_a_row - 1)))
 
 

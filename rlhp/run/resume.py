@@ -1,16 +1,22 @@
-"""A serial run goes on bit for bit: what a checkpoint needs besides RLlib's state, and the way back to it.
+"""A serial run goes on bit for bit: what a checkpoint needs besides RLlib's state, and
+the way back to it.
 
-    save      queue empty -> state of env runner, query actor, reward trainer, generators, loop -> exact.pt
-    resume    environments brought back -> answers drained -> disk and queue taken back -> roles built -> state set
+    save      queue empty -> state of env runner, query actor, reward trainer, generators, loop
+              -> exact.pt
+    resume    environments brought back -> answers drained -> disk and queue taken back -> roles
+              built -> state set
 
-After a kill, disk and queue are ahead of the checkpoint: questions were asked and answered since. The run that goes on
-asks them again, at the same moment and under the same ids. So the parts of the dataset that came after are moved to
-`preferences/set_aside/`, and a teacher is not asked what it answered once: `Recalled` gives what it said.
+After a kill, disk and queue are ahead of the checkpoint: questions were asked and
+answered since. The run that goes on asks them again, at the same moment and under the
+same ids. So the parts of the dataset that came after are moved to
+`preferences/set_aside/`, and a teacher is not asked what it answered once: `Recalled`
+gives what it said.
 
-Not every serial run can do so. Then the log says why, once, and a resume is the ordinary one: the policy from the
-checkpoint, all answers kept, episodes begun anew. The reasons: people answer, or another labeler did; the configuration
-was changed; queries were open when the checkpoint was made (`labels.votes`); checks of labelers run by the clock;
-environments cannot be brought back.
+Not every serial run can do so. Then the log says why, once, and a resume is the
+ordinary one: the policy from the checkpoint, all answers kept, episodes begun anew. The
+reasons: people answer, or another labeler did; the configuration was changed; queries
+were open when the checkpoint was made (`labels.votes`); checks of labelers run by the
+clock; environments cannot be brought back.
 """
 
 from __future__ import annotations
@@ -36,7 +42,12 @@ from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer, take_in_all
 from rlhp.reward.versions import RewardStore, RewardWeights
 from rlhp.rollout.episode_replay import CannotRestore
-from rlhp.rollout.runner import ColumnarEnvRunner, restore_environments, restore_runner, runner_state
+from rlhp.rollout.runner import (
+    ColumnarEnvRunner,
+    restore_environments,
+    restore_runner,
+    runner_state,
+)
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer, Query, Teacher
 
@@ -82,7 +93,9 @@ class ExactState:
         self._told = False
 
     def save(self, *, loop: dict[str, Any]) -> dict[str, Any] | None:
-        """Plain data; None, and a line in the log the first time, where this moment cannot be gone back to."""
+        """Plain data; None, and a line in the log the first time, where this moment
+        cannot be gone back to.
+        """
         try:
             if (why := self._unsettled()) is not None:
                 raise CannotRestore(why)
@@ -112,7 +125,9 @@ class ExactState:
         return state
 
     def restore(self) -> dict[str, Any] | None:
-        """Set what `take_back` found, after RLlib's own state; returns the loop's part, None where nothing was."""
+        """Set what `take_back` found, after RLlib's own state; returns the loop's part,
+        None where nothing was.
+        """
         point = self._point
         if point is None:
             return None
@@ -153,7 +168,8 @@ def take_back(
     *,
     say: Callable[[str], object] = print,
 ) -> Any:
-    """Bring environments, disk and queue back to the checkpoint: its state, or None where all was left as it is.
+    """Bring environments, disk and queue back to the checkpoint: its state, or None
+    where all was left as it is.
 
     May be killed and done again: every step is the same the second time.
     """
@@ -162,22 +178,13 @@ def take_back(
         return None
     after: list[EventRow] = []
     if queue is not None:
-        if lost := _gone(rundir.preferences, point["parts"]):
-            text = f"gone from {rundir.preferences} since the checkpoint, with what they held: {', '.join(lost)}"
-            log.warning(text)
-            say(f"warning: {text}. Put them back from a copy: the run goes on without them, and not bit for bit")
-            return None
-        if merged := _gone(rundir.preferences, point["parts"], merged=True):
-            log.warning("%d parts of the dataset were merged since the checkpoint: all answers are kept", len(merged))
+        if _parts_missing(rundir, point, say):
             return None
         dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
         take_in_all(queue, dataset)
         after = _events_of(rundir.preferences / "events", but=point["parts"]["events"])
-        if strangers := {row.labeler for row in after if row.labeler is not None} - {TEACHER}:
-            log.warning("%s answered since the checkpoint: all is kept", ", ".join(sorted(map(str, strangers))))
-            return None
-        if after and point["config"] != _digest(config):
-            log.warning("the configuration changed: the %d answers since the checkpoint are kept", len(after))
+        if kept := _why_kept(after, same_config=point["config"] == _digest(config)):
+            log.warning(kept)
             return None
     try:
         restore_environments(runner, point["runner"])
@@ -185,21 +192,66 @@ def take_back(
         log.warning("episodes begin anew: the environments cannot be brought back, %s", error)
         return None
     if queue is not None:
-        _set_parts_aside(rundir.preferences, point["parts"])
-        weights = None if point["reward"] is None else RewardWeights.from_bytes(point["reward"])
-        RewardStore(rundir.path / "reward").rewind(weights, trainer_state=point["fitting"])
-        history = _history(queue)
-        history.rewind(point["queue"])
-        queue.recall(recollection(PreferenceDataset.open(rundir.preferences, compacting=False).events()))
-        history.count(point["queue"])
-    log.info("back at %s: %d later events are set aside until they happen again", checkpoint, len(after))
+        _rewind(rundir, point, queue)
+    log.info(
+        "back at %s: %d later events are set aside until they happen again", checkpoint, len(after)
+    )
     return point
+
+
+def _parts_missing(rundir: RunDir, point: Any, say: Callable[[str], object]) -> bool:
+    """Whether parts that the checkpoint knows are there no more, gone or merged; says so."""
+    if lost := _gone(rundir.preferences, point["parts"]):
+        text = (
+            f"gone from {rundir.preferences} since the checkpoint, with what they held: "
+            f"{', '.join(lost)}"
+        )
+        log.warning(text)
+        say(
+            f"warning: {text}. Put them back from a copy: the run goes on without them, and not "
+            "bit for bit"
+        )
+        return True
+    merged = _gone(rundir.preferences, point["parts"], merged=True)
+    if merged:
+        log.warning(
+            "%d parts of the dataset were merged since the checkpoint: all answers are kept",
+            len(merged),
+        )
+    return bool(merged)
+
+
+def _why_kept(after: Sequence[EventRow], *, same_config: bool) -> str:
+    """Why the answers that came after the checkpoint cannot be asked for again; empty
+    where they can.
+    """
+    if strangers := {row.labeler for row in after if row.labeler is not None} - {TEACHER}:
+        return f"{', '.join(sorted(strangers))} answered since the checkpoint: all is kept"
+    if after and not same_config:
+        return f"the configuration changed: the {len(after)} answers since the checkpoint are kept"
+    return ""
+
+
+def _rewind(rundir: RunDir, point: Any, queue: QueryQueue) -> None:
+    """Dataset, reward and queue as they were at the checkpoint."""
+    _set_parts_aside(rundir.preferences, point["parts"])
+    weights = None if point["reward"] is None else RewardWeights.from_bytes(point["reward"])
+    RewardStore(rundir.path / "reward").rewind(weights, trainer_state=point["fitting"])
+    history = _history(queue)
+    history.rewind(point["queue"])
+    dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
+    queue.recall(recollection(dataset.events()))
+    history.count(point["queue"])
 
 
 def said_before(rundir: RunDir) -> dict[str, Answer | None]:
     """What the teacher said about queries that were set aside; None for a skip."""
     rows = _events_of(rundir.preferences / SET_ASIDE / "events")
-    return {row.query_id: row.answer for row in rows if row.labeler == TEACHER and row.event in ("answer", "skip")}
+    return {
+        row.query_id: row.answer
+        for row in rows
+        if row.labeler == TEACHER and row.event in ("answer", "skip")
+    }
 
 
 def _digest(config: RunConfig) -> str:
@@ -207,15 +259,21 @@ def _digest(config: RunConfig) -> str:
 
 
 def _events_of(folder: Path, *, but: Sequence[str] = ()) -> list[EventRow]:
-    return [row for name in list_parts(folder) if name not in but for row in read_events(folder / name)]
+    return [
+        row for name in list_parts(folder) if name not in but for row in read_events(folder / name)
+    ]
 
 
 def _gone(folder: Path, parts: Mapping[str, list[str]], *, merged: bool = False) -> list[str]:
-    """Those of these parts that are not there, as table/name: of which no other part has the rows, or `merged` ones."""
+    """Those of these parts that are not there, as table/name: of which no other part
+    has the rows, or `merged` ones.
+    """
     found = []
     for table in TABLES:
         whole = Parts(folder / table)
-        elsewhere = frozenset().union(*(whole.replaced(name) for name in list_parts(folder / table)))
+        elsewhere = frozenset().union(
+            *(whole.replaced(name) for name in list_parts(folder / table))
+        )
         missing = [name for name in parts[table] if not (folder / table / name).exists()]
         found += [f"{table}/{name}" for name in missing if (name in elsewhere) is merged]
     return found
@@ -235,7 +293,11 @@ def _history(queue: QueryQueue) -> QueueHistory:
 
 
 def _generators() -> dict[str, Any]:
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
 
 
 def _set_generators(state: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
-"""What the driver holds of the other roles: stepped in this process, or spoken to as Ray actors.
+"""What the driver holds of the other roles: stepped in this process, or spoken to as
+Ray actors.
 
-The training loop knows them, the display and the exact resume by the protocols below alone.
+The training loop knows them, the display and the exact resume by the protocols below
+alone.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ log = logging.getLogger(__name__)
 
 QUEUE_EVERY_SECONDS = 1.0
 QUEUE_AWAY_SECONDS = 10.0
-"""Asking a server that is away takes a second or more, which the learner should not pay at every turn."""
+"""Asking a server that is away takes a second or more, which the learner should not pay
+at every turn.
+"""
 PER_MINUTE_OVER_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
 MODEL_SECONDS = 5.0
@@ -42,7 +46,9 @@ NOTICES = {
 
 
 class SerialServices:
-    """The roles stepped in turn until none has anything left to do; the order never varies."""
+    """The roles stepped in turn until none has anything left to do; the order never
+    varies.
+    """
 
     def __init__(
         self,
@@ -52,7 +58,13 @@ class SerialServices:
         worker: LabelerWorker | None,
         clips: ClipRenderer | None = None,
     ) -> None:
-        self._queue, self._asking, self._fitting, self._worker, self._clips = queue, asking, fitting, worker, clips
+        self._queue, self._asking, self._fitting, self._worker, self._clips = (
+            queue,
+            asking,
+            fitting,
+            worker,
+            clips,
+        )
         self._rate = AnswerRate()
         self._housekeeping = Housekeeping(queue)
         self._noticeboard = Noticeboard(queue)
@@ -80,7 +92,9 @@ class SerialServices:
         self._noticeboard.turn(self.status, env_steps=self._env_steps, learning=self._learning)
 
     def _ask_and_answer(self) -> bool:
-        """One round; whether another may bring more. After one of skips alone it is the next turn's to ask again."""
+        """One round; whether another may bring more. After one of skips alone it is the
+        next turn's to ask again.
+        """
         asked = self._asking.step()
         if self._worker is None:
             return asked > 0
@@ -91,13 +105,20 @@ class SerialServices:
             self._worker.step()
         if asked and counts.answers == answers and not self._warned:
             self._warned = True
-            log.warning("the teacher skipped all %d queries of a round; others are asked instead", asked)
+            log.warning(
+                "the teacher skipped all %d queries of a round; others are asked instead", asked
+            )
         return counts.answers > answers
 
     def status(self) -> dict[str, Any]:
         """Numbers of every role, by metric name."""
         clips = {} if self._clips is None else self._clips.status()
-        numbers = {**self._asking.status(), **self._fitting.status(), **clips, **queue_numbers(self._queue)}
+        numbers = {
+            **self._asking.status(),
+            **self._fitting.status(),
+            **clips,
+            **queue_numbers(self._queue),
+        }
         return {**numbers, "labels/per_minute": self._rate(numbers["labels/answered"])}
 
 
@@ -111,7 +132,9 @@ class Models(Protocol):
 
 
 class ClusterServices:
-    """The roles as Ray actors. Nothing here blocks: a question is answered by the last known answer."""
+    """The roles as Ray actors. Nothing here blocks: a question is answered by the last
+    known answer.
+    """
 
     def __init__(
         self,
@@ -124,7 +147,9 @@ class ClusterServices:
         *,
         stall_seconds: float = 300.0,
     ) -> None:
-        """One that has said nothing for `stall_seconds` is killed, which makes Ray start it again."""
+        """One that has said nothing for `stall_seconds` is killed, which makes Ray
+        start it again.
+        """
         self._queue = queue
         self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
         self._models = models
@@ -148,7 +173,9 @@ class ClusterServices:
         """Tell the query actor and the reward trainer how far the run is."""
         self._env_steps, self._learning = env_steps, learning
         with suppress(RayError):  # restarting: the next call tells it
-            self._actors["query actor"].progress.remote(env_steps=env_steps, learning=learning, **facts)
+            self._actors["query actor"].progress.remote(
+                env_steps=env_steps, learning=learning, **facts
+            )
             self._actors["reward trainer"].progress.remote(env_steps)
 
     def settle(self, nodes: Iterable[str]) -> None:
@@ -169,14 +196,20 @@ class ClusterServices:
             with suppress(ConnectionError):  # the query actor says so in the log
                 self._numbers = queue_numbers(self._queue)
                 self._housekeeping.turn()
-                self._noticeboard.turn(self.status, env_steps=self._env_steps, learning=self._learning)
+                self._noticeboard.turn(
+                    self.status, env_steps=self._env_steps, learning=self._learning
+                )
                 pause = QUEUE_EVERY_SECONDS
             self._ask_queue_at = time.monotonic() + pause
 
     def waits_for(self) -> str | None:
-        """What env runners rightly wait for: None where a reward model answers. Takes seconds, from any thread."""
+        """What env runners rightly wait for: None where a reward model answers. Takes
+        seconds, from any thread.
+        """
         replicas = list(self._models.actors.values())
-        pending = [replica.status.options(concurrency_group="control").remote() for replica in replicas]
+        pending = [
+            replica.status.options(concurrency_group="control").remote() for replica in replicas
+        ]
         deadline = time.monotonic() + MODEL_SECONDS
         while pending:
             done, pending = ray.wait(pending, timeout=max(0.0, deadline - time.monotonic()))
@@ -203,8 +236,11 @@ class ClusterServices:
                 if name in self._away:
                     self._away.discard(name)
                     log.warning("%s is back", name)
-            elif time.monotonic() - self._asked_at[name] > self._stall_seconds:  # stopped, or cut off
-                log.warning("%s has said nothing for %.0f s and is killed", name, self._stall_seconds)
+            # stopped, or cut off
+            elif time.monotonic() - self._asked_at[name] > self._stall_seconds:
+                log.warning(
+                    "%s has said nothing for %.0f s and is killed", name, self._stall_seconds
+                )
                 del self._pending[name]
                 ray.kill(actor, no_restart=False)
         except ActorDiedError as error:  # not restarted: it failed while it was being built
@@ -219,7 +255,9 @@ class ClusterServices:
     def status(self) -> dict[str, Any]:
         """The last known numbers of every role, by metric name."""
         roles = ("clip renderer", "query actor", "reward trainer")
-        numbers = {name: value for role in roles for name, value in self._known.get(role, {}).items()} | self._numbers
+        numbers = {
+            name: value for role in roles for name, value in self._known.get(role, {}).items()
+        } | self._numbers
         for name in ("pid", "memory_mb"):
             numbers.pop(name, None)
         return {
@@ -239,14 +277,18 @@ class ClusterServices:
 
 
 class Housekeeping:
-    """Once a minute: absent labelers' queries and lapsed reservations go, the acknowledged log is cut."""
+    """Once a minute: absent labelers' queries and lapsed reservations go, the
+    acknowledged log is cut.
+    """
 
     def __init__(self, queue: QueryQueue) -> None:
         self._queue = queue
         self._due = time.monotonic() + HOUSEKEEPING_SECONDS
 
     def turn(self) -> None:
-        """Keep house if a minute has gone by; raises QueueUnavailable like any call to the queue."""
+        """Keep house if a minute has gone by; raises QueueUnavailable like any call to
+        the queue.
+        """
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + HOUSEKEEPING_SECONDS
             self._queue.sweep()
@@ -254,7 +296,9 @@ class Housekeeping:
 
 
 class Noticeboard:
-    """About once a second the queue is told how far the run is, for whoever labels: why nothing is asked just now."""
+    """About once a second the queue is told how far the run is, for whoever labels: why
+    nothing is asked just now.
+    """
 
     def __init__(self, queue: QueryQueue) -> None:
         self._queue = queue
@@ -262,15 +306,22 @@ class Noticeboard:
         self._written: dict[str, str] = {}
 
     def turn(self, status: Callable[[], dict[str, Any]], *, env_steps: int, learning: bool) -> None:
-        """Write what changed, if a second has gone by; raises QueueUnavailable like any call to the queue."""
+        """Write what changed, if a second has gone by; raises QueueUnavailable like any
+        call to the queue.
+        """
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + QUEUE_EVERY_SECONDS
         known = status()
-        numbers = {"env_steps": env_steps, **{name: known.get(metric) for name, metric in NOTICES.items()}}
+        numbers = {
+            "env_steps": env_steps,
+            **{name: known.get(metric) for name, metric in NOTICES.items()},
+        }
         facts = {name: str(int(number)) for name, number in numbers.items() if number is not None}
         facts["phase"] = "learning" if learning else "warm-up"
-        self._queue.set_info({name: value for name, value in facts.items() if self._written.get(name) != value})
+        self._queue.set_info(
+            {name: value for name, value in facts.items() if self._written.get(name) != value}
+        )
         self._written = facts
 
 
@@ -301,7 +352,9 @@ def queue_numbers(queue: QueryQueue) -> dict[str, Any]:
 
 
 class Services(Protocol):
-    """Everything beside the learner: queue, query actor, reward trainer, reward models, labelers."""
+    """Everything beside the learner: queue, query actor, reward trainer, reward models,
+    labelers.
+    """
 
     def progress(
         self,
@@ -313,13 +366,17 @@ class Services(Protocol):
         episodes: Sequence[tuple[float, int]],
         fresh_accuracy: float | None,
     ) -> None:
-        """Tell the others how far the run is, as `QueryActor.progress` has it. Never blocks."""
+        """Tell the others how far the run is, as `QueryActor.progress` has it. Never
+        blocks.
+        """
 
     def settle(self, nodes: Iterable[str]) -> None:
         """Env runners are on these nodes of the cluster now."""
 
     def turn(self) -> None:
-        """Whatever the driver owes the others once per iteration; raises when one of them failed for good."""
+        """Whatever the driver owes the others once per iteration; raises when one of
+        them failed for good.
+        """
 
     def status(self) -> dict[str, Any]:
         """The last known numbers of all of them. Never blocks."""

@@ -1,4 +1,6 @@
-"""What a run reached: the random policy, the trained one, the labels it took, and where to look."""
+"""What a run reached: the random policy, the trained one, the labels it took, and where
+to look.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Summary:
     interrupted: bool
     plots: list[str]
     video: str | None
-    """Of the final policy; None where the environment cannot be drawn, or the run was stopped."""
+    """Of the final policy; None where the environment cannot be drawn, or the run was
+    stopped.
+    """
 
     def __str__(self) -> str:
         ended = "stopped" if self.interrupted else "finished"
@@ -52,12 +56,14 @@ class Summary:
         ]
         if not self.iterations and not self.interrupted:
             lines.append(
-                f"warning: the policy was never trained: all {self.env_steps:,} env steps went into the warm-up; "
-                "give more learner.total_env_steps, or a smaller labels.initial_share or labels.budget"
+                f"warning: the policy was never trained: all {self.env_steps:,} env steps went "
+                "into the warm-up; give more learner.total_env_steps, or a smaller "
+                "labels.initial_share or labels.budget"
             )
         if self.source != "none":
             lines.append(
-                f"labels: {self.labels_answered} of {self.labels_budget} answers, reward version {self.reward_version}"
+                f"labels: {self.labels_answered} of {self.labels_budget} answers, reward version "
+                f"{self.reward_version}"
             )
         lines += [f"plot: {plot}" for plot in self.plots]
         if self.video is not None:
@@ -69,7 +75,9 @@ class Summary:
 
 
 def finish(loop: Loop, *, interrupted: bool) -> Summary:
-    """Evaluate the final policy and the random one, draw the curves, write `summary.json`."""
+    """Evaluate the final policy and the random one, draw the curves, write
+    `summary.json`.
+    """
     config = loop.config
     seed = 1_000_003 + config.seed
     trained = loop.evaluate(seed=seed)
@@ -89,7 +97,8 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         true_return=trained.mean,
         true_return_std=trained.std,
         episodes=len(trained.returns),
-        labels_asked=max(int(status.get("labels/asked", 0)), count),  # the queue was looked at a moment before
+        # the queue was looked at a moment before
+        labels_asked=max(int(status.get("labels/asked", 0)), count),
         labels_answered=count,
         labels_budget=config.labels.budget,
         reward_version=max(int(status.get("reward/version", 0)), newest),
@@ -102,7 +111,9 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
 
 
 def _on_disk(rundir: RunDir) -> tuple[int, int]:
-    """Answered queries and the newest reward version: what roles said last is of a moment before, or nothing yet."""
+    """Answered queries and the newest reward version: what roles said last is of a
+    moment before, or nothing yet.
+    """
     if not (rundir.preferences / "dataset.json").exists():
         return 0, 0
     dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
@@ -110,7 +121,8 @@ def _on_disk(rundir: RunDir) -> tuple[int, int]:
 
 
 def _draw(loop: Loop) -> list[Path]:
-    from rlhp.monitor.plots import plot  # matplotlib is half a second that a run should not begin with
+    # matplotlib is half a second that a run should not begin with
+    from rlhp.monitor.plots import plot
 
     loop.metrics.close()
     return list(plot([loop.rundir.path]))

@@ -1,9 +1,12 @@
-"""How far the learner may run ahead of the machines that teach it. People are never waited for.
+"""How far the learner may run ahead of the machines that teach it. People are never
+waited for.
 
-A learner that is fast beside its reward trainer learns for long from a reward that is not fitted yet to what it does
-now, and what becomes of it then depends on what else the machine has to do. `reward.max_lag_steps` bounds that, in env
-steps: of the fits of answers that have arrived, and, where teachers are programs of this run, of the answers that the
-label schedule was to have by now. So a run learns the same beside other work as on an idle machine, only later.
+A learner that is fast beside its reward trainer learns for long from a reward that is
+not fitted yet to what it does now, and what becomes of it then depends on what else the
+machine has to do. `reward.max_lag_steps` bounds that, in env steps: of the fits of
+answers that have arrived, and, where teachers are programs of this run, of the answers
+that the label schedule was to have by now. So a run learns the same beside other work
+as on an idle machine, only later.
 """
 
 from __future__ import annotations
@@ -32,23 +35,31 @@ class Lag:
 
     def __init__(self, config: RunConfig) -> None:
         self._teachers = config.labels.source == "oracle" and config.labels.labelers > 0
-        self._allowed: deque[tuple[int, int]] = deque(maxlen=MILESTONES)  # env steps, queries allowed by then
+        # env steps, queries allowed by then
+        self._allowed: deque[tuple[int, int]] = deque(maxlen=MILESTONES)
 
     def __call__(self, status: Mapping[str, Any], *, env_steps: int) -> float:
         """0 or more, from what the other roles said last."""
         lag = 0.0
         if (fitted := status.get("reward/fitted_steps")) is not None:
             lag = max(lag, env_steps - fitted)
-        if self._teachers and (answered_until := self._answered_until(status, env_steps=env_steps)) is not None:
+        if (
+            self._teachers
+            and (answered_until := self._answered_until(status, env_steps=env_steps)) is not None
+        ):
             lag = max(lag, env_steps - answered_until)
         return lag
 
     def _answered_until(self, status: Mapping[str, Any], *, env_steps: int) -> int | None:
-        """Env steps up to which all queries that the schedule allowed are answered; None where nothing is known.
+        """Env steps up to which all queries that the schedule allowed are answered;
+        None where nothing is known.
 
-        A query actor that was restarted says 0 env steps until it has heard more, which is no milestone.
+        A query actor that was restarted says 0 env steps until it has heard more, which
+        is no milestone.
         """
-        known, allowed, answered = (status.get(name) for name in ("env_steps", "labels/allowed", "labels/answered"))
+        known, allowed, answered = (
+            status.get(name) for name in ("env_steps", "labels/allowed", "labels/answered")
+        )
         if known is None or allowed is None or answered is None:
             return None
         while self._allowed and self._allowed[-1][0] > env_steps:
@@ -56,12 +67,15 @@ class Lag:
         if not self._allowed or self._allowed[-1][0] < known:
             self._allowed.append((int(known), int(allowed)))
         elif self._allowed[-1][0] == known and self._allowed[-1][1] < allowed:
-            self._allowed[-1] = (int(known), int(allowed))  # what an adaptive schedule allows is known a turn later
+            # what an adaptive schedule allows is known a turn later
+            self._allowed[-1] = (int(known), int(allowed))
         return max((steps for steps, due in self._allowed if due <= answered), default=None)
 
 
 class LearnerThrottle:
-    """Waits, before the next batch, until the reward has caught up; gives up when it does not come closer."""
+    """Waits, before the next batch, until the reward has caught up; gives up when it
+    does not come closer.
+    """
 
     def __init__(
         self,
@@ -80,7 +94,9 @@ class LearnerThrottle:
         self._given_up = False
 
     def wait(self, env_steps: int, tell: Callable[[], None]) -> dict[str, float]:
-        """Seconds waited, as a part of a row; meanwhile `tell` says how far the run is, also to who was restarted."""
+        """Seconds waited, as a part of a row; meanwhile `tell` says how far the run is,
+        also to who was restarted.
+        """
         started = closer_at = told_at = time.monotonic()
         lag = closest = self._lag(self._services.status(), env_steps=env_steps)
         self._given_up = self._given_up and lag > self._most
@@ -96,9 +112,10 @@ class LearnerThrottle:
             elif now - closer_at > self._patience_seconds:
                 self._given_up = True
                 text = (
-                    f"the reward stays {lag:.0f} env steps behind the policy (reward.max_lag_steps={self._most}) and "
-                    f"did not come closer for {self._patience_seconds:.0f} s: training goes on without waiting until "
-                    "it has caught up; rlhp status says what it is busy with"
+                    f"the reward stays {lag:.0f} env steps behind the policy "
+                    f"(reward.max_lag_steps={self._most}) and did not come closer for "
+                    f"{self._patience_seconds:.0f} s: training goes on without waiting until it "
+                    "has caught up; rlhp status says what it is busy with"
                 )
                 log.warning(text)
                 self._say(f"warning: {text}")

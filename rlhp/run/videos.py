@@ -1,10 +1,12 @@
-"""Videos of the policy: one episode, drawn by a process of its own, with the predicted reward of every frame beside.
+"""Videos of the policy: one episode, drawn by a process of its own, with the predicted
+reward of every frame beside.
 
     videos/policy.webm    the newest one (or .mp4, .png, by clips.codec)
-    videos/policy.json    {"fps", "predicted": one number per frame or null, "reward_version", "env_steps", "how"}
+    videos/policy.json    {"fps", "predicted": one number per frame or null, "reward_version",
+                          "env_steps", "how"}
 
-Best effort: what cannot be drawn is said once and holds nothing up. The env reward is in neither file, since
-people who label may watch.
+Best effort: what cannot be drawn is said once and holds nothing up. The env reward is
+in neither file, since people who label may watch.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ log = logging.getLogger(__name__)
 
 SUFFIX = {"vp9": ".webm", "h264": ".mp4", "apng": ".png"}
 SEED = 2_000_003
-"""Plus that of the run: always the same start, so that films of one run can be compared."""
+"""Plus that of the run: always the same start, so that films of one run can be
+compared.
+"""
 PATIENCE = 10
 """A film is so many times longer than a clip, and may take as much longer to draw."""
 
@@ -49,18 +53,26 @@ class Take:
 
 
 class Films:
-    """Films of one run's policy, in `videos/`; one at a time, drawn while the run goes on."""
+    """Films of one run's policy, in `videos/`; one at a time, drawn while the run goes
+    on.
+    """
 
-    def __init__(self, config: RunConfig, rundir: RunDir, facts: EnvFacts, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: RunConfig, rundir: RunDir, facts: EnvFacts, *, say: Callable[[str], None]
+    ) -> None:
         self._config, self._rundir, self._facts, self._say = config, rundir, facts, say
         self._drawing: threading.Thread | None = None
         self._silent = False
         self._newest: Path | None = None
 
-    def shoot(self, make_act: Callable[[Any], Act], *, env_steps: int, wait: bool = False) -> Path | None:
-        """Play an episode now and draw it in the background, unless the last one is still being drawn.
+    def shoot(
+        self, make_act: Callable[[Any], Act], *, env_steps: int, wait: bool = False
+    ) -> Path | None:
+        """Play an episode now and draw it in the background, unless the last one is
+        still being drawn.
 
-        With `wait` it is drawn before this returns; the newest film, None where there is none.
+        With `wait` it is drawn before this returns; the newest film, None where there
+        is none.
         """
         if self._silent or not self._config.clips.policy_seconds:
             return None
@@ -70,7 +82,12 @@ class Films:
             return self._newest
         try:
             take = take_of(
-                make_act, self._config, self._rundir, self._facts, env_steps=env_steps, seed=SEED + self._config.seed
+                make_act,
+                self._config,
+                self._rundir,
+                self._facts,
+                env_steps=env_steps,
+                seed=SEED + self._config.seed,
             )
         except ValueError as error:
             self._give_up(str(error))
@@ -100,12 +117,22 @@ class Films:
 
 
 def take_of(
-    make_act: Callable[[Any], Act], config: RunConfig, rundir: RunDir, facts: EnvFacts, *, env_steps: int, seed: int
+    make_act: Callable[[Any], Act],
+    config: RunConfig,
+    rundir: RunDir,
+    facts: EnvFacts,
+    *,
+    env_steps: int,
+    seed: int,
 ) -> Take:
-    """Play an episode, as long as `clips.policy_seconds`; ValueError where it could not be drawn."""
+    """Play an episode, as long as `clips.policy_seconds`; ValueError where it could not
+    be drawn.
+    """
     check_drawable(config.env)
     steps = max(1, round(config.clips.policy_seconds * (config.clips.fps or facts.fps)))
-    episode = play_episode(make_act, config.env, facts.spaces, steps=steps, seed=seed, name=f"{rundir.name}-policy")
+    episode = play_episode(
+        make_act, config.env, facts.spaces, steps=steps, seed=seed, name=f"{rundir.name}-policy"
+    )
     predicted, version = None, None
     if config.preferences:
         model = RewardModel(facts.spaces, newest=RewardStore(rundir.path / "reward").newest)
@@ -119,9 +146,13 @@ def take_of(
 
 
 def draw(take: Take, config: RunConfig, out: Path) -> None:
-    """Write the video and, beside it, the JSON; CannotDraw or PainterBroken where that cannot be."""
+    """Write the video and, beside it, the JSON; CannotDraw or PainterBroken where that
+    cannot be.
+    """
     clips = codec_of(config.clips, out)
-    with Painter(config.env, clips.model_copy(update={"timeout_seconds": PATIENCE * clips.timeout_seconds})) as painter:
+    with Painter(
+        config.env, clips.model_copy(update={"timeout_seconds": PATIENCE * clips.timeout_seconds})
+    ) as painter:
         clip = painter.clip(take.episode)
     facts = {
         "fps": clip.fps,
@@ -131,12 +162,17 @@ def draw(take: Take, config: RunConfig, out: Path) -> None:
         "how": clip.how,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    for path, data in ((out, clip.data), (out.with_suffix(".json"), json.dumps(facts).encode() + b"\n")):
+    for path, data in (
+        (out, clip.data),
+        (out.with_suffix(".json"), json.dumps(facts).encode() + b"\n"),
+    ):
         write_whole(path, data)  # whoever watches sees the old film or the new one
 
 
 def codec_of(clips: ClipsConfig, out: Path) -> ClipsConfig:
-    """The configuration whose codec is that of the file's ending; ValueError for an unknown one."""
+    """The configuration whose codec is that of the file's ending; ValueError for an
+    unknown one.
+    """
     codecs = {suffix: codec for codec, suffix in SUFFIX.items()}
     if out.suffix not in codecs:
         raise RlhpError(f"a video ends in {', '.join(codecs)}; got {out.name!r}")

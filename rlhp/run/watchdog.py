@@ -1,11 +1,13 @@
-"""Notices a learner's side that is there and does nothing: RLlib would wait for it for minutes, or for ever.
+"""Notices a learner's side that is there and does nothing: RLlib would wait for it for
+minutes, or for ever.
 
     with watchdog.watching(algorithm.abandon):
         algorithm.train()
     watchdog.progressed()  # env steps were made
 
-A process that was stopped, a torn connection that nobody closed, an environment that hangs: none of them is an error,
-and from outside none can be told from work that takes long. So the rule is time without a single new env step.
+A process that was stopped, a torn connection that nobody closed, an environment that
+hangs: none of them is an error, and from outside none can be told from work that takes
+long. So the rule is time without a single new env step.
 """
 
 from __future__ import annotations
@@ -23,17 +25,22 @@ LOOK_EVERY_SECONDS = 1.0
 
 
 class Stalled(RuntimeError):
-    """No env step was made for too long, and whatever may have been in the way was killed."""
+    """No env step was made for too long, and whatever may have been in the way was
+    killed.
+    """
 
 
 class StallWatchdog:
-    """Calls `abandon` of what it watches when that has made no progress for `stall_seconds`; None: it never does.
+    """Calls `abandon` of what it watches when that has made no progress for
+    `stall_seconds`; None: it never does.
 
-    Time counts only while something is watched, over as many calls as it takes, and not while `excuse` names what is
-    rightly waited for.
+    Time counts only while something is watched, over as many calls as it takes, and not
+    while `excuse` names what is rightly waited for.
     """
 
-    def __init__(self, stall_seconds: float | None, *, excuse: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self, stall_seconds: float | None, *, excuse: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._stall_seconds = stall_seconds
         self._excuse = excuse
         self._lock = threading.Lock()
@@ -47,7 +54,9 @@ class StallWatchdog:
 
     @contextmanager
     def watching(self, abandon: Callable[[], None]) -> Iterator[None]:
-        """Stalled at the end of the block if it was given up; an error that came of that is its cause."""
+        """Stalled at the end of the block if it was given up; an error that came of
+        that is its cause.
+        """
         with self._lock:
             self._abandon, self._stalled = abandon, None
             self._since = time.monotonic() - self._fruitless
@@ -93,8 +102,8 @@ class StallWatchdog:
                     self._since = time.monotonic()
                     continue
                 self._stalled = (
-                    f"no env step for {self._stall_seconds:g} s (ray.stall_seconds): a process or a node is "
-                    "gone, or the environment hangs or ends its process each time"
+                    f"no env step for {self._stall_seconds:g} s (ray.stall_seconds): a process or "
+                    "a node is gone, or the environment hangs or ends its process each time"
                 )
                 self._since = None  # given up once
                 abandon = self._abandon

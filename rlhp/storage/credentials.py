@@ -1,13 +1,15 @@
-"""The address of a Redis of one's own, and its secrets, which never enter a run directory.
+"""The address of a Redis of one's own, and its secrets, which never enter a run
+directory.
 
     the address    redis.url, else RLHP_REDIS_URL
     the password   in the address, else RLHP_REDIS_PASSWORD, else the first line of the file that
                    RLHP_REDIS_PASSWORD_FILE or redis.password_file names
     certificates   redis.ca_file, cert_file and key_file become part of the address
 
-A driver and its roles are several processes on one machine, and only the first may have the environment that names a
-password. So a complete address is kept between them in a file of this user's alone, in RLHP_SECRETS_DIR or
-~/.local/state/rlhp, one per run directory.
+A driver and its roles are several processes on one machine, and only the first may have
+the environment that names a password. So a complete address is kept between them in a
+file of this user's alone, in RLHP_SECRETS_DIR or ~/.local/state/rlhp, one per run
+directory.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _TLS = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl
 
 
 def address(redis: RedisConfig) -> str | None:
-    """The complete address of the server that is named; None where none is, and an embedded one is started.
+    """The complete address of the server that is named; None where none is, and an
+    embedded one is started.
 
     ValueError for a password file that cannot be read.
     """
@@ -55,14 +58,18 @@ def address(redis: RedisConfig) -> str | None:
 
 
 def complete(url: str) -> str:
-    """An address given on the command line, with the password that the environment names where it has none."""
+    """An address given on the command line, with the password that the environment
+    names where it has none.
+    """
     found = address(RedisConfig(url=check(url)))
     assert found is not None
     return found
 
 
 def keep(rundir: Path, url: str) -> None:
-    """Remember the complete address for the other processes of a run; nothing is kept of one without a password."""
+    """Remember the complete address for the other processes of a run; nothing is kept
+    of one without a password.
+    """
     file = _kept(rundir)
     if not has_password(url):
         forget(rundir)
@@ -72,8 +79,9 @@ def keep(rundir: Path, url: str) -> None:
         write_whole(file, url + "\n", mode=0o600)
     except OSError as error:
         raise RlhpError(
-            f"{file}: the address of Redis cannot be kept for the other processes of the run: {error.strerror}; set "
-            f"{SECRETS_DIR} to a directory of yours, or give the password as redis.password_file"
+            f"{file}: the address of Redis cannot be kept for the other processes of the run: "
+            f"{error.strerror}; set {SECRETS_DIR} to a directory of yours, or give the password "
+            "as redis.password_file"
         ) from None
 
 
@@ -108,9 +116,11 @@ def _password(redis: RedisConfig) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise RlhpError(
-            f"{name}: the password of Redis cannot be read: {why}; redis.password_file and {PASSWORD_FILE} name a file "
-            "whose first line it is"
+            f"{name}: the password of Redis cannot be read: {why}; redis.password_file and "
+            f"{PASSWORD_FILE} name a file whose first line it is"
         ) from None
     if not lines or not lines[0].strip():
-        raise RlhpError(f"{name}: the password of Redis is its first line, which is empty; write it there")
+        raise RlhpError(
+            f"{name}: the password of Redis is its first line, which is empty; write it there"
+        )
     return lines[0].strip()

@@ -1,15 +1,16 @@
 """Who runs a run: one process at a time, at its queue and in its directory.
 
-An owner holds a lease that it renews by a heartbeat. Another one is refused while the lease lasts, unless the owner is
-known to be dead; once it has taken over, the first is told so at its next call and ends.
+An owner holds a lease that it renews by a heartbeat. Another one is refused while the
+lease lasts, unless the owner is known to be dead; once it has taken over, the first is
+told so at its next call and ends.
 
     owner = Owner.here(directory)
-    acquire(claim, owner, take_over=False)    # claim(replaces) -> None where it is ours now, else who has it
+    acquire(claim, owner, take_over=False)  # claim(replaces) -> None: ours now; else who has it
 
 One process at a time runs what is in a directory, also where two hosts share its disk.
 
-`owner.json` says who: its content is the owner, its time of change the last heartbeat. Times are those of the disk's
-own server, so the clocks of two hosts need not agree.
+`owner.json` says who: its content is the owner, its time of change the last heartbeat.
+Times are those of the disk's own server, so the clocks of two hosts need not agree.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ LEASE_SECONDS = 60.0
 """An owner that was not heard of for so long may be replaced by anybody."""
 BEAT_SECONDS = 5.0
 WATCH_SECONDS = 3 * BEAT_SECONDS
-"""For so long a silent owner is watched even so: the clock that says how long it is silent may have been set ahead."""
+"""For so long a silent owner is watched even so: the clock that says how long it is
+silent may have been set ahead.
+"""
 LOOK_EVERY_SECONDS = 0.5
 
 
@@ -53,7 +56,9 @@ class Owner:
     """Drawn for each start; what is shown with every call."""
     host: str
     machine: str
-    """The machine on which its process id means anything, as `provenance.machine` has it."""
+    """The machine on which its process id means anything, as `provenance.machine` has
+    it.
+    """
     pid: int
     pid_started: int | None
     directory: str | None
@@ -75,17 +80,27 @@ class Owner:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`; what is missing is unknown, so that somebody is named even where it is damaged."""
+        """The inverse of `to_json`; what is missing is unknown, so that somebody is
+        named even where it is damaged.
+        """
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             found = None
         unknown: dict[str, Any] = {
-            "token": "", "host": "an unknown host", "machine": "", "pid": 0, "pid_started": None, "directory": None,
+            "token": "",
+            "host": "an unknown host",
+            "machine": "",
+            "pid": 0,
+            "pid_started": None,
+            "directory": None,
             "since": "an unknown time",
-        }  # fmt: skip
+        }
         names = {field.name for field in fields(cls)}
-        return cls(**unknown | {name: found[name] for name in names & set(found if isinstance(found, dict) else ())})
+        return cls(
+            **unknown
+            | {name: found[name] for name in names & set(found if isinstance(found, dict) else ())}
+        )
 
     def to_json(self) -> str:
         """One line."""
@@ -130,10 +145,12 @@ def acquire(
     wait: bool = True,
     say: Callable[[str], object] = print,
 ) -> None:
-    """Make `what` ours: at once where nobody has it, where its owner is known to be dead, or with `take_over`.
+    """Make `what` ours: at once where nobody has it, where its owner is known to be
+    dead, or with `take_over`.
 
-    `claim(token)` takes it if nobody has it, or if the owner with this token does. An owner that cannot be looked for
-    is watched (with `wait`) for as long as its lease can last; RlhpError as soon as it is heard of, or at once without.
+    `claim(token)` takes it if nobody has it, or if the owner with this token does. An
+    owner that cannot be looked for is watched (with `wait`) for as long as its lease
+    can last; RlhpError as soon as it is heard of, or at once without.
     """
     held = first = claim("")
     began = time.monotonic()
@@ -142,14 +159,19 @@ def acquire(
         alive = held.owner.is_here and not held.owner.dead
         unheard = (held.owner.token, held.beat) == (first.owner.token, first.beat)
         watched = time.monotonic() - began
-        silent = unheard and watched >= (WATCH_SECONDS if held.silent_seconds >= LEASE_SECONDS else LEASE_SECONDS)
+        silent = unheard and watched >= (
+            WATCH_SECONDS if held.silent_seconds >= LEASE_SECONDS else LEASE_SECONDS
+        )
         if held.owner.dead or (not alive and (take_over or silent)):
             held = claim(held.owner.token)
             continue
         if alive or not unheard or not wait:
             raise RlhpError(f"{what} belongs to {held.owner}; {_way_out(held.owner)}")
         if held is first:
-            say(f"{what} belongs to {held.owner}, and nobody here can look for it: waiting whether it is heard of")
+            say(
+                f"{what} belongs to {held.owner}, and nobody here can look for it: waiting "
+                "whether it is heard of"
+            )
         time.sleep(LOOK_EVERY_SECONDS)
         held = claim("")
 
@@ -157,16 +179,18 @@ def acquire(
 def taken_over(owner: Owner) -> TakenOver:
     """What to raise in a process whose run is this owner's by now."""
     return TakenOver(
-        f"another process has taken the run over: {owner}. This one ends and stores nothing more; what was answered "
-        "waits for the other. Stop that one before this one is resumed"
+        f"another process has taken the run over: {owner}. This one ends and stores nothing more; "
+        "what was answered waits for the other. Stop that one before this one is resumed"
     )
 
 
 @contextmanager
 def beating(beat: Callable[[], object], *, name: str) -> Iterator[None]:
-    """Call `beat` from a thread for the length of the block, until it finds that somebody else has taken over.
+    """Call `beat` from a thread for the length of the block, until it finds that
+    somebody else has taken over.
 
-    A server or a disk that is away is waited for: meanwhile nobody can take anything over.
+    A server or a disk that is away is waited for: meanwhile nobody can take anything
+    over.
     """
     ended = threading.Event()
 
@@ -174,7 +198,8 @@ def beating(beat: Callable[[], object], *, name: str) -> Iterator[None]:
         while not ended.wait(BEAT_SECONDS):
             try:
                 beat()
-            except TakenOver as error:  # whoever asks, reads or writes next is told so too, and ends the run
+            # whoever asks, reads or writes next is told so too, and ends the run
+            except TakenOver as error:
                 log.warning("%s: %s", name, error)
                 return
             except OSError:
@@ -193,8 +218,9 @@ def _way_out(owner: Owner) -> str:
     if owner.is_here:
         return "stop that process first, or choose another name"
     return (
-        f"choose another name, or wait until that one has ended or was silent for {LEASE_SECONDS:.0f} s. Known to be "
-        "dead, it is replaced at once by: rlhp train --resume RUN --take-over"
+        "choose another name, or wait until that one has ended or was silent for "
+        f"{LEASE_SECONDS:.0f} s. Known to be dead, it is replaced at once by: rlhp train --resume "
+        "RUN --take-over"
     )
 
 
@@ -215,9 +241,16 @@ class DirectoryLease:
 
     @contextmanager
     def held(self, *, take_over: bool, say: Callable[[str], object]) -> Iterator[Owner]:
-        """Hold it for the length of the block; RlhpError where somebody else does, as `acquire` has it."""
+        """Hold it for the length of the block; RlhpError where somebody else does, as
+        `acquire` has it.
+        """
         owner = Owner.here(self._directory)
-        acquire(lambda replaces: self._claim(owner, replaces), what=str(self._directory), take_over=take_over, say=say)
+        acquire(
+            lambda replaces: self._claim(owner, replaces),
+            what=str(self._directory),
+            take_over=take_over,
+            say=say,
+        )
         self.owner = owner
         try:
             with beating(self._beat, name="directory lease"):
@@ -236,8 +269,14 @@ class DirectoryLease:
 
     def _claim(self, owner: Owner, replaces: str) -> Held | None:
         found = self._read()
-        if found is not None and found[0].token not in (owner.token, replaces) and not found[0].is_this_process:
-            return Held(owner=found[0], beat=str(found[1]), silent_seconds=(self._now() - found[1]) / 1e9)
+        if (
+            found is not None
+            and found[0].token not in (owner.token, replaces)
+            and not found[0].is_this_process
+        ):
+            return Held(
+                owner=found[0], beat=str(found[1]), silent_seconds=(self._now() - found[1]) / 1e9
+            )
         temporary = self._file.with_name(f".{FILE}.{owner.token}")
         temporary.write_text(owner.to_json() + "\n", encoding="utf-8")
         temporary.replace(self._file)
@@ -255,7 +294,8 @@ class DirectoryLease:
     def _read(self) -> tuple[Owner, int] | None:
         try:
             text = read_regular(self._file, most=65536).decode(errors="replace")
-            return Owner.from_json(text), self._file.stat().st_mtime_ns  # fresh: the file has just been opened
+            # fresh: the file has just been opened
+            return Owner.from_json(text), self._file.stat().st_mtime_ns
         except FileNotFoundError:
             return None
 

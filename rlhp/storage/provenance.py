@@ -16,7 +16,18 @@ from pathlib import Path
 
 from rlhp.config.addresses import holds_secret, redact
 
-_PACKAGES = ("rlhp", "ray", "torch", "gymnasium", "mujoco", "ale-py", "numpy", "redis", "pyarrow", "pydantic")
+_PACKAGES = (
+    "rlhp",
+    "ray",
+    "torch",
+    "gymnasium",
+    "mujoco",
+    "ale-py",
+    "numpy",
+    "redis",
+    "pyarrow",
+    "pydantic",
+)
 
 
 def versions() -> dict[str, str]:
@@ -34,7 +45,9 @@ def command() -> str:
 
 
 def _shown(word: str) -> str:
-    """One word of the command line; an address in it has no spaces, so its password ends with the word."""
+    """One word of the command line; an address in it has no spaces, so its password
+    ends with the word.
+    """
     return redact(re.sub(r"\s", "_", word)) if holds_secret(word) else shlex.quote(word)
 
 
@@ -54,7 +67,12 @@ def commit() -> tuple[str | None, str]:
     outputs = []
     for arguments in (["rev-parse", "HEAD"], ["diff", "HEAD"]):
         try:
-            done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, timeout=20, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(CHECKOUT), *arguments],
+                capture_output=True,
+                timeout=20,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None, ""
         outputs.append(done.stdout.decode(errors="replace"))
@@ -62,16 +80,23 @@ def commit() -> tuple[str | None, str]:
 
 
 def process_start(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process, where /proc tells; it tells two processes of one id apart."""
+    """Clock ticks from boot to the start of a process, where /proc tells; it tells two
+    processes of one id apart.
+    """
     with suppress(OSError, ValueError, IndexError):
         return int(
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
         )
     return None
 
 
 def machine() -> str:
-    """Where a process id means the same as here: host, boot, and space of ids, as two containers may share a host."""
+    """Where a process id means the same as here: host, boot, and space of ids, as two
+    containers may share a host.
+    """
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())

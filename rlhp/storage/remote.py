@@ -1,9 +1,11 @@
-"""Copies of checkpoints at a place that outlives the machine: a bucket, or a directory of another disk.
+"""Copies of checkpoints at a place that outlives the machine: a bucket, or a directory
+of another disk.
 
     <store>/<run>/step-000050000/{algorithm.pt, policy.pt, ..., rlhp.json}
 
-`rlhp.json` goes last and names every file with its digest, so what was cut short is not taken for a checkpoint. Copying
-is done by a thread of its own and never holds the run up: a place that is away is tried again with the next one.
+`rlhp.json` goes last and names every file with its digest, so what was cut short is not
+taken for a checkpoint. Copying is done by a thread of its own and never holds the run
+up: a place that is away is tried again with the next one.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ class Mirror:
         """ValueError for a URL that is no such place, or that holds credentials."""
         if not url.startswith(SCHEMES):
             raise RlhpError(
-                f"checkpoint.store is file:///directory, s3://bucket/prefix or gs://bucket/prefix, got {url!r}"
+                "checkpoint.store is file:///directory, s3://bucket/prefix or "
+                f"gs://bucket/prefix, got {url!r}"
             )
         if "@" in url.partition("?")[0].removeprefix("gs://anonymous@"):
             raise RlhpError(
-                "checkpoint.store holds no credentials, since the run directory keeps it; S3's come from AWS_*, "
-                "Google's from GOOGLE_APPLICATION_CREDENTIALS"
+                "checkpoint.store holds no credentials, since the run directory keeps it; S3's "
+                "come from AWS_*, Google's from GOOGLE_APPLICATION_CREDENTIALS"
             )
         place, mark, options = url.partition("?")  # of S3: region, endpoint_override and the like
         self.place = f"{place.rstrip('/')}/{run}"
@@ -46,7 +49,9 @@ class Mirror:
         self._away = False
 
     def follow(self, present: Sequence[Path]) -> None:
-        """Make the copies those of these checkpoints, soon; one that lies there already is not copied again."""
+        """Make the copies those of these checkpoints, soon; one that lies there already
+        is not copied again.
+        """
         self._last = self._thread.submit(self._copy, list(present))
 
     def close(self) -> None:
@@ -55,7 +60,9 @@ class Mirror:
             self._last.result()
 
     def fetch(self, directory: Path, *, newer_than: str) -> Path | None:
-        """Bring the newest finished copy here if its name comes after; ConnectionError where the place is away."""
+        """Bring the newest finished copy here if its name comes after; ConnectionError
+        where the place is away.
+        """
         try:
             names = [name for name in self._finished() if name > newer_than]
             if not names:
@@ -86,12 +93,18 @@ class Mirror:
                 if path.name not in there or not self._same(path):
                     self._put(path)
             for name in there - {path.name for path in present}:
-                self._filesystem.delete_file(f"{self._path}/{name}/{FACTS}")  # first: then it is none any more
+                # first: then it is none any more
+                self._filesystem.delete_file(f"{self._path}/{name}/{FACTS}")
                 self._filesystem.delete_dir(f"{self._path}/{name}")
             self._away = False
         except OSError as error:
             level = logging.DEBUG if self._away else logging.WARNING
-            log.log(level, "checkpoints are not copied to %s: %s; tried again with the next", self.place, _line(error))
+            log.log(
+                level,
+                "checkpoints are not copied to %s: %s; tried again with the next",
+                self.place,
+                _line(error),
+            )
             self._away = True
 
     def _put(self, path: Path) -> None:
@@ -111,8 +124,14 @@ class Mirror:
         """Names of the copies that are all there, oldest first."""
         from pyarrow.fs import FileSelector
 
-        found = self._filesystem.get_file_info(FileSelector(self._path, allow_not_found=True, recursive=True))
-        return sorted(Path(info.path).parent.name for info in found if info.is_file and info.base_name == FACTS)
+        found = self._filesystem.get_file_info(
+            FileSelector(self._path, allow_not_found=True, recursive=True)
+        )
+        return sorted(
+            Path(info.path).parent.name
+            for info in found
+            if info.is_file and info.base_name == FACTS
+        )
 
     def _files(self, name: str) -> list[str]:
         from pyarrow.fs import FileSelector
@@ -122,7 +141,8 @@ class Mirror:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem  # a quarter of a second that a run without a store should not pay
+    # a quarter of a second that a run without a store should not pay
+    from pyarrow.fs import FileSystem
 
     try:
         found: tuple[Any, str] = FileSystem.from_uri(url)

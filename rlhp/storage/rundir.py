@@ -5,13 +5,19 @@ runs/NAME/
   run.json          who ran what, when, in which state it is
   owner.json        the process that runs it now, with its heartbeat
   code.diff         what differed from the commit, if anything did
-  metrics.jsonl     one row per iteration        tensorboard/  the same numbers
-  metrics.undone.jsonl  rows that a resume cut off, since the policy went back to a checkpoint before them
-  preferences/      segments and answers         checkpoints/  policy, reward model, counters
-  redis/            the embedded server          redis.url     where a server of yours is, without password
-  videos/           the newest film of the policy, and policy.json with the predicted reward of each frame
+  metrics.jsonl     one row per iteration
+  metrics.undone.jsonl
+                    rows that a resume cut off, since the policy went back to a checkpoint before
+  tensorboard/      the same numbers
+  preferences/      segments and answers
+  checkpoints/      policy, reward model, counters
+  redis/            the embedded server
+  redis.url         where a server of yours is, without password
+  videos/           the newest video of the policy, and policy.json with each frame's prediction
   actors.json       every Ray actor as last seen
-  plots/  run.log   page.log                     page.url  where people label, if the run started a page
+  plots/            the curves
+  run.log           what the run said; page.log is the page's
+  page.url          where people label, if the run started a page
   page.token        what opens that page as an admin; for the user alone who started the run
 """
 
@@ -45,7 +51,9 @@ HOME = "RLHP_HOME"
 
 
 def home(runs_dir: str) -> Path:
-    """A relative path begins at RLHP_HOME, else here. ValueError where here is what Ray unpacked for a job."""
+    """A relative path begins at RLHP_HOME, else here. ValueError where here is what Ray
+    unpacked for a job.
+    """
     path = expanded(runs_dir)
     if path.is_absolute():
         return path
@@ -54,8 +62,9 @@ def home(runs_dir: str) -> Path:
         return Path(where) / path
     if "working_dir_files" in Path.cwd().parts:
         raise RlhpError(
-            f"runs_dir={runs_dir} would lie in {Path.cwd()}, where Ray keeps the files of a job and deletes them; set "
-            f"runs_dir to an absolute path on a disk that stays, or {HOME} on the node of the driver"
+            f"runs_dir={runs_dir} would lie in {Path.cwd()}, where Ray keeps the files of a job "
+            f"and deletes them; set runs_dir to an absolute path on a disk that stays, or {HOME} "
+            "on the node of the driver"
         )
     return path
 
@@ -71,7 +80,9 @@ def timed(config_name: str) -> str:
 
 
 def new_path(config: RunConfig, config_name: str) -> Path:
-    """An empty directory, made; ValueError where the run has a name and its directory has files in it."""
+    """An empty directory, made; ValueError where the run has a name and its directory
+    has files in it.
+    """
     given = config.name
     name = given or timed(config_name)
     for attempt in range(1, 1000):
@@ -81,8 +92,8 @@ def new_path(config: RunConfig, config_name: str) -> Path:
             return path
         if given is not None:
             raise RlhpError(
-                f"{path}: a new run needs an empty directory, this one has files in it; continue that run with "
-                f"rlhp train --resume {path}, or give another --name"
+                f"{path}: a new run needs an empty directory, this one has files in it; continue "
+                f"that run with rlhp train --resume {path}, or give another --name"
             )
     raise RlhpError(f"{config.runs_dir}: a thousand runs were started this second; give a --name")
 
@@ -108,7 +119,9 @@ class RunInfo:
     host: str
     pid: int
     pid_started: int | None
-    """Start time of that process in clock ticks since boot, which tells it from a later one with its id."""
+    """Start time of that process in clock ticks since boot, which tells it from a later
+    one with its id.
+    """
     created: str
     started: str | None = None
     ended: str | None = None
@@ -117,17 +130,22 @@ class RunInfo:
     resumed: int = 0
     """How often the run was started again."""
     restarts: int = 0
-    """How often it went on from a checkpoint by itself, because its learner was lost."""
+    """How often it went on from a checkpoint by itself, because its learner was lost.
+    """
     redis_url_file: str = "redis.url"
     config_file_sha256: str | None = None
     """Of `config.yaml` as it was written."""
     schema: int = SCHEMA
     id: str = ""
-    """Drawn for the run: another one of the same name is another run. Empty for a run of before there were ids."""
+    """Drawn for the run: another one of the same name is another run. Empty for a run
+    of before there were ids.
+    """
 
     @property
     def alive(self) -> bool:
-        """Whether the process of the run is there; False for a run of another host, which nobody here can know."""
+        """Whether the process of the run is there; False for a run of another host,
+        which nobody here can know.
+        """
         return (
             self.state == "running"
             and self.host == socket.gethostname()
@@ -144,7 +162,8 @@ class RunDir:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(os.path.realpath(path))  # a link to a run is that run, whose name is its directory's
+        # a link to a run is that run, whose name is its directory's
+        self.path = Path(os.path.realpath(path))
         self.config_file = self.path / "config.yaml"
         self.info_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
@@ -165,7 +184,8 @@ class RunDir:
 
     @classmethod
     def create(cls, config: RunConfig, config_name: str) -> RunDir:
-        """A new directory below `config.runs_dir`, named by `config.name` or `<config_name>-<time>`.
+        """A new directory below `config.runs_dir`, named by `config.name` or
+        `<config_name>-<time>`.
 
         ValueError where that directory exists and is not empty.
         """
@@ -205,7 +225,9 @@ class RunDir:
             there = sorted(file.parent.name for file in rundir.path.parent.glob("*/run.json"))
             runs = f"runs there: {', '.join(there[-5:])}" if there else "no runs are there"
             raise RlhpError(f"{path}: no such run directory; {runs}")
-        missing = [file.name for file in (rundir.config_file, rundir.info_file) if not file.is_file()]
+        missing = [
+            file.name for file in (rundir.config_file, rundir.info_file) if not file.is_file()
+        ]
         if missing:
             raise RlhpError(
                 f"{path}: not a run directory, it has no {' and no '.join(missing)}; "
@@ -226,15 +248,18 @@ class RunDir:
         return self.path.name
 
     def config(self, *, sets: Sequence[str] = ()) -> RunConfig:
-        """The resolved configuration, with the Redis password put back from where it is kept."""
+        """The resolved configuration, with the Redis password put back from where it is
+        kept.
+        """
         config = loading.load(self.config_file, sets=[f"name={json.dumps(self.name)}", *sets])
         if config.redis.url is None or addresses.REDACTED not in config.redis.url:
             return config
         url = self.redis_url()
         if url is None or not credentials.has_password(url):
             raise RlhpError(
-                f"redis.url={config.redis.url}: its password is not kept in run directories, and not known here; say "
-                f"it in {credentials.PASSWORD}, or in a file that {credentials.PASSWORD_FILE} names"
+                f"redis.url={config.redis.url}: its password is not kept in run directories, and "
+                f"not known here; say it in {credentials.PASSWORD}, or in a file that "
+                f"{credentials.PASSWORD_FILE} names"
             )
         return config.model_copy(update={"redis": config.redis.model_copy(update={"url": url})})
 
@@ -249,7 +274,9 @@ class RunDir:
         self.update(config_sha256=loading.sha256(config), config_file_sha256=_sha256(text))
 
     def write_redis_url(self, url: str) -> None:
-        """Remember where the queue is; the password is kept outside, for this user's eyes only."""
+        """Remember where the queue is; the password is kept outside, for this user's
+        eyes only.
+        """
         credentials.keep(self.path, url)
         files.write_whole(self.redis_url_file, credentials.without_password(url) + "\n", mode=0o600)
 
@@ -277,7 +304,9 @@ class RunDir:
         return None
 
     def page_token(self) -> str | None:
-        """The token of the link that the run's servers print; None before the first, and for other users."""
+        """The token of the link that the run's servers print; None before the first,
+        and for other users.
+        """
         with suppress(OSError):
             return self.page_token_file.read_text(encoding="utf-8").strip()
         return None
@@ -297,7 +326,9 @@ class RunDir:
         return self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
 
     def info(self) -> RunInfo:
-        """The facts in `run.json`; ValueError where it is damaged or from another version."""
+        """The facts in `run.json`; ValueError where it is damaged or from another
+        version.
+        """
         try:
             text = self.info_file.read_bytes()
             schema = json.loads(text).get("schema")
@@ -306,20 +337,26 @@ class RunDir:
             return _FACTS.validate_json(text, strict=True)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             why = _first(error) if isinstance(error, ValidationError) else str(error)
-            raise RlhpError(f"{self.info_file}: cannot be read as facts of a run: {why}; restore it") from None
+            raise RlhpError(
+                f"{self.info_file}: cannot be read as facts of a run: {why}; restore it"
+            ) from None
 
     def changed(self) -> list[str]:
-        """One line for each file that is not as this program wrote it, and is used as it is."""
+        """One line for each file that is not as this program wrote it, and is used as
+        it is.
+        """
         lines = []
         data = json.loads(self.info_file.read_bytes())
         digest = data.pop(_DIGEST, None)
         if digest != _sha256(json.dumps(data, sort_keys=True)) and not _older(data):
-            lines.append(f"{self.info_file} is not what was written: it was changed by hand, or is damaged")
+            lines.append(
+                f"{self.info_file} is not what was written: it was changed by hand, or is damaged"
+            )
         known = self.info().config_file_sha256
         if known is not None and known != _sha256(self.config_file.read_bytes()):
             lines.append(
-                f"{self.config_file} is not what was written: it was changed by hand, which --set KEY=VALUE with "
-                "--resume does better, or is damaged"
+                f"{self.config_file} is not what was written: it was changed by hand, which --set "
+                "KEY=VALUE with --resume does better, or is damaged"
             )
         return lines
 
@@ -330,18 +367,24 @@ class RunDir:
         return info
 
     @contextmanager
-    def running(self, *, take_over: bool = False, say: Callable[[str], object] = print) -> Iterator[None]:
-        """Mark the run as running, then by how the block ended; nesting it changes nothing.
+    def running(
+        self, *, take_over: bool = False, say: Callable[[str], object] = print
+    ) -> Iterator[None]:
+        """Mark the run as running, then by how the block ended; nesting it changes
+        nothing.
 
-        RlhpError where another process still runs it, here or on another host that shares the disk; with `take_over`
-        one that nobody here can look for is taken for dead.
+        RlhpError where another process still runs it, here or on another host that
+        shares the disk; with `take_over` one that nobody here can look for is taken for
+        dead.
         """
         if self._entered:
             yield
             return
         info = self.info()
         if info.alive and info.pid != os.getpid():
-            raise RlhpError(f"{self.path}: the run is still going on as process {info.pid}; stop that one first")
+            raise RlhpError(
+                f"{self.path}: the run is still going on as process {info.pid}; stop that one first"
+            )
         with self.lease.held(take_over=take_over, say=say):
             self._begin(info)
             self._entered = True
@@ -355,7 +398,8 @@ class RunDir:
                     self._end(state="failed", error=addresses.redact(one_line(error)))
                 raise
             else:
-                # A run that stopped itself early has said so, with update(state="interrupted").
+                # A run that stopped itself early has said so, with
+                # update(state="interrupted").
                 state = self.info().state
                 self._end(state="finished" if state == "running" else state)
             finally:
@@ -397,7 +441,9 @@ def _sha256(text: str | bytes) -> str:
 
 def _older(data: dict[str, Any]) -> bool:
     """Whether these facts were written before they had a digest."""
-    return data.keys() <= {item.name for item in dataclasses.fields(RunInfo)} - {"config_file_sha256"}
+    return data.keys() <= {item.name for item in dataclasses.fields(RunInfo)} - {
+        "config_file_sha256"
+    }
 
 
 def _first(error: ValidationError) -> str:

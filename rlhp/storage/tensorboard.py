@@ -1,7 +1,7 @@
 """The numbers of a run for TensorBoard, written by whoever calls.
 
-tensorboardX's own writer has a thread behind a short queue: where a full disk ended that thread, the next row would
-wait for ever.
+tensorboardX's own writer has a thread behind a short queue: where a full disk ended
+that thread, the next row would wait for ever.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""From `package.module:Name` in a configuration to the object it names: the one place that imports a user's code.
+"""From `package.module:Name` in a configuration to the object it names: the one place
+that imports a user's code.
 
-Modules are looked for among the installed packages and in the working directory, as `python -m` would.
+Modules are looked for among the installed packages and in the working directory, as
+`python -m` would.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from rlhp.errors import RlhpError
 def load(name: str, *, key: str) -> Any:
     """The object at `package.module:Name` (or `:Outer.Inner`).
 
-    `key` is the configuration key that holds `name`; each ValueError, one line, begins with it: for a text that is
-    no such name, a module that cannot be imported, and a module without that name.
+    `key` is the configuration key that holds `name`; each ValueError, one line, begins
+    with it: for a text that is no such name, a module that cannot be imported, and a
+    module without that name.
     """
     module, _, attribute = name.partition(":")
     if not module or not all(part.isidentifier() for part in attribute.split(".")):
@@ -30,7 +33,11 @@ def load(name: str, *, key: str) -> Any:
     except AttributeError:
         public = [each for each in vars(found) if not each.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; {getattr(found, '__file__', module)} is what was found"
+        hint = (
+            f"; did you mean {close[0]!r}?"
+            if close
+            else f"; {getattr(found, '__file__', module)} is what was found"
+        )
         raise RlhpError(f"{key}={name!r}: module {module!r} has no {attribute!r}{hint}") from None
 
 
@@ -43,7 +50,9 @@ def finds(name: str, value: Any) -> bool:
 
 
 def load_module(module: str, *, key: str, value: str) -> Any:
-    """The module of this name; ValueError where `key`, which says `value`, names one that cannot be imported."""
+    """The module of this name; ValueError where `key`, which says `value`, names one
+    that cannot be imported.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -52,8 +61,8 @@ def load_module(module: str, *, key: str, value: str) -> Any:
         return importlib.import_module(module)
     except Exception as error:  # whatever the module of a user does when it is imported
         raise RlhpError(
-            f"{key}={value!r}: {module!r} cannot be imported ({_line(error)}); "
-            f"it is looked for among the installed packages and in {here}"
+            f"{key}={value!r}: {module!r} cannot be imported ({_line(error)}); it is looked for "
+            f"among the installed packages and in {here}"
         ) from error
 
 

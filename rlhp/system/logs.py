@@ -1,4 +1,6 @@
-"""Log lines of every process of a run in its `run.log`, each with the names of run and process."""
+"""Log lines of every process of a run in its `run.log`, each with the names of run and
+process.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def log_with_traceback(error: BaseException) -> Path | None:
 
 
 class _LogFile(logging.FileHandler):
-    """A line that cannot be written does not become a traceback on the terminal, one for each."""
+    """A line that cannot be written does not become a traceback on the terminal, one
+    for each.
+    """
 
     _told = False
 
@@ -45,7 +49,9 @@ class _Teller(logging.Handler):
 
 @contextmanager
 def told(say: Callable[[str], object], *loggers: str) -> Iterator[None]:
-    """What these loggers warn of in this block, whoever watches the terminal hears as well."""
+    """What these loggers warn of in this block, whoever watches the terminal hears as
+    well.
+    """
     teller = _Teller(say)
     for name in loggers:
         logging.getLogger(name).addHandler(teller)
@@ -59,7 +65,9 @@ def told(say: Callable[[str], object], *loggers: str) -> Iterator[None]:
 def start_log(file: Path, *, run: str, who: str) -> logging.Handler:
     """Send what this process logs to the file, named."""
     handler = _LogFile(file)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {run} {who}[{os.getpid()}] %(levelname)s %(message)s"))
+    handler.setFormatter(
+        logging.Formatter(f"%(asctime)s {run} {who}[{os.getpid()}] %(levelname)s %(message)s")
+    )
     root = logging.getLogger("rlhp")
     root.addHandler(handler)
     root.setLevel(logging.INFO)

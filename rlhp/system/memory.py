@@ -1,10 +1,13 @@
-"""How much memory this process takes, and that freed memory stays with the process that will want it again.
+"""How much memory this process takes, and that freed memory stays with the process that
+will want it again.
 
-A gradient step of the reward ensemble takes and frees some thirty arrays of a few megabytes. The C library gives such
-arrays back to the kernel at once and gets them anew, page by page: thousands of page faults per step, a fifth of its
-time. Within these limits it keeps them.
+A gradient step of the reward ensemble takes and frees some thirty arrays of a few
+megabytes. The C library gives such arrays back to the kernel at once and gets them
+anew, page by page: thousands of page faults per step, a fifth of its time. Within these
+limits it keeps them.
 
-Numbers too small for a normal float, which some processors add and multiply a hundred times as slowly.
+Numbers too small for a normal float, which some processors add and multiply a hundred
+times as slowly.
 """
 
 from __future__ import annotations
@@ -26,17 +29,23 @@ LARGEST_KEPT_BYTES = 32 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator, for this whole process; False where the C library is another one."""
+    """Tell glibc's allocator, for this whole process; False where the C library is
+    another one.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT_BYTES)) and bool(mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+    return bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT_BYTES)) and bool(
+        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+    )
 
 
 def resident_mb(process: int | str = "self") -> float:
-    """Megabytes of memory that are this process's own, or another's of that id; NaN where the system does not tell.
+    """Megabytes of memory that are this process's own, or another's of that id; NaN
+    where the system does not tell.
 
-    What it shares with others, as pages of Ray's object store that were looked at, is not counted.
+    What it shares with others, as pages of Ray's object store that were looked at, is
+    not counted.
     """
     try:
         _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
@@ -52,7 +61,9 @@ def flushes() -> bool:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Zeros, in this thread, until the end of the block; then as before: it is the caller's thread, not ours."""
+    """Zeros, in this thread, until the end of the block; then as before: it is the
+    caller's thread, not ours.
+    """
     before = flushes()
     torch.set_flush_denormal(True)
     try:

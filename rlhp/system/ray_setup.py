@@ -1,12 +1,15 @@
-"""Where Ray writes besides the run directory: the home directory of this user, and one for sockets and logs.
+"""Where Ray writes besides the run directory: the home directory of this user, and one
+for sockets and logs.
 
-Ray looks at neither before it needs it, and the home directory already when it is imported. So whoever is about to
-import it asks here first.
+Ray looks at neither before it needs it, and the home directory already when it is
+imported. So whoever is about to import it asks here first.
 
-A Ray that a run starts for itself listens on loopback alone. It has to be told before it is imported.
+A Ray that a run starts for itself listens on loopback alone. It has to be told before
+it is imported.
 
-Left to itself Ray binds to every interface of a machine, also where all of it is on that machine. The way to loopback
-is the one it takes on macOS and Windows, where it allows no cluster.
+Left to itself Ray binds to every interface of a machine, also where all of it is on
+that machine. The way to loopback is the one it takes on macOS and Windows, where it
+allows no cluster.
 """
 
 from __future__ import annotations
@@ -28,13 +31,17 @@ _TOKEN_SAID = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def refuse(*, starts_ray: bool) -> None:
-    """ValueError where Ray cannot be imported or, with `starts_ray`, not be started for want of a directory."""
+    """ValueError where Ray cannot be imported or, with `starts_ray`, not be started for
+    want of a directory.
+    """
     for problem, way_out in problems(starts_ray=starts_ray):
         raise RlhpError(f"{problem}; {way_out}")
 
 
 def problems(*, starts_ray: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong with these directories, and the way out; nothing that is made stays."""
+    """What is wrong with these directories, and the way out; nothing that is made
+    stays.
+    """
     try:
         home = Path.home()
     except RuntimeError:
@@ -96,7 +103,9 @@ CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def on_loopback(config: RunConfig) -> RunConfig:
-    """The config as it is, and Ray told, where the run joins no cluster. Whoever has set the variable knows better."""
+    """The config as it is, and Ray told, where the run joins no cluster. Whoever has
+    set the variable knows better.
+    """
     if config.ray.address is None:
         os.environ.setdefault(CLUSTERS, "0")
     return config

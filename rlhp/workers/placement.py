@@ -1,8 +1,9 @@
 """The reward models of a run: where they are, which come, which go.
 
-One stands on every node that has env runners, so that no fragment crosses the network; or as many as
-`reward.replicas` says are spread over the cluster. Each is tied to its node softly: where that is lost, Ray starts it
-on another, and env runners that wait for a reward have one again before anybody else has noticed.
+One stands on every node that has env runners, so that no fragment crosses the network;
+or as many as `reward.replicas` says are spread over the cluster. Each is tied to its
+node softly: where that is lost, Ray starts it on another, and env runners that wait for
+a reward have one again before anybody else has noticed.
 """
 
 from __future__ import annotations
@@ -25,17 +26,23 @@ from rlhp.workers.roles import RewardModelProcess
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
-"""How long a node may have no env runner before its reward model goes: one that restarts comes back."""
+"""How long a node may have no env runner before its reward model goes: one that
+restarts comes back.
+"""
 LOOK_SECONDS = 5.0
 REQUESTS_AT_ONCE = 16
-"""Threads of a reward model: the fragments of so many env runners are priced together (`rlhp.reward.service`)."""
+"""Threads of a reward model: the fragments of so many env runners are priced together
+(`rlhp.reward.service`).
+"""
 
 
 class RewardModels:
     """Reward-model actors by name; `settle` moves them to where env runners are."""
 
     def __init__(self, config: RunConfig, rundir: RunDir, spaces: Spaces) -> None:
-        """Starts as many as `reward.replicas` says; where it says nothing, the first `settle` starts them."""
+        """Starts as many as `reward.replicas` says; where it says nothing, the first
+        `settle` starts them.
+        """
         self._run, self._path = rundir.name, str(rundir.path)
         self._args = {"spaces": spaces, "device": config.reward.device, "path": self._path}
         self._actor_class = ray.remote(
@@ -57,13 +64,19 @@ class RewardModels:
             self._start(node="", strategy="SPREAD")
 
     def settle(self, nodes: Iterable[str]) -> None:
-        """One on every node that has env runners now, none on a node that has none any more; the last one stays."""
+        """One on every node that has env runners now, none on a node that has none any
+        more; the last one stays.
+        """
         if not self._follows:
             return
         now = time.monotonic()
         self._seen |= dict.fromkeys(nodes, now)
         served = set(self._nodes.values())
-        missing = [node for node, at in self._seen.items() if now - at < IDLE_SECONDS and node not in served]
+        missing = [
+            node
+            for node, at in self._seen.items()
+            if now - at < IDLE_SECONDS and node not in served
+        ]
         if not missing and now - self._looked < LOOK_SECONDS:
             return
         self._looked = now

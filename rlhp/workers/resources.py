@@ -1,7 +1,9 @@
-"""Whether the cluster has room for a run, and what is missing where it has not: said at the start, not hung upon.
+"""Whether the cluster has room for a run, and what is missing where it has not: said at
+the start, not hung upon.
 
-A placement group of all that the run reserves is asked for and given back at once. That is Ray's own answer to whether
-everything fits at the same time, it counts what other runs have taken, and it makes an autoscaler start machines.
+A placement group of all that the run reserves is asked for and given back at once. That
+is Ray's own answer to whether everything fits at the same time, it counts what other
+runs have taken, and it makes an autoscaler start machines.
 """
 
 from __future__ import annotations
@@ -26,12 +28,17 @@ SAY_AGAIN_SECONDS = 30.0
 
 
 def bundles(config: RunConfig) -> list[tuple[str, Bundle]]:
-    """What a run reserves: whom for, and what each of them needs on one node; the driver itself reserves nothing."""
+    """What a run reserves: whom for, and what each of them needs on one node; the
+    driver itself reserves nothing.
+    """
     rollout, learner = config.rollout, config.learner
-    runners = rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
+    runners = (
+        rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
+    )
     runner = _plain({"CPU": rollout.num_cpus_per_env_runner, **rollout.resources})
     gpus = learner.num_gpus_per_learner
-    one_learner = _plain({"CPU": 0 if gpus else 1, "GPU": gpus, **learner.resources})  # as RLlib counts
+    # as RLlib counts
+    one_learner = _plain({"CPU": 0 if gpus else 1, "GPU": gpus, **learner.resources})
     found = [("env runner", runner)] * runners + [("learner", one_learner)] * learner.num_learners
     if config.preferences and config.reward_gpus:
         gpu = {"GPU": config.reward_gpus}
@@ -50,7 +57,8 @@ def local_cpus(config: RunConfig) -> int:
 
 
 def refuse_too_small(config: RunConfig, *, say: Callable[[str], None] = log.warning) -> None:
-    """Wait `ray.wait_seconds` for room, saying what is missing; ValueError with the same line where none comes.
+    """Wait `ray.wait_seconds` for room, saying what is missing; ValueError with the
+    same line where none comes.
 
     Inside a placement group, as in a trial of Ray Tune, room was made already.
     """
@@ -62,15 +70,19 @@ def refuse_too_small(config: RunConfig, *, say: Callable[[str], None] = log.warn
     try:
         if not _ready(group, wait, wanted, say):
             raise RlhpError(
-                f"{missing(wanted)}; add nodes, lower rollout.num_env_runners (or set rollout.min_env_runners), or "
-                f"wait longer with ray.wait_seconds={max(900, round(2 * wait))} where an autoscaler adds them"
+                f"{missing(wanted)}; add nodes, lower rollout.num_env_runners (or set "
+                "rollout.min_env_runners), or wait longer with "
+                f"ray.wait_seconds={max(900, round(2 * wait))} where an autoscaler adds them"
             )
     finally:
         remove_placement_group(group)
 
 
 def _ready(
-    group: PlacementGroup, wait: float, wanted: Sequence[tuple[str, Bundle]], say: Callable[[str], None]
+    group: PlacementGroup,
+    wait: float,
+    wanted: Sequence[tuple[str, Bundle]],
+    say: Callable[[str], None],
 ) -> bool:
     started = now = time.monotonic()
     deadline, say_at = started + wait, started + SAY_SECONDS
@@ -79,13 +91,20 @@ def _ready(
         if now >= deadline:
             return False
         if now >= say_at:
-            say(f"waiting for room on the Ray cluster since {now - started:.0f} s: {missing(wanted)}")
+            say(
+                f"waiting for room on the Ray cluster since {now - started:.0f} s: "
+                f"{missing(wanted)}"
+            )
             say_at = now + SAY_AGAIN_SECONDS
     return True
 
 
-def missing(wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, float]] | None = None) -> str:
-    """One line: what the run needs, what the cluster has, and what of it is not there, or taken by others."""
+def missing(
+    wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, float]] | None = None
+) -> str:
+    """One line: what the run needs, what the cluster has, and what of it is not there,
+    or taken by others.
+    """
     if nodes is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     counts = Counter(who for who, _ in wanted)
@@ -95,7 +114,10 @@ def missing(wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, f
     there: Counter[str] = Counter()
     for node in nodes:
         there.update({name: value for name, value in node.items() if name in _names(wanted)})
-    has = f"its {len(nodes)} node{'s' * (len(nodes) != 1)} {'have' if len(nodes) != 1 else 'has'} {_show(there)}"
+    has = (
+        f"its {len(nodes)} node{'s' * (len(nodes) != 1)} {'have' if len(nodes) != 1 else 'has'} "
+        f"{_show(there)}"
+    )
     if not homeless:
         return f"the run needs {needs}; {has}, of which others have taken too much"
     lacks: Counter[str] = Counter()
@@ -108,7 +130,9 @@ def missing(wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, f
     return f"the run needs {needs}; {has}: {_show(lacks)} missing for {for_whom}{why}"
 
 
-def _homeless(wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, float]]) -> list[tuple[str, Bundle]]:
+def _homeless(
+    wanted: Sequence[tuple[str, Bundle]], nodes: Sequence[Mapping[str, float]]
+) -> list[tuple[str, Bundle]]:
     """Who finds no place on empty nodes, the largest placed first."""
     free = [dict(node) for node in nodes]
     left = []
@@ -132,4 +156,7 @@ def _plain(bundle: Mapping[str, float]) -> Bundle:
 
 
 def _show(bundle: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in bundle.items() if amount) or "none of it"
+    return (
+        " and ".join(f"{amount:g} {name}" for name, amount in bundle.items() if amount)
+        or "none of it"
+    )

@@ -1,11 +1,13 @@
-"""The roles as processes: each is built from a run directory alone, so that a restart needs nothing else.
+"""The roles as processes: each is built from a run directory alone, so that a restart
+needs nothing else.
 
-`rlhp.program` makes them Ray actors. Every constructor argument is small; whatever is large (weights,
-preferences, segments) is read back from where it was made durable.
+`rlhp.program` makes them Ray actors. Every constructor argument is small; whatever is
+large (weights, preferences, segments) is read back from where it was made durable.
 
-Some run at their own pace (`Background`): a thread steps the role, keeps a snapshot of its status, and does not die
-silently. A lost connection is waited out with back-off and one line at loss and return; any other error is fatal to
-the run and kept for the driver, which asks for `status` and stops with that line.
+Some run at their own pace (`Background`): a thread steps the role, keeps a snapshot of
+its status, and does not die silently. A lost connection is waited out with back-off and
+one line at loss and return; any other error is fatal to the run and kept for the
+driver, which asks for `status` and stops with that line.
 """
 
 from __future__ import annotations
@@ -58,8 +60,12 @@ class Role(Protocol):
 class Background:
     """Steps `role` until stopped. `step` says whether there was anything to do."""
 
-    def __init__(self, role: Role, step: Callable[[], Any], *, name: str, pause_seconds: float = 0.0) -> None:
-        """`pause_seconds` lie between two steps, busy or not: what a role does in one go costs less than in ten."""
+    def __init__(
+        self, role: Role, step: Callable[[], Any], *, name: str, pause_seconds: float = 0.0
+    ) -> None:
+        """`pause_seconds` lie between two steps, busy or not: what a role does in one
+        go costs less than in ten.
+        """
         self._pause_seconds = pause_seconds
         self._role = role
         self._step = step
@@ -75,8 +81,9 @@ class Background:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """The role's last snapshot, plus `fatal` (its error or None), `ours` (whether that is a fault of this
-        program), `waiting_for` and `beat` (unix seconds)."""
+        """The role's last snapshot, plus `fatal` (its error or None), `ours` (whether
+        that is a fault of this program), `waiting_for` and `beat` (unix seconds).
+        """
         return {
             **self._status,
             "fatal": self._fatal,
@@ -90,7 +97,9 @@ class Background:
         self._news.set()
 
     def stop(self, timeout_seconds: float = 10.0) -> bool:
-        """Ask the thread to end after its present step, and wait for it; whether it did."""
+        """Ask the thread to end after its present step, and wait for it; whether it
+        did.
+        """
         self._stop.set()
         self._news.set()
         self._thread.join(timeout_seconds)
@@ -128,13 +137,16 @@ ASK_EVERY_SECONDS = 0.2
 """Queries become durable in batches too; a person does not notice."""
 BACKGROUND_NICENESS = 10
 DRAIN_EVERY_SECONDS = 0.2
-"""Answers become durable in batches: each batch is a file to sync, and examples to lay out anew."""
+"""Answers become durable in batches: each batch is a file to sync, and examples to lay
+out anew.
+"""
 
 
 class Parts:
     """What a role reads from a run directory.
 
-    `owner`: the token of the driver that it works for. `exact`: checkpoints go by the names of the dataset's parts.
+    `owner`: the token of the driver that it works for. `exact`: checkpoints go by the
+    names of the dataset's parts.
     """
 
     def __init__(self, path: str | Path, *, owner: str = "", exact: bool = False) -> None:
@@ -146,7 +158,9 @@ class Parts:
         self.store = RewardStore(self.rundir.path / "reward")
 
     def queue(self) -> QueryQueue:
-        """A client of the run's queue; the URL is read from a file, so that no password is passed around."""
+        """A client of the run's queue; the URL is read from a file, so that no password
+        is passed around.
+        """
         url = self.rundir.redis_url()
         assert url is not None, "the queue is opened before any role is started"
         return QueryQueue(
@@ -159,7 +173,9 @@ class Parts:
 
 
 def stand_back() -> None:
-    """Give way to env runners and the learner: asking and fitting live on what they leave of the machine."""
+    """Give way to env runners and the learner: asking and fitting live on what they
+    leave of the machine.
+    """
     os.nice(BACKGROUND_NICENESS)
 
 
@@ -171,7 +187,8 @@ def log_of(rundir: RunDir, who: str) -> None:
 class RewardModelProcess(RewardModel):
     """One replica: comes up with the newest published weights.
 
-    It needs no file of the run, so that nodes with env runners need no disk in common with the driver.
+    It needs no file of the run, so that nodes with env runners need no disk in common
+    with the driver.
     """
 
     def __init__(self, run: str, index: int, *, spaces: Spaces, device: str, path: str) -> None:
@@ -190,7 +207,9 @@ def trainer_name(run: str) -> str:
 
 
 def newest_weights(run: str, path: str) -> RewardWeights | None:
-    """What was published last, from the run directory or, where that is not, from the reward trainer; None: nothing."""
+    """What was published last, from the run directory or, where that is not, from the
+    reward trainer; None: nothing.
+    """
     if Path(path).is_dir():
         return RewardStore(Path(path) / "reward").newest()
     try:
@@ -215,15 +234,21 @@ class QueryProcess:
             timeout_seconds=parts.config.rollout.reward_timeout_seconds,
             who="query actor",
         )
-        self._role = QueryActor(parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward)
-        self._background = Background(self._role, self._role.step, name="query actor", pause_seconds=ASK_EVERY_SECONDS)
+        self._role = QueryActor(
+            parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward
+        )
+        self._background = Background(
+            self._role, self._role.step, name="query actor", pause_seconds=ASK_EVERY_SECONDS
+        )
 
     def offer(self, segments: list[Segment]) -> int:
         """As `QueryActor.offer`."""
         return self._role.offer(segments)
 
     def progress(self, **facts: Any) -> None:
-        """Tell `QueryActor.progress`, and wake the thread that asks, so that what is due is asked at once."""
+        """Tell `QueryActor.progress`, and wake the thread that asks, so that what is
+        due is asked at once.
+        """
         self._role.progress(**facts)
         self._background.wake()
 
@@ -238,14 +263,18 @@ class QueryProcess:
 
 
 class ClipProcess:
-    """The clip renderer on a thread of its own. It draws in a child process, which ends with this one."""
+    """The clip renderer on a thread of its own. It draws in a child process, which ends
+    with this one.
+    """
 
     def __init__(self, path: str, *, owner: str = "") -> None:
         parts = Parts(path, owner=owner)
         log_of(parts.rundir, "clip-renderer")
         stand_back()
         self._role = clip_renderer(parts.config, parts.queue())
-        self._background = Background(self._role, self._role.step, name="clip renderer", pause_seconds=0.05)
+        self._background = Background(
+            self._role, self._role.step, name="clip renderer", pause_seconds=0.05
+        )
 
     def status(self) -> dict[str, Any]:
         """The role's newest numbers, and how its thread is."""
@@ -259,7 +288,9 @@ def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
 
 
 class TrainerProcess:
-    """The reward trainer on a thread of its own: fitting never holds up who asks for its status."""
+    """The reward trainer on a thread of its own: fitting never holds up who asks for
+    its status.
+    """
 
     def __init__(self, path: str, *, owner: str = "") -> None:
         import torch
@@ -311,7 +342,9 @@ class TrainerProcess:
 
     def _turn(self) -> bool:
         if self._env_steps is None:
-            return False  # fitting is paid by env steps, and after a restart only the driver knows how many
+            # fitting is paid by env steps, and after a restart only the driver knows
+            # how many
+            return False
         busy = self._role.step(self._env_steps)
         if time.monotonic() - self._healed > HEAL_EVERY_SECONDS:
             self._healed = time.monotonic()
@@ -323,7 +356,10 @@ class TrainerProcess:
             actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
             newest: tuple[Array, Array] | None = ray.get(actor.recent.remote(count), timeout=30)
         except (RayError, ValueError) as error:
-            log.warning("no recent transitions from the query actor (%s): the last ones stay", type(error).__name__)
+            log.warning(
+                "no recent transitions from the query actor (%s): the last ones stay",
+                type(error).__name__,
+            )
             return None
         return newest
 
@@ -333,7 +369,9 @@ class TrainerProcess:
             self._call(name, "load", reference)
 
     def _heal(self) -> None:
-        """A push that got lost is made again: versions on a replica only grow, so a repeated one is harmless."""
+        """A push that got lost is made again: versions on a replica only grow, so a
+        repeated one is harmless.
+        """
         newest = self._store.newest()
         for name in replica_names(self._run):
             pending = self._call(name, "status")

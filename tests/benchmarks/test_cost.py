@@ -1,4 +1,6 @@
-"""The bench of cost counts the right seconds, compares within a repeat, and runs the same learner three times."""
+"""The bench of cost counts the right seconds, compares within a repeat, and runs the
+same learner three times.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def test_cpu_seconds_count_a_child_while_it_lives_and_after_it_has_ended() -> No
     assert alone.cpu_seconds() - before >= alive - 0.05
 
 
-def test_a_child_runs_behind_the_lock_command_and_its_failure_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_runs_behind_the_lock_command_and_its_failure_ends_the_bench(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(alone.LOCK, f"{sys.executable} -c 'import sys; sys.exit(7)'")
     with pytest.raises(SystemExit, match="7"):
         alone.run("benchmarks.cost", "--help")
@@ -91,11 +95,15 @@ def test_a_run_that_ends_too_early_is_no_figure() -> None:
     clock = cost.Clock(60)
     for steps in range(20):
         clock.tick(steps, sample_seconds=None, label_wait_ms=None)
-    with pytest.raises(ValueError, match="learns for 60 s and more than 5 iterations, this one ended after 18"):
+    with pytest.raises(
+        ValueError, match="learns for 60 s and more than 5 iterations, this one ended after 18"
+    ):
         clock.figures()
 
 
-def test_a_ratio_is_taken_within_a_repeat_and_a_missing_run_leaves_its_repeat_out(results: Path) -> None:
+def test_a_ratio_is_taken_within_a_repeat_and_a_missing_run_leaves_its_repeat_out(
+    results: Path,
+) -> None:
     store(0, speeds={"stock": 1000, "control": 2000, "preferences": 1900})
     store(1, speeds={"stock": 2000, "control": 4000, "preferences": 4200})
     store(2, speeds={"control": 3000})
@@ -112,8 +120,14 @@ def test_the_section_says_which_targets_are_met(results: Path) -> None:
     for repeat in range(3):
         store(repeat, speeds={"stock": 1000, "control": 2000, "preferences": 1800})
     page = cost.section()
-    assert "| pendulum: preferences / control | 0.90 (0.90 to 0.90) | 0.90 | at least 0.95: missed |" in page
-    assert "| pendulum: preferences / stock | 1.80 (1.80 to 1.80) | 1.80 | at least 1.00: met |" in page
+    assert (
+        "| pendulum: preferences / control | 0.90 (0.90 to 0.90) | 0.90 | at least 0.95: missed |"
+        in page
+    )
+    assert (
+        "| pendulum: preferences / stock | 1.80 (1.80 to 1.80) | 1.80 | at least 1.00: met |"
+        in page
+    )
     assert "| pendulum | stock | 3 | 1,000 (1,000 to 1,000) | 1,000 | 1.000 | 100 ms | - |" in page
     assert results.exists()
 
@@ -128,7 +142,9 @@ def test_stock_learns_with_our_networks_batches_and_environments(task: str) -> N
     config = cost.config_of(task, "stock")
     ours = algorithm_config(config, probe(config.env).spaces, action_space=action_space(config))
     stock = stock_config(config)
-    assert {name: getattr(stock, name) for name in SHARED} == {name: getattr(ours, name) for name in SHARED}
+    assert {name: getattr(stock, name) for name in SHARED} == {
+        name: getattr(ours, name) for name in SHARED
+    }
     assert (stock.num_env_runners, stock.num_envs_per_env_runner) == (2, 8)
     assert stock.env_runner_cls is not ours.env_runner_cls
     assert stock.action_space == ours.action_space
@@ -137,10 +153,23 @@ def test_stock_learns_with_our_networks_batches_and_environments(task: str) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["stock", "preferences"])
 def test_one_quick_run_prints_its_row_and_keeps_none(arm: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.cost", "--task", "pendulum", "--arm", arm, "--run", "0", "--quick"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.cost",
+        "--task",
+        "pendulum",
+        "--arm",
+        arm,
+        "--run",
+        "0",
+        "--quick",
+    ]
     kept = rows.read("cost")
     environment = {**os.environ, "PYTHONPATH": str(alone.ROOT)}
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=alone.ROOT, env=environment)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=alone.ROOT, env=environment
+    )
     row: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     assert (row["task"], row["arm"], row["repeat"]) == ("pendulum", arm, 0)
     assert row["steps_per_second"] > 0

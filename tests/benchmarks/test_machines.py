@@ -1,4 +1,6 @@
-"""Machines of a bench: an address, a host name and processes of their own; a cable that can be pulled. Needs root."""
+"""Machines of a bench: an address, a host name and processes of their own; a cable that
+can be pulled. Needs root.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The benches of parts and of sampling measure the real parts, and their tables say what is met."""
+"""The benches of parts and of sampling measure the real parts, and their tables say
+what is met.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_labeling_and_the_dataset_are_measured_on_the_real_parts() -> None:
 
 
 @pytest.mark.slow
-def test_every_query_is_answered_once_by_clients_and_by_labelers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_query_is_answered_once_by_clients_and_by_labelers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(answering, "LABELERS", (2,))
     found = answering.queue()
     assert set(found) == {"asked_per_second", "clients_2_per_second", "labelers_2_per_second"}
@@ -40,8 +44,15 @@ def test_every_query_is_answered_once_by_clients_and_by_labelers(monkeypatch: py
 
 
 def test_a_rate_has_to_be_high_and_a_time_low(results: Path) -> None:
-    rows.append("micro", {"figure": "fit", "repeat": 0, "ms_per_step_1": 4.0, "ms_per_step_3": 8.0, "ratio": 2.0})
-    rates = {f"{who}_{count}_per_second": 6000.0 for who in ("clients", "labelers") for count in answering.LABELERS}
+    rows.append(
+        "micro",
+        {"figure": "fit", "repeat": 0, "ms_per_step_1": 4.0, "ms_per_step_3": 8.0, "ratio": 2.0},
+    )
+    rates = {
+        f"{who}_{count}_per_second": 6000.0
+        for who in ("clients", "labelers")
+        for count in answering.LABELERS
+    }
     rows.append("micro", {"figure": "queue", "repeat": 0, "asked_per_second": 2000.0, **rates})
     page = micro.section()
     assert "| 3 members over 1 | 2.00 times (2.00 to 2.00) | at most 1.5: missed |" in page
@@ -50,7 +61,9 @@ def test_a_rate_has_to_be_high_and_a_time_low(results: Path) -> None:
     assert results.exists()
 
 
-def test_the_table_of_sampling_compares_with_the_raw_environment_repeat_by_repeat(results: Path) -> None:
+def test_the_table_of_sampling_compares_with_the_raw_environment_repeat_by_repeat(
+    results: Path,
+) -> None:
     times: dict[str, list[float]] = {
         "raw": [50, 100],
         "control": [65, 130],

@@ -1,4 +1,6 @@
-"""The bench of novel behavior counts what happened, keeps the best episode, and runs nothing twice."""
+"""The bench of novel behavior counts what happened, keeps the best episode, and runs
+nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def test_whole_backward_turns_are_flips_per_thousand_steps(turns: float, flips: 
 
 
 def test_rolling_on_the_ground_turns_and_is_no_flip() -> None:
-    figures = novel.backflips(turning(3.5, height=0.0))  # the joint below the floor: something always touches
+    # the joint below the floor: something always touches
+    figures = novel.backflips(turning(3.5, height=0.0))
     assert (figures["turns"], figures["flips"], figures["fallen"]) == (6, 0, 1)
 
 
@@ -45,14 +48,19 @@ def test_a_cheetah_on_all_feet_is_fast_and_not_on_one_leg() -> None:
 
 
 @pytest.mark.parametrize("task", sorted(novel.TASKS))
-def test_chance_is_measured_once_and_shown(task: str, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chance_is_measured_once_and_shown(
+    task: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         novel.measure(task, "random", 0, quick=True)
     (row,) = rows.read("novel-quick")
     assert capsys.readouterr().out.count("\n") == 1
     assert set(novel.TASKS[task].columns) <= set(row)
     rows.append("novel", row)
-    assert f"| random policy | 1 | 0 | {row[next(iter(novel.TASKS[task].columns))]:.2f} |" in novel.section()
+    assert (
+        f"| random policy | 1 | 0 | {row[next(iter(novel.TASKS[task].columns))]:.2f} |"
+        in novel.section()
+    )
 
 
 def test_the_states_of_the_best_episode_are_kept(results: Path) -> None:

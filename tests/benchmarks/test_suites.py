@@ -1,4 +1,6 @@
-"""What the suites of unseen tasks set, and that the paper's numbers are those of the file."""
+"""What the suites of unseen tasks set, and that the paper's numbers are those of the
+file.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,26 @@ import pytest
 from benchmarks.rig.suites import CONFIGS, PAPER, SUITES
 from rlhp.config import loading
 
-SAID = {"env.id", "env.hide_termination", "env.max_episode_steps", "env.termination_penalty", "labels.budget",
-        "labels.instruction", "query.segment_length", "learner.total_env_steps"}  # fmt: skip
-OF_A_BENCH = {"name", "seed", "runs_dir", "evaluation.episodes", "checkpoint.every_env_steps", "tensorboard",
-              "clips.policy_seconds", "labels.source"}  # fmt: skip
+SAID = {
+    "env.id",
+    "env.hide_termination",
+    "env.max_episode_steps",
+    "env.termination_penalty",
+    "labels.budget",
+    "labels.instruction",
+    "query.segment_length",
+    "learner.total_env_steps",
+}
+OF_A_BENCH = {
+    "name",
+    "seed",
+    "runs_dir",
+    "evaluation.episodes",
+    "checkpoint.every_env_steps",
+    "tensorboard",
+    "clips.policy_seconds",
+    "labels.source",
+}
 
 
 @pytest.mark.parametrize("suite", ["unseen-dev", "unseen-test", "unseen-flat", "pacing"])
@@ -26,7 +44,9 @@ def test_unseen_tasks_set_nothing_but_what_their_table_says(suite: str) -> None:
 
 def test_the_papers_numbers_are_those_of_its_file() -> None:
     from_file = loading.load(CONFIGS / "paper.yaml", sets=["env.id=E"])
-    assert loading.parse({"env": {"id": "E"}}, sets=PAPER) == from_file.model_copy(update={"name": None})
+    assert loading.parse({"env": {"id": "E"}}, sets=PAPER) == from_file.model_copy(
+        update={"name": None}
+    )
 
 
 def of_states() -> list[Path]:
@@ -47,6 +67,10 @@ def test_a_key_that_a_task_overrides_has_its_reason_beside_it(path: Path) -> Non
         if line and not line.startswith((" ", "#")):
             section, reason = line.partition(":")[0], False
         reason = reason or line.strip().startswith("#")
-        if section in ("learner", "reward") and line.startswith("  ") and not line.strip().startswith("#"):
+        if (
+            section in ("learner", "reward")
+            and line.startswith("  ")
+            and not line.strip().startswith("#")
+        ):
             key = line.strip().partition(":")[0]
             assert key == "total_env_steps" or reason, f"{section}.{key}"

@@ -1,4 +1,6 @@
-"""`rlhp export` and `rlhp import` from the command line: what goes out comes back, and can be trained on."""
+"""`rlhp export` and `rlhp import` from the command line: what goes out comes back, and
+can be trained on.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,25 @@ def rlhp(*words: object) -> int:
 
 
 @pytest.mark.parametrize("form", ["npz", "imitation"])
-def test_there_and_back(run: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_and_back(
+    run: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, again = tmp_path / "pairs.npz", tmp_path / "imported"
     assert rlhp("export", run, "--to", form, "--out", out) == 0
     like = ["--like", run] if form == "imitation" else []
     assert rlhp("import", out, "--from", form, "--out", again, *like) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{out}: 2 preferences (0 incomparable), 4 segments"
-    assert said[1:] == [f"{again}: 2 preferences, 4 segments", f"train on them with --set labels.reuse={again}"]
+    assert said[1:] == [
+        f"{again}: 2 preferences, 4 segments",
+        f"train on them with --set labels.reuse={again}",
+    ]
     assert [p.labeler for p in PreferenceDataset.open(again).preferences()] == ["ann", "bob"]
 
 
-def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "f").write_text("{}")
     assert rlhp("import", tmp_path / "f", "--from", "imitation", "--out", tmp_path / "o") == 2
     assert "--like RUN is needed for imitation and label-studio" in capsys.readouterr().err
@@ -54,15 +63,36 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "o").exists()
 
 
-def test_annotations_come_back(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_annotations_come_back(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stored = PreferenceDataset.open(run)
     row = stored.live()[0]
-    data = {"query": row.query_id, "first": row.first_id, "second": row.second_id, "shown_left": "first"}
+    data = {
+        "query": row.query_id,
+        "first": row.first_id,
+        "second": row.second_id,
+        "shown_left": "first",
+    }
     result = [{"from_name": "preference", "value": {"choices": ["right"]}}]
     task = {"data": data, "annotations": [{"completed_by": 1, "result": result}]}
     (tmp_path / "p.json").write_text(json.dumps([task]))
-    assert rlhp("import", tmp_path / "p.json", "--from", "label-studio", "--like", run, "--out", tmp_path / "o") == 0
-    assert [p.answer.value for p in PreferenceDataset.open(tmp_path / "o").preferences()] == ["second"]
+    assert (
+        rlhp(
+            "import",
+            tmp_path / "p.json",
+            "--from",
+            "label-studio",
+            "--like",
+            run,
+            "--out",
+            tmp_path / "o",
+        )
+        == 0
+    )
+    assert [p.answer.value for p in PreferenceDataset.open(tmp_path / "o").preferences()] == [
+        "second"
+    ]
 
 
 def test_the_formats_are_those_that_exist() -> None:

@@ -51,16 +51,26 @@ def test_a_valid_configuration_and_its_environment_pass() -> None:
 def test_a_configuration_this_machine_is_too_small_for(tmp_path: Path) -> None:
     config = loading.parse({"env": {"id": "CartPole-v1"}}, sets=["rollout.num_env_runners=5000"])
     found = list(doctor.config(config))
-    assert [(check.subject, check.level) for check in found] == [("config", "ok"), ("env", "warn"), ("cpus", "warn")]
+    assert [(check.subject, check.level) for check in found] == [
+        ("config", "ok"),
+        ("env", "warn"),
+        ("cpus", "warn"),
+    ]
     assert "env.hide_termination" in found[1].way_out
     assert found[2].finding.startswith("5000 env runners want 5000 CPUs, this machine has ")
 
 
 def test_an_environment_that_returns_what_it_must_not_is_found_out(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("env: {id: 'tests.envs.test_guard:Changed', kwargs: {what: longer}, max_episode_steps: 60}\n")
+    file.write_text(
+        "env: {id: 'tests.envs.test_guard:Changed', kwargs: {what: longer}, max_episode_steps: "
+        "60}\n"
+    )
     (check,) = (found for found in doctor.examine(file) if found.level == "fail")
-    assert "env.id='tests.envs.test_guard:Changed': step: the observation: expected shape (1,)" in check.finding
+    assert (
+        "env.id='tests.envs.test_guard:Changed': step: the observation: expected shape (1,)"
+        in check.finding
+    )
     file.write_text(
         "env: {id: 'tests.envs.test_guard:Draws', kwargs: {shape: null}, max_episode_steps: 60}\n"
         "labels: {source: human}\n"
@@ -76,7 +86,12 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_a_run_is_checked_for_what_it_left(run: RunDir) -> None:
-    assert levels(doctor.run(run.path)) == {"run": "ok", "metrics": "warn", "config": "ok", "env": "ok"}
+    assert levels(doctor.run(run.path)) == {
+        "run": "ok",
+        "metrics": "warn",
+        "config": "ok",
+        "env": "ok",
+    }
     with MetricsWriter(run, tensorboard=False) as metrics:
         metrics.write({"env_steps": 1})
     (run.preferences / "segments").mkdir(parents=True)
@@ -94,13 +109,23 @@ def test_a_broken_configuration_is_one_failed_line_per_problem(tmp_path: Path) -
     assert [check.finding.partition(":")[0] for check in found] == ["learner.lr", "qqq"]
 
 
-def test_versions_other_than_asked_for_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_other_than_asked_for_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "rlhp-9.9.dist-info"
     folder.mkdir()
     asked = ["numpy>=999", "click>=8", "not-there-at-all", "nor-this; extra == 'dev'"]
-    lines = ["Metadata-Version: 2.1", "Name: rlhp", "Version: 9.9", *(f"Requires-Dist: {text}" for text in asked)]
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: rlhp",
+        "Version: 9.9",
+        *(f"Requires-Dist: {text}" for text in asked),
+    ]
     (folder / "METADATA").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     (check,) = doctor.packages()
     assert check.level == "fail"
-    assert check.finding == f"numpy is {metadata.version('numpy')}, not >=999; not-there-at-all is missing"
+    assert (
+        check.finding
+        == f"numpy is {metadata.version('numpy')}, not >=999; not-there-at-all is missing"
+    )

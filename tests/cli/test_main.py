@@ -42,10 +42,13 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from rlhp.cli.main import run; code = run(['--help'])\n"
-        "heavy = {'ray', 'torch', 'pydantic', 'rich', 'redis', 'numpy', 'yaml', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'ray', 'torch', 'pydantic', 'rich', 'redis', 'numpy', 'yaml', 'matplotlib'} & "
+        "set(sys.modules)\n"
         "assert not heavy, heavy; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
     for name in ("train", "label", "status", "eval", "plot", "export", "doctor"):
         assert f"\n  {name} " in done.stdout
@@ -73,12 +76,16 @@ def test_every_problem_of_a_configuration_is_a_line_on_stderr(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "error: learner.lr: must be greater than 0, got -1 (--set learner.lr); the default is 0.001",
-        "error: fragment_length: unknown key, got 25 (a.yaml line 2); here it is called query.segment_length",
+        "error: learner.lr: must be greater than 0, got -1 (--set learner.lr); the default is "
+        "0.001",
+        "error: fragment_length: unknown key, got 25 (a.yaml line 2); here it is called "
+        "query.segment_length",
     ]
 
 
-def test_an_unknown_environment_leaves_no_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_environment_leaves_no_run_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(f"env: {{id: Pendulumm-v1}}\nruns_dir: {tmp_path / 'runs'}\n")
     assert cli.run(["train", str(file)]) == 2
@@ -90,7 +97,10 @@ def test_an_unknown_environment_leaves_no_run_directory(tmp_path: Path, capsys: 
     ("arguments", "words"),
     [
         (["train", "--resume", "nowhere"], "nowhere: no such run directory"),
-        (["train", "a.yaml", "--resume", "b"], "give a config file, or --resume RUN to continue a run, not both"),
+        (
+            ["train", "a.yaml", "--resume", "b"],
+            "give a config file, or --resume RUN to continue a run, not both",
+        ),
         (["train", "--resume", "b", "--name", "c"], "--name is for a new run"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["status", "nowhere"], "nowhere: no such run directory"),
@@ -123,7 +133,9 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failing(click.Abort(), monkeypatch) == 130
 
 
-@pytest.mark.parametrize("bug", [AssertionError("bug"), ValueError("a library's"), OSError("not of the disk")])
+@pytest.mark.parametrize(
+    "bug", [AssertionError("bug"), ValueError("a library's"), OSError("not of the disk")]
+)
 def test_an_error_of_ours_shows_its_traceback(
     bug: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +164,12 @@ def test_an_error_of_ours_in_a_run_has_its_traceback_in_the_log(
 def test_a_path_that_the_disk_refuses_is_a_mistake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert failing(OSError(errno.ENOSPC, "No space left on device", "runs/demo/metrics.jsonl"), monkeypatch) == 2
+    assert (
+        failing(
+            OSError(errno.ENOSPC, "No space left on device", "runs/demo/metrics.jsonl"), monkeypatch
+        )
+        == 2
+    )
     assert "runs/demo/metrics.jsonl" in capsys.readouterr().err
 
 
@@ -172,9 +189,14 @@ def test_an_error_from_another_process_is_told_like_one_of_this(
     assert capsys.readouterr().err == "error: the rule; the way out\n"
 
 
-def test_label_needs_a_queue_that_was_started(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_needs_a_queue_that_was_started(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run(["label", str(run.path)]) == 2
-    assert "its queue was never started; start the run with rlhp train first" in capsys.readouterr().err
+    assert (
+        "its queue was never started; start the run with rlhp train first"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("state", "way_out"), [("finished", False), ("interrupted", True)])
@@ -191,7 +213,9 @@ def test_label_and_serve_say_that_an_embedded_queue_ended_with_its_run(
         assert (f"rlhp train --resume {run.path}" in said) == way_out
 
 
-def test_label_answers_until_the_run_is_closed(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_answers_until_the_run_is_closed(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     with EmbeddedRedis(run.redis) as server:
         run.write_redis_url(server.url)
         queue = QueryQueue(server.url, run=run.name)
@@ -218,7 +242,9 @@ def test_a_teacher_is_the_runs_own_unless_named() -> None:
 
 def test_status_of_a_new_run(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", str(run.path)]) == 0
-    assert capsys.readouterr().out.startswith("demo was set up but never started; continue with rlhp train --resume ")
+    assert capsys.readouterr().out.startswith(
+        "demo was set up but never started; continue with rlhp train --resume "
+    )
 
 
 def test_plot_prints_the_files_it_wrote(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +256,9 @@ def test_plot_prints_the_files_it_wrote(run: RunDir, capsys: pytest.CaptureFixtu
     assert Path(line).is_file()
 
 
-def test_doctor_fails_on_a_configuration_that_cannot_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_fails_on_a_configuration_that_cannot_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run(["doctor", str(tmp_path / "none.yaml")]) == 1
     out = capsys.readouterr().out
     assert "ok    redis        " in out
@@ -246,5 +274,8 @@ def test_the_ablations_in_the_page_are_valid_settings() -> None:
     rows = [line for line in reference.document().splitlines() if "`--set " in line]
     assert len(rows) == 9
     for row in rows:
-        sets = [part.removesuffix("`") for part in row.split("|")[2].strip().strip("`").split("--set ")[1:]]
+        sets = [
+            part.removesuffix("`")
+            for part in row.split("|")[2].strip().strip("`").split("--set ")[1:]
+        ]
         loading.parse({"env": {"id": "E"}}, sets=[text.strip() for text in sets])

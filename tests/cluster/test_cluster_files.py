@@ -50,13 +50,18 @@ def cluster_spec(name: str) -> dict[str, Any]:
 
 
 def groups(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"head": spec["headGroupSpec"]} | {each["groupName"]: each for each in spec["workerGroupSpecs"]}
+    return {"head": spec["headGroupSpec"]} | {
+        each["groupName"]: each for each in spec["workerGroupSpecs"]
+    }
 
 
 def offered(params: dict[str, str]) -> dict[str, float]:
     """What Ray offers on a pod with these rayStartParams."""
     custom = yaml.safe_load(yaml.safe_load(params["resources"])) if "resources" in params else {}  # noqa: TID251
-    return {"CPU": float(params["num-cpus"]), **{name: float(value) for name, value in custom.items()}}
+    return {
+        "CPU": float(params["num-cpus"]),
+        **{name: float(value) for name, value in custom.items()},
+    }
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
@@ -68,7 +73,9 @@ def test_ray_takes_the_launcher_file(name: str) -> None:
         config = prepare_config(copy.deepcopy(one(CLUSTER / f"{name}.yaml")))
         validate_config(config)
     assert config["provider"]["type"] == name
-    assert {"secrets", "runs", ".git"} <= set(config["rsync_exclude"]), "what is sent to every node holds no secret"
+    assert {"secrets", "runs", ".git"} <= set(config["rsync_exclude"]), (
+        "what is sent to every node holds no secret"
+    )
     starts = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
     assert "--num-cpus=0" in starts, "nothing runs on the head but the driver"
     assert "RAY_AUTH_MODE=token" in starts
@@ -76,7 +83,8 @@ def test_ray_takes_the_launcher_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "machine", "own"), [("aws", "InstanceType", "Ebs"), ("gcp", "machineType", "diskSizeGb")]
+    ("name", "machine", "own"),
+    [("aws", "InstanceType", "Ebs"), ("gcp", "machineType", "diskSizeGb")],
 )
 def test_the_keys_of_a_node_are_those_of_its_cloud(name: str, machine: str, own: str) -> None:
     types = one(CLUSTER / f"{name}.yaml")["available_node_types"]
@@ -85,7 +93,10 @@ def test_the_keys_of_a_node_are_those_of_its_cloud(name: str, machine: str, own:
     for node in types.values():
         assert machine in node["node_config"]
         assert own in yaml.dump(node["node_config"])
-    assert sum(node.get("max_workers", 0) for node in types.values()) == one(CLUSTER / f"{name}.yaml")["max_workers"]
+    assert (
+        sum(node.get("max_workers", 0) for node in types.values())
+        == one(CLUSTER / f"{name}.yaml")["max_workers"]
+    )
 
 
 def fits(config: RunConfig, nodes: list[dict[str, float]]) -> list[str]:
@@ -94,7 +105,9 @@ def fits(config: RunConfig, nodes: list[dict[str, float]]) -> list[str]:
     return [
         who
         for who, bundle in wanted.items()
-        if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes)
+        if not any(
+            all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes
+        )
     ]
 
 
@@ -112,12 +125,18 @@ def test_every_resource_that_the_cluster_config_asks_for_is_offered() -> None:
         assert room["learner"] >= config.learner.num_learners
     for name in ("raycluster", "rayjob"):
         spec = cluster_spec(name)
-        assert fits(config, [offered(group["rayStartParams"]) for group in groups(spec).values()]) == []
+        assert (
+            fits(config, [offered(group["rayStartParams"]) for group in groups(spec).values()])
+            == []
+        )
         rollout = groups(spec)["rollout"]
         least = config.rollout.min_env_runners
         assert least is not None
         assert rollout["minReplicas"] * offered(rollout["rayStartParams"])["rollout"] >= least
-        assert rollout["maxReplicas"] * offered(rollout["rayStartParams"])["rollout"] >= config.rollout.num_env_runners
+        assert (
+            rollout["maxReplicas"] * offered(rollout["rayStartParams"])["rollout"]
+            >= config.rollout.num_env_runners
+        )
     worker = (CLUSTER / "compose.yaml").read_text()
     assert all(f'\\"{name}\\"' in worker for name in ("rollout", "learner"))
 
@@ -133,21 +152,33 @@ def test_kubernetes_knows_every_object(file: Path) -> None:
             assert missing == []
         elif document["apiVersion"].startswith("ray.io/"):
             for name, group in groups(cluster_spec(file.stem)).items():
-                pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **group["template"]["metadata"]}}
-                validate.validate({**pod, "spec": group["template"]["spec"]}, KUBERNETES_VERSION, strict=True)
+                pod = {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {"name": name, **group["template"]["metadata"]},
+                }
+                validate.validate(
+                    {**pod, "spec": group["template"]["spec"]}, KUBERNETES_VERSION, strict=True
+                )
         else:
             validate.validate(document, KUBERNETES_VERSION, strict=True)
 
 
 ENVELOPE = {
-    "cluster": """rayVersion authOptions enableInTreeAutoscaling autoscalerOptions headGroupSpec workerGroupSpecs""",
+    "cluster": (
+        "rayVersion authOptions enableInTreeAutoscaling autoscalerOptions headGroupSpec "
+        "workerGroupSpecs"
+    ),
     "head": "rayStartParams template",
     "worker": "groupName replicas minReplicas maxReplicas rayStartParams template",
     "autoscaler": "idleTimeoutSeconds upscalingMode securityContext volumeMounts",
-    "job": "entrypoint runtimeEnvYAML submissionMode shutdownAfterJobFinishes ttlSecondsAfterFinished backoffLimit "
+    "job": "entrypoint runtimeEnvYAML submissionMode shutdownAfterJobFinishes "
+    "ttlSecondsAfterFinished backoffLimit "
     "submitterPodTemplate rayClusterSpec",
 }
-"""The keys of KubeRay's objects that we use; a misspelled one would be dropped in silence."""
+"""The keys of KubeRay's objects that we use; a misspelled one would be dropped in
+silence.
+"""
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])
@@ -162,14 +193,23 @@ def test_pods_are_strict_and_keys_of_ray_are_spelled_right(name: str) -> None:
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group, found in groups(spec).items():
         assert set(found) <= set(ENVELOPE["head" if group == "head" else "worker"].split())
-        assert all(isinstance(value, str) for value in found["rayStartParams"].values()), "KubeRay takes texts only"
+        assert all(isinstance(value, str) for value in found["rayStartParams"].values()), (
+            "KubeRay takes texts only"
+        )
         strict(found["template"]["spec"])
     assert cluster_spec("rayjob") == cluster_spec("raycluster"), "one cluster, described twice"
 
 
 VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
-}  # fmt: skip
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 """What the Pod Security standard `restricted` lets a pod mount."""
 
 
@@ -179,7 +219,9 @@ def strict(pod: dict[str, Any]) -> None:
     assert pod["securityContext"].get("runAsUser") != 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-    assert {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"} <= VOLUMES
+    assert {
+        kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"
+    } <= VOLUMES
     for container in [*pod["containers"], *pod.get("initContainers", ())]:
         strict_container(container["securityContext"])
         assert not any("hostPort" in port for port in container.get("ports", ()))
@@ -197,7 +239,10 @@ def strict_container(context: dict[str, Any]) -> None:
 
 def test_the_namespace_refuses_what_is_not_strict_and_what_kuberay_adds_passes() -> None:
     assert (
-        one(KUBERNETES / "namespace.yaml")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+        one(KUBERNETES / "namespace.yaml")["metadata"]["labels"][
+            "pod-security.kubernetes.io/enforce"
+        ]
+        == "restricted"
     )
     for name in ("raycluster", "rayjob"):
         strict_container(cluster_spec(name)["autoscalerOptions"]["securityContext"])
@@ -212,7 +257,9 @@ def pods() -> Iterator[dict[str, Any]]:
         yield from (group["template"]["spec"] for group in groups(cluster_spec(name)).values())
     yield one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"]
     yield from (
-        each["spec"]["template"]["spec"] for each in documents(KUBERNETES / "redis.yaml") if "template" in each["spec"]
+        each["spec"]["template"]["spec"]
+        for each in documents(KUBERNETES / "redis.yaml")
+        if "template" in each["spec"]
     )
 
 
@@ -224,34 +271,51 @@ def test_nobody_but_the_autoscaler_holds_a_token_of_kubernetes_and_it_deletes_no
         (mount,) = spec["autoscalerOptions"]["volumeMounts"]
         head = spec["headGroupSpec"]["template"]["spec"]
         (volume,) = [each for each in head["volumes"] if each["name"] == mount["name"]]
-        files = {source["serviceAccountToken"]["path"] for source in volume["projected"]["sources"][:1]}
+        files = {
+            source["serviceAccountToken"]["path"] for source in volume["projected"]["sources"][:1]
+        }
         assert (mount["mountPath"], files) == (where, {"token"})
         assert not any(
-            mounted["name"] == mount["name"] for each in head["containers"] for mounted in each["volumeMounts"]
+            mounted["name"] == mount["name"]
+            for each in head["containers"]
+            for mounted in each["volumeMounts"]
         )
         assert head["serviceAccountName"] == "autoscaler"
     objects = {each["kind"]: each for each in documents(KUBERNETES / "autoscaler.yaml")}
     assert objects["ServiceAccount"]["automountServiceAccountToken"] is False
     assert objects["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": "autoscaler"}]
-    rights = {resource: set(rule["verbs"]) for rule in objects["Role"]["rules"] for resource in rule["resources"]}
+    rights = {
+        resource: set(rule["verbs"])
+        for rule in objects["Role"]["rules"]
+        for resource in rule["resources"]
+    }
     assert rights == {"pods": {"get", "list", "watch"}, "rayclusters": {"get", "patch"}}
 
 
 def test_nobody_reaches_ray_or_redis_but_those_who_have_to() -> None:
-    policies = {each["metadata"]["name"]: each["spec"] for each in documents(KUBERNETES / "network.yaml")}
-    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}, "what nothing allows is refused"
+    policies = {
+        each["metadata"]["name"]: each["spec"] for each in documents(KUBERNETES / "network.yaml")
+    }
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}, (
+        "what nothing allows is refused"
+    )
     ray = {"podSelector": {"matchLabels": {"ray.io/is-ray-node": "yes"}}}  # a label of KubeRay's
     assert policies["ray"] == {**ray, "policyTypes": ["Ingress"], "ingress": [{"from": [ray]}]}
     (jobs,) = policies["ray-jobs"]["ingress"]
     assert jobs["ports"] == [{"port": 8265}]
-    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["metadata"][
+        "labels"
+    ]
     assert {"podSelector": {"matchLabels": submitter}} in jobs["from"]
     assert all("podSelector" in each for each in jobs["from"])
 
 
 def test_everything_but_the_job_is_applied_at_once() -> None:
     resources = set(one(KUBERNETES / "kustomization.yaml")["resources"])
-    assert resources == {file.name for file in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml", "rayjob.yaml"}
+    assert resources == {file.name for file in KUBERNETES.glob("*.yaml")} - {
+        "kustomization.yaml",
+        "rayjob.yaml",
+    }
 
 
 def test_no_service_of_compose_is_root_and_each_can_read_its_secrets() -> None:
@@ -264,9 +328,16 @@ def test_no_service_of_compose_is_root_and_each_can_read_its_secrets() -> None:
     assert re.search(r"^USER rlhp$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
     head = (CLUSTER / "compose.yaml").read_text().partition("\nname:")[0]
     assert "mkdir -m 700 secrets" in head
-    assert "chmod 444 secrets/*" in head, "a file's mode is the secret's, and no container runs as who made it"
-    assert {Path(secret["file"]).parent for secret in compose["secrets"].values()} == {Path("../secrets")}
-    ignored = (ROOT / ".gitignore").read_text().splitlines(), (ROOT / ".dockerignore").read_text().splitlines()
+    assert "chmod 444 secrets/*" in head, (
+        "a file's mode is the secret's, and no container runs as who made it"
+    )
+    assert {Path(secret["file"]).parent for secret in compose["secrets"].values()} == {
+        Path("../secrets")
+    }
+    ignored = (
+        (ROOT / ".gitignore").read_text().splitlines(),
+        (ROOT / ".dockerignore").read_text().splitlines(),
+    )
     assert all("secrets/" in lines for lines in ignored)
 
 
@@ -279,11 +350,17 @@ def test_redis_keeps_its_data_and_its_password() -> None:
     assert "maxmemory-policy noeviction" in container["args"][0]
     (password,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     head = cluster_spec("raycluster")["headGroupSpec"]["template"]
-    assert password["secretName"] in [volume.get("secret", {}).get("secretName") for volume in head["spec"]["volumes"]]
-    allowed = objects["NetworkPolicy"]["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert password["secretName"] in [
+        volume.get("secret", {}).get("secretName") for volume in head["spec"]["volumes"]
+    ]
+    allowed = objects["NetworkPolicy"]["spec"]["ingress"][0]["from"][0]["podSelector"][
+        "matchLabels"
+    ]
     assert allowed.items() <= head["metadata"]["labels"].items()
     environment = {each["name"]: each["value"] for each in head["spec"]["containers"][0]["env"]}
-    assert environment["RLHP_REDIS_URL"] == f"redis://{objects['Service']['metadata']['name']}:6379/0"
+    assert (
+        environment["RLHP_REDIS_URL"] == f"redis://{objects['Service']['metadata']['name']}:6379/0"
+    )
     for file in CLUSTER.rglob("*.yaml"):
         assert not re.search(r"redis://[^/\s]*:[^/\s]+@", file.read_text()), f"a password in {file}"
 
@@ -301,37 +378,55 @@ def test_images_and_versions_agree() -> None:
     assert {compose["services"]["head"]["image"], compose["services"]["worker"]["image"]} == {
         f"${{RLHP_IMAGE:-{image}}}"
     }
-    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    submitter = one(KUBERNETES / "rayjob.yaml")["spec"]["submitterPodTemplate"]["spec"][
+        "containers"
+    ]
     assert [each["image"] for each in submitter] == [image]
     for name in ("raycluster", "rayjob"):
         for group in groups(cluster_spec(name)).values():
             assert group["template"]["spec"]["containers"][0]["image"] == image
-    entries = {f"{each['name']}:{each['newTag']}" for each in one(KUBERNETES / "kustomization.yaml")["images"]}
+    entries = {
+        f"{each['name']}:{each['newTag']}"
+        for each in one(KUBERNETES / "kustomization.yaml")["images"]
+    }
     redis = objects_image(KUBERNETES / "redis.yaml")
     assert entries == {image, redis}
     assert compose["services"]["redis"]["image"] == f"${{REDIS_IMAGE:-{redis}}}"
 
 
 def objects_image(path: Path) -> str:
-    (pod,) = [each["spec"]["template"]["spec"] for each in documents(path) if each["kind"] == "StatefulSet"]
+    (pod,) = [
+        each["spec"]["template"]["spec"]
+        for each in documents(path)
+        if each["kind"] == "StatefulSet"
+    ]
     return str(pod["containers"][0]["image"])
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Every `rlhp ...` that a file about clusters tells somebody to type, and where."""
-    files = [*CLUSTER.rglob("*.yaml"), CLUSTER / "README.md", CLUSTER / "Dockerfile", ROOT / "docs/cluster.md"]
+    files = [
+        *CLUSTER.rglob("*.yaml"),
+        CLUSTER / "README.md",
+        CLUSTER / "Dockerfile",
+        ROOT / "docs/cluster.md",
+    ]
     for file in files:
         for line in file.read_text().splitlines():
             text = line.split("  #")[0].split(" # ")[0]
             for match in re.finditer(r"(?:^|[\s`])(rlhp (?!:)[a-z]+(?: [^`|;&]*)?)", text):
                 words = match[1]
                 if re.match(
-                    r"rlhp (train|submit|job|tune|status|serve|label|labeler|eval|doctor|export|plot)\b", words
+                    r"rlhp (train|submit|job|tune|status|serve|label|labeler|eval|doctor|export"
+                    r"|plot)\b",
+                    words,
                 ):
                     yield f"{file.name}: {words.strip()}", shlex.split(words)[1:]
 
 
-@pytest.mark.parametrize(("where", "arguments"), [pytest.param(*each, id=each[0]) for each in commands()])
+@pytest.mark.parametrize(
+    ("where", "arguments"), [pytest.param(*each, id=each[0]) for each in commands()]
+)
 def test_every_command_in_these_files_can_be_parsed(where: str, arguments: list[str]) -> None:
     command: click.Command = main.rlhp
     context = click.Context(command, info_name="rlhp")

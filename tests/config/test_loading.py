@@ -37,22 +37,33 @@ def test_only_the_environment_is_required(tmp_path: Path) -> None:
 
 
 def test_numbers_and_booleans_are_those_of_yaml_1_2(tmp_path: Path) -> None:
-    file = write(tmp_path, "env: {id: E, kwargs: {a: 1e-4, b: on, c: 2026-01-02, d: 010, e: 0x1f, f: .5, g: 1:30}}")
+    file = write(
+        tmp_path,
+        "env: {id: E, kwargs: {a: 1e-4, b: on, c: 2026-01-02, d: 010, e: 0x1f, f: .5, g: 1:30}}",
+    )
     assert loading.load(file).env.kwargs == {
         "a": 1e-4, "b": "on", "c": "2026-01-02", "d": 10, "e": 31, "f": 0.5, "g": "1:30",
     }  # fmt: skip
 
 
 def test_a_group_without_keys_is_an_empty_group(tmp_path: Path) -> None:
-    config = loading.load(write(tmp_path, "env: {id: E}\nlabels:\n  teacher:\nquery:\n  # pool: 5\n"))
+    config = loading.load(
+        write(tmp_path, "env: {id: E}\nlabels:\n  teacher:\nquery:\n  # pool: 5\n")
+    )
     assert config.query.pool == 1000
 
 
 def test_a_file_extends_another_and_is_merged_over_it(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    write(tmp_path, "env: {id: E, kwargs: {a: 1, b: 2}}\nreward: {hidden: [8, 8], lr: 1e-3}", name="base.yaml")
+    write(
+        tmp_path,
+        "env: {id: E, kwargs: {a: 1, b: 2}}\nreward: {hidden: [8, 8], lr: 1e-3}",
+        name="base.yaml",
+    )
     write(tmp_path, "extends: base.yaml\nreward: {lr: 2e-3}", name="middle.yaml")
-    file = write(tmp_path / "sub", "extends: ../middle.yaml\nenv: {kwargs: {b: 3}}\nreward: {hidden: [4]}")
+    file = write(
+        tmp_path / "sub", "extends: ../middle.yaml\nenv: {kwargs: {b: 3}}\nreward: {hidden: [4]}"
+    )
     config = loading.load(file)
     assert config.env.kwargs == {"a": 1, "b": 3}
     assert config.reward.hidden == (4,)
@@ -63,7 +74,8 @@ def test_files_extending_each_other_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path, "extends: b.yaml")
     write(tmp_path, "extends: a.yaml", name="b.yaml")
     assert refusal(file) == [
-        "extends: files cannot extend each other in a circle, got a.yaml -> b.yaml -> a.yaml; take one out"
+        "extends: files cannot extend each other in a circle, got a.yaml -> b.yaml -> a.yaml; "
+        "take one out"
     ]
 
 
@@ -77,7 +89,9 @@ def test_a_missing_file_is_named_with_its_neighbor(tmp_path: Path) -> None:
 
 def test_set_is_parsed_like_the_file_and_wins(tmp_path: Path) -> None:
     file = write(tmp_path, "env: {id: E, kwargs: {a: 1}}\nlearner: {lr: 1e-3}")
-    config = loading.load(file, sets=["learner.lr=1e-5", "env.kwargs.b=[1, x]", "labels.budget=1e3", "seed=4"])
+    config = loading.load(
+        file, sets=["learner.lr=1e-5", "env.kwargs.b=[1, x]", "labels.budget=1e3", "seed=4"]
+    )
     assert config.learner.lr == 1e-5
     assert config.env.kwargs == {"a": 1, "b": [1, "x"]}
     assert config.labels.budget == 1000
@@ -101,20 +115,31 @@ def test_set_replaces_a_mapping_of_ones_own_and_merges_groups_of_keys(tmp_path: 
 
 
 def test_set_of_one_entry_keeps_the_others_of_a_mapping(tmp_path: Path) -> None:
-    config = loading.load(write(tmp_path, KEPT), sets=["env.kwargs.a=5", "env.kwargs={c: 7}", "env.kwargs.d=8"])
+    config = loading.load(
+        write(tmp_path, KEPT), sets=["env.kwargs.a=5", "env.kwargs={c: 7}", "env.kwargs.d=8"]
+    )
     assert config.env.kwargs == {"c": 7, "d": 8}
-    assert loading.load(write(tmp_path, KEPT), sets=["env.kwargs.a=5"]).env.kwargs == {"a": 5, "b": 2}
+    assert loading.load(write(tmp_path, KEPT), sets=["env.kwargs.a=5"]).env.kwargs == {
+        "a": 5,
+        "b": 2,
+    }
 
 
 def test_every_mapping_of_ones_own_can_be_cleared(tmp_path: Path) -> None:
     free = [key.name for key in errors.all_keys() if key.type == "mapping"]
     assert free == [
-        "env.kwargs", "rollout.resources", "labels.teacher.kwargs", "reward.module_kwargs", "learner.resources",
+        "env.kwargs",
+        "rollout.resources",
+        "labels.teacher.kwargs",
+        "reward.module_kwargs",
+        "learner.resources",
         "learner.rllib",
-    ]  # fmt: skip
+    ]
     file = write(tmp_path, "env: {id: E}")
     filled = loading.load(file, sets=[f"{name}.x=1" for name in free])
-    cleared = loading.load(file, sets=[*(f"{name}.x=1" for name in free), *(f"{name}={{}}" for name in free)])
+    cleared = loading.load(
+        file, sets=[*(f"{name}.x=1" for name in free), *(f"{name}={{}}" for name in free)]
+    )
     for name in free:
         assert (loading.flat(filled)[name], loading.flat(cleared)[name]) == ({"x": 1}, {})
 
@@ -133,28 +158,35 @@ def test_set_without_a_value_is_refused(tmp_path: Path) -> None:
 def test_every_problem_is_told_at_once_with_its_place_and_the_way_out(tmp_path: Path) -> None:
     file = write(
         tmp_path,
-        "env: {id: E}\nlearner:\n  lr: -1\n  hidden: [8, x]\n  minibatch_size: 4096\n  num_epochs: true\n"
+        "env: {id: E}\nlearner:\n  lr: -1\n  hidden: [8, x]\n  minibatch_size: 4096\n  "
+        "num_epochs: true\n"
         "labels: {source: orcale}\nreward: {lr: .nan, members: 1}\nquery: 5\n",
     )
     assert refusal(file, "reward.dropout=1", "tensorboard=maybe") == [
-        "learner.num_epochs: must be a whole number >= 1, got true (a.yaml line 6); the default is 10",
-        "labels.source: must be one of 'none', 'oracle' or 'human', got 'orcale' (a.yaml line 7); did you mean oracle?",
-        "query: must be a group of keys, got 5 (a.yaml line 9); its keys are segment_length, pool, newest, "
-        "selection, random_share, candidate_factor, max_open, lease_seconds",
+        "learner.num_epochs: must be a whole number >= 1, got true (a.yaml line 6); the default "
+        "is 10",
+        "labels.source: must be one of 'none', 'oracle' or 'human', got 'orcale' (a.yaml line 7); "
+        "did you mean oracle?",
+        "query: must be a group of keys, got 5 (a.yaml line 9); its keys are segment_length, "
+        "pool, newest, selection, random_share, candidate_factor, max_open, lease_seconds",
         "reward.dropout: must be less than 1, got 1 (--set reward.dropout); the default is 0.0",
         "reward.lr: must be a finite number, got nan (a.yaml line 8); the default is 0.003",
         "learner.lr: must be greater than 0, got -1 (a.yaml line 3); the default is 0.001",
-        "learner.hidden[1]: must be a whole number, got 'x' (a.yaml line 4); the default is [64, 64]",
+        "learner.hidden[1]: must be a whole number, got 'x' (a.yaml line 4); the default is [64, "
+        "64]",
         "tensorboard: must be true or false, got 'maybe' (--set tensorboard); the default is true",
-        "query.selection=disagreement needs at least two members: with one, every pair scores zero. Got "
-        "reward.members=1; set reward.members=3 or query.selection=random",
+        "query.selection=disagreement needs at least two members: with one, every pair scores "
+        "zero. Got reward.members=1; set reward.members=3 or query.selection=random",
         "learner.minibatch_size=4096 cannot exceed learner.train_batch_size=2048",
     ]
 
 
 def test_rules_across_keys_are_one_line_each(tmp_path: Path) -> None:
     file = write(tmp_path, "env: {id: E}\nlabels: {labelers: 0}\nreward: {l2_low: 2}\n")
-    assert [problem.partition(" ")[0] for problem in refusal(file)] == ["labels.budget=700", "reward.l2_low=2.0"]
+    assert [problem.partition(" ")[0] for problem in refusal(file)] == [
+        "labels.budget=700",
+        "reward.l2_low=2.0",
+    ]
 
 
 def test_a_rule_across_keys_is_silent_about_a_key_that_is_wrong_in_itself(tmp_path: Path) -> None:
@@ -164,7 +196,10 @@ def test_a_rule_across_keys_is_silent_about_a_key_that_is_wrong_in_itself(tmp_pa
 
 
 def test_a_missing_environment_is_told_with_its_meaning(tmp_path: Path) -> None:
-    way_out = "is required, got nothing; set it (A Gymnasium id, or `package.module:factory` called with `kwargs`.)"
+    way_out = (
+        "is required, got nothing; set it (A Gymnasium id, or `package.module:factory` "
+        "called with `kwargs`.)"
+    )
     for text in ("", "env:", "env: {}"):
         assert refusal(write(tmp_path, text)) == [f"env.id: {way_out}"]
 
@@ -230,7 +265,9 @@ def test_a_binary_file_and_a_directory_are_refused(tmp_path: Path) -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -241,8 +278,18 @@ def test_what_is_shown_is_read_back_as_the_same(data: Any) -> None:
 
 
 def test_a_dumped_configuration_loads_as_the_same(tmp_path: Path) -> None:
-    texts = {"a": "1e-4", "b": "yes", "c": "null", "d": "2026-01-02", "e": "", "f": "0x1", "g": [1, 2.5, None]}
-    config = RunConfig.model_validate({"env": {"id": "E", "kwargs": texts}, "learner": {"lr": 1e-7}})
+    texts = {
+        "a": "1e-4",
+        "b": "yes",
+        "c": "null",
+        "d": "2026-01-02",
+        "e": "",
+        "f": "0x1",
+        "g": [1, 2.5, None],
+    }
+    config = RunConfig.model_validate(
+        {"env": {"id": "E", "kwargs": texts}, "learner": {"lr": 1e-7}}
+    )
     again = loading.load(write(tmp_path, loading.dump(config)))
     assert again == config
     assert loading.sha256(again) == loading.sha256(config)
@@ -258,7 +305,10 @@ def test_passwords_are_never_written() -> None:
     config = loading.parse({"env": {"id": "E"}}, sets=["redis.url=rediss://ann:secret@host:7000/1"])
     assert "rediss://ann:***@host:7000/1" in loading.dump(config)
     assert "secret" not in loading.dump(config) + str(loading.flat(config))
-    assert addresses.redact("unix:///x.sock?db=1&password=secret") == "unix:///x.sock?db=1&password=***"
+    assert (
+        addresses.redact("unix:///x.sock?db=1&password=secret")
+        == "unix:///x.sock?db=1&password=***"
+    )
     with pytest.raises(ConfigError) as caught:
         loading.parse({"env": {"id": "E"}}, sets=["redis.urll=redis://:secret@host"])
     assert "secret" not in str(caught.value)
@@ -266,7 +316,10 @@ def test_passwords_are_never_written() -> None:
 
 def test_a_teacher_is_changed_by_the_same_rules() -> None:
     assert loading.teacher(TeacherConfig(name="noisy"), sets=["mistake=0.2"]).mistake == 0.2
-    with pytest.raises(ConfigError, match=r"labels\.teacher\.mistake: must be at most 1, got 2; the default is null"):
+    with pytest.raises(
+        ConfigError,
+        match=r"labels\.teacher\.mistake: must be at most 1, got 2; the default is null",
+    ):
         loading.teacher(TeacherConfig(), sets=["mistake=2"])
     own = TeacherConfig(name="a:B", kwargs={"margin": 1, "tie": 2})
     assert loading.teacher(own, sets=["kwargs.tie=3"]).kwargs == {"margin": 1, "tie": 3}
@@ -277,8 +330,12 @@ def test_a_teacher_is_changed_by_the_same_rules() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_shipped_configuration_is_valid(file: Path) -> None:
-    extended = {yamlfile.parse(other.read_text(), source=other.name)[0].get("extends") for other in CONFIGS}
-    if file.name in extended and "id" not in yamlfile.parse(file.read_text(), source=file.name)[0].get("env", {}):
+    extended = {
+        yamlfile.parse(other.read_text(), source=other.name)[0].get("extends") for other in CONFIGS
+    }
+    if file.name in extended and "id" not in yamlfile.parse(file.read_text(), source=file.name)[
+        0
+    ].get("env", {}):
         loading.load(file, sets=["env.id=SomeTask-v1"])  # a base for others, which name the task
     else:
         loading.load(file)
@@ -301,7 +358,9 @@ ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=["aliases", "depth", "digits", "tag", "unknown keys", "merge"],
 )  # fmt: skip
-def test_what_no_person_writes_is_refused_in_few_lines(tmp_path: Path, text: str, words: str) -> None:
+def test_what_no_person_writes_is_refused_in_few_lines(
+    tmp_path: Path, text: str, words: str
+) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         loading.load(tmp_path / "a.yaml")
@@ -311,9 +370,16 @@ def test_what_no_person_writes_is_refused_in_few_lines(tmp_path: Path, text: str
 
 @pytest.mark.parametrize(
     "text",
-    [f"seed={10**30}", f"learner.total_env_steps={2**64}", f"query.pool={2**40}", "rollout.num_envs_per_env_runner=1e9",
-     "reward.members=100000", "reward.hidden=[0]", "learner.hidden=[64, 1000000000]"],
-)  # fmt: skip
+    [
+        f"seed={10**30}",
+        f"learner.total_env_steps={2**64}",
+        f"query.pool={2**40}",
+        "rollout.num_envs_per_env_runner=1e9",
+        "reward.members=100000",
+        "reward.hidden=[0]",
+        "learner.hidden=[64, 1000000000]",
+    ],
+)
 def test_a_size_that_no_machine_has_is_refused(tmp_path: Path, text: str) -> None:
     file = write(tmp_path, "env: {id: Pendulum-v1}")
     (line,) = refusal(file, text)
@@ -325,7 +391,8 @@ def test_a_size_that_no_machine_has_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_merge_keys_are_taken_and_own_keys_win(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
-        "env: {id: E}\nlearner: &small\n  lr: 1e-3\n  hidden: [8]\nreward:\n  <<: *small\n  lr: 0.5\n"
+        "env: {id: E}\nlearner: &small\n  lr: 1e-3\n  hidden: [8]\nreward:\n  <<: *small\n  lr: "
+        "0.5\n"
     )
     config = loading.load(tmp_path / "a.yaml")
     assert (config.reward.lr, config.reward.hidden, config.learner.lr) == (0.5, (8,), 1e-3)

@@ -1,4 +1,6 @@
-"""Environments of a user's own, as small as they can be, named in tests as `tests.envs.example_envs:Name`."""
+"""Environments of a user's own, as small as they can be, named in tests as
+`tests.envs.example_envs:Name`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Countdown(gym.Env[Any, Any]):
         self.truncates = truncates
         self.left = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.left = self.steps
         return self.show(), {}
@@ -46,13 +50,17 @@ class Remembers(Countdown):
 
 
 class DictEnv(Countdown):
-    """A Dict of a picture, a Discrete that starts at -1, and a Tuple; takes two buttons."""
+    """A Dict of a picture, a Discrete that starts at -1, and a Tuple; takes two
+    buttons.
+    """
 
     observation_space = gym.spaces.Dict(
         {
             "image": gym.spaces.Box(0, 255, (2, 3), np.uint8),
             "mode": gym.spaces.Discrete(3, start=-1),
-            "pose": gym.spaces.Tuple((gym.spaces.Box(-1, 1, (2,), np.float64), gym.spaces.Box(-1, 1, (), np.float32))),
+            "pose": gym.spaces.Tuple(
+                (gym.spaces.Box(-1, 1, (2,), np.float64), gym.spaces.Box(-1, 1, (), np.float32))
+            ),
         }
     )
     action_space = gym.spaces.MultiDiscrete([2, 3])

@@ -1,4 +1,6 @@
-"""Atari games as the paper showed them, against frames made slowly from the emulator itself."""
+"""Atari games as the paper showed them, against frames made slowly from the emulator
+itself.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from rlhp.envs.atari import SCORES, AtariGames, blanked
 from rlhp.envs.make import make_env, make_vector_env, probe
 from rlhp.types import Array
 
-ale_py = pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
+ale_py = pytest.importorskip(
+    "ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py"
+)
 
 
 def games(name: str = "Breakout", *, count: int = 2, **keys: Any) -> AtariGames:
@@ -46,7 +50,9 @@ def shrunk(screen: Array, size: int = 84) -> Array:
 
 
 def slow_frames(game: str, begun: int, actions: list[int]) -> Iterator[Array]:
-    """What is seen before each action and after the last: frames before the start, then four per action."""
+    """What is seen before each action and after the last: frames before the start, then
+    four per action.
+    """
     ale = emulator(game)
     names = ale.getMinimalActionSet()
     fire = ale_py.Action.FIRE in names
@@ -69,13 +75,16 @@ def test_frames_are_those_of_the_paper_made_slowly(name: str) -> None:
     assert 1 <= begun <= 31
     actions = np.random.default_rng(0).integers(envs.single_action_space.n, size=(40, 2))  # type: ignore[attr-defined]
     seen = [obs, *(envs.step(row)[0] for row in actions)]
-    expected = [np.rint(frame) for frame in slow_frames(game, begun, [int(action) for _, action in actions])]
+    expected = [
+        np.rint(frame) for frame in slow_frames(game, begun, [int(action) for _, action in actions])
+    ]
     for frame in expected:
         for top, bottom, left, right in blanked(game, size=84):
             frame[top:bottom, left:right] = 0
     for step, stacks in enumerate(seen):
         stack = np.stack([expected[max(0, step - age)] for age in (3, 2, 1, 0)])
-        assert np.abs(stacks[1].astype(float) - stack).max() <= 1, f"step {step}"  # OpenCV rounds after each axis
+        # OpenCV rounds after each axis
+        assert np.abs(stacks[1].astype(float) - stack).max() <= 1, f"step {step}"
 
 
 def test_a_game_over_is_hidden_costs_a_penalty_and_the_stack_slides_over_it() -> None:
@@ -151,9 +160,12 @@ def test_each_environment_has_its_own_game_and_a_seed_repeats_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("game", "digits"), [("beam_rider", (9, 10, 11)), ("pong", (13, 14)), ("seaquest", (56, 57, 58))]
+    ("game", "digits"),
+    [("beam_rider", (9, 10, 11)), ("pong", (13, 14)), ("seaquest", (56, 57, 58))],
 )
-def test_every_pixel_that_a_long_score_changes_is_blanked(game: str, digits: tuple[int, ...]) -> None:
+def test_every_pixel_that_a_long_score_changes_is_blanked(
+    game: str, digits: tuple[int, ...]
+) -> None:
     def screen(score: int) -> Array:
         ale = emulator(game)
         for _ in range(300):
@@ -173,7 +185,10 @@ def test_every_pixel_that_a_long_score_changes_is_blanked(game: str, digits: tup
 
 @pytest.mark.parametrize(
     ("kwargs", "says"),
-    [({"stack_num": 3}, r"env\.kwargs\.stack_num is decided elsewhere; set env\.atari\.stack"), ({"foo": 1}, "foo")],
+    [
+        ({"stack_num": 3}, r"env\.kwargs\.stack_num is decided elsewhere; set env\.atari\.stack"),
+        ({"foo": 1}, "foo"),
+    ],
 )
 def test_arguments_that_cannot_be_are_named(kwargs: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -30,12 +30,18 @@ OTHER_FILES = ["cartpole", "lunarlander", "moving_dot", "pendulum"]
 
 
 @pytest.mark.parametrize("name", [*TASK_FILES, *OTHER_FILES, *GAMES, *OTHER_GAMES])
-def test_the_file_names_an_environment_with_equally_long_episodes_that_segments_fit_in(name: str) -> None:
+def test_the_file_names_an_environment_with_equally_long_episodes_that_segments_fit_in(
+    name: str,
+) -> None:
     if name == "lunarlander":
         for package in ("Box2D", "pygame"):
-            pytest.importorskip(package, reason=f"LunarLander needs {package}, which is not installed")
+            pytest.importorskip(
+                package, reason=f"LunarLander needs {package}, which is not installed"
+            )
     if name in GAMES + OTHER_GAMES:
-        pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
+        pytest.importorskip(
+            "ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py"
+        )
     config = load(CONFIGS / f"{name}.yaml")
     facts = probe(config.env)
     assert config.query.segment_length <= facts.episode_limit
@@ -58,7 +64,9 @@ def test_a_mujoco_file_has_the_paper_s_task_and_segment_and_the_learner_of_all(n
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_is_blanked(name: str) -> None:
+def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_is_blanked(
+    name: str,
+) -> None:
     config = load(CONFIGS / f"{name}.yaml")
     game = game_of(config.env)
     assert game in SCORES
@@ -70,7 +78,11 @@ def test_a_game_s_file_has_the_paper_s_segment_labels_and_penalty_and_its_score_
 
 
 def test_every_run_tells_people_what_to_judge_by() -> None:
-    silent = [path.name for path in CONFIGS.glob("*.yaml") if not load(path, sets=["env.id=X"]).labels.instruction]
+    silent = [
+        path.name
+        for path in CONFIGS.glob("*.yaml")
+        if not load(path, sets=["env.id=X"]).labels.instruction
+    ]
     assert set(silent) == SHARED
 
 
@@ -78,7 +90,12 @@ def test_every_run_tells_people_what_to_judge_by() -> None:
 def test_a_game_s_networks_are_the_paper_s(name: str) -> None:
     config = load(CONFIGS / f"{name}.yaml")
     reward = config.reward
-    assert (reward.network, reward.hidden, reward.dropout, reward.use_action) == ("cnn", (64,), 0.5, False)
+    assert (reward.network, reward.hidden, reward.dropout, reward.use_action) == (
+        "cnn",
+        (64,),
+        0.5,
+        False,
+    )
     assert (reward.members, reward.error_rate, reward.target_std) == (3, 0.1, 0.05)
     assert config.learner.network == "cnn"
     assert config.rollout.num_env_runners * config.rollout.num_envs_per_env_runner == 16

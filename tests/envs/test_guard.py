@@ -1,4 +1,6 @@
-"""What an environment raises or returns: taken where it can be meant, told in one line where it cannot."""
+"""What an environment raises or returns: taken where it can be meant, told in one line
+where it cannot.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from gymnasium.wrappers import RescaleAction, TimeLimit, TransformObservation
 from rlhp.config.schema import EnvConfig
 from rlhp.envs import guard
 from rlhp.envs.guard import EnvFailed, GuardedVector
-from rlhp.envs.make import UNSTATED_LIMIT, make_env, make_vector_env, playback_fps, probe, variable_length_warning
+from rlhp.envs.make import (
+    UNSTATED_LIMIT,
+    make_env,
+    make_vector_env,
+    playback_fps,
+    probe,
+    variable_length_warning,
+)
 from rlhp.envs.states import states_of
 from rlhp.labeling.clips.views import check_drawable
 from rlhp.rollout.episode_replay import CannotRestore, EpisodeReplay
@@ -62,12 +71,16 @@ class Changed(Countdown):
 class Fails(Countdown):
     """Raises in one of its calls."""
 
-    def __init__(self, *, call: str, kind: str = "RuntimeError", render_mode: str | None = None) -> None:
+    def __init__(
+        self, *, call: str, kind: str = "RuntimeError", render_mode: str | None = None
+    ) -> None:
         super().__init__(steps=10**6)
         self._call, self._kind, self.render_mode = call, kind, render_mode
         self._fail("make")
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         self._fail("reset")
         return super().reset(seed=seed, options=options)
 
@@ -79,7 +92,11 @@ class Fails(Countdown):
         self._fail("close")
 
     def _fail(self, call: str) -> None:
-        kinds = {"RuntimeError": RuntimeError, "SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}
+        kinds = {
+            "RuntimeError": RuntimeError,
+            "SystemExit": SystemExit,
+            "KeyboardInterrupt": KeyboardInterrupt,
+        }
         if call == self._call:
             raise kinds[self._kind]("the motor\nis unplugged")
 
@@ -94,7 +111,9 @@ class OldApi(Countdown):
 class OwnGenerator(Countdown):
     """Puts a generator of another kind in the place of Gymnasium's."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         self.np_random: Any = np.random.RandomState(seed)
         self.left = self.steps
         return self.show(), {}
@@ -105,7 +124,9 @@ class Draws(Countdown):
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as Gymnasium declares it
 
-    def __init__(self, *, shape: list[int] | None, dtype: str = "uint8", render_mode: str | None = None) -> None:
+    def __init__(
+        self, *, shape: list[int] | None, dtype: str = "uint8", render_mode: str | None = None
+    ) -> None:
         super().__init__()
         self._shape, self._dtype, self.render_mode = shape, dtype, render_mode
 
@@ -138,11 +159,24 @@ def refusal(tried: EnvConfig) -> str:
         ("words", "step: the observation: expected numbers of shape (1,), got 'left'"),
         ("nan", "step: the observation: expected finite numbers, got nan"),
         ("no reward", "step: reward: expected one number, got None"),
-        ("two rewards", "step: reward: expected one number, got an array of shape (2,) and dtype float64"),
-        ("endless reward", "step: reward: expected a finite number, at most 1e+12 either way, got inf"),
-        ("two flags", "step: terminated: expected True or False, got an array of shape (2,) and dtype bool"),
+        (
+            "two rewards",
+            "step: reward: expected one number, got an array of shape (2,) and dtype float64",
+        ),
+        (
+            "endless reward",
+            "step: reward: expected a finite number, at most 1e+12 either way, got inf",
+        ),
+        (
+            "two flags",
+            "step: terminated: expected True or False, got an array of shape (2,) and dtype bool",
+        ),
         ("flag of words", "step: truncated: expected True or False, got 'no'"),
-        ("info of words", "step: returns five values (obs, reward, terminated, truncated, info), info a dict; got"),
+        (
+            "info of words",
+            "step: returns five values (obs, reward, terminated, truncated, info), info a dict; "
+            "got",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_key_expected_and_got(what: str, said: str) -> None:
@@ -151,7 +185,9 @@ def test_what_cannot_be_meant_is_refused_with_key_expected_and_got(what: str, sa
     assert "step 3 of episode 1, seed 0" in text, "and where it was"
 
 
-@pytest.mark.parametrize("what", ["listed", "double", "reward in an array", "flag as a number", "any info"])
+@pytest.mark.parametrize(
+    "what", ["listed", "double", "reward in an array", "flag as a number", "any info"]
+)
 def test_what_can_be_meant_is_taken(what: str) -> None:
     assert probe(config("Changed", what=what)).warnings == ()
     vector: Any = make_vector_env(config("Changed", what=what), num_envs=2, vectorize="sync")
@@ -167,7 +203,9 @@ def test_observations_out_of_their_bounds_are_a_warning() -> None:
 
 
 def test_a_part_of_an_observation_is_named_by_its_path() -> None:
-    space = gym.spaces.Dict({"pose": gym.spaces.Tuple((gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3, start=1)))})
+    space = gym.spaces.Dict(
+        {"pose": gym.spaces.Tuple((gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3, start=1)))}
+    )
     take = guard.obs_taker(space)
     assert take({"pose": ([0, 1], np.array([2])), "more": None})["pose"][1] == 2
     for obs, said in (
@@ -189,7 +227,9 @@ def test_whole_numbers_fit_into_bytes_where_they_do() -> None:
 
 
 def test_an_environment_of_before_gymnasium_says_what_reset_returns() -> None:
-    assert "reset: returns two values (obs, info), info a dict; got an array" in refusal(config("OldApi"))
+    assert "reset: returns two values (obs, info), info a dict; got an array" in refusal(
+        config("OldApi")
+    )
 
 
 # What is raised
@@ -219,7 +259,9 @@ def test_a_failure_to_close_is_said_and_changes_nothing(caplog: pytest.LogCaptur
 
 
 def test_a_vector_of_environments_says_which_of_them_failed() -> None:
-    vector: Any = make_vector_env(config("Changed", what="nan", after=3), num_envs=2, vectorize="sync", who="a test")
+    vector: Any = make_vector_env(
+        config("Changed", what="nan", after=3), num_envs=2, vectorize="sync", who="a test"
+    )
     vector.reset(seed=[7, 8])
     for _ in range(3):
         vector.step(np.zeros(2, np.int64))
@@ -234,7 +276,10 @@ class Spoiled(gym.vector.VectorEnv[Any, Any, Any]):
 
     def __init__(self, num_envs: int, **_: Any) -> None:
         self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = Countdown.observation_space, Countdown.action_space
+        self.single_observation_space, self.single_action_space = (
+            Countdown.observation_space,
+            Countdown.action_space,
+        )
         self.paid: Any = np.ones(num_envs)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -245,7 +290,9 @@ class Spoiled(gym.vector.VectorEnv[Any, Any, Any]):
         return np.ones((self.num_envs, 1), np.float32), self.paid, no, no, {"score": 1}
 
 
-@pytest.mark.parametrize(("paid", "said"), [([1, np.nan], "got nan"), ([1], r"reward: expected one for each of 2")])
+@pytest.mark.parametrize(
+    ("paid", "said"), [([1, np.nan], "got nan"), ([1], r"reward: expected one for each of 2")]
+)
 def test_vector_implementations_are_guarded_too(paid: list[float], said: str) -> None:
     own = Spoiled(2)
     envs: Any = GuardedVector(own, EnvConfig(id="somebody:Own"), who="a test")
@@ -262,7 +309,9 @@ def test_vector_implementations_are_guarded_too(paid: list[float], said: str) ->
 def inside(limit: int = 4) -> gym.Env[Any, Any]:
     """A time limit below two wrappers."""
     limited: gym.Env[Any, Any] = TimeLimit(Countdown(steps=1000), max_episode_steps=limit)
-    return TransformObservation(TransformObservation(limited, lambda obs: obs, None), lambda obs: obs, None)
+    return TransformObservation(
+        TransformObservation(limited, lambda obs: obs, None), lambda obs: obs, None
+    )
 
 
 def rescaled_pendulum() -> gym.Env[Any, Any]:
@@ -272,7 +321,9 @@ def rescaled_pendulum() -> gym.Env[Any, Any]:
 
 @pytest.mark.parametrize("name", ["inside", "rescaled_pendulum"])
 @pytest.mark.parametrize("limit", [None, 2, 250])
-def test_the_limit_of_the_config_wins_over_one_below_other_wrappers(name: str, limit: int | None) -> None:
+def test_the_limit_of_the_config_wins_over_one_below_other_wrappers(
+    name: str, limit: int | None
+) -> None:
     expected = limit or {"inside": 4, "rescaled_pendulum": 200}[name]
     tried = config(name, limit=limit)
     assert probe(tried).episode_limit == expected
@@ -320,7 +371,9 @@ def test_pictures_with_alpha_or_in_gray_become_rgb(shape: list[int], dtype: str)
         ([0, 9, 3], "uint8", "got an array of shape (0, 9, 3)"),
     ],
 )
-def test_what_is_no_picture_is_refused_before_the_start(shape: list[int] | None, dtype: str, got: str) -> None:
+def test_what_is_no_picture_is_refused_before_the_start(
+    shape: list[int] | None, dtype: str, got: str
+) -> None:
     tried = config("Draws", shape=shape, dtype=dtype)
     with pytest.raises(EnvFailed) as caught:
         check_drawable(tried)
@@ -329,9 +382,12 @@ def test_what_is_no_picture_is_refused_before_the_start(shape: list[int] | None,
 
 
 @pytest.mark.parametrize(
-    ("said", "fps"), [(None, 30), (7, 7), (0, 30), (-3, 30), ("fast", 30), (float("nan"), 30), (1e9, 30)]
+    ("said", "fps"),
+    [(None, 30), (7, 7), (0, 30), (-3, 30), ("fast", 30), (float("nan"), 30), (1e9, 30)],
 )
-def test_an_odd_speed_of_playback_is_a_warning(said: Any, fps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_odd_speed_of_playback_is_a_warning(
+    said: Any, fps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Draws, "metadata", {"render_modes": ["rgb_array"], "render_fps": said})
     tried = config("Draws", shape=[8, 9, 3])
     facts = probe(tried)
@@ -362,7 +418,9 @@ def test_an_environment_that_changes_its_action_changes_nothing_that_is_kept() -
 
 
 class Tells(Countdown):
-    """Says its state in as many numbers as `sizes` has it from step to step; of a negative number it knows none."""
+    """Says its state in as many numbers as `sizes` has it from step to step; of a
+    negative number it knows none.
+    """
 
     def __init__(self, *, sizes: list[int]) -> None:
         super().__init__(steps=9)
@@ -393,7 +451,9 @@ def test_a_state_that_cannot_be_read_is_the_environment_s(sizes: list[int], said
     envs.reset(seed=[1, 2])
     assert read().shape == (2, 2)
     envs.step(np.zeros(2, np.int64))
-    with pytest.raises(EnvFailed, match=rf"Tells.*{said}.*env runner 4, environment 0, step 1 of episode 1, seed 1"):
+    with pytest.raises(
+        EnvFailed, match=rf"Tells.*{said}.*env runner 4, environment 0, step 1 of episode 1, seed 1"
+    ):
         read()
     envs.close()
     with pytest.raises(EnvFailed, match="the simulator is silent"):

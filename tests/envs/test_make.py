@@ -47,12 +47,21 @@ def test_the_time_limit_of_the_config_wins() -> None:
         kwargs = {"steps": 9} if env_id.startswith(OWN) else {}
         env = make_env(config(env_id, max_episode_steps=4, kwargs=kwargs))
         env.reset(seed=0)
-        assert [env.step(env.action_space.sample())[3] for _ in range(4)] == [False, False, False, True]
+        assert [env.step(env.action_space.sample())[3] for _ in range(4)] == [
+            False,
+            False,
+            False,
+            True,
+        ]
 
 
 def test_a_hidden_end_leaves_one_episode_as_long_as_the_limit() -> None:
-    env = make_env(config("CartPole-v1", hide_termination=True, termination_penalty=5, max_episode_steps=60))
-    assert isinstance(env, TimeLimit), "the time limit is outermost, or hidden resets would restart it"
+    env = make_env(
+        config("CartPole-v1", hide_termination=True, termination_penalty=5, max_episode_steps=60)
+    )
+    assert isinstance(env, TimeLimit), (
+        "the time limit is outermost, or hidden resets would restart it"
+    )
     env.reset(seed=0)
     steps = [env.step(1) for _ in range(60)]
     assert not any(terminated for _, _, terminated, *_ in steps)
@@ -75,8 +84,13 @@ def test_a_known_task_may_be_shorter_than_in_the_paper() -> None:
 
 def test_a_render_mode_reaches_ids_and_factories() -> None:
     assert make_env(config("Pendulum-v1"), render_mode="rgb_array").render_mode == "rgb_array"
-    assert make_env(config(OWN + "Drawn", max_episode_steps=5), render_mode="rgb_array").render_mode == "rgb_array"
-    with pytest.raises(ValueError, match="cannot be drawn: it was made with render_mode=None") as caught:
+    assert (
+        make_env(config(OWN + "Drawn", max_episode_steps=5), render_mode="rgb_array").render_mode
+        == "rgb_array"
+    )
+    with pytest.raises(
+        ValueError, match="cannot be drawn: it was made with render_mode=None"
+    ) as caught:
         make_env(config(OWN + "limited"), render_mode="rgb_array")
     assert "Give the factory an argument `render_mode`" in str(caught.value)
 
@@ -86,19 +100,33 @@ def test_a_render_mode_reaches_ids_and_factories() -> None:
 
 def test_an_unknown_id_is_answered_with_the_nearest_one() -> None:
     assert refusal("HalfCheeta-v5") == (
-        "env.id='HalfCheeta-v5' is no Gymnasium id. Did you mean 'HalfCheetah-v5'? "
-        "An environment of your own is named as `package.module:factory`."
+        "env.id='HalfCheeta-v5' is no Gymnasium id. Did you mean 'HalfCheetah-v5'? An environment "
+        "of your own is named as `package.module:factory`."
     )
     assert "Did you mean" not in refusal("qqqqqqqqqqqqqqq")
-    assert "Did you mean 'CartPole-v" in refusal("CartPole"), "an id without a version may mean another env next year"
+    assert "Did you mean 'CartPole-v" in refusal("CartPole"), (
+        "an id without a version may mean another env next year"
+    )
 
 
 @pytest.mark.parametrize(
     ("env_id", "keys", "message"),
     [
-        ("nowhere.envs:make", {}, "'nowhere.envs' cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
-        ("nowhere:Env-v0", {}, "'nowhere' cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
-        (OWN + "limitd", {}, "module 'tests.envs.example_envs' has no 'limitd'; did you mean 'limited'?"),
+        (
+            "nowhere.envs:make",
+            {},
+            "'nowhere.envs' cannot be imported (ModuleNotFoundError: No module named 'nowhere')",
+        ),
+        (
+            "nowhere:Env-v0",
+            {},
+            "'nowhere' cannot be imported (ModuleNotFoundError: No module named 'nowhere')",
+        ),
+        (
+            OWN + "limitd",
+            {},
+            "module 'tests.envs.example_envs' has no 'limitd'; did you mean 'limited'?",
+        ),
         (OWN + "NOT_CALLABLE", {}, "names a int, which cannot be called"),
         (OWN + "forgets_to_return", {}, "returned a NoneType, not a gymnasium.Env"),
         (
@@ -108,21 +136,44 @@ def test_an_unknown_id_is_answered_with_the_nearest_one() -> None:
         ),
         (OWN + "limited", {"kwargs": {"stepz": 1}}, "unexpected keyword argument 'stepz'"),
         ("Pendulum-v1", {"kwargs": {"gravity": 1}}, "unexpected keyword argument 'gravity'"),
-        (OWN + "Countdown", {"kwargs": {"steps": 10**6}}, "so one might never end. Set env.max_episode_steps"),
-        (OWN + "Countdown", {"hide_termination": True}, "has no time limit, and env.hide_termination hides every"),
-        (OWN + "Broken", {"max_episode_steps": 5}, "step failed with RuntimeError: the motor is unplugged"),
-        (OWN + "Sentence", {"max_episode_steps": 5}, "an observation is a Box, a Discrete, or a Dict or Tuple"),
+        (
+            OWN + "Countdown",
+            {"kwargs": {"steps": 10**6}},
+            "so one might never end. Set env.max_episode_steps",
+        ),
+        (
+            OWN + "Countdown",
+            {"hide_termination": True},
+            "has no time limit, and env.hide_termination hides every",
+        ),
+        (
+            OWN + "Broken",
+            {"max_episode_steps": 5},
+            "step failed with RuntimeError: the motor is unplugged",
+        ),
+        (
+            OWN + "Sentence",
+            {"max_episode_steps": 5},
+            "an observation is a Box, a Discrete, or a Dict or Tuple",
+        ),
         ("CartPole-v1", {"kwargs": {"max_episode_steps": 5}}, "Set env.max_episode_steps instead."),
-        ("CartPole-v1", {"termination_penalty": 3}, "=3.0 would do nothing: env.hide_termination is false. Remove it."),
+        (
+            "CartPole-v1",
+            {"termination_penalty": 3},
+            "=3.0 would do nothing: env.hide_termination is false. Remove it.",
+        ),
         (
             "Hopper-v5",
             {"termination_penalty": 3, "hide_termination": True},
-            "env.termination_penalty=3.0 would do nothing: Hopper pays a bonus of its own for staying up. Remove it.",
+            "env.termination_penalty=3.0 would do nothing: Hopper pays a bonus of its own for "
+            "staying up. Remove it.",
         ),
         ("CartPole-v1", {"kwargs": {"render_mode": "human"}}, "is decided elsewhere. Remove it."),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_first_step(env_id: str, keys: dict[str, Any], message: str) -> None:
+def test_what_cannot_work_is_refused_before_the_first_step(
+    env_id: str, keys: dict[str, Any], message: str
+) -> None:
     assert message in refusal(env_id, **keys)
 
 
@@ -131,7 +182,9 @@ def test_what_cannot_work_is_refused_before_the_first_step(env_id: str, keys: di
 
 def test_the_facts_of_an_environment() -> None:
     facts = probe(config("CartPole-v1"))
-    assert facts.spaces == describe(gym.make("CartPole-v1").observation_space, gym.spaces.Discrete(2))
+    assert facts.spaces == describe(
+        gym.make("CartPole-v1").observation_space, gym.spaces.Discrete(2)
+    )
     assert (facts.episode_limit, facts.known_task, facts.native_vector) == (500, False, True)
     assert (facts.state_kind, facts.fps, facts.reward_threshold) == ("none", 50, 475)
     hidden = probe(config("CartPole-v1", hide_termination=True))
@@ -141,11 +194,15 @@ def test_the_facts_of_an_environment() -> None:
 
 def test_episodes_that_may_end_early_are_warned_about_with_the_key_that_helps() -> None:
     assert variable_length_warning(probe(config("Hopper-v5"))) == (
-        "episodes of Hopper-v5 may end before their 1000 steps, and an early end tells the policy about the task even "
-        "though the env reward is hidden. Set env.hide_termination = true so that all episodes are equally long; it "
-        "changes nothing where no episode ends early."
+        "episodes of Hopper-v5 may end before their 1000 steps, and an early end tells the policy "
+        "about the task even though the env reward is hidden. Set env.hide_termination = true so "
+        "that all episodes are equally long; it changes nothing where no episode ends early."
     )
-    for equal in (config("Pendulum-v1"), config("HalfCheetah-v5"), config("CartPole-v1", hide_termination=True)):
+    for equal in (
+        config("Pendulum-v1"),
+        config("HalfCheetah-v5"),
+        config("CartPole-v1", hide_termination=True),
+    ):
         assert variable_length_warning(probe(equal)) is None
 
 
@@ -185,7 +242,8 @@ import sys
 from rlhp.config.schema import EnvConfig
 from rlhp.envs.make import make_vector_env
 print("torch" in sys.modules, "ray" in sys.modules, "mujoco" in sys.modules)
-make_vector_env(EnvConfig(id="HalfCheetah-v5", hide_termination=True), num_envs=2, vectorize="auto").reset(seed=0)
+config = EnvConfig(id="HalfCheetah-v5", hide_termination=True)
+make_vector_env(config, num_envs=2, vectorize="auto").reset(seed=0)
 """
 
 

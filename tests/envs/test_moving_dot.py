@@ -1,4 +1,6 @@
-"""MovingDot: pixels, a known best return, and a vector implementation that is the same world."""
+"""MovingDot: pixels, a known best return, and a vector implementation that is the same
+world.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_rewards_are_how_close_the_dot_is() -> None:
 
 
 def test_many_step_as_one_does() -> None:
-    """The vector implementation against single environments that are put where its dots are."""
+    """The vector implementation against single environments that are put where its dots
+    are.
+    """
     vector: Any = MovingDots(4, max_episode_steps=7)
     singles = [MovingDot() for _ in range(4)]
     obs, _ = vector.reset(seed=1)

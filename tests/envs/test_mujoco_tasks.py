@@ -1,4 +1,6 @@
-"""The MuJoCo tasks without termination, against env rewards worked out again from the simulator's state."""
+"""The MuJoCo tasks without termination, against env rewards worked out again from the
+simulator's state.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def config(env_id: str, **keys: Any) -> EnvConfig:
 
 
 class Slow:
-    """Env rewards as the table of the tasks has them, from the simulator's arrays alone."""
+    """Env rewards as the table of the tasks has them, from the simulator's arrays
+    alone.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.sim: Any = env.unwrapped
@@ -59,7 +63,9 @@ class Slow:
 
 
 @pytest.mark.parametrize("env_id", VERSIONS)
-def test_a_full_episode_of_random_actions_has_the_limit_s_length_and_the_table_s_env_rewards(env_id: str) -> None:
+def test_a_full_episode_of_random_actions_has_the_limit_s_length_and_the_table_s_env_rewards(
+    env_id: str,
+) -> None:
     task = known_task(env_id)
     assert task is not None
     limit = task.limit if env_id.endswith("-v5") else 20
@@ -76,7 +82,9 @@ def test_a_full_episode_of_random_actions_has_the_limit_s_length_and_the_table_s
     assert env.observation_space.contains(obs)
 
 
-@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "InvertedDoublePendulum-v5"])
+@pytest.mark.parametrize(
+    "env_id", ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "InvertedDoublePendulum-v5"]
+)
 def test_random_actions_do_end_the_original_early(env_id: str) -> None:
     env = make_env(EnvConfig(id=env_id))
     env.action_space.seed(7)
@@ -91,7 +99,9 @@ def test_the_original_shows_the_same_observations_and_keeps_its_own_env_reward()
     obs, env_reward, _, _, info = original.step(action)
     hidden_obs, hidden_reward, *_ = hidden.step(action)
     np.testing.assert_array_equal(hidden_obs, obs)
-    assert env_reward == pytest.approx(info["reward_forward"] + 1 - 0.001 * float((action**2).sum()))
+    assert env_reward == pytest.approx(
+        info["reward_forward"] + 1 - 0.001 * float((action**2).sum())
+    )
     assert hidden_reward != env_reward
 
 
@@ -100,7 +110,9 @@ def test_ant_shows_no_contact_forces_unless_asked_to() -> None:
     assert space.shape == (27,)
     asked = make_env(config("Ant-v5", kwargs={"include_cfrc_ext_in_observation": True}))
     assert asked.observation_space.shape == (105,)
-    assert make_env(EnvConfig(id="Ant-v5")).observation_space.shape == (105,), "untouched where nothing is hidden"
+    assert make_env(EnvConfig(id="Ant-v5")).observation_space.shape == (105,), (
+        "untouched where nothing is hidden"
+    )
 
 
 def test_limits_and_segment_lengths_are_the_paper_s() -> None:
@@ -118,12 +130,16 @@ def test_limits_and_segment_lengths_are_the_paper_s() -> None:
     assert all((task.short_limit or 1) <= task.limit for task in TASKS.values())
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Hopper-v3", "Hopper", "tests.envs:Hopper", "own/Hopper-v5"])
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v1", "Hopper-v3", "Hopper", "tests.envs:Hopper", "own/Hopper-v5"]
+)
 def test_other_names_are_no_known_task(env_id: str) -> None:
     assert known_task(env_id) is None
 
 
-def test_a_simulation_that_blows_up_is_cut_at_its_last_good_observation(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_simulation_that_blows_up_is_cut_at_its_last_good_observation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     env = make_env(config("HalfCheetah-v5"))
     for episode in (1, 2):
         env.reset(seed=0)

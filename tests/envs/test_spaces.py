@@ -20,7 +20,9 @@ BUTTON: gym.Space[Any] = Discrete(2)
 BOXES = st.builds(
     lambda shape, dtype: Box(0, 1 if dtype is np.bool_ else 100, tuple(shape), dtype),
     st.lists(st.integers(1, 3), max_size=3),
-    st.sampled_from([np.float16, np.float32, np.float64, np.uint8, np.int16, np.int32, np.int64, np.bool_]),
+    st.sampled_from(
+        [np.float16, np.float32, np.float64, np.uint8, np.int16, np.int32, np.int64, np.bool_]
+    ),
 )
 DISCRETES: st.SearchStrategy[gym.Space[Any]] = st.builds(
     lambda n, start: Discrete(n, start=start), st.integers(1, 5), st.integers(-3, 3)
@@ -28,7 +30,9 @@ DISCRETES: st.SearchStrategy[gym.Space[Any]] = st.builds(
 SPACES = st.recursive(
     BOXES | DISCRETES,
     lambda inner: (
-        st.dictionaries(st.text("abc0", min_size=1, max_size=3), inner, min_size=1, max_size=3).map(Dict)
+        st.dictionaries(st.text("abc0", min_size=1, max_size=3), inner, min_size=1, max_size=3).map(
+            Dict
+        )
         | st.lists(inner, min_size=1, max_size=3).map(Tuple)
     ),
     max_leaves=5,
@@ -55,7 +59,9 @@ def leaves_of(space: gym.Space[Any], value: Any, path: str = "") -> dict[str, An
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(space=SPACES, seed=st.integers(0, 2**31))
-def test_an_observation_comes_back_whole_from_its_flat_row(space: gym.Space[Any], seed: int) -> None:
+def test_an_observation_comes_back_whole_from_its_flat_row(
+    space: gym.Space[Any], seed: int
+) -> None:
     space.seed(seed)
     samples = [space.sample() for _ in range(3)]
     spec = obs_spec(space)
@@ -71,7 +77,9 @@ def test_an_observation_comes_back_whole_from_its_flat_row(space: gym.Space[Any]
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(space=SPACES, seed=st.integers(0, 2**31))
-def test_leaves_flatten_like_single_observations_and_like_gymnasium_s(space: gym.Space[Any], seed: int) -> None:
+def test_leaves_flatten_like_single_observations_and_like_gymnasium_s(
+    space: gym.Space[Any], seed: int
+) -> None:
     space.seed(seed)
     samples = [space.sample() for _ in range(3)]
     spec = obs_spec(space)
@@ -94,14 +102,22 @@ def test_a_spec_survives_json(space: gym.Space[Any]) -> None:
 
 def test_a_one_dimensional_box_is_plain_and_nothing_else_is() -> None:
     assert obs_spec(Box(-1, 1, (3,))).plain
-    others: list[gym.Space[Any]] = [Box(-1, 1, ()), Box(0, 1, (2, 2)), Discrete(4), Dict(x=Box(-1, 1, (3,)), y=BUTTON)]
+    others: list[gym.Space[Any]] = [
+        Box(-1, 1, ()),
+        Box(0, 1, (2, 2)),
+        Discrete(4),
+        Dict(x=Box(-1, 1, (3,)), y=BUTTON),
+    ]
     assert not any(obs_spec(other).plain for other in others)
 
 
 def test_the_flat_row_has_a_type_that_holds_every_leaf() -> None:
     assert obs_spec(Discrete(3)).flat_dtype == np.float32
     assert obs_spec(Box(0, 255, (2, 2), np.uint8)).flat_dtype == np.float32
-    assert obs_spec(Dict(a=Box(0, 1, (1,), np.float32), b=Box(0, 1, (1,), np.float64))).flat_dtype == np.float64
+    assert (
+        obs_spec(Dict(a=Box(0, 1, (1,), np.float32), b=Box(0, 1, (1,), np.float64))).flat_dtype
+        == np.float64
+    )
 
 
 def test_a_tuple_observation_may_come_as_a_list() -> None:
@@ -125,23 +141,36 @@ def test_what_comes_back_owns_its_numbers() -> None:
 
 
 @pytest.mark.parametrize("value", [-2, 2])
-def test_a_discrete_value_outside_its_space_is_refused_rather_than_counted_from_the_end(value: int) -> None:
-    with pytest.raises(ValueError, match=f"the observation at 'mode' is a whole number from -1 to 1, got {value}"):
+def test_a_discrete_value_outside_its_space_is_refused_rather_than_counted_from_the_end(
+    value: int,
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"the observation at 'mode' is a whole number from -1 to 1, got {value}"
+    ):
         obs_spec(Dict(mode=Discrete(3, start=-1))).flatten_one({"mode": value})
 
 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (Text(3), r"an observation is a Box, a Discrete, or a Dict or Tuple of those; got Text.*Wrap the environment"),
+        (
+            Text(3),
+            r"an observation is a Box, a Discrete, or a Dict or Tuple of those; "
+            r"got Text.*Wrap the environment",
+        ),
         (Dict(a=Tuple((MultiBinary(2),))), r"got MultiBinary\(2\) at 'a/0'"),
-        (Dict({"a/b": BUTTON}), "the keys of a Dict observation are texts without '/' and not empty, got 'a/b'"),
+        (
+            Dict({"a/b": BUTTON}),
+            "the keys of a Dict observation are texts without '/' and not empty, got 'a/b'",
+        ),
         (Dict({"": BUTTON}), "not empty, got ''; rename it"),
         (Dict({}), "an observation holds at least one number"),
         (Box(0, 1, (0,)), "an observation holds at least one number"),
     ],
 )
-def test_an_unsupported_observation_is_named_with_its_place(space: gym.Space[Any], message: str) -> None:
+def test_an_unsupported_observation_is_named_with_its_place(
+    space: gym.Space[Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         describe(space, BUTTON)
 
@@ -155,11 +184,15 @@ def action_spec(space: gym.Space[Any]) -> ActionSpec:
 
 def test_actions_are_encoded_as_numbers_or_one_hot() -> None:
     box = action_spec(Box(-2, 2, (1, 2), np.float64))
-    np.testing.assert_array_equal(box.encode(np.array([[[0.5, -2]]])), np.array([[0.5, -2]], np.float32))
+    np.testing.assert_array_equal(
+        box.encode(np.array([[[0.5, -2]]])), np.array([[0.5, -2]], np.float32)
+    )
     discrete = action_spec(Discrete(3, start=5))
     np.testing.assert_array_equal(discrete.encode(np.array([5, 7])), [[1, 0, 0], [0, 0, 1]])
     buttons = action_spec(MultiDiscrete([2, 3], start=[0, -1]))
-    np.testing.assert_array_equal(buttons.encode(np.array([[1, -1], [0, 1]])), [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(
+        buttons.encode(np.array([[1, -1], [0, 1]])), [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    )
     for spec in (box, discrete, buttons):
         assert spec.encode(np.zeros((0, *spec.shape), spec.dtype)).shape == (0, spec.size)
 
@@ -167,7 +200,10 @@ def test_actions_are_encoded_as_numbers_or_one_hot() -> None:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     space=st.one_of(
-        DISCRETES, st.lists(st.integers(1, 4), min_size=1, max_size=3).map(lambda counts: MultiDiscrete(counts))
+        DISCRETES,
+        st.lists(st.integers(1, 4), min_size=1, max_size=3).map(
+            lambda counts: MultiDiscrete(counts)
+        ),
     ),
     seed=st.integers(0, 2**31),
 )
@@ -190,7 +226,10 @@ def test_every_discrete_action_has_a_one_hot_of_its_own(space: gym.Space[Any], s
         (Box(0, 1, (0,)), "an action holds at least one number and at most 10,000,000"),
         (Discrete(10**12), "an action holds at least one number and at most 10,000,000"),
         (Text(3), "an action is a Box, a Discrete or a one-dimensional MultiDiscrete; got Text"),
-        (MultiDiscrete(np.array([[2, 2]])), "an action is a Box, a Discrete or a one-dimensional MultiDiscrete"),
+        (
+            MultiDiscrete(np.array([[2, 2]])),
+            "an action is a Box, a Discrete or a one-dimensional MultiDiscrete",
+        ),
         (MultiBinary(3), r"got MultiBinary\(3\).*Wrap the environment"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Environments stepped together: each is its single environment, whoever does the stepping."""
+"""Environments stepped together: each is its single environment, whoever does the
+stepping.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def rollout(envs: VectorEnv[Any, Any, Any], steps: int) -> list[tuple[Any, ...]]
         (OWN + "DictEnv", {}),
     ],
 )
-def test_a_vector_environment_is_its_single_environments_step_by_step(env_id: str, keys: dict[str, Any]) -> None:
+def test_a_vector_environment_is_its_single_environments_step_by_step(
+    env_id: str, keys: dict[str, Any]
+) -> None:
     same = config(env_id, max_episode_steps=15, **keys)
     envs: Any = make_vector_env(same, num_envs=2, vectorize="sync")
     leaves = probe(same).spaces.obs
@@ -54,8 +58,12 @@ def test_a_vector_environment_is_its_single_environments_step_by_step(env_id: st
         env = make_env(same)
         np.testing.assert_array_equal(first[index], leaves.flatten_one(env.reset(seed=seed)[0]))
         done = False
-        for batch, (obs, env_reward, terminated, truncated, _) in zip(batches, together, strict=True):
-            expected: Any = (env.reset()[0], 0.0, False, False) if done else env.step(batch[index])[:4]
+        for batch, (obs, env_reward, terminated, truncated, _) in zip(
+            batches, together, strict=True
+        ):
+            expected: Any = (
+                (env.reset()[0], 0.0, False, False) if done else env.step(batch[index])[:4]
+            )
             np.testing.assert_array_equal(obs[index], leaves.flatten_one(expected[0]))
             assert (env_reward[index], terminated[index], truncated[index]) == expected[1:]
             done = expected[2] or expected[3]
@@ -65,7 +73,9 @@ def test_dict_observations_are_flattened_for_the_policy_and_come_back_whole() ->
     own = config(OWN + "DictEnv", max_episode_steps=5)
     envs: Any = make_vector_env(own, num_envs=3, vectorize="auto")
     leaves = probe(own).spaces.obs
-    assert envs.single_observation_space == gym.spaces.Box(-np.inf, np.inf, (6 + 3 + 2 + 1,), np.float64)
+    assert envs.single_observation_space == gym.spaces.Box(
+        -np.inf, np.inf, (6 + 3 + 2 + 1,), np.float64
+    )
     flat, _ = envs.reset(seed=[1, 2, 3])
     singles = [make_env(own).reset(seed=seed)[0] for seed in (1, 2, 3)]
     back = leaves.unflatten(flat)
@@ -78,19 +88,25 @@ def test_dict_observations_are_flattened_for_the_policy_and_come_back_whole() ->
 def test_plain_observations_need_no_flattening() -> None:
     envs = make_vector_env(config("Pendulum-v1"), num_envs=2, vectorize="auto")
     assert isinstance(envs, SyncVectorEnv)
-    assert not any(isinstance(env.env, FlatObservation) for env in envs.envs if isinstance(env, gym.Wrapper))
+    assert not any(
+        isinstance(env.env, FlatObservation) for env in envs.envs if isinstance(env, gym.Wrapper)
+    )
     assert envs.observation_space.shape == (2, 3)
 
 
 def test_cartpole_uses_its_own_vector_implementation() -> None:
-    envs: Any = make_vector_env(config("CartPole-v1", max_episode_steps=7), num_envs=4, vectorize="auto")
+    envs: Any = make_vector_env(
+        config("CartPole-v1", max_episode_steps=7), num_envs=4, vectorize="auto"
+    )
     assert type(envs.unwrapped).__name__ == "CartPoleVectorEnv"
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     first, _ = envs.reset(seed=[5, 6, 7, 8])
     again, _ = envs.reset(seed=5)
     np.testing.assert_array_equal(first, again)
     steps = rollout(envs, 9)
-    assert [bool(truncated.all()) for *_, truncated, _ in steps] == [False] * 6 + [True] + [False] * 2
+    assert [bool(truncated.all()) for *_, truncated, _ in steps] == [False] * 6 + [True] + [
+        False
+    ] * 2
     _, env_reward, terminated, _, _ = steps[7]
     assert not env_reward.any(), "the step after the end is the reset"
     assert not terminated.any()
@@ -109,15 +125,25 @@ def test_a_native_vector_environment_reports_an_end_once_and_then_resets() -> No
     [
         ("Pendulum-v1", {}, "Pendulum-v1 has no vector implementation of its own"),
         (OWN + "limited", {}, "has no vector implementation of its own"),
-        ("CartPole-v1", {"hide_termination": True}, "env.hide_termination needs a wrapper around each environment"),
+        (
+            "CartPole-v1",
+            {"hide_termination": True},
+            "env.hide_termination needs a wrapper around each environment",
+        ),
     ],
 )
-def test_native_stepping_is_refused_where_it_cannot_be_had(env_id: str, keys: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=r"rollout.vectorize=native cannot be had: .*Set rollout.vectorize = auto"):
+def test_native_stepping_is_refused_where_it_cannot_be_had(
+    env_id: str, keys: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"rollout.vectorize=native cannot be had: .*Set rollout.vectorize = auto"
+    ):
         make_vector_env(config(env_id, **keys), num_envs=2, vectorize="native")
     with pytest.raises(ValueError, match=reason.replace(".", r"\.")):
         make_vector_env(config(env_id, **keys), num_envs=2, vectorize="native")
-    assert isinstance(make_vector_env(config(env_id, **keys), num_envs=2, vectorize="auto"), SyncVectorEnv)
+    assert isinstance(
+        make_vector_env(config(env_id, **keys), num_envs=2, vectorize="auto"), SyncVectorEnv
+    )
 
 
 class Hasty(VectorEnv[Any, Any, Any]):
@@ -170,4 +196,6 @@ def test_a_vector_implementation_that_would_break_episodes_is_not_used(
     monkeypatch.setitem(gym.registry, "Hasty-v0", spec)
     with pytest.raises(ValueError, match=reason):
         make_vector_env(config("Hasty-v0"), num_envs=2, vectorize="native")
-    assert isinstance(make_vector_env(config("Hasty-v0"), num_envs=2, vectorize="auto"), SyncVectorEnv)
+    assert isinstance(
+        make_vector_env(config("Hasty-v0"), num_envs=2, vectorize="auto"), SyncVectorEnv
+    )

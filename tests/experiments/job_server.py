@@ -1,4 +1,6 @@
-"""A Ray head with a job server, on ports and in a directory of its own, as `ray start --head` makes it."""
+"""A Ray head with a job server, on ports and in a directory of its own, as `ray start
+--head` makes it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def job_server(home: Path, *, cpus: int, env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """What a client's environment needs to reach it; `home` is RLHP_HOME of the head, `env` more of its environment."""
+    """What a client's environment needs to reach it; `home` is RLHP_HOME of the head,
+    `env` more of its environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rlhp-ray-", dir="/tmp"))  # short: sockets lie in it
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -42,17 +46,30 @@ def job_server(home: Path, *, cpus: int, env: dict[str, str]) -> Iterator[dict[s
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     ray = str(Path(sys.executable).with_name("ray"))
     options = [
-        f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent[0]}",
-        f"--dashboard-agent-grpc-port={agent[1]}", f"--metrics-export-port={agent[2]}", f"--num-cpus={cpus}",
-        f"--temp-dir={folder / 'ray'}", "--object-store-memory=200000000", "--disable-usage-stats", "--block",
-    ]  # fmt: skip
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent[0]}",
+        f"--dashboard-agent-grpc-port={agent[1]}",
+        f"--metrics-export-port={agent[2]}",
+        f"--num-cpus={cpus}",
+        f"--temp-dir={folder / 'ray'}",
+        "--object-store-memory=200000000",
+        "--disable-usage-stats",
+        "--block",
+    ]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     around = {**os.environ, **access, **env, "PATH": path, "RLHP_HOME": str(home)}
     with (folder / "head.log").open("wb") as output:
-        head = subprocess.Popen([ray, "start", "--head", *options], env=around, stdout=output, stderr=output)
+        head = subprocess.Popen(
+            [ray, "start", "--head", *options], env=around, stdout=output, stderr=output
+        )
     try:
         _until_it_answers(f"http://127.0.0.1:{dashboard}", head)
-        yield {**access, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "RAY_SESSION": str(folder / "ray")}
+        yield {
+            **access,
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+            "RAY_SESSION": str(folder / "ray"),
+        }
     finally:
         below = descendants(head.pid)
         head.terminate()

@@ -43,7 +43,10 @@ def test_the_sweep_that_comes_with_the_project_can_be_read() -> None:
     ("search", "words"),
     [
         (None, "a sweep needs `search:`, a mapping of dotted keys"),
-        ({"learner.lr": {"normal": [0, 1]}}, r"search\.learner\.lr: one of choice, grid, uniform, .* got {'normal'"),
+        (
+            {"learner.lr": {"normal": [0, 1]}},
+            r"search\.learner\.lr: one of choice, grid, uniform, .* got {'normal'",
+        ),
         ({"learner.lr": [1, 2]}, r"search\.learner\.lr: one of "),
         ({"learner.lr": {"uniform": [2, 1]}}, "uniform takes a low end, a high end, got"),
         ({"learner.lr": {"loguniform": [0, 1]}}, "loguniform needs ends above 0"),
@@ -80,14 +83,21 @@ def test_two_trials_are_two_runs_ranked_by_their_return(tmp_path: Path) -> None:
         learner={**SMALL["learner"], "total_env_steps": 120},
     )
     command = [sys.executable, "-m", "rlhp", "tune", str(path), "--name", "sweep", "--at-once", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=280)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "runs/sweep.sweep.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "runs/sweep.sweep.jsonl").read_text().splitlines()
+    ]
     assert sorted(row["seed"] for row in rows) == [0, 1]
     assert rows[0]["true_return"] >= rows[1]["true_return"]
     for row, line in zip(rows, done.stdout.splitlines()[-2:], strict=True):
         rundir = RunDir.open(tmp_path / "runs" / row["trial"])
         assert (rundir.info().state, rundir.config().seed) == ("finished", row["seed"])
-        assert json.loads((rundir.path / "summary.json").read_text())["true_return"] == row["true_return"]
+        assert (
+            json.loads((rundir.path / "summary.json").read_text())["true_return"]
+            == row["true_return"]
+        )
         assert f"true return {row['true_return']:.1f}" in line
         assert str(rundir.path) in line

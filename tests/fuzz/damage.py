@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-KINDS = ("flip", "flip", "flip", "truncate", "duplicate", "swap", "empty", "garbage", "header", "digits")
+KINDS = (
+    "flip",
+    "flip",
+    "flip",
+    "truncate",
+    "duplicate",
+    "swap",
+    "empty",
+    "garbage",
+    "header",
+    "digits",
+)
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
@@ -15,7 +26,18 @@ def damaged(data: bytes, dice: random.Random) -> bytes:
     at, other = dice.randrange(len(data)), dice.randrange(len(data))
     size = dice.randrange(1, 1 + min(64, len(data)))
     kind = dice.choice(
-        ("flip", "flip", "flip", "truncate", "duplicate", "swap", "empty", "garbage", "header", "digits")
+        (
+            "flip",
+            "flip",
+            "flip",
+            "truncate",
+            "duplicate",
+            "swap",
+            "empty",
+            "garbage",
+            "header",
+            "digits",
+        )
     )
     out = bytearray(data)
     if kind == "flip":
@@ -26,13 +48,18 @@ def damaged(data: bytes, dice: random.Random) -> bytes:
     elif kind == "duplicate":
         out[at:at] = data[at : at + size]
     elif kind == "swap":
-        out[at : at + size], out[other : other + size] = data[other : other + size], data[at : at + size]
+        out[at : at + size], out[other : other + size] = (
+            data[other : other + size],
+            data[at : at + size],
+        )
     elif kind == "empty":
         out.clear()
     elif kind == "garbage":
         out[:] = dice.randbytes(dice.randrange(1, 400))
     elif kind == "header":  # sizes and counts that nobody has
-        out[: dice.choice((4, 8, 16, 32))] = dice.choice((b"\xff", b"\x7f", b"\0")) * dice.choice((4, 8, 16, 32))
+        out[: dice.choice((4, 8, 16, 32))] = dice.choice((b"\xff", b"\x7f", b"\0")) * dice.choice(
+            (4, 8, 16, 32)
+        )
     else:
         for place in [n for n, byte in enumerate(data) if 48 <= byte < 58][at % 7 :: 7]:
             out[place] = dice.choice(b"0123456789-.eE[")

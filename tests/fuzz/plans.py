@@ -22,17 +22,24 @@ def boxes(dtypes: tuple[str, ...], shapes: st.SearchStrategy[list[int]] = SHAPES
     """Boxes with bounds that their dtype holds."""
     bounds = {"uint8": (0, 255), "int64": (-9, 9), "bool": (0, 1), "float16": (-2, 2)}
     return st.builds(
-        lambda shape, dtype: ["box", shape, dtype, *bounds.get(dtype, (-3, 3))], shapes, st.sampled_from(dtypes)
+        lambda shape, dtype: ["box", shape, dtype, *bounds.get(dtype, (-3, 3))],
+        shapes,
+        st.sampled_from(dtypes),
     )
 
 
-DISCRETE: Spaces = st.builds(lambda n, start: ["discrete", n, start], st.integers(1, 5), st.integers(-2, 2))
+DISCRETE: Spaces = st.builds(
+    lambda n, start: ["discrete", n, start], st.integers(1, 5), st.integers(-2, 2)
+)
 OBS_LEAVES: Spaces = boxes(("float32", "float64", "float16", "uint8", "int64", "bool")) | DISCRETE
 GOOD_OBS: Spaces = st.one_of(
     OBS_LEAVES,
     st.just(["box", [2, 16, 16], "uint8", 0, 255]),
     st.lists(
-        st.tuples(st.sampled_from("abc"), OBS_LEAVES).map(list), min_size=1, max_size=3, unique_by=lambda p: p[0]
+        st.tuples(st.sampled_from("abc"), OBS_LEAVES).map(list),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda p: p[0],
     ).map(lambda parts: ["dict", parts]),
     st.lists(OBS_LEAVES, min_size=1, max_size=3).map(lambda parts: ["tuple", parts]),
 )
@@ -60,18 +67,34 @@ BAD: Spaces = st.one_of(
 )
 METADATA: st.SearchStrategy[Any] = st.sampled_from(
     [
-        None, [], "rgb_array", {"render_modes": None}, {"render_modes": 3}, {"render_modes": ["rgb_array"]},
-        {"render_modes": ["rgb_array"], "render_fps": float("nan")}, {"render_fps": "fast"}, {"render_fps": 0},
-        {"render_fps": -5}, {"render_fps": 1e9}, {"render_fps": None}, {"render_fps": [30]},
+        None,
+        [],
+        "rgb_array",
+        {"render_modes": None},
+        {"render_modes": 3},
+        {"render_modes": ["rgb_array"]},
+        {"render_modes": ["rgb_array"], "render_fps": float("nan")},
+        {"render_fps": "fast"},
+        {"render_fps": 0},
+        {"render_fps": -5},
+        {"render_fps": 1e9},
+        {"render_fps": None},
+        {"render_fps": [30]},
     ]
-)  # fmt: skip
+)
 
 
 @st.composite
 def plans(draw: st.DrawFn, *, late: bool) -> Plan:
-    """Of any environment; with `late`, of one that passes a trial and may go wrong after it."""
+    """Of any environment; with `late`, of one that passes a trial and may go wrong
+    after it.
+    """
     first = 8 if late else 1
-    bad = "neither" if late else draw(st.sampled_from(["neither", "neither", "neither", "neither", "obs", "action"]))
+    bad = (
+        "neither"
+        if late
+        else draw(st.sampled_from(["neither", "neither", "neither", "neither", "obs", "action"]))
+    )
     plan: Plan = {
         "obs": draw(BAD if bad == "obs" else GOOD_OBS),
         "action": draw(BAD if bad == "action" else GOOD_ACTIONS),
@@ -83,8 +106,10 @@ def plans(draw: st.DrawFn, *, late: bool) -> Plan:
         calls = ("reset", "step", "close") if late else CALLS
         at = st.integers(first, 200 if late else 9)
         plan["fault"] = {
-            "call": draw(st.sampled_from(calls)), "at": draw(at), "raises": draw(st.sampled_from(sorted(RAISED)))
-        }  # fmt: skip
+            "call": draw(st.sampled_from(calls)),
+            "at": draw(at),
+            "raises": draw(st.sampled_from(sorted(RAISED))),
+        }
     elif draw(st.booleans()):
         call = draw(st.sampled_from(("reset", "step") if late else tuple(WHAT)))
         plan["odd"] = {
@@ -101,6 +126,7 @@ def plans(draw: st.DrawFn, *, late: bool) -> Plan:
 
 
 LIMITS = st.fixed_dictionaries(
-    {}, optional={"max_episode_steps": st.sampled_from([1, 6, 20]), "hide_termination": st.booleans()}
+    {},
+    optional={"max_episode_steps": st.sampled_from([1, 6, 20]), "hide_termination": st.booleans()},
 )
 """Other keys of `env`."""

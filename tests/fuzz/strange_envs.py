@@ -1,7 +1,9 @@
-"""An environment that does what a plan says, named in configs as `tests.fuzz.strange_envs:Strange`.
+"""An environment that does what a plan says, named in configs as
+`tests.fuzz.strange_envs:Strange`.
 
-A plan is plain data, so that the same environment is made again in any process: its spaces, how its episodes end, and
-what goes wrong where: what is raised in which call of which method, and what is returned in place of what.
+A plan is plain data, so that the same environment is made again in any process: its
+spaces, how its episodes end, and what goes wrong where: what is raised in which call of
+which method, and what is returned in place of what.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Panic(BaseException):
 
 RAISED: dict[str, Callable[[], BaseException]] = {
     "runtime": lambda: RuntimeError("the motor is unplugged"),
-    "lines": lambda: ValueError("first line\nsecond line\n\nTraceback (most recent call last): not ours"),
+    "lines": lambda: ValueError(
+        "first line\nsecond line\n\nTraceback (most recent call last): not ours"
+    ),
     "silent": RuntimeError,
     "key": lambda: KeyError("env_runners"),
     "os": lambda: OSError(28, "No space left on device", "/simulator/log"),
@@ -81,7 +85,12 @@ INFOS: dict[str, Callable[[int], Any]] = {
     "score": lambda step: {"score": step, "game_score": "high", "_score": None},
     "ragged": lambda step: {"near": np.arange(step % 5), "far": [None] * (step % 3)},
     "changing": lambda step: {"x": step if step % 2 else "even", 3: object()},
-    "ours": lambda step: {"hidden_reset": "no", "simulator_faults": {}, "final_obs": 1, "episode": {"r": "much"}},
+    "ours": lambda step: {
+        "hidden_reset": "no",
+        "simulator_faults": {},
+        "final_obs": 1,
+        "episode": {"r": "much"},
+    },
     "deep": lambda step: {"a": {"b": {"c": np.zeros((step % 3, 2))}}},
 }
 
@@ -145,8 +154,17 @@ class Strange(gym.Env[Any, Any]):
         self._left -= 1
         over = self._left <= 0
         paid = float(np.sin(self._left)) * self._plan.get("pays", 1.0)
-        terminated, truncated = over and self._plan["ends"] != "truncated", over and self._plan["ends"] != "terminated"
-        shown = [self._show(), paid, terminated, truncated, INFOS[self._plan["info"]](self._left % 7)]
+        terminated, truncated = (
+            over and self._plan["ends"] != "truncated",
+            over and self._plan["ends"] != "terminated",
+        )
+        shown = [
+            self._show(),
+            paid,
+            terminated,
+            truncated,
+            INFOS[self._plan["info"]](self._left % 7),
+        ]
         return self._odd("step", shown, ("obs", "reward", "terminated", "truncated", "info"))
 
     def render(self) -> Any:

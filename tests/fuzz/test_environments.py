@@ -1,4 +1,6 @@
-"""Whatever an environment does, a run of it ends well or in one line, on trial, in one process and in many."""
+"""Whatever an environment does, a run of it ends well or in one line, on trial, in one
+process and in many.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,18 @@ pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(1800)]
 
 STRANGE = "tests.fuzz.strange_envs:Strange"
 SOURCES = ["none", "oracle"] if times(1) > 1 else ["none"]
-"""A run that asks has five processes more to start, each of which takes as long as all the rest."""
+"""A run that asks has five processes more to start, each of which takes as long as all
+the rest.
+"""
 NAMES = itertools.count()
 
 
 def few(count: int) -> settings:
     """So many whole runs, which take too long to be shrunk."""
     phases = [Phase.explicit, Phase.generate]
-    return settings(max_examples=times(count), suppress_health_check=list(HealthCheck), phases=phases)
+    return settings(
+        max_examples=times(count), suppress_health_check=list(HealthCheck), phases=phases
+    )
 
 
 def one_line(error: RlhpError) -> str:
@@ -65,7 +71,9 @@ def run(config: RunConfig, folder: Path, *, serial: bool) -> None:
         assert rundir.info().state == "finished"
 
 
-def tiny(folder: Path, plan: Plan, keys: dict[str, Any], *, runners: int, source: str, normalize: bool) -> RunConfig:
+def tiny(
+    folder: Path, plan: Plan, keys: dict[str, Any], *, runners: int, source: str, normalize: bool
+) -> RunConfig:
     """A run of a few hundred env steps."""
     labels: dict[str, Any] = {"source": source, "budget": 8, "teacher": {"name": "oracle"}}
     if source == "none":
@@ -89,7 +97,9 @@ def tiny(folder: Path, plan: Plan, keys: dict[str, Any], *, runners: int, source
 
 @settings(max_examples=times(500), suppress_health_check=list(HealthCheck))
 @given(plan=plans(late=False), keys=LIMITS)
-def test_a_trial_knows_the_environment_or_refuses_it_in_one_line(plan: Plan, keys: dict[str, Any]) -> None:
+def test_a_trial_knows_the_environment_or_refuses_it_in_one_line(
+    plan: Plan, keys: dict[str, Any]
+) -> None:
     config = EnvConfig(id=STRANGE, kwargs=plan, **keys)
     for look in (probe, check_drawable):
         try:
@@ -105,18 +115,26 @@ def test_a_serial_run_ends_well_or_in_one_line(tmp_path_factory: pytest.TempPath
     @few(20)
     @given(plans(late=True), LIMITS, st.sampled_from(["oracle", "none"]), st.booleans())
     def every(plan: Plan, keys: dict[str, Any], source: str, normalize: bool) -> None:
-        run(tiny(folder, plan, keys, runners=0, source=source, normalize=normalize), folder, serial=True)
+        run(
+            tiny(folder, plan, keys, runners=0, source=source, normalize=normalize),
+            folder,
+            serial=True,
+        )
 
     every()
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_distributed_run_ends_well_or_in_one_line(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_distributed_run_ends_well_or_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     folder = tmp_path_factory.mktemp("distributed")
 
     @few(3)
     @given(plans(late=True), LIMITS, st.sampled_from(SOURCES))
     def every(plan: Plan, keys: dict[str, Any], source: str) -> None:
-        run(tiny(folder, plan, keys, runners=1, source=source, normalize=True), folder, serial=False)
+        run(
+            tiny(folder, plan, keys, runners=1, source=source, normalize=True), folder, serial=False
+        )
 
     every()

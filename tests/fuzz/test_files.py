@@ -1,6 +1,8 @@
-"""Thousands of damaged files and messages: each is used and equal to what was written, or named and passed over.
+"""Thousands of damaged files and messages: each is used and equal to what was written,
+or named and passed over.
 
-Never other data without a word, never an exception that is none of ours, never a wait. More with RLHP_FUZZ=10.
+Never other data without a word, never an exception that is none of ours, never a wait.
+More with RLHP_FUZZ=10.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def stacked() -> Segment:
 # -- messages
 
 
-@pytest.mark.parametrize("one", [segment(1), segment(2, NESTED), stacked()], ids=["plain", "nested", "stacked"])
+@pytest.mark.parametrize(
+    "one", [segment(1), segment(2, NESTED), stacked()], ids=["plain", "nested", "stacked"]
+)
 def test_damaged_segments_are_refused_or_the_same(one: Segment) -> None:
     data = encode(one)
     for wrong in damages(data, times(700), seed=1):
@@ -73,7 +77,9 @@ def test_damaged_segments_are_refused_or_the_same(one: Segment) -> None:
             named(error.data == wrong)
 
 
-@pytest.mark.parametrize("one", [segment(1), segment(2, NESTED), stacked()], ids=["plain", "nested", "stacked"])
+@pytest.mark.parametrize(
+    "one", [segment(1), segment(2, NESTED), stacked()], ids=["plain", "nested", "stacked"]
+)
 def test_forged_segments_are_refused_or_whole(one: Segment) -> None:
     """The digest holds: somebody made these on purpose, or an odd program did."""
     data = encode(one)
@@ -131,13 +137,25 @@ def test_a_megabyte_that_would_be_two_gigabytes_is_not_inflated() -> None:
 
 
 GOOD: dict[str, bytes] = {
-    "ev": b"answer", "by": b"ann", "page": b"p", "tok": b"1", "rev": b"1", "ans": b"first", "how": b"ok",
-    "meta": b'{"kind": "human"}', "first": b"a", "second": b"b", "body": b'{"purpose": "train", "score": 0.5}',
-    "made": b"1700000000000", "hidden": b"{}",
-}  # fmt: skip
+    "ev": b"answer",
+    "by": b"ann",
+    "page": b"p",
+    "tok": b"1",
+    "rev": b"1",
+    "ans": b"first",
+    "how": b"ok",
+    "meta": b'{"kind": "human"}',
+    "first": b"a",
+    "second": b"b",
+    "body": b'{"purpose": "train", "score": 0.5}',
+    "made": b"1700000000000",
+    "hidden": b"{}",
+}
 
 
-def test_damaged_entries_of_the_answer_log_do_not_stand_before_those_behind_them(tmp_path: Path) -> None:
+def test_damaged_entries_of_the_answer_log_do_not_stand_before_those_behind_them(
+    tmp_path: Path,
+) -> None:
     read, names = [], list(GOOD)
     with (
         EmbeddedRedis(tmp_path / "redis") as server,
@@ -155,7 +173,9 @@ def test_damaged_entries_of_the_answer_log_do_not_stand_before_those_behind_them
             read += events
     good = [event for event in read if event.query.startswith("good")]
     assert [event.query for event in good] == [f"good{n}" for n in range(len(names) * times(40))]
-    assert {(event.labeler, event.answer, event.rev) for event in good} == {("ann", Answer.FIRST, 1)}
+    assert {(event.labeler, event.answer, event.rev) for event in good} == {
+        ("ann", Answer.FIRST, 1)
+    }
     assert all(event.event in ("answer", "retract", "skip", "drop") for event in read)
 
 
@@ -179,7 +199,10 @@ def test_damaged_reward_versions_and_trainer_states(tmp_path: Path) -> None:
     assert found.version == 1
     for wrong in damages(whole[state], times(600), seed=5):
         state.write_bytes(wrong)
-        assert RewardStore(tmp_path).trainer_state() == (b"state 2" if wrong == whole[state] else b"state 1") * 50
+        assert (
+            RewardStore(tmp_path).trainer_state()
+            == (b"state 2" if wrong == whole[state] else b"state 1") * 50
+        )
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:
@@ -188,7 +211,12 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         folder.mkdir()
         save_state(folder / "algorithm.pt", {"w": np.arange(30.0) * steps, "count": steps})
         files = {"algorithm.pt": checkpoint._fingerprint(folder / "algorithm.pt")}
-        facts = {"schema": checkpoint.SCHEMA, "env_steps": steps, "true_return": None, "files": files}
+        facts = {
+            "schema": checkpoint.SCHEMA,
+            "env_steps": steps,
+            "true_return": None,
+            "files": files,
+        }
         (folder / "rlhp.json").write_text(json.dumps(facts | {"sha256": checkpoint._digest(facts)}))
     newest = tmp_path / "step-000000200"
     for name in ("algorithm.pt", "rlhp.json"):
@@ -205,13 +233,17 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
             assert found.name == f"step-{steps:09d}"
             assert Checkpoints.counters(found)["env_steps"] == steps
             if found == newest and wrong != whole:
-                assert json.loads(wrong) == json.loads(whole), "only what means the same may be taken"
+                assert json.loads(wrong) == json.loads(whole), (
+                    "only what means the same may be taken"
+                )
         (newest / name).write_bytes(whole)
     assert load_state(newest / "algorithm.pt")["count"] == 200
 
 
 def test_damaged_saved_states_hold_no_surprise(tmp_path: Path) -> None:
-    """Without the digest beside them they are refused, or are numbers, texts and arrays still."""
+    """Without the digest beside them they are refused, or are numbers, texts and arrays
+    still.
+    """
     save_state(tmp_path / "state", {"w": np.arange(30.0), "names": ["a", "b"]})
     for wrong in damages((tmp_path / "state").read_bytes(), times(300), seed=7):
         (tmp_path / "state").write_bytes(wrong)
@@ -255,7 +287,9 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def test_damaged_metrics(rundir: RunDir) -> None:
-    rows = [{"env_steps": n * 100, "phase": "learning", "reward/val_loss": n / 7} for n in range(12)]
+    rows = [
+        {"env_steps": n * 100, "phase": "learning", "reward/val_loss": n / 7} for n in range(12)
+    ]
     with MetricsWriter(rundir, tensorboard=False) as metrics:
         for row in rows:
             metrics.write(row)
@@ -281,7 +315,9 @@ def test_damaged_run_json(rundir: RunDir) -> None:
         except RlhpError as error:
             named("run.json" in str(error))
         else:
-            assert found == known or any("run.json is not what was written" in line for line in rundir.changed())
+            assert found == known or any(
+                "run.json is not what was written" in line for line in rundir.changed()
+            )
 
 
 def test_damaged_configurations(rundir: RunDir) -> None:
@@ -293,7 +329,9 @@ def test_damaged_configurations(rundir: RunDir) -> None:
         except RlhpError:
             continue
         else:
-            assert found == known or any("config.yaml is not what was written" in line for line in rundir.changed())
+            assert found == known or any(
+                "config.yaml is not what was written" in line for line in rundir.changed()
+            )
 
 
 # -- what others made
@@ -308,12 +346,18 @@ def test_damaged_npz_files(tmp_path: Path, form: str) -> None:
         source.write_bytes(wrong)
         out = tmp_path / f"out{number}"
         try:
-            done = import_npz(source, out) if form == "npz" else import_imitation(source, out, like=dataset.header)
+            done = (
+                import_npz(source, out)
+                if form == "npz"
+                else import_imitation(source, out, like=dataset.header)
+            )
         except RlhpError as error:
             named(str(source) in str(error))
             named(not out.exists())
         else:
-            assert [row[:3] for row in content(PreferenceDataset.open(done.out))[0]] == [row[:3] for row in known[0]]
+            assert [row[:3] for row in content(PreferenceDataset.open(done.out))[0]] == [
+                row[:3] for row in known[0]
+            ]
 
 
 def test_damaged_exports_of_label_studio(tmp_path: Path) -> None:
@@ -321,8 +365,18 @@ def test_damaged_exports_of_label_studio(tmp_path: Path) -> None:
     tasks = []
     for number, row in enumerate(dataset.live()):
         result = [{"from_name": "preference", "type": "choices", "value": {"choices": ["left"]}}]
-        said = {"completed_by": 3, "result": result, "created_at": "2026-01-02T03:04:05+02:00", "lead_time": 2.5}
-        data = {"query": row.query_id, "first": row.first_id, "second": row.second_id, "shown_left": "first"}
+        said = {
+            "completed_by": 3,
+            "result": result,
+            "created_at": "2026-01-02T03:04:05+02:00",
+            "lead_time": 2.5,
+        }
+        data = {
+            "query": row.query_id,
+            "first": row.first_id,
+            "second": row.second_id,
+            "shown_left": "first",
+        }
         tasks.append({"id": number, "data": data, "annotations": [said]})
     source = tmp_path / "in.json"
     for number, wrong in enumerate(damages(json.dumps(tasks).encode(), times(500), seed=14)):

@@ -1,4 +1,6 @@
-"""A teacher of one's own: prefers the segment whose first observed number is larger on average."""
+"""A teacher of one's own: prefers the segment whose first observed number is larger on
+average.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ class TallerIsBetter:
         self.margin = margin
 
     def answer(self, query: Query) -> Answer | None:
-        first, second = (float(segment.obs[""][:, 0].mean()) for segment in (query.first, query.second))
+        first, second = (
+            float(segment.obs[""][:, 0].mean()) for segment in (query.first, query.second)
+        )
         if abs(first - second) <= self.margin:
             return Answer.TIE
         return Answer.FIRST if first > second else Answer.SECOND

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,9 +19,15 @@ CONTEXT = TeacherContext(mean_episode_return=10.0, lowest_warmup_return=-1.0, ep
 
 
 def segment(
-    env_reward: ArrayLike | None, *, name: str, steps: int | None = None, obs: Sequence[Sequence[float]] | None = None
+    env_reward: ArrayLike | None,
+    *,
+    name: str,
+    steps: int | None = None,
+    obs: Sequence[Sequence[float]] | None = None,
 ) -> Segment:
-    """A segment with these env rewards, one observed number per step (a ramp unless given)."""
+    """A segment with these env rewards, one observed number per step (a ramp unless
+    given).
+    """
     rewards = None if env_reward is None else np.asarray(env_reward, np.float32)
     length = steps if rewards is None else len(rewards)
     assert length is not None
@@ -30,7 +37,11 @@ def segment(
         env_runner=0,
         episode="e",
         start=0,
-        obs={"": np.arange(length + 1, dtype=np.float32)[:, None] if obs is None else np.asarray(obs, np.float32)},
+        obs={
+            "": np.arange(length + 1, dtype=np.float32)[:, None]
+            if obs is None
+            else np.asarray(obs, np.float32)
+        },
         actions=np.zeros((length, 1), np.float32),
         env_reward=rewards,
         predicted_reward=None,
@@ -42,7 +53,9 @@ def segment(
     )
 
 
-def query(first: ArrayLike, second: ArrayLike, *, name: str = "q", context: TeacherContext | None = None) -> Query:
+def query(
+    first: ArrayLike, second: ArrayLike, *, name: str = "q", context: TeacherContext | None = None
+) -> Query:
     """A query over two segments with these env rewards."""
     return Query(
         id=name,
@@ -60,20 +73,31 @@ def opened(url: str, *, lease_seconds: float = 60.0) -> QueryQueue:
 
 
 def ask(queue: QueryQueue, count: int, *, prefix: str = "q") -> list[Query]:
-    """Puts `count` queries: in every third the first segment is better, in every third the second, else neither."""
-    queries = [query([number % 3, 1], [1, 1], name=f"{prefix}{number}", context=CONTEXT) for number in range(count)]
+    """Puts `count` queries: in every third the first segment is better, in every third
+    the second, else neither.
+    """
+    queries = [
+        query([number % 3, 1], [1, 1], name=f"{prefix}{number}", context=CONTEXT)
+        for number in range(count)
+    ]
     for asked in queries:
         put(queue, asked)
     return queries
 
 
-def put(queue: QueryQueue, asked: Query, *, damaged: bytes | None = None, without: str | None = None) -> None:
+def put(
+    queue: QueryQueue, asked: Query, *, damaged: bytes | None = None, without: str | None = None
+) -> None:
     payloads = {segment.id: encode(segment) for segment in (asked.first, asked.second)}
     if damaged is not None:
         payloads[asked.first.id] = damaged
     payloads.pop(without or "", None)
     status = queue.put(
-        query=asked.id, first=asked.first.id, second=asked.second.id, body=body_of(asked), payloads=payloads
+        query=asked.id,
+        first=asked.first.id,
+        second=asked.second.id,
+        body=body_of(asked),
+        payloads=payloads,
     )
     assert status == "ok"
 
@@ -90,9 +114,13 @@ class Scripted:
         return self.rule(query)  # type: ignore[return-value]  # some rules are wrong on purpose
 
 
-def worker(queue: QueryQueue, teacher: object, *, name: str = "ann", latency_seconds: float = 0.0) -> LabelerWorker:
+def worker(
+    queue: QueryQueue, teacher: Any, *, name: str = "ann", latency_seconds: float = 0.0
+) -> LabelerWorker:
     """A worker that looks for queries often."""
-    return LabelerWorker(queue, teacher, name=name, latency_seconds=latency_seconds, poll_seconds=0.02)  # type: ignore[arg-type]
+    return LabelerWorker(
+        queue, teacher, name=name, latency_seconds=latency_seconds, poll_seconds=0.02
+    )
 
 
 def log(queue: QueryQueue) -> list[Event]:

@@ -1,4 +1,6 @@
-"""From the first answer to the pause, with real parts: checks are asked, answered, judged, and acted upon."""
+"""From the first answer to the pause, with real parts: checks are asked, answered,
+judged, and acted upon.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ class Office:
                 return count
             (lease,) = leases
             self.queue.answer(
-                query=lease.query, labeler=labeler, page=f"{labeler}-page", token=lease.token, answer=say(lease)
+                query=lease.query,
+                labeler=labeler,
+                page=f"{labeler}-page",
+                token=lease.token,
+                answer=say(lease),
             )
             self.trainer.drain()
         return answers

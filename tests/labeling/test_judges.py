@@ -1,4 +1,6 @@
-"""Scripted judges answer from recorded simulator states alone, as a person who watches the clip would."""
+"""Scripted judges answer from recorded simulator states alone, as a person who watches
+the clip would.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from rlhp.labeling.judges import BackflipJudge, Judge, OneLegJudge
 from rlhp.labeling.teachers import make_teacher
 from rlhp.types import Answer, Array, Query, Segment, decode, encode
 
-pytest.importorskip("mujoco", reason="the judges look at bodies with mujoco, which is not installed")
+pytest.importorskip(
+    "mujoco", reason="the judges look at bodies with mujoco, which is not installed"
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STEPS = 60
@@ -41,17 +45,33 @@ def clip(qpos: Array, *, name: str, env_id: str = "Hopper-v5") -> Segment:
     return of_states(state, name=name)
 
 
-def of_states(state: Array | None, *, name: str, kind: str = "mujoco", steps: int = STEPS) -> Segment:
+def of_states(
+    state: Array | None, *, name: str, kind: str = "mujoco", steps: int = STEPS
+) -> Segment:
     length = steps if state is None else len(state)
     return Segment(
-        id=name, run="test", env_runner=0, episode="e", start=0,
-        obs={"": np.zeros((length + 1, 1), np.float32)}, actions=np.zeros((length, 1), np.float32),
-        env_reward=None, predicted_reward=None, reward_version=None, policy_version=0, env_steps=0,
-        terminated=False, truncated=False, state=state, state_kind="none" if state is None else kind,
-    )  # fmt: skip
+        id=name,
+        run="test",
+        env_runner=0,
+        episode="e",
+        start=0,
+        obs={"": np.zeros((length + 1, 1), np.float32)},
+        actions=np.zeros((length, 1), np.float32),
+        env_reward=None,
+        predicted_reward=None,
+        reward_version=None,
+        policy_version=0,
+        env_steps=0,
+        terminated=False,
+        truncated=False,
+        state=state,
+        state_kind="none" if state is None else kind,
+    )
 
 
-def hopper(*, height: float | Array = 1.25, pitch: float | Array = 0.0, steps: int = STEPS) -> Array:
+def hopper(
+    *, height: float | Array = 1.25, pitch: float | Array = 0.0, steps: int = STEPS
+) -> Array:
     """[K, 6] a stretched hopper whose torso's joint is at this height and pitch."""
     qpos = np.zeros((steps, 6))
     qpos[:, 1], qpos[:, 2] = height, pitch
@@ -59,7 +79,9 @@ def hopper(*, height: float | Array = 1.25, pitch: float | Array = 0.0, steps: i
 
 
 def tucked(pitch: float | Array) -> Array:
-    """A hopper with its leg drawn in, so that the foot is not always the first to touch the floor."""
+    """A hopper with its leg drawn in, so that the foot is not always the first to touch
+    the floor.
+    """
     qpos = hopper(pitch=pitch)
     qpos[:, 3:5] = -2.4
     return qpos
@@ -81,7 +103,12 @@ def prefers(judge: Judge, first: Segment, second: Segment) -> Answer:
     """The answer, which must be mirrored when the two change places."""
     answer = judge.answer(Query(id="q", first=first, second=second))
     mirrored = judge.answer(Query(id="q", first=second, second=first))
-    assert mirrored is {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST, Answer.TIE: Answer.TIE}[answer]
+    assert (
+        mirrored
+        is {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST, Answer.TIE: Answer.TIE}[
+            answer
+        ]
+    )
     return answer
 
 
@@ -113,7 +140,9 @@ def test_the_pitch_of_a_hopper_is_neither_wrapped_nor_stopped_where_its_end_is_h
     env.close()  # type: ignore[no-untyped-call]
 
 
-def test_turning_backward_is_preferred_to_standing_and_standing_to_turning_forward(flips: BackflipJudge) -> None:
+def test_turning_backward_is_preferred_to_standing_and_standing_to_turning_forward(
+    flips: BackflipJudge,
+) -> None:
     backward, forward = (clip(turning(turns), name=f"{turns}") for turns in (0.7, -0.7))
     standing = clip(hopper(), name="standing")
     assert prefers(flips, backward, standing) is Answer.FIRST
@@ -142,7 +171,9 @@ def test_jumping_is_preferred_to_standing_and_standing_to_lying(flips: BackflipJ
 
 
 @pytest.mark.parametrize(("over", "landings"), [(0.0, 1), (0.05, 1), (0.25, 0)])
-def test_a_landing_counts_when_it_is_upright(flips: BackflipJudge, over: float, landings: int) -> None:
+def test_a_landing_counts_when_it_is_upright(
+    flips: BackflipJudge, over: float, landings: int
+) -> None:
     half = STEPS // 2
     flight = np.linspace(-np.pi, -2 * np.pi, half)
     pitch = np.concatenate((flight, np.full(STEPS - half, -2 * np.pi))) - over * 2 * np.pi
@@ -160,7 +191,9 @@ def test_coming_down_without_having_turned_is_no_landing(flips: BackflipJudge) -
 
 
 def test_two_segments_that_look_alike_are_a_tie(flips: BackflipJudge) -> None:
-    assert prefers(flips, clip(turning(0.5), name="a"), clip(turning(0.505), name="b")) is Answer.TIE
+    assert (
+        prefers(flips, clip(turning(0.5), name="a"), clip(turning(0.505), name="b")) is Answer.TIE
+    )
 
 
 def cheetah(*, speed: float, pitch: float, height: float = 0.0, steps: int = 30) -> Array:
@@ -175,18 +208,26 @@ def standing_on_hind_leg(speed: float, judge: OneLegJudge, *, pitch: float = -0.
     return on_the_floor(judge, cheetah(speed=speed, pitch=pitch))
 
 
-def test_a_cheetah_on_its_hind_leg_is_preferred_to_one_on_both_however_fast(one_leg: OneLegJudge) -> None:
+def test_a_cheetah_on_its_hind_leg_is_preferred_to_one_on_both_however_fast(
+    one_leg: OneLegJudge,
+) -> None:
     reared = standing_on_hind_leg(0.0, one_leg)
     both = cheetah(speed=0.3, pitch=0.0, height=-0.3)
     assert one_leg.watch(reared).standing.all()
     assert not one_leg.watch(both).standing.any()
     env_id = one_leg.env_id
-    assert prefers(one_leg, clip(reared, name="a", env_id=env_id), clip(both, name="b", env_id=env_id)) is Answer.FIRST
+    assert (
+        prefers(one_leg, clip(reared, name="a", env_id=env_id), clip(both, name="b", env_id=env_id))
+        is Answer.FIRST
+    )
 
 
 def test_of_two_cheetahs_on_their_hind_legs_the_faster_is_preferred(one_leg: OneLegJudge) -> None:
     speeds = (-0.1, 0.0, 0.1, 0.2)
-    clips = [clip(standing_on_hind_leg(speed, one_leg), name="s", env_id=one_leg.env_id) for speed in speeds]
+    clips = [
+        clip(standing_on_hind_leg(speed, one_leg), name="s", env_id=one_leg.env_id)
+        for speed in speeds
+    ]
     scores = [one_leg.score(each) for each in clips]
     assert scores == sorted(scores)
     assert scores[0] >= 0
@@ -198,7 +239,9 @@ def test_a_cheetah_on_its_back_stands_on_no_leg(one_leg: OneLegJudge) -> None:
     assert not seen.lifted.any()
 
 
-def test_the_clearance_of_a_body_is_what_the_simulator_takes_for_contact(flips: BackflipJudge) -> None:
+def test_the_clearance_of_a_body_is_what_the_simulator_takes_for_contact(
+    flips: BackflipJudge,
+) -> None:
     env = make_env(EnvConfig(id="Hopper-v5", hide_termination=True))
     env.action_space.seed(0)
     env.reset(seed=0)
@@ -210,7 +253,11 @@ def test_the_clearance_of_a_body_is_what_the_simulator_takes_for_contact(flips: 
         clear = flips.body.clearance(state[None, :6])[0]
         sim.set_state(state[:6], state[6:12])  # type: ignore[attr-defined]  # brings contacts up to these positions
         contact = sim.data.contact  # type: ignore[attr-defined]
-        down = {int(max(pair)): float(gap) for pair, gap in zip(contact.geom, contact.dist, strict=True) if 0 in pair}
+        down = {
+            int(max(pair)): float(gap)
+            for pair, gap in zip(contact.geom, contact.dist, strict=True)
+            if 0 in pair
+        }
         for geom, gap in down.items():
             assert clear[geom - 1] <= gap + 1e-9
         assert all(clear[geom - 1] > 0 for geom in range(1, 5) if geom not in down)
@@ -226,8 +273,12 @@ def test_the_clearance_of_a_body_is_what_the_simulator_takes_for_contact(flips: 
     ],
     ids=lambda segment: segment.id,
 )
-def test_a_segment_without_the_states_it_reads_is_refused_in_words(flips: BackflipJudge, segment: Segment) -> None:
-    with pytest.raises(ValueError, match=r"simulator states of Hopper-v5, 13 numbers per step, .*; set env\.id="):
+def test_a_segment_without_the_states_it_reads_is_refused_in_words(
+    flips: BackflipJudge, segment: Segment
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"simulator states of Hopper-v5, 13 numbers per step, .*; set env\.id="
+    ):
         flips.score(segment)
 
 
@@ -236,7 +287,9 @@ def test_an_impossible_margin_is_refused() -> None:
         BackflipJudge(margin=-1)
 
 
-def test_an_answer_does_not_change_on_the_way_through_redis_nor_with_env_rewards(flips: BackflipJudge) -> None:
+def test_an_answer_does_not_change_on_the_way_through_redis_nor_with_env_rewards(
+    flips: BackflipJudge,
+) -> None:
     first, second = clip(turning(0.5), name="a"), clip(hopper(), name="b")
     again = decode(encode(first))
     paid = replace(second, env_reward=np.full(STEPS, 1e6, np.float32))
@@ -280,8 +333,9 @@ def test_the_knobs_of_a_judge_are_the_teacher_s_kwargs() -> None:
 
 def test_a_judge_needs_neither_torch_nor_ray_and_no_simulator_until_it_is_built() -> None:
     code = (
-        "import sys; from rlhp.labeling.judges import BackflipJudge; light = 'mujoco' not in sys.modules; "
-        "BackflipJudge(); print(light, *[name for name in ('torch', 'ray') if name in sys.modules])"
+        "import sys; from rlhp.labeling.judges import BackflipJudge; light = 'mujoco' not in "
+        "sys.modules; BackflipJudge(); print(light, *[name for name in ('torch', 'ray') if name "
+        "in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True"], "")

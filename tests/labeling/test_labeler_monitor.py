@@ -1,4 +1,6 @@
-"""The watch over labelers: it pauses who guesses, tells admins, and takes weight from doubtful answers in the fit."""
+"""The watch over labelers: it pauses who guesses, tells admins, and takes weight from
+doubtful answers in the fit.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,21 @@ def gold(wrong: int, right: int, *, by: str) -> list[EventRow]:
     """Checks that this labeler failed and passed."""
     return [
         EventRow(
-            query_id=f"{by}-{n}", first_id="a", second_id="b", event="answer", labeler=by, labeler_kind="human", rev=1,
-            answer=SECOND if n < wrong else FIRST, purpose="gold", gold_answer=FIRST,
-            shown_left="first" if n % 2 else "second", latency_ms=2000,
+            query_id=f"{by}-{n}",
+            first_id="a",
+            second_id="b",
+            event="answer",
+            labeler=by,
+            labeler_kind="human",
+            rev=1,
+            answer=SECOND if n < wrong else FIRST,
+            purpose="gold",
+            gold_answer=FIRST,
+            shown_left="first" if n % 2 else "second",
+            latency_ms=2000,
         )
         for n in range(wrong + right)
-    ]  # fmt: skip
+    ]
 
 
 def settings(**changes: Any) -> RunConfig:
@@ -82,12 +93,27 @@ def test_what_another_version_published_is_not_guessed_at() -> None:
 def test_the_table_reads_well() -> None:
     lines = table(report(gold(4, 1, by="bob") + gold(0, 10, by="ann")))
     assert lines[0].split("  ")[0] == "labeler"
-    assert lines[1].split() == ["ann", "10", "10/10", "(72%", "to", "100%)", "-", "-", "50%", "2.0", "1.00", "ok"]
+    assert lines[1].split() == [
+        "ann",
+        "10",
+        "10/10",
+        "(72%",
+        "to",
+        "100%)",
+        "-",
+        "-",
+        "50%",
+        "2.0",
+        "1.00",
+        "ok",
+    ]
     assert lines[3] == "bob: checks and shared answers look like guessing, 347 to 1."
     assert table([]) == []
 
 
-def test_answers_of_who_guesses_leave_the_fit_and_doubtful_ones_count_less(redis_url: str, tmp_path: Path) -> None:
+def test_answers_of_who_guesses_leave_the_fit_and_doubtful_ones_count_less(
+    redis_url: str, tmp_path: Path
+) -> None:
     run = Run(redis_url, tmp_path)
     verdict: dict[str, float] = {}
     trainer = run.trainer(judge=lambda events: verdict)
@@ -120,5 +146,8 @@ def _all(count: int) -> Any:
 
 def test_a_preference_counts_more_than_nothing(redis_url: str, tmp_path: Path) -> None:
     trainer = Run(redis_url, tmp_path).trainer()
-    with pytest.raises(ValueError, match=r"counts more than 0 and at most 1, got \{'q': 0.0\}; leave it out instead"):
+    with pytest.raises(
+        ValueError,
+        match=r"counts more than 0 and at most 1, got \{'q': 0.0\}; leave it out instead",
+    ):
         trainer._fitter.add([], doubts={"q": 0.0})

@@ -1,4 +1,6 @@
-"""Each teacher against its parameters, the order of its rules, and what it cannot judge."""
+"""Each teacher against its parameters, the order of its rules, and what it cannot
+judge.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,17 @@ FIRST, SECOND, TIE, INCOMPARABLE = Answer.FIRST, Answer.SECOND, Answer.TIE, Answ
 
 CONTEXT = TeacherContext(mean_episode_return=100.0, lowest_warmup_return=0.0, episode_length=50.0)
 """Two per step: segments of 5 steps have a margin of 10."""
-NEGATIVE = TeacherContext(mean_episode_return=-200.0, lowest_warmup_return=-1000.0, episode_length=100.0)
-"""Eight per step above the floor of -10 per step: segments of 5 steps have a margin of 40."""
+NEGATIVE = TeacherContext(
+    mean_episode_return=-200.0, lowest_warmup_return=-1000.0, episode_length=100.0
+)
+"""Eight per step above the floor of -10 per step: segments of 5 steps have a margin of
+40.
+"""
 
 
-def pair(first: float, second: float, *, name: str = "q", context: TeacherContext | None = CONTEXT) -> Query:
+def pair(
+    first: float, second: float, *, name: str = "q", context: TeacherContext | None = CONTEXT
+) -> Query:
     """Two segments of 5 steps whose env rewards sum to `first` and `second`."""
     return query([0, 0, 0, 0, first], [0, 0, 0, 0, second], name=name, context=context)
 
@@ -143,13 +151,16 @@ def test_the_share_is_applied_once_in_the_first_round_and_in_every_later_one() -
 
 def test_thresholds_follow_the_returns_of_the_run() -> None:
     teacher = BPrefTeacher(skip=0.1)
-    later = TeacherContext(mean_episode_return=1000.0, lowest_warmup_return=0.0, episode_length=50.0)
+    later = TeacherContext(
+        mean_episode_return=1000.0, lowest_warmup_return=0.0, episode_length=50.0
+    )
     assert teacher.answer(pair(5.0, 0.0)) is FIRST
     assert teacher.answer(pair(5.0, 0.0, context=later)) is INCOMPARABLE
 
 
 def test_skip_and_equal_act_on_a_task_with_negative_returns() -> None:
-    skip, equal = BPrefTeacher(skip=0.1), BPrefTeacher(equal=0.1)  # 0.1 * margin 40 = 4, above the floor -50
+    # 0.1 * margin 40 = 4, above the floor -50
+    skip, equal = BPrefTeacher(skip=0.1), BPrefTeacher(equal=0.1)
     assert skip.answer(pair(-46.0, -50.0, context=NEGATIVE)) is INCOMPARABLE
     assert skip.answer(pair(-45.9, -50.0, context=NEGATIVE)) is FIRST
     assert equal.answer(pair(-20.0, -23.9, context=NEGATIVE)) is TIE
@@ -157,7 +168,9 @@ def test_skip_and_equal_act_on_a_task_with_negative_returns() -> None:
 
 
 def test_a_positive_warmup_return_does_not_raise_the_floor() -> None:
-    lucky = TeacherContext(mean_episode_return=100.0, lowest_warmup_return=40.0, episode_length=50.0)
+    lucky = TeacherContext(
+        mean_episode_return=100.0, lowest_warmup_return=40.0, episode_length=50.0
+    )
     assert BPrefTeacher(skip=0.1).answer(pair(1.0, 0.0, context=lucky)) is INCOMPARABLE
     assert BPrefTeacher(skip=0.1).answer(pair(1.01, 0.0, context=lucky)) is FIRST
 
@@ -166,7 +179,9 @@ def test_a_positive_warmup_return_does_not_raise_the_floor() -> None:
     "context",
     [
         None,
-        TeacherContext(mean_episode_return=float("nan"), lowest_warmup_return=0.0, episode_length=50.0),
+        TeacherContext(
+            mean_episode_return=float("nan"), lowest_warmup_return=0.0, episode_length=50.0
+        ),
         TeacherContext(mean_episode_return=1.0, lowest_warmup_return=0.0, episode_length=0.0),
     ],
 )
@@ -175,7 +190,9 @@ def test_without_a_usable_context_the_thresholds_rest_and_say_so_once(
 ) -> None:
     teacher = BPrefTeacher(skip=10.0, equal=10.0)
     with caplog.at_level(logging.WARNING):
-        assert [teacher.answer(pair(2, 1, name=str(n), context=context)) for n in range(3)] == [FIRST] * 3
+        assert [teacher.answer(pair(2, 1, name=str(n), context=context)) for n in range(3)] == [
+            FIRST
+        ] * 3
     assert teacher.without_context == 3
     (record,) = caplog.records
     assert "query 0 says nothing usable about the run's returns" in record.getMessage()
@@ -197,11 +214,13 @@ def test_a_tie_by_threshold_is_never_flipped() -> None:
 
 
 def test_thresholds_look_at_plain_sums_and_the_comparison_at_weighted_ones() -> None:
-    context = TeacherContext(mean_episode_return=30.0, lowest_warmup_return=0.0, episode_length=3.0)  # margin 30
+    # margin 30
+    context = TeacherContext(mean_episode_return=30.0, lowest_warmup_return=0.0, episode_length=3.0)
     far_in_weight = query([10, 0, 0], [0, 0, 10], context=context)  # plain sums are equal
     assert BPrefTeacher(gamma=0.1, equal=0.1).answer(far_in_weight) is TIE
     assert BPrefTeacher(gamma=0.1).answer(far_in_weight) is SECOND
-    poor_in_weight = query([10, 0, 0], [0, 9, 0], context=context)  # weighted sums are far below the threshold 3
+    # weighted sums are far below the threshold 3
+    poor_in_weight = query([10, 0, 0], [0, 9, 0], context=context)
     assert BPrefTeacher(gamma=0.1, skip=0.1).answer(poor_in_weight) is SECOND
 
 
@@ -230,13 +249,20 @@ def test_the_same_query_gets_the_same_answer_however_often_and_in_whatever_order
 
 
 def test_a_segment_without_env_rewards_is_refused_with_the_way_out() -> None:
-    blind = Query(id="q", first=segment(None, name="a", steps=3), second=segment([1, 2, 3], name="b"))
-    with pytest.raises(ValueError, match=r"segment a carries no env rewards.*set labels\.share_env_reward = true"):
+    blind = Query(
+        id="q", first=segment(None, name="a", steps=3), second=segment([1, 2, 3], name="b")
+    )
+    with pytest.raises(
+        ValueError, match=r"segment a carries no env rewards.*set labels\.share_env_reward = true"
+    ):
         BPrefTeacher().answer(blind)
 
 
 def test_env_rewards_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"segment q-first: its env rewards sum to nan; a teacher needs finite ones"):
+    with pytest.raises(
+        ValueError,
+        match=r"segment q-first: its env rewards sum to nan; a teacher needs finite ones",
+    ):
         BPrefTeacher().answer(query([1, float("nan")], [1, 2]))
 
 

@@ -1,4 +1,6 @@
-"""A worker on a real Redis: what it answers, what it skips, and what becomes of an answer that comes too late."""
+"""A worker on a real Redis: what it answers, what it skips, and what becomes of an
+answer that comes too late.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ def test_every_query_is_answered_as_the_teacher_says(queue: QueryQueue) -> None:
     ann = worker(queue, BPrefTeacher())
     assert [ann.step() for _ in range(5)] == [2, 2, 2, 1, 0]
     events = log(queue)
-    assert {event.query: event.answer for event in events} == {q.id: BPrefTeacher().answer(q) for q in queries}
+    assert {event.query: event.answer for event in events} == {
+        q.id: BPrefTeacher().answer(q) for q in queries
+    }
     assert [event.query for event in events] == [q.id for q in queries]
-    assert {(event.labeler, event.how, event.meta["kind"]) for event in events} == {("ann", "ok", "teacher")}
+    assert {(event.labeler, event.how, event.meta["kind"]) for event in events} == {
+        ("ann", "ok", "teacher")
+    }
     assert all(event.meta["latency_ms"] >= 0 for event in events)
     assert str(ann.counts) == "7 answers (0 late), 0 skipped, 0 extra, 0 denied"
 
@@ -58,7 +64,10 @@ def test_none_skips_the_query_and_leaves_it_to_others(queue: QueryQueue) -> None
     assert (ann.step(), ann.step()) == (0, 0)
     assert (ann.counts.skipped, ann.counts.answers) == (1, 0)
     assert worker(queue, BPrefTeacher(), name="bob").step() == 1
-    assert [(event.event, event.labeler) for event in log(queue)] == [("skip", "ann"), ("answer", "bob")]
+    assert [(event.event, event.labeler) for event in log(queue)] == [
+        ("skip", "ann"),
+        ("answer", "bob"),
+    ]
 
 
 def test_a_teacher_that_thinks_longer_than_a_lease_keeps_it(redis_url: str) -> None:
@@ -117,14 +126,23 @@ def test_an_answer_after_somebody_elses_is_extra(queue: QueryQueue) -> None:
     assert [(event.labeler, event.how) for event in log(queue)] == [("bob", "ok"), ("ann", "extra")]
 
 
-def test_a_refused_answer_is_counted_and_explained_once(queue: QueryQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_answer_is_counted_and_explained_once(
+    queue: QueryQueue, caplog: pytest.LogCaptureFixture
+) -> None:
     ask(queue, 3)
     pages: list[str] = []
 
-    def jump_the_queue(query: Query) -> Answer:  # the same labeler, from elsewhere, with another answer
+    # the same labeler, from elsewhere, with another answer
+    def jump_the_queue(query: Query) -> Answer:
         (page,) = pages
-        token = next(lease.token for lease in queue.lease(labeler="ann", page=page, n=2) if lease.query == query.id)
-        queue.answer(query=query.id, labeler="ann", page=page, token=token, answer=Answer.INCOMPARABLE)
+        token = next(
+            lease.token
+            for lease in queue.lease(labeler="ann", page=page, n=2)
+            if lease.query == query.id
+        )
+        queue.answer(
+            query=query.id, labeler="ann", page=page, token=token, answer=Answer.INCOMPARABLE
+        )
         return Answer.FIRST
 
     ann = worker(queue, Scripted(jump_the_queue))
@@ -132,14 +150,20 @@ def test_a_refused_answer_is_counted_and_explained_once(queue: QueryQueue, caplo
     assert (ann.step(), ann.step()) == (0, 0)
     assert (ann.counts.denied, ann.counts.answers) == (3, 0)
     (record,) = caplog.records
-    assert record.getMessage().startswith("query q0 of ann: this labeler's answer to the query already stands")
+    assert record.getMessage().startswith(
+        "query q0 of ann: this labeler's answer to the query already stands"
+    )
 
 
 # -- what cannot be answered
 
 
-def test_a_query_that_cannot_be_read_is_skipped_by_name(queue: QueryQueue, caplog: pytest.LogCaptureFixture) -> None:
-    damaged, incomplete, good = (query([2], [1], name=name) for name in ("damaged", "incomplete", "good"))
+def test_a_query_that_cannot_be_read_is_skipped_by_name(
+    queue: QueryQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, incomplete, good = (
+        query([2], [1], name=name) for name in ("damaged", "incomplete", "good")
+    )
     put(queue, damaged, damaged=b"RLHPSEG2 and then nothing that makes sense")
     put(queue, incomplete, without="incomplete-second")
     put(queue, good)
@@ -149,8 +173,8 @@ def test_a_query_that_cannot_be_read_is_skipped_by_name(queue: QueryQueue, caplo
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("query damaged skipped, it cannot be read: a damaged segment")
     assert second == (
-        "query incomplete skipped, it cannot be read: "
-        "segment incomplete-second of query 'incomplete' is missing or is another one"
+        "query incomplete skipped, it cannot be read: segment incomplete-second of query "
+        "'incomplete' is missing or is another one"
     )
 
 
@@ -164,8 +188,8 @@ def test_an_answer_that_is_none_is_refused_by_the_teachers_name(
     assert ann.counts.skipped == 1
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"query q0 skipped, teacher {Scripted.__module__}:Scripted failed: "
-        f"TypeError: it answered {wrong!r}; return an rlhp.types.Answer, or None to skip the query"
+        f"query q0 skipped, teacher {Scripted.__module__}:Scripted failed: TypeError: it answered "
+        f"{wrong!r}; return an rlhp.types.Answer, or None to skip the query"
     )
 
 
@@ -176,7 +200,10 @@ def test_five_failures_in_a_row_stop_the_worker_with_the_reason(queue: QueryQueu
         raise OSError("no model\nat this address")
 
     teacher = Scripted(fail)
-    message = r"Scripted failed 5 times in a row, the last time on query q4 \(OSError: no model at this address\); mend"
+    message = (
+        r"Scripted failed 5 times in a row, the last time on query q4 "
+        r"\(OSError: no model at this address\); mend"
+    )
     with pytest.raises(TeacherFailed, match=message):
         worker(queue, teacher).run(threading.Event())
     assert teacher.asked == ["q0", "q1", "q2", "q3", "q4"]

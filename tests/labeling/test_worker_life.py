@@ -1,4 +1,6 @@
-"""A worker's life on a real Redis: when it comes, stays and leaves, and what survives a kill on either side."""
+"""A worker's life on a real Redis: when it comes, stays and leaves, and what survives a
+kill on either side.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +82,14 @@ class Hangs:
         print("thinking", flush=True)
         time.sleep(1000)
 
-LabelerWorker(QueryQueue(sys.argv[1], run=sys.argv[2], lease_seconds=0.5), Hangs(), name="ann").step()
+queue = QueryQueue(sys.argv[1], run=sys.argv[2], lease_seconds=0.5)
+LabelerWorker(queue, Hangs(), name="ann").step()
 """
 
 
-def test_the_queries_of_a_killed_worker_are_answered_by_the_next_and_only_once(redis_url: str) -> None:
+def test_the_queries_of_a_killed_worker_are_answered_by_the_next_and_only_once(
+    redis_url: str,
+) -> None:
     queue = opened(redis_url, lease_seconds=0.5)
     queries = ask(queue, 4)
     with subprocess.Popen(
@@ -96,7 +101,9 @@ def test_the_queries_of_a_killed_worker_are_answered_by_the_next_and_only_once(r
         dying.kill()
     ann = worker(queue, BPrefTeacher())  # started again under the same name
     until(lambda: ann.step() >= 0 and ann.counts.answers == 4)
-    assert sorted((event.event, event.query) for event in log(queue)) == [("answer", q.id) for q in queries]
+    assert sorted((event.event, event.query) for event in log(queue)) == [
+        ("answer", q.id) for q in queries
+    ]
     assert queue.stats().answered == 4
     assert queue.stats().expired >= 2
 
@@ -158,7 +165,9 @@ def test_an_absence_of_redis_is_told_once_at_loss_and_once_at_return(
     stop.set()
     thread.join(timeout=30)
     server.stop()
-    loss, comeback = (record.getMessage() for record in caplog.records if record.name == "rlhp.labeling.worker")
+    loss, comeback = (
+        record.getMessage() for record in caplog.records if record.name == "rlhp.labeling.worker"
+    )
     assert loss.startswith("labeler ann lost the queue and keeps trying: ")
     assert comeback.startswith("labeler ann reached the queue again at try ")
 

@@ -32,13 +32,18 @@ def running_server(folder: Path) -> Iterator[str]:
 
 def labeler(*arguments: str) -> subprocess.Popen[str]:
     code = (
-        "import sys; from rlhp.labeling.worker import run_labeler; sys.exit(run_labeler(sys.argv[1], run=sys.argv[2]))"
+        "import sys; from rlhp.labeling.worker import run_labeler; "
+        "sys.exit(run_labeler(sys.argv[1], run=sys.argv[2]))"
     )
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_labeler_process_leaves_on_a_signal_with_exit_code_0(queue: QueryQueue, number: signal.Signals) -> None:
+def test_a_labeler_process_leaves_on_a_signal_with_exit_code_0(
+    queue: QueryQueue, number: signal.Signals
+) -> None:
     ask(queue, 3)
     with labeler(queue.url, queue.run) as process:
         assert process.stdout is not None
@@ -58,11 +63,14 @@ def test_run_labeler_takes_the_only_open_run_and_leaves_when_it_is_closed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running_server(tmp_path) as url:
-        with pytest.raises(ValueError, match=r"a labeler joins an open run, but this Redis has none; start one, or"):
+        with pytest.raises(
+            ValueError, match=r"a labeler joins an open run, but this Redis has none; start one, or"
+        ):
             run_labeler(url)
         old, new = opened(url), opened(url)
         with pytest.raises(
-            ValueError, match=r"several runs are open at this Redis: test-.*, test-.*; choose one with --run"
+            ValueError,
+            match=r"several runs are open at this Redis: test-.*, test-.*; choose one with --run",
         ):
             run_labeler(url)
         old.close()
@@ -73,8 +81,13 @@ def test_run_labeler_takes_the_only_open_run_and_leaves_when_it_is_closed(
         closing.join()
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == f"ann answers run {new.run} as noisy; Ctrl-C to leave"
-        assert lines[-1] == "ann leaves, the run is closed: 2 answers (0 late), 0 skipped, 0 extra, 0 denied"
-        with pytest.raises(ValueError, match=r"this Redis has only closed ones \(test-.*, test-.*\)"):
+        assert (
+            lines[-1]
+            == "ann leaves, the run is closed: 2 answers (0 late), 0 skipped, 0 extra, 0 denied"
+        )
+        with pytest.raises(
+            ValueError, match=r"this Redis has only closed ones \(test-.*, test-.*\)"
+        ):
             run_labeler(url)
 
 
@@ -97,7 +110,9 @@ def test_run_labeler_ends_with_code_1_when_the_teacher_keeps_failing(
 
 
 @pytest.mark.parametrize("name", ["oracle", "skip"])
-def test_a_built_in_teacher_is_sent_away_from_a_run_that_keeps_its_env_rewards(queue: QueryQueue, name: str) -> None:
+def test_a_built_in_teacher_is_sent_away_from_a_run_that_keeps_its_env_rewards(
+    queue: QueryQueue, name: str
+) -> None:
     queue.set_info({"shares_env_reward": "no"})
     ask(queue, 1)
     with pytest.raises(

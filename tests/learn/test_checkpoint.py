@@ -24,7 +24,15 @@ from tests.labeling.clips.bucket import bucket
 from tests.small_runs import Basket, action_space, priced, small
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-CONFIG = small(learner={"kl_coeff": 0.2, "log_std_init": -1.0, "lr": 1e-2, "lr_final": 0.0, "total_env_steps": 1200})
+CONFIG = small(
+    learner={
+        "kl_coeff": 0.2,
+        "log_std_init": -1.0,
+        "lr": 1e-2,
+        "lr_final": 0.0,
+        "total_env_steps": 1200,
+    }
+)
 
 
 def algorithm(config: RunConfig = CONFIG, *, resumed: int = 0) -> PreferencePPO:
@@ -78,16 +86,22 @@ def assert_equal(one: Any, other: Any) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-def test_a_restored_learner_goes_on_from_where_the_saved_one_was(trained: PreferencePPO, saved: Path) -> None:
+def test_a_restored_learner_goes_on_from_where_the_saved_one_was(
+    trained: PreferencePPO, saved: Path
+) -> None:
     again = algorithm(resumed=1)
     Checkpoints.restore(saved, again)
     for part in ("rl_module", "optimizer"):
-        assert_equal(learner(again).get_state(components=part)[part], learner(trained).get_state(components=part)[part])
+        assert_equal(
+            learner(again).get_state(components=part)[part],
+            learner(trained).get_state(components=part)[part],
+        )
     kl = learner(again).curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
     assert float(kl) == pytest.approx(1.4), "RLlib itself would begin with learner.kl_coeff again"
     assert again.env_runner._weights_seq_no == trained.env_runner._weights_seq_no
     assert_equal(
-        again.env_runner.module.get_state(), learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True)
+        again.env_runner.module.get_state(),
+        learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True),
     )
     assert_equal(again.env_runner._moments.get_state(), trained.env_runner._moments.get_state())
     lifetime = ("env_runners", "num_env_steps_sampled_lifetime")
@@ -96,7 +110,9 @@ def test_a_restored_learner_goes_on_from_where_the_saved_one_was(trained: Prefer
     again.train()
     assert again.metrics.peek(lifetime) >= steps + 60
     rate = learner(again).get_optimizer(DEFAULT_MODULE_ID).param_groups[0]["lr"]
-    assert rate == pytest.approx(1e-2 * (1 - (steps) / 1200), rel=0.2), "the schedule goes on as well"
+    assert rate == pytest.approx(1e-2 * (1 - (steps) / 1200), rel=0.2), (
+        "the schedule goes on as well"
+    )
     again.stop()
 
 
@@ -116,7 +132,9 @@ def test_a_loaded_policy_acts_as_the_live_one(trained: PreferencePPO, saved: Pat
     assert moments is not None
     vector = make_vector_env(CONFIG.env, num_envs=4, vectorize="sync")
     obs = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    live = policy_act(trained.env_runner.module, trained.env_runner._moments, explore=False, seed=0)(vector)
+    live = policy_act(
+        trained.env_runner.module, trained.env_runner._moments, explore=False, seed=0
+    )(vector)
     loaded = policy_act(module, moments, explore=False, seed=0)(vector)
     np.testing.assert_array_equal(loaded(obs), live(obs))
     assert len({row.tobytes() for row in loaded(obs)}) > 10
@@ -128,7 +146,9 @@ def test_a_policy_that_saw_raw_observations_is_loaded_without_statistics(tmp_pat
     built = algorithm(config)
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
     built.stop()
-    _, moments = load_policy(path / "policy.pt", config, probe(config.env).spaces, action_space=action_space(config))
+    _, moments = load_policy(
+        path / "policy.pt", config, probe(config.env).spaces, action_space=action_space(config)
+    )
     assert moments is None
 
 
@@ -146,7 +166,13 @@ def test_no_file_of_a_checkpoint_can_run_code(saved: Path) -> None:
 def test_counters_come_back(saved: Path) -> None:
     counters = Checkpoints.counters(saved)
     assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
-    assert counters == {"schema": 3, "env_steps": 180, "true_return": None, "iteration": 2, "learning": True}
+    assert counters == {
+        "schema": 3,
+        "env_steps": 180,
+        "true_return": None,
+        "iteration": 2,
+        "learning": True,
+    }
 
 
 def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -157,9 +183,18 @@ def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file is missing": (lambda path: (path / "policy.pt").unlink(), "policy.pt is missing"),
-    "a file was cut short": (lambda path: os.truncate(path / "algorithm.pt", 1000), "algorithm.pt has 1000 bytes"),
-    "a bit fell over": (lambda path: flip(path / "algorithm.pt"), "algorithm.pt is not what was written"),
-    "its facts were cut short": (lambda path: os.truncate(path / "rlhp.json", 90), "rlhp.json cannot be read"),
+    "a file was cut short": (
+        lambda path: os.truncate(path / "algorithm.pt", 1000),
+        "algorithm.pt has 1000 bytes",
+    ),
+    "a bit fell over": (
+        lambda path: flip(path / "algorithm.pt"),
+        "algorithm.pt is not what was written",
+    ),
+    "its facts were cut short": (
+        lambda path: os.truncate(path / "rlhp.json", 90),
+        "rlhp.json cannot be read",
+    ),
 }
 
 
@@ -222,7 +257,10 @@ def test_copies_in_a_bucket_are_those_of_the_directory_and_come_back(
         assert Checkpoints.counters(path)["turn"] == 300
         again = algorithm(resumed=1)
         Checkpoints.restore(path, again)
-        assert_equal(learner(again).get_state(components="rl_module"), learner(trained).get_state("rl_module"))
+        assert_equal(
+            learner(again).get_state(components="rl_module"),
+            learner(trained).get_state("rl_module"),
+        )
         again.stop()
 
 
@@ -230,20 +268,26 @@ def test_a_store_that_is_away_holds_nobody_up(
     trained: PreferencePPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    checkpoints = Checkpoints(tmp_path / "here", keep=2, mirror=Mirror(f"file://{tmp_path}/file", "run"))
+    checkpoints = Checkpoints(
+        tmp_path / "here", keep=2, mirror=Mirror(f"file://{tmp_path}/file", "run")
+    )
     checkpoints.save(trained, env_steps=100, counters={})
     checkpoints.close()
     assert f"checkpoints are not copied to file://{tmp_path}/file/run" in caplog.text
     assert checkpoints.newest() is not None
 
 
-@pytest.mark.parametrize(("url", "said"), [("/tmp/x", "is file:///directory"), ("s3://id:key@b/x", "no credentials")])
+@pytest.mark.parametrize(
+    ("url", "said"), [("/tmp/x", "is file:///directory"), ("s3://id:key@b/x", "no credentials")]
+)
 def test_what_is_no_place_for_checkpoints_is_refused(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Mirror(url, "run")
 
 
-def test_the_newest_few_are_kept_and_what_a_crash_left_is_cleared(trained: PreferencePPO, tmp_path: Path) -> None:
+def test_the_newest_few_are_kept_and_what_a_crash_left_is_cleared(
+    trained: PreferencePPO, tmp_path: Path
+) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     (tmp_path / ".step-000000050.tmp").mkdir(parents=True)
     for steps in (100, 1000, 20_000):
@@ -261,32 +305,45 @@ def test_saving_the_same_step_again_replaces_it(trained: PreferencePPO, tmp_path
 def test_env_runners_elsewhere_learn_weights_and_statistics_with_the_driver(tmp_path: Path) -> None:
     config = small(labels={"source": "none"}, rollout={"num_env_runners": 1})
     spaces = probe(config.env).spaces
-    built: PreferencePPO = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
+    built: PreferencePPO = algorithm_config(
+        config, spaces, action_space=action_space(config)
+    ).build_algo()
     built.train()
     built.train()
     policy = learner(built).module[DEFAULT_MODULE_ID].get_state(inference_only=True)
     assert_equal(built.env_runner.module.get_state(), policy)
     (elsewhere,) = built.env_runner_group.foreach_env_runner(
-        lambda runner: (runner.module.get_state(), runner._moments.get_state()["known"]), local_env_runner=False
+        lambda runner: (runner.module.get_state(), runner._moments.get_state()["known"]),
+        local_env_runner=False,
     )
     assert_equal(elsewhere[0], policy)
     assert_equal(elsewhere[1], built.env_runner._moments.get_state()["known"])
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
-    module, moments = load_policy(path / "policy.pt", config, spaces, action_space=action_space(config))
+    module, moments = load_policy(
+        path / "policy.pt", config, spaces, action_space=action_space(config)
+    )
     assert_equal(module.get_state(), policy)
     assert moments is not None
     assert moments.known["obs"].count == built.env_runner._moments.known["obs"].count > 0
     built.stop()
 
 
-def test_a_run_goes_on_with_another_number_of_env_runners(trained: PreferencePPO, saved: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_env_runners(
+    trained: PreferencePPO, saved: Path
+) -> None:
     config = small(rollout={"num_env_runners": 2})
     spaces = probe(config.env).spaces
-    wider: PreferencePPO = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
+    wider: PreferencePPO = algorithm_config(
+        config, spaces, action_space=action_space(config)
+    ).build_algo()
     Checkpoints.restore(saved, wider)
     policy = learner(trained).module[DEFAULT_MODULE_ID].get_state(inference_only=True)
     facts = wider.env_runner_group.foreach_env_runner(
-        lambda runner: (runner.module.get_state(), runner._moments.get_state()["known"], runner._weights_seq_no),
+        lambda runner: (
+            runner.module.get_state(),
+            runner._moments.get_state()["known"],
+            runner._weights_seq_no,
+        ),
         local_env_runner=False,
     )
     assert len(facts) == 2

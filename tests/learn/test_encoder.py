@@ -1,4 +1,6 @@
-"""Policies that see pictures: uint8 and channel first from the env runner to the encoder."""
+"""Policies that see pictures: uint8 and channel first from the env runner to the
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ DOT = small(env={"id": "MovingDot-v0", "kwargs": {"size": 12}, "max_episode_step
 
 
 def test_the_encoder_scales_pictures_and_leaves_the_given_ones_alone() -> None:
-    encoder = PictureEncoder(PictureEncoderConfig(input_dims=(2, 12, 12), network="cnn_small", hidden=(8,)))
+    encoder = PictureEncoder(
+        PictureEncoderConfig(input_dims=(2, 12, 12), network="cnn_small", hidden=(8,))
+    )
     pictures = torch.randint(0, 256, (5, 2, 12, 12), dtype=torch.uint8)
     before = pictures.clone()
-    first, second, dense = (layer for layer in encoder.net if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear))
+    first, second, dense = (
+        layer for layer in encoder.net if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
+    )
     assert isinstance(first, torch.nn.Conv2d)
     assert isinstance(second, torch.nn.Conv2d)
     hidden = functional.relu(functional.conv2d(pictures.float() / 255, first.weight, first.bias, 2))
@@ -37,12 +43,17 @@ def test_the_encoder_scales_pictures_and_leaves_the_given_ones_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "picture", "size"), [("cnn", (4, 84, 84), 64 * 7 * 7), ("cnn_small", (4, 84, 84), 16 * 9 * 9)]
+    ("network", "picture", "size"),
+    [("cnn", (4, 84, 84), 64 * 7 * 7), ("cnn_small", (4, 84, 84), 16 * 9 * 9)],
 )
-def test_the_papers_network_is_the_papers(network: str, picture: tuple[int, int, int], size: int) -> None:
+def test_the_papers_network_is_the_papers(
+    network: str, picture: tuple[int, int, int], size: int
+) -> None:
     config = PictureEncoderConfig(input_dims=picture, network=network)
     assert config.output_dims == (size,)
-    assert PictureEncoder(config)({Columns.OBS: torch.zeros(1, *picture, dtype=torch.uint8)})[ENCODER_OUT].shape == (
+    assert PictureEncoder(config)({Columns.OBS: torch.zeros(1, *picture, dtype=torch.uint8)})[
+        ENCODER_OUT
+    ].shape == (
         1,
         size,
     )
@@ -53,7 +64,9 @@ def test_policy_and_value_share_the_pictures_of_rllibs_module() -> None:
     settings = algorithm_config(DOT, spaces, action_space=action_space(DOT))
     assert settings.get_rl_module_spec().catalog_class is PictureCatalog
     assert not settings.rlhp.normalize_obs
-    spec = settings.get_rl_module_spec(spaces={DEFAULT_MODULE_ID: (spaces.obs.flat_space(), action_space(DOT))})
+    spec = settings.get_rl_module_spec(
+        spaces={DEFAULT_MODULE_ID: (spaces.obs.flat_space(), action_space(DOT))}
+    )
     spec.observation_space, spec.action_space = spaces.obs.flat_space(), action_space(DOT)
     module = spec.build()
     names = set(module.get_state())
@@ -78,7 +91,9 @@ def test_pictures_stay_bytes_up_to_the_learner() -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_first_batch_sets_the_scale_of_pixels_for_whoever_acts() -> None:
-    config = small(env=DOT.env.model_dump(), labels={"source": "none"}, learner={"pixels": "standardized"})
+    config = small(
+        env=DOT.env.model_dump(), labels={"source": "none"}, learner={"pixels": "standardized"}
+    )
     spaces = probe(config.env).spaces
     built = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
     scales = []

@@ -1,4 +1,6 @@
-"""An evaluation plays whole episodes as a plain loop would, and leaves no trace in the training."""
+"""An evaluation plays whole episodes as a plain loop would, and leaves no trace in the
+training.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.environments import LENGTH
 from tests.small_runs import env_runner, small
 
 DRIFT = EnvConfig(id="tests.environments:Drift", max_episode_steps=LENGTH)
-EARLY = EnvConfig(id="tests.environments:Drift", kwargs={"ends_early": True}, max_episode_steps=LENGTH)
+EARLY = EnvConfig(
+    id="tests.environments:Drift", kwargs={"ends_early": True}, max_episode_steps=LENGTH
+)
 
 
 def to_the_right(vector: Any) -> Any:
@@ -85,7 +89,9 @@ def test_evaluating_moves_no_random_stream_and_is_repeatable(explore: bool) -> N
     assert once == again
     assert torch.equal(torch.random.get_rng_state(), before[0])
     np.testing.assert_equal(np.random.get_state(legacy=False), before[1])
-    other = evaluate(policy_act(module, moments, explore=explore, seed=4), DRIFT, episodes=3, seed=3)
+    other = evaluate(
+        policy_act(module, moments, explore=explore, seed=4), DRIFT, episodes=3, seed=3
+    )
     assert (other != once) == explore
 
 
@@ -96,7 +102,9 @@ def test_without_exploration_the_most_likely_action_is_taken_on_normalized_obser
     act = policy_act(module, moments, explore=False, seed=0)(vector)
     obs: Array = np.array([[0.3, -0.2, 0.5], [1.0, 1.0, 1.0]], np.float32)
     with torch.inference_mode():
-        logits = module.forward_inference({"obs": torch.from_numpy(moments.normalize(obs))})["action_dist_inputs"]
+        logits = module.forward_inference({"obs": torch.from_numpy(moments.normalize(obs))})[
+            "action_dist_inputs"
+        ]
     mean = logits.numpy()[:, :2]
     np.testing.assert_allclose(act(obs), np.clip(-0.5 + (mean + 1), -0.5, 1.5), rtol=1e-6)
     assert all(env.action_space.contains(action) for action in act(obs))
@@ -115,5 +123,7 @@ def test_without_exploration_the_most_likely_action_is_taken_on_normalized_obser
 def test_every_kind_of_action_can_be_evaluated(env: dict[str, Any], explore: bool) -> None:
     config = small(env=env)
     module, moments = policy(config)
-    played = evaluate(policy_act(module, moments, explore=explore, seed=0), config.env, episodes=2, seed=0)
+    played = evaluate(
+        policy_act(module, moments, explore=explore, seed=0), config.env, episodes=2, seed=0
+    )
     assert played.lengths == (LENGTH, LENGTH)

@@ -1,4 +1,6 @@
-"""Saved states come back bit for bit, and a file that holds more than a state is not read."""
+"""Saved states come back bit for bit, and a file that holds more than a state is not
+read.
+"""
 
 from __future__ import annotations
 

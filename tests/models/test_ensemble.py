@@ -17,7 +17,10 @@ HERE = "tests.reward.fit_samples"
 
 
 def network(*, seed: int = 0, **changes: Any) -> Network:
-    return build(Architecture.of(config(**changes), spaces=SPACES), generator=torch.Generator().manual_seed(seed))
+    return build(
+        Architecture.of(config(**changes), spaces=SPACES),
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def inputs(rows: int = 6, *, plus: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -25,7 +28,9 @@ def inputs(rows: int = 6, *, plus: float = 0.0) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(obs + np.float32(plus)), torch.from_numpy(actions + np.float32(plus))
 
 
-def slow_forward(ensemble: Ensemble, obs: Tensor, actions: Tensor, *, activation: nn.Module) -> Tensor:
+def slow_forward(
+    ensemble: Ensemble, obs: Tensor, actions: Tensor, *, activation: nn.Module
+) -> Tensor:
     """Member by member, layer by layer."""
     members = []
     for m in range(3):
@@ -39,18 +44,27 @@ def slow_forward(ensemble: Ensemble, obs: Tensor, actions: Tensor, *, activation
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [("leaky_relu", nn.LeakyReLU(0.01)), ("relu", nn.ReLU()), ("tanh", nn.Tanh()), ("silu", nn.SiLU())],
+    [
+        ("leaky_relu", nn.LeakyReLU(0.01)),
+        ("relu", nn.ReLU()),
+        ("tanh", nn.Tanh()),
+        ("silu", nn.SiLU()),
+    ],
 )
 def test_one_forward_is_that_of_every_member(name: str, activation: nn.Module) -> None:
     ensemble = network(activation=name)
     assert isinstance(ensemble, Ensemble)
-    torch.testing.assert_close(ensemble(*inputs()), slow_forward(ensemble, *inputs(), activation=activation))
+    torch.testing.assert_close(
+        ensemble(*inputs()), slow_forward(ensemble, *inputs(), activation=activation)
+    )
 
 
 def test_members_may_each_have_rows_of_their_own() -> None:
     ensemble = network()
     rows = [inputs(), inputs(plus=1), inputs(plus=-1)]
-    own = ensemble(torch.stack([obs for obs, _ in rows]), torch.stack([actions for _, actions in rows]))
+    own = ensemble(
+        torch.stack([obs for obs, _ in rows]), torch.stack([actions for _, actions in rows])
+    )
     for m in range(3):
         torch.testing.assert_close(own[m], ensemble(*rows[m])[m])
 
@@ -66,7 +80,9 @@ def test_without_hidden_layers_the_reward_is_linear() -> None:
     ensemble = network(hidden=())
     obs, actions = inputs()
     middle = ensemble((obs + obs.flip(0)) / 2, (actions + actions.flip(0)) / 2)
-    torch.testing.assert_close(middle, (ensemble(obs, actions) + ensemble(obs.flip(0), actions.flip(0))) / 2)
+    torch.testing.assert_close(
+        middle, (ensemble(obs, actions) + ensemble(obs.flip(0), actions.flip(0))) / 2
+    )
 
 
 def test_without_actions_only_observations_enter() -> None:
@@ -77,7 +93,9 @@ def test_dropout_acts_in_training_only_and_follows_its_generator() -> None:
     ensemble = network(dropout=0.5)
     plain = ensemble.eval()(*inputs())
     torch.testing.assert_close(plain, network()(*inputs()))
-    dropped = [ensemble.train()(*inputs(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    dropped = [
+        ensemble.train()(*inputs(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    ]
     assert torch.equal(dropped[0], dropped[1])
     assert not torch.equal(dropped[0], dropped[2])
     assert not torch.equal(dropped[0], plain)
@@ -95,7 +113,11 @@ def test_a_new_scale_of_the_inputs_leaves_every_reward_as_it_was() -> None:
 
 
 def test_the_penalty_sees_weights_and_no_biases() -> None:
-    assert [tuple(weight.shape) for weight in network().penalized()] == [(3, OBS + ACTION, 16), (3, 16, 16), (3, 16, 1)]
+    assert [tuple(weight.shape) for weight in network().penalized()] == [
+        (3, OBS + ACTION, 16),
+        (3, 16, 16),
+        (3, 16, 1),
+    ]
     own = network(module=f"{HERE}:Linear")
     assert [tuple(weight.shape) for weight in own.penalized()] == [(3, 1, OBS + ACTION)]
 
@@ -122,11 +144,17 @@ def test_a_users_module_leaves_the_global_generator_alone() -> None:
     ("module", "message"),
     [
         ("no_colon", r"reward\.module is named package\.module:Name, got 'no_colon'"),
-        ("not.there:Name", r"'not\.there' cannot be imported \(ModuleNotFoundError: No module named 'not'\)"),
+        (
+            "not.there:Name",
+            r"'not\.there' cannot be imported \(ModuleNotFoundError: No module named 'not'\)",
+        ),
         (f"{HERE}:Missing", r"reward\.module=.*: module .* has no 'Missing'"),
         (f"{HERE}:Fussy", r"could not be built with the keywords action_size, obs_size: TypeError"),
         (f"{HERE}:NOT_A_MODULE", r"must be a torch\.nn\.Module, got dict"),
-        (f"{HERE}:TwoDimensional", r"takes \[B, 3\] and \[B, 2\] and returns rewards \[B\]; .* it returned \[2, 1\]"),
+        (
+            f"{HERE}:TwoDimensional",
+            r"takes \[B, 3\] and \[B, 2\] and returns rewards \[B\]; .* it returned \[2, 1\]",
+        ),
         ("torch.nn:Identity", r"with B = 2 it failed: TypeError"),
     ],
 )
@@ -138,6 +166,7 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(module: str, messag
 
 def test_wrong_keywords_for_a_module_are_named() -> None:
     with pytest.raises(
-        ValueError, match="could not be built with the keywords action_size, obs_size, widht: TypeError"
+        ValueError,
+        match="could not be built with the keywords action_size, obs_size, widht: TypeError",
     ):
         network(module=f"{HERE}:Linear", module_kwargs={"widht": 3})

@@ -53,6 +53,7 @@ def test_the_reservoir_refuses_what_is_not_finite() -> None:
 def test_the_reservoir_refuses_other_shapes() -> None:
     obs, actions = transitions(3, seed=0)
     with pytest.raises(
-        ValueError, match=r"observations \[N, 3\] and encoded actions \[N, 2\]; got \(3, 3\) and \(2, 2\)"
+        ValueError,
+        match=r"observations \[N, 3\] and encoded actions \[N, 2\]; got \(3, 3\) and \(2, 2\)",
     ):
         Reservoir(10, obs=SPACES.obs, action_size=ACTION).add(obs, actions[:2])

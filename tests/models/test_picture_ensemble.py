@@ -1,4 +1,6 @@
-"""Rewards of pictures: the grouped forward against a slow one per member, and the same bits for the same picture."""
+"""Rewards of pictures: the grouped forward against a slow one per member, and the same
+bits for the same picture.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ MEMBERS = 3
 
 
 def ensemble(size: int = 24, **changes: Any) -> PictureEnsemble:
-    made = build(Architecture.of(config(**changes), spaces=spaces(size)), generator=torch.Generator().manual_seed(0))
+    made = build(
+        Architecture.of(config(**changes), spaces=spaces(size)),
+        generator=torch.Generator().manual_seed(0),
+    )
     assert isinstance(made, PictureEnsemble)
     return made
 
@@ -46,7 +51,11 @@ def slow_forward(
     hidden = obs.float()
     if convolution.factor(tuple(obs.shape[1:])) > 1:  # type: ignore[arg-type]
         hidden = functional.avg_pool2d(hidden, 2)
-    hidden = (hidden * made.pixels.rate + made.pixels.shift).clamp(-5, 5) if standardized else hidden / 255
+    hidden = (
+        (hidden * made.pixels.rate + made.pixels.shift).clamp(-5, 5)
+        if standardized
+        else hidden / 255
+    )
     for layer, (filters, _, stride) in enumerate(convolution.layers):
         own = slice(member * filters, (member + 1) * filters)
         kernel, shift = made.kernels[layer][own], made.shifts[layer][own]
@@ -55,7 +64,10 @@ def slow_forward(
             if made.training:
                 mean, variance = hidden.mean((0, 2, 3)), hidden.var((0, 2, 3), correction=0)
             else:
-                mean, variance = made.get_buffer(f"mean_{layer}")[own], made.get_buffer(f"variance_{layer}")[own]
+                mean, variance = (
+                    made.get_buffer(f"mean_{layer}")[own],
+                    made.get_buffer(f"variance_{layer}")[own],
+                )
             hidden = (hidden - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
             hidden = hidden * made.scales[layer][own][:, None, None] + shift[:, None, None]
         hidden = functional.leaky_relu(hidden, 0.01)
@@ -69,13 +81,15 @@ def slow_forward(
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("network", "size"), [("cnn_small", 24), ("cnn_small", 70), ("cnn_coarse", 70), ("cnn", 64), ("mlp", 12)]
+    ("network", "size"),
+    [("cnn_small", 24), ("cnn_small", 70), ("cnn_coarse", 70), ("cnn", 64), ("mlp", 12)],
 )
 def test_one_forward_is_that_of_every_member(network: str, size: int, training: bool) -> None:
     made = ensemble(size, network=network).train(training)
     obs, actions = inputs(5, size=size)
     for member in range(MEMBERS):
-        slow = slow_forward(made, obs, actions, member)  # first, or the running statistics have moved
+        # first, or the running statistics have moved
+        slow = slow_forward(made, obs, actions, member)
         torch.testing.assert_close(made(obs, actions)[member], slow, rtol=1e-4, atol=1e-5)
 
 
@@ -85,7 +99,9 @@ def test_members_may_each_have_rows_of_their_own() -> None:
     for training in (True, False):
         made.train(training)
         slow = [slow_forward(made, *rows[member], member) for member in range(MEMBERS)]
-        own = made(torch.stack([obs for obs, _ in rows]), torch.stack([actions for _, actions in rows]))
+        own = made(
+            torch.stack([obs for obs, _ in rows]), torch.stack([actions for _, actions in rows])
+        )
         torch.testing.assert_close(own, torch.stack(slow), rtol=1e-4, atol=1e-5)
 
 
@@ -108,7 +124,9 @@ def test_each_pixel_is_seen_as_it_differs_from_what_it_was(network: str, size: i
 
 
 def test_the_scale_of_pixels_is_set_when_fitting_begins_and_stays() -> None:
-    made = Fitter(config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0)
+    made = Fitter(
+        config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0
+    )
     made.add(preferences(8, size=24))
     made.observe(seen := pictures(100, size=24, seed=3), np.zeros((100, ACTIONS), np.float32))
     made.train(4)
@@ -118,7 +136,9 @@ def test_the_scale_of_pixels_is_set_when_fitting_begins_and_stays() -> None:
     made.observe(pictures(100, size=24, seed=4) // 2, np.zeros((100, ACTIONS), np.float32))
     made.train(4)
     np.testing.assert_array_equal(made.publish(2).state["pixels.rate"], first.state["pixels.rate"])
-    again = Fitter(config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0)
+    again = Fitter(
+        config(pixels="standardized", batch_size=4, use_action=False), spaces=spaces(24), seed=0
+    )
     again.load_state_dict(made.state_dict())
     again.add(preferences(8, size=24))
     again.train(4)
@@ -133,7 +153,9 @@ def test_running_statistics_are_the_mean_of_all_batches_at_first() -> None:
         hidden = functional.conv2d(obs.float() / 255, made.kernels[0], None, 3)
         seen.append(hidden.mean((0, 2, 3)))
         made(obs, actions)
-    torch.testing.assert_close(made.get_buffer("mean_0"), torch.stack(seen).mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        made.get_buffer("mean_0"), torch.stack(seen).mean(0), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_dropout_drops_whole_filters_in_training_only_and_follows_its_generator() -> None:
@@ -167,8 +189,12 @@ def fitted(size: int, **changes: Any) -> RewardWeights:
     ("network", "size", "pixels"),
     [("cnn", 64, "scaled"), ("cnn_small", 24, "scaled"), ("cnn_small", 24, "standardized")],
 )
-def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(network: str, size: int, pixels: str) -> None:
-    """In whatever batch, and after a trip through bytes; batch normalization is frozen with the version."""
+def test_the_same_version_and_picture_have_the_same_reward_bit_for_bit(
+    network: str, size: int, pixels: str
+) -> None:
+    """In whatever batch, and after a trip through bytes; batch normalization is frozen
+    with the version.
+    """
     weights = fitted(size, network=network, dropout=0.3, pixels=pixels)
     obs, actions = (part.numpy() for part in inputs(300, size=size))
     predictor = RewardPredictor(RewardWeights.from_bytes(weights.to_bytes()))
@@ -186,7 +212,9 @@ def test_a_gpu_fits_and_prices_as_a_cpu_does() -> None:
     obs, actions = (part.numpy() for part in inputs(300, size=64))
     on_gpu = RewardPredictor(weights, device="cuda")
     together = on_gpu.predict(obs, actions)
-    np.testing.assert_allclose(together, RewardPredictor(weights).predict(obs, actions), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(
+        together, RewardPredictor(weights).predict(obs, actions), rtol=1e-2, atol=1e-2
+    )
     np.testing.assert_array_equal(on_gpu.predict(obs[5:140], actions[5:140]), together[5:140])
 
 
@@ -195,7 +223,9 @@ def test_each_member_is_scaled_over_the_reservoir() -> None:
     rows = pictures(200, size=24, seed=1), np.zeros((200, ACTIONS), np.float32)
     made.observe(*rows)
     weights = made.publish(1)
-    scaled = (RewardPredictor(weights).score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
+    scaled = (
+        RewardPredictor(weights).score(*rows) - weights.member_mean[:, None]
+    ) / weights.member_std[:, None]
     np.testing.assert_allclose(scaled.mean(1), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(1), 1, atol=1e-4)
 
@@ -212,7 +242,8 @@ def test_a_bright_side_is_learned_from_preferences() -> None:
 def test_a_step_in_pieces_is_the_step_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def states(per_piece: int) -> dict[str, Tensor]:
         monkeypatch.setattr(module, "PICTURE_PREFERENCES_PER_PIECE", per_piece)
-        # With an error rate no pair is so sure that its gradient is rounding, of which Adam makes whole steps.
+        # With an error rate no pair is so sure that its gradient is rounding, of which
+        # Adam makes whole steps.
         settings = config(members=3, hidden=(8,), batch_size=8, use_action=False, error_rate=0.1)
         made = Fitter(settings, spaces=spaces(24), seed=0)
         made.add(preferences(12, size=24))
@@ -222,7 +253,8 @@ def test_a_step_in_pieces_is_the_step_in_one(monkeypatch: pytest.MonkeyPatch) ->
 
     whole, pieces = states(8), states(2)
     del whole["batches"]  # what batch normalization counts, which this network has not
-    del whole["biases.1"]  # a constant reward says nothing about preferences: its gradient is rounding alone
+    # a constant reward says nothing about preferences: its gradient is rounding alone
+    del whole["biases.1"]
     for name, value in whole.items():
         torch.testing.assert_close(pieces[name], value, rtol=1e-3, atol=2e-5)
 
@@ -232,7 +264,8 @@ def test_frames_are_kept_once_and_every_stack_comes_back() -> None:
     film = rng.integers(0, 256, (30, 12, 12), dtype=np.uint8)
     film[:3] = film[3]  # an episode's start: one frame four times
     stacks = np.stack([film[step : step + 4] for step in range(25)])
-    stacks[11:] = np.stack([film[step : step + 4] for step in range(12, 26)])  # a jump: all four are new
+    # a jump: all four are new
+    stacks[11:] = np.stack([film[step : step + 4] for step in range(12, 26)])
     kept = Pictures((4, 12, 12), device=torch.device("cpu"))
     kept.grow(2, steps=10)
     kept.put(0, 0, stacks[:10])
@@ -263,7 +296,9 @@ def test_a_replica_takes_pictures_of_many_environments_read_only_or_not_contiguo
 
 def test_a_module_of_the_users_own_gets_pictures() -> None:
     own = build(
-        Architecture.of(config(module="tests.reward.picture_samples:Brightness"), spaces=spaces(24)),
+        Architecture.of(
+            config(module="tests.reward.picture_samples:Brightness"), spaces=spaces(24)
+        ),
         generator=torch.Generator().manual_seed(0),
     )
     obs, actions = inputs(4)

@@ -1,4 +1,6 @@
-"""What networks see of pictures: bytes as 0 to 1, or pixels as they differ from the first ones."""
+"""What networks see of pictures: bytes as 0 to 1, or pixels as they differ from the
+first ones.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Each alarm is raised by what it is about, once, with its way out, and by nothing else."""
+"""Each alarm is raised by what it is about, once, with its way out, and by nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,25 @@ from rlhp.monitor.alarms import LASTING, VERSIONS, Alarms, rises
 from tests.small_runs import small
 
 GOOD: dict[str, Any] = {
-    "labels/asked": 15, "labels/allowed": 15, "labels/answered": 15, "labels/recent": 60, "labels/recent_ties": 3,
-    "reward/fresh_accuracy": 0.85, "reward/fresh_accuracy_low": 0.74, "reward/fresh_accuracy_high": 0.92,
-    "reward/fresh_answers": 57, "reward/novelty": 1.1, "reward/segment_correlation": 0.9,
+    "labels/asked": 15,
+    "labels/allowed": 15,
+    "labels/answered": 15,
+    "labels/recent": 60,
+    "labels/recent_ties": 3,
+    "reward/fresh_accuracy": 0.85,
+    "reward/fresh_accuracy_low": 0.74,
+    "reward/fresh_accuracy_high": 0.92,
+    "reward/fresh_answers": 57,
+    "reward/novelty": 1.1,
+    "reward/segment_correlation": 0.9,
     "predicted_return_mean": 1.0,
-}  # fmt: skip
+}
 
 
 def raised(changes: list[dict[str, Any]], **config: Any) -> tuple[list[str], Alarms]:
-    """What was raised in this order, when each row is of a new version; the rest of a row is as it should be."""
+    """What was raised in this order, when each row is of a new version; the rest of a
+    row is as it should be.
+    """
     alarms = Alarms(small(**config))
     names: list[str] = []
     for version, change in enumerate(changes, start=1):
@@ -34,7 +46,11 @@ def test_an_ordinary_run_raises_none() -> None:
 
 
 BROKEN: dict[str, dict[str, Any]] = {
-    "chance": {"reward/fresh_accuracy": 0.48, "reward/fresh_accuracy_low": 0.36, "reward/fresh_accuracy_high": 0.6},
+    "chance": {
+        "reward/fresh_accuracy": 0.48,
+        "reward/fresh_accuracy_low": 0.36,
+        "reward/fresh_accuracy_high": 0.6,
+    },
     "novel": {"reward/novelty": 4.0},
     "opposed": {"reward/segment_correlation": -0.5},
 }
@@ -50,9 +66,19 @@ def test_it_is_raised_once_when_it_lasts_and_over_when_it_ends(name: str) -> Non
 
 
 def test_a_resumed_run_knows_what_was_before() -> None:
-    falls = [{"predicted_return_mean": float(k), "reward/fresh_accuracy": 0.5, "reward/fresh_accuracy_high": 0.7,
-              "reward/fresh_accuracy_low": 0.3} for k in range(2 * VERSIONS)]  # fmt: skip
-    rows = [{"reward/version": version, **GOOD, **row} for version, row in enumerate([{}] * 8 + falls, start=1)]
+    falls = [
+        {
+            "predicted_return_mean": float(k),
+            "reward/fresh_accuracy": 0.5,
+            "reward/fresh_accuracy_high": 0.7,
+            "reward/fresh_accuracy_low": 0.3,
+        }
+        for k in range(2 * VERSIONS)
+    ]
+    rows = [
+        {"reward/version": version, **GOOD, **row}
+        for version, row in enumerate([{}] * 8 + falls, start=1)
+    ]
     resumed = Alarms(small())
     resumed.recall(rows[:12])
     names = [name for row in rows[12:] for name in resumed.look(row)]
@@ -78,11 +104,18 @@ def test_answers_that_say_nothing_are_told_in_the_warm_up_already(kind: str) -> 
     assert "38 of the newest 40 answers" in text
     assert "query.segment_length" in text
     assert alarms.look(row) == {}, "once"
-    assert Alarms(small()).look({"labels/recent": 10, "labels/recent_ties": 10}) == {}, "too few to say so"
+    assert Alarms(small()).look({"labels/recent": 10, "labels/recent_ties": 10}) == {}, (
+        "too few to say so"
+    )
 
 
 def test_a_policy_that_has_learned_all_there_is_to_learn_leaves_ties_and_no_alarm() -> None:
-    solved = {"labels/recent": 60, "labels/recent_ties": 60, "labels/answered": 200, "labels/ties": 104}
+    solved = {
+        "labels/recent": 60,
+        "labels/recent_ties": 60,
+        "labels/answered": 200,
+        "labels/ties": 104,
+    }
     assert Alarms(small()).look(solved) == {}
 
 
@@ -90,11 +123,13 @@ def test_a_predicted_return_that_rises_while_fresh_accuracy_falls_to_chance_is_e
     sane = [{"predicted_return_mean": 1.0 + 0.1 * k} for k in range(4)]
     cheated = [
         {
-            "predicted_return_mean": 2.0 + k, "reward/fresh_accuracy": 0.57, "reward/fresh_accuracy_low": 0.44,
+            "predicted_return_mean": 2.0 + k,
+            "reward/fresh_accuracy": 0.57,
+            "reward/fresh_accuracy_low": 0.44,
             "reward/fresh_accuracy_high": 0.69,
         }
         for k in range(VERSIONS)
-    ]  # fmt: skip
+    ]
     names, alarms = raised(sane + cheated)
     assert names == ["exploited"]
     assert "the predicted return rose from" in alarms.active["exploited"]

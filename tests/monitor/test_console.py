@@ -1,4 +1,6 @@
-"""The live table: a table on a terminal, lines elsewhere, and words that fit the numbers."""
+"""The live table: a table on a terminal, lines elsewhere, and words that fit the
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Clock:
 
 def live(folder: Path, console: Console, clock: Clock) -> LiveTable:
     config = loading.parse({"env": {"id": "E"}, "runs_dir": str(folder), "name": "demo"})
-    return LiveTable(config=config, rundir=RunDir.create(config, "demo"), console=console, clock=clock)
+    return LiveTable(
+        config=config, rundir=RunDir.create(config, "demo"), console=console, clock=clock
+    )
 
 
 def test_without_a_terminal_there_is_a_line_every_five_seconds(tmp_path: Path) -> None:
@@ -67,16 +71,19 @@ def test_without_a_terminal_there_is_a_line_every_five_seconds(tmp_path: Path) -
 
 def test_a_line_has_all_there_is_to_know() -> None:
     assert line(ROW, total_env_steps=300_000) == (
-        "100,000/300,000 steps | 2,000/s | learning | labels: 290 answered, 300 asked of 700, 12.5/min | "
-        "queue: 9 waiting, 1 leased, oldest 1 min | reward: version 9 | "
-        "fresh accuracy: 0.84 (0.73 to 0.91, 57 answers); 3 ties in 60 | waits for the reward 25% of the time | "
-        "ALARMS: novel | true return 1,234 | predicted -3.2 | 2 min left"
+        "100,000/300,000 steps | 2,000/s | learning | labels: 290 answered, 300 asked of 700, "
+        "12.5/min | queue: 9 waiting, 1 leased, oldest 1 min | reward: version 9 | fresh "
+        "accuracy: 0.84 (0.73 to 0.91, 57 answers); 3 ties in 60 | waits for the reward 25% of "
+        "the time | ALARMS: novel | true return 1,234 | predicted -3.2 | 2 min left"
     )
 
 
 def test_a_line_of_the_control_arm_speaks_of_no_labels() -> None:
     row = {"env_steps": 10, "phase": "learning", "env_runners/episode_return_mean": 5.0}
-    assert line(row, total_env_steps=100) == "10/100 steps | learning | true return 5.0 | time left unknown"
+    assert (
+        line(row, total_env_steps=100)
+        == "10/100 steps | learning | true return 5.0 | time left unknown"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -89,7 +96,14 @@ def test_on_a_terminal_there_is_one_table(tmp_path: Path, encoding: str) -> None
         shown.message("note")
     out.flush()
     text = raw.getvalue().decode(encoding)
-    for words in ("demo", "100,000 of 300,000", "290 answered, 300 asked of 700", "version 9", "2,000", "note"):
+    for words in (
+        "demo",
+        "100,000 of 300,000",
+        "290 answered, 300 asked of 700",
+        "version 9",
+        "2,000",
+        "note",
+    ):
         assert words in text
     assert ("_#" if encoding == "ascii" else "\u2581\u2588") in text
 

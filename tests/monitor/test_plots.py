@@ -1,4 +1,6 @@
-"""Curves and pictures: who is grouped with whom, what the interval is, and that a picture comes out."""
+"""Curves and pictures: who is grouped with whom, what the interval is, and that a
+picture comes out.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def test_the_mean_is_taken_on_the_steps_all_runs_reached(tmp_path: Path) -> None
     np.testing.assert_allclose(curve.mean, 5 + (curve.steps - 100) / 10)
     assert curve.low is not None
     assert curve.high is not None
-    np.testing.assert_allclose(curve.high - curve.low, 10)  # of two runs, a resample is one, the other or both
+    # of two runs, a resample is one, the other or both
+    np.testing.assert_allclose(curve.high - curve.low, 10)
 
 
 def test_a_metric_that_no_run_has_is_no_curve(tmp_path: Path) -> None:
@@ -127,5 +130,7 @@ def test_every_axis_says_what_it_shows(tmp_path: Path) -> None:
 
 def test_a_run_without_metrics_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = made(tmp_path, "a", rows=[])
-    with pytest.raises(ValueError, match="no metrics yet, so there is nothing to draw; rlhp status"):
+    with pytest.raises(
+        ValueError, match="no metrics yet, so there is nothing to draw; rlhp status"
+    ):
         plotting.plot([path])

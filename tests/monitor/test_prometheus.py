@@ -40,15 +40,26 @@ def until(holds: Callable[[], object], *, seconds: float = 60.0) -> None:
 def scrape() -> str:
     """What Prometheus would read from this node."""
     (node,) = ray.nodes()
-    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10
+    ) as reply:
         return str(reply.read().decode())
 
 
 def test_actors_are_counted_and_exported_with_the_metrics() -> None:
-    actor = ray.remote(max_restarts=-1, num_cpus=0)(Role).options(name="demo:query_actor", namespace=NAMESPACE).remote()
+    actor = (
+        ray.remote(max_restarts=-1, num_cpus=0)(Role)
+        .options(name="demo:query_actor", namespace=NAMESPACE)
+        .remote()
+    )
     ray.get(actor.status.remote())
     (found,) = list_actors(run="demo", notes={"query actor": "3 segments"})
-    assert (found.role, found.state, found.restarts, found.note) == ("query actor", "alive", 0, "3 segments")
+    assert (found.role, found.state, found.restarts, found.note) == (
+        "query actor",
+        "alive",
+        0,
+        "3 segments",
+    )
     assert found.pid > 0
     assert found.node == ray.nodes()[0]["NodeManagerAddress"]
     actor.die.remote()
@@ -56,13 +67,23 @@ def test_actors_are_counted_and_exported_with_the_metrics() -> None:
     assert list_actors(run="other") == []
 
     exporter = Exporter("demo")
-    exporter.row({"env_steps": 120, "reward/version": 2, "phase": "learning", "labels/asked": None}, quiet_seconds=3.0)
+    exporter.row(
+        {"env_steps": 120, "reward/version": 2, "phase": "learning", "labels/asked": None},
+        quiet_seconds=3.0,
+    )
     exporter.actors(list_actors(run="demo"))
     until(lambda: "ray_rlhp_reward_version{" in scrape() and "ray_rlhp_actor_restarts{" in scrape())
-    lines = {line.partition("{")[0]: line for line in scrape().splitlines() if line.startswith("ray_rlhp_")}
-    assert {"ray_rlhp_env_steps", "ray_rlhp_quiet_seconds", "ray_rlhp_actor_up", "ray_rlhp_actor_restarts"} <= set(
-        lines
-    )
+    lines = {
+        line.partition("{")[0]: line
+        for line in scrape().splitlines()
+        if line.startswith("ray_rlhp_")
+    }
+    assert {
+        "ray_rlhp_env_steps",
+        "ray_rlhp_quiet_seconds",
+        "ray_rlhp_actor_up",
+        "ray_rlhp_actor_restarts",
+    } <= set(lines)
     assert 'run="demo"' in lines["ray_rlhp_env_steps"]
     assert lines["ray_rlhp_env_steps"].endswith(" 120.0")
     assert 'actor="query actor"' in lines["ray_rlhp_actor_restarts"]

@@ -1,4 +1,6 @@
-"""`rlhp status`: the reason why nothing is happening, for runs that go on, ended or died."""
+"""`rlhp status`: the reason why nothing is happening, for runs that go on, ended or
+died.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def stats(**counts: Any) -> QueueStats:
-    zeros = {field.name: 0 for field in dataclasses.fields(QueueStats) if field.name not in ("state", "labelers")}
+    zeros = {
+        field.name: 0
+        for field in dataclasses.fields(QueueStats)
+        if field.name not in ("state", "labelers")
+    }
     return QueueStats(**{**zeros, "state": "open", **counts})
 
 
@@ -59,7 +65,11 @@ def facts(rundir: RunDir, *, state: str = "running", **changes: Any) -> Facts:
 
 def test_nobody_answers(rundir: RunDir) -> None:
     queue = stats(
-        pending=39, leased=1, oldest_age_seconds=190.0, asked=200, labelers={"ann": LabelerStats(idle_seconds=310)}
+        pending=39,
+        leased=1,
+        oldest_age_seconds=190.0,
+        asked=200,
+        labelers={"ann": LabelerStats(idle_seconds=310)},
     )
     assert explain(facts(rundir, queue=queue)) == [
         "demo runs as process 77, started 2 h ago.",
@@ -71,37 +81,56 @@ def test_nobody_answers(rundir: RunDir) -> None:
 
 
 def test_labelers_at_work(rundir: RunDir) -> None:
-    labelers = {name: LabelerStats(idle_seconds=1) for name in ("b", "a")} | {"gone": LabelerStats(idle_seconds=999)}
+    labelers = {name: LabelerStats(idle_seconds=1) for name in ("b", "a")} | {
+        "gone": LabelerStats(idle_seconds=999)
+    }
     queue = stats(pending=1, oldest_age_seconds=4.0, asked=200, labelers=labelers)
-    assert explain(facts(rundir, queue=queue))[1] == "2 labelers at work (a, b): 1 query open, oldest 4 s."
+    assert (
+        explain(facts(rundir, queue=queue))[1]
+        == "2 labelers at work (a, b): 1 query open, oldest 4 s."
+    )
 
 
 def test_the_budget_is_spent(rundir: RunDir) -> None:
-    sentence = "The label budget is spent: 700 of 700 asked, 695 answered; nothing more will be asked."
+    sentence = (
+        "The label budget is spent: 700 of 700 asked, 695 answered; nothing more will be asked."
+    )
     assert explain(facts(rundir, queue=stats(asked=700, answered=695)))[1:] == [sentence]
 
 
 def test_the_schedule_holds_queries_back(rundir: RunDir) -> None:
     assert explain(facts(rundir))[1:] == [
-        "Nothing is open: all 200 queries that the schedule allows by now were asked; more steps allow more."
+        "Nothing is open: all 200 queries that the schedule allows by now were asked; more steps "
+        "allow more."
     ]
 
 
 def test_redis_is_away(rundir: RunDir) -> None:
-    sentences = explain(facts(rundir, queue=None, queue_problem="ping: no service from Redis at redis://h"))
+    sentences = explain(
+        facts(rundir, queue=None, queue_problem="ping: no service from Redis at redis://h")
+    )
     assert sentences[1] == (
-        "The queue cannot be asked: ping: no service from Redis at redis://h. Training goes on with the answers it has."
+        "The queue cannot be asked: ping: no service from Redis at redis://h. Training goes on "
+        "with the answers it has."
     )
 
 
 def test_warm_up_collects_then_waits(rundir: RunDir) -> None:
-    row = {"phase": "warm-up", "env_steps": 900, "segments/pool": 120, "segments/warmup_target": 350}
+    row = {
+        "phase": "warm-up",
+        "env_steps": 900,
+        "segments/pool": 120,
+        "segments/warmup_target": 350,
+    }
     assert explain(facts(rundir, row=row, queue=stats()))[1:] == [
         "Warm-up: a random policy collects segments of 30 steps, 120 of 350 so far; 0 asked."
     ]
     row["segments/pool"] = 350
     sentences = explain(facts(rundir, row=row, queue=stats(asked=70, answered=50, pending=20)))
-    assert sentences[1] == "Warm-up: learning starts after the first 70 answers; 70 asked, 50 answered."
+    assert (
+        sentences[1]
+        == "Warm-up: learning starts after the first 70 answers; 70 asked, 50 answered."
+    )
     assert sentences[2].startswith("Waiting for labels: 20 queries open")
 
 
@@ -113,8 +142,12 @@ def test_a_process_that_is_gone(rundir: RunDir) -> None:
 
 
 def test_metrics_that_stand_still(rundir: RunDir) -> None:
-    assert explain(facts(rundir, row_age_seconds=240.0))[1].startswith("The last metrics are 4 min old: ")
-    assert explain(facts(rundir, row=None, row_age_seconds=None, queue=None))[1].startswith("No metrics yet")
+    assert explain(facts(rundir, row_age_seconds=240.0))[1].startswith(
+        "The last metrics are 4 min old: "
+    )
+    assert explain(facts(rundir, row=None, row_age_seconds=None, queue=None))[1].startswith(
+        "No metrics yet"
+    )
 
 
 def test_a_trainer_that_does_not_read_the_answers(rundir: RunDir) -> None:
@@ -123,25 +156,38 @@ def test_a_trainer_that_does_not_read_the_answers(rundir: RunDir) -> None:
     )
 
 
-def test_answers_that_are_nowhere_on_disk_are_told_whatever_state_the_run_is_in(rundir: RunDir) -> None:
+def test_answers_that_are_nowhere_on_disk_are_told_whatever_state_the_run_is_in(
+    rundir: RunDir,
+) -> None:
     left = explain(facts(rundir, state="finished", queue=stats(backlog=7)))
-    assert left[1:] == ["7 answers are at the queue and not on disk: rlhp train --resume runs/demo stores them."]
+    assert left[1:] == [
+        "7 answers are at the queue and not on disk: rlhp train --resume runs/demo stores them."
+    ]
     for state in ("running", "finished"):
         odd = explain(facts(rundir, state=state, queue=stats(asked=200, set_aside=3)))[-1]
         assert odd.startswith("3 entries of the answer log made no row and are set aside")
         assert "run.log" in odd
         assert "rlhp:{demo}:aside" in odd
     assert "maxmemory" in explain(facts(rundir, state="running", row={"queue/refused": 2.0}))[-1]
-    assert "set aside" in explain(facts(rundir, state="finished", queue=None, row={"queue/set_aside": 2}))[-1]
+    assert (
+        "set aside"
+        in explain(facts(rundir, state="finished", queue=None, row={"queue/set_aside": 2}))[-1]
+    )
 
 
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
-        ("created", "demo was set up but never started; continue with rlhp train --resume runs/demo."),
+        (
+            "created",
+            "demo was set up but never started; continue with rlhp train --resume runs/demo.",
+        ),
         ("finished", "demo finished 2 h ago; see rlhp eval runs/demo and rlhp plot runs/demo."),
         ("interrupted", "demo was stopped 2 h ago; continue with rlhp train --resume runs/demo."),
-        ("failed", "demo failed 2 h ago: None; look into runs/demo/run.log, then continue with rlhp train"),
+        (
+            "failed",
+            "demo failed 2 h ago: None; look into runs/demo/run.log, then continue with rlhp train",
+        ),
     ],
 )
 def test_a_run_that_does_not_go_on(rundir: RunDir, state: str, sentence: str) -> None:
@@ -157,7 +203,9 @@ def test_the_control_arm_asks_nobody(rundir: RunDir) -> None:
 
 
 def test_the_table_shows_the_last_numbers(rundir: RunDir) -> None:
-    queue = stats(asked=200, answered=190, pending=10, labelers={"ann": LabelerStats(ok=190, idle_seconds=2)})
+    queue = stats(
+        asked=200, answered=190, pending=10, labelers={"ann": LabelerStats(ok=190, idle_seconds=2)}
+    )
     text = report(facts(rundir, queue=queue))
     for words in (
         "5,000 of 300,000",
@@ -180,7 +228,13 @@ def test_a_running_run_is_asked_through_its_queue(rundir: RunDir, server: str) -
         assert gather(rundir).queue_problem == "the run was not opened there yet"
         queue = QueryQueue(server, run="demo")
         queue.open(cap=10, config_sha256="x")
-        queue.put(query="q", first="a", second="b", body={"first": "a", "second": "b"}, payloads={"a": b"1", "b": b"2"})
+        queue.put(
+            query="q",
+            first="a",
+            second="b",
+            body={"first": "a", "second": "b"},
+            payloads={"a": b"1", "b": b"2"},
+        )
         metrics.write({**LEARNING, "labels/asked": None})
         metrics.write({"env_steps": 6000, "labels/allowed": None})
         found = gather(rundir)
@@ -195,8 +249,12 @@ def test_labelers_are_judged_and_pardons_heeded(rundir: RunDir, server: str) -> 
     s = [segment(number) for number in range(8)]
     dataset.add_segments(s)
     failed: dict[str, Any] = {"purpose": "gold", "gold_answer": Answer.SECOND}
-    dataset.add_events([answer(s[n], s[n + 1], labeler="bob", query_id=f"g{n}", **failed) for n in range(0, 8, 2)])
-    dataset.add_events([answer(s[0], s[1]), answer(s[2], s[3], labeler="teacher-0", labeler_kind="teacher")])
+    dataset.add_events(
+        [answer(s[n], s[n + 1], labeler="bob", query_id=f"g{n}", **failed) for n in range(0, 8, 2)]
+    )
+    dataset.add_events(
+        [answer(s[0], s[1]), answer(s[2], s[3], labeler="teacher-0", labeler_kind="teacher")]
+    )
     text = report(gather(rundir))
     assert "bob      4        0/4 (0% to 49%)  -" in text
     assert "bob: checks and shared answers look like guessing, 625 to 1." in text

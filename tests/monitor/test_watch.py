@@ -1,4 +1,6 @@
-"""What a run tells those who do not look at its curves: actors, warnings, names for Prometheus and Grafana."""
+"""What a run tells those who do not look at its curves: actors, warnings, names for
+Prometheus and Grafana.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,23 @@ from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
 
 ROOT = Path(__file__).parents[2]
 ALIVE = ActorFacts(
-    run="demo", role="reward model 0", name="demo:reward_model:0", state="alive", node="10.0.0.2", pid=7, restarts=1,
+    run="demo",
+    role="reward model 0",
+    name="demo:reward_model:0",
+    state="alive",
+    node="10.0.0.2",
+    pid=7,
+    restarts=1,
     note="version 3",
-)  # fmt: skip
+)
 LOST = ActorFacts(
-    run="demo", role="query actor", name="demo:query_actor", state="pending_creation", node="", pid=0, restarts=2
+    run="demo",
+    role="query actor",
+    name="demo:query_actor",
+    state="pending_creation",
+    node="",
+    pid=0,
+    restarts=2,
 )
 
 
@@ -39,7 +53,8 @@ def test_actors_are_listed_and_the_absent_ones_explained(tmp_path: Path) -> None
         "query actor     -         -        pending_creation  2",
     ]
     assert actors.troubles([ALIVE, LOST]) == [
-        "The query actor is being started, or waits for a node with room; see `ray status` where it goes on."
+        "The query actor is being started, or waits for a node with room; see `ray status` where "
+        "it goes on."
     ]
     actors.write(tmp_path / "actors.json", [ALIVE, LOST])
     assert actors.read(tmp_path / "actors.json")[0] == [ALIVE, LOST]
@@ -57,7 +72,12 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
     clock = Clock()
     concerns = Concerns(said.append, clock=clock)
     concerns._quiet = 100.0
-    row: dict[str, Any] = {"env_steps": 60, "phase": "warm-up", "queue/pending": 5, "queue/leased": 1}
+    row: dict[str, Any] = {
+        "env_steps": 60,
+        "phase": "warm-up",
+        "queue/pending": 5,
+        "queue/leased": 1,
+    }
     for second in range(0, 450, 10):
         clock.now = second
         concerns.look(row)
@@ -77,7 +97,12 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
 def test_entries_that_were_set_aside_are_told_once() -> None:
     said: list[str] = []
     concerns = Concerns(said.append)
-    for row in ({"queue/set_aside": 0}, {"env_steps": 1}, {"queue/set_aside": 2}, {"queue/set_aside": 5}):
+    for row in (
+        {"queue/set_aside": 0},
+        {"env_steps": 1},
+        {"queue/set_aside": 2},
+        {"queue/set_aside": 5},
+    ):
         concerns.look(row)
     assert len(said) == 1
     assert said[0].startswith("warning: 2 entries")
@@ -87,7 +112,12 @@ def test_entries_that_were_set_aside_are_told_once() -> None:
 def test_a_redis_without_memory_is_told_once() -> None:
     said: list[str] = []
     concerns = Concerns(said.append)
-    for row in ({"queue/refused": 0}, {"queue/refused": 3}, {"env_steps": 1}, {"queue/refused": 90}):
+    for row in (
+        {"queue/refused": 0},
+        {"queue/refused": 3},
+        {"env_steps": 1},
+        {"queue/refused": 90},
+    ):
         concerns.look(row)
     assert len(said) == 1
     assert "maxmemory" in said[0]
@@ -95,8 +125,12 @@ def test_a_redis_without_memory_is_told_once() -> None:
 
 def test_the_dashboard_is_that_of_today_and_names_only_what_is_exported() -> None:
     text = (ROOT / "cluster" / "grafana.json").read_text(encoding="utf-8")
-    assert json.loads(text) == grafana.dashboard(), "python -m rlhp.monitor.grafana > cluster/grafana.json"
-    exported = {f"ray_{prometheus_name(name)}" for name in METRICS} | {f"ray_{name}" for name in GAUGES}
+    assert json.loads(text) == grafana.dashboard(), (
+        "python -m rlhp.monitor.grafana > cluster/grafana.json"
+    )
+    exported = {f"ray_{prometheus_name(name)}" for name in METRICS} | {
+        f"ray_{name}" for name in GAUGES
+    }
     named = set(re.findall(r"ray_rlhp_\w+", text))
     assert len(named) > 25
     assert named <= exported

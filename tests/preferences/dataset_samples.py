@@ -32,15 +32,24 @@ NESTED = Spaces(
 
 def header(spaces: Spaces = PLAIN, **changes: Any) -> dict[str, Any]:
     """A header for `PreferenceDataset.create`."""
-    known = {"run_ids": ["r1"], "env": {"id": "Sample-v0", "kwargs": {}}, "spaces": spaces, "segment_length": K}
+    known = {
+        "run_ids": ["r1"],
+        "env": {"id": "Sample-v0", "kwargs": {}},
+        "spaces": spaces,
+        "segment_length": K,
+    }
     return known | changes
 
 
-def segment(number: int, spaces: Spaces = PLAIN, *, length: int = K, run: str = "r1", **changes: Any) -> Segment:
+def segment(
+    number: int, spaces: Spaces = PLAIN, *, length: int = K, run: str = "r1", **changes: Any
+) -> Segment:
     """The segment of this number: always the same arrays, in every process."""
     rng = np.random.default_rng(number)
     obs = {
-        leaf.path: rng.integers(0, leaf.categories or 200, (length + 1, *leaf.shape)).astype(leaf.dtype)
+        leaf.path: rng.integers(0, leaf.categories or 200, (length + 1, *leaf.shape)).astype(
+            leaf.dtype
+        )
         for leaf in spaces.obs.leaves
     }
     known: dict[str, Any] = {
@@ -62,7 +71,9 @@ def segment(number: int, spaces: Spaces = PLAIN, *, length: int = K, run: str = 
     return Segment(**(known | changes))
 
 
-def answer(first: Segment, second: Segment, said: Answer | None = Answer.FIRST, **changes: Any) -> EventRow:
+def answer(
+    first: Segment, second: Segment, said: Answer | None = Answer.FIRST, **changes: Any
+) -> EventRow:
     """What labeler `ann` said about a pair."""
     ids = (first.id, second.id)
     known: dict[str, Any] = {
@@ -90,7 +101,11 @@ def same(one: Segment, other: Segment) -> bool:
         pairs = [(mine[path], theirs[path]) for path in mine] if name == "obs" else [(mine, theirs)]
         for left, right in pairs:
             if isinstance(left, np.ndarray):
-                if left.dtype != right.dtype or left.shape != right.shape or left.tobytes() != right.tobytes():
+                if (
+                    left.dtype != right.dtype
+                    or left.shape != right.shape
+                    or left.tobytes() != right.tobytes()
+                ):
                     return False
             elif left != right:
                 return False

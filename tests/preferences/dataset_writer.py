@@ -1,4 +1,6 @@
-"""A process that writes both tables of a dataset until it is killed; it prints what is acknowledged."""
+"""A process that writes both tables of a dataset until it is killed; it prints what is
+acknowledged.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""A writer that is killed at each step of merging parts, one after the other, each time with a copy of the dataset.
+"""A writer that is killed at each step of merging parts, one after the other, each time
+with a copy of the dataset.
 
     python -m tests.preferences.killed_compaction DATASET FOLDER     prints how many copies it made
 
-They are FOLDER/0, FOLDER/1, and so on; the writer of the last one was not killed. A step is a call that changes the
-disk.
+They are FOLDER/0, FOLDER/1, and so on; the writer of the last one was not killed. A
+step is a call that changes the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ NEXT = 1000
 
 
 def killed_after(step: int) -> None:
-    """From now on this process kills itself instead of its next change of the disk but so many."""
+    """From now on this process kills itself instead of its next change of the disk but
+    so many.
+    """
     left = step
 
     def counted(change: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,6 @@
-"""The reports on labelers as they are meant: all figures anew from all events. Slow, and the truth for the fast way."""
+"""The reports on labelers as they are meant: all figures anew from all events. Slow,
+and the truth for the fast way.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def slow_report(events: Iterable[EventRow], *, trusted: Iterable[str] = ()) -> l
     rows = list(events)
     known = {row.query_id: row.gold_answer for row in rows if row.gold_answer is not None}
     standing = live(rows, purpose=None, extra=True)
-    first_look = _reports(rows, standing, known=known, paused=frozenset(), trusted=frozenset(trusted))
+    first_look = _reports(
+        rows, standing, known=known, paused=frozenset(), trusted=frozenset(trusted)
+    )
     # A paused labeler's opinion is no majority to measure others by.
     paused = frozenset(each.name for each in first_look if each.state == "paused")
     if not paused:
@@ -54,7 +58,15 @@ def _reports(
     for row in rows:
         others[row.labeler or ""][row.event] += 1
     return [
-        _one(name, answers, others[name], by_query=by_query, known=known, paused=paused, trusted=trusted)
+        _one(
+            name,
+            answers,
+            others[name],
+            by_query=by_query,
+            known=known,
+            paused=paused,
+            trusted=trusted,
+        )
         for name, answers in sorted(mine.items())
     ]
 
@@ -69,17 +81,29 @@ def _one(
     paused: frozenset[str],
     trusted: frozenset[str],
 ) -> LabelerReport:
-    gold = [row.answer == known[row.query_id] for row in answers if known.get(row.query_id) in DECISIVE]
+    gold = [
+        row.answer == known[row.query_id] for row in answers if known.get(row.query_id) in DECISIVE
+    ]
     repeats = _repeats(answers)
     agreed, outvoted = _shared(name, answers, by_query=by_query, without=paused)
     predicted = [
         (row.answer is Answer.FIRST) == (row.predicted_first > 0.5)
         for row in answers
-        if row.answer in DECISIVE and row.purpose == "train" and row.predicted_first not in (None, 0.5)
+        if row.answer in DECISIVE
+        and row.purpose == "train"
+        and row.predicted_first not in (None, 0.5)
     ]
-    sides = [(row.answer is Answer.FIRST) == (row.shown_left != "second") for row in answers if row.answer in DECISIVE]
+    sides = [
+        (row.answer is Answer.FIRST) == (row.shown_left != "second")
+        for row in answers
+        if row.answer in DECISIVE
+    ]
     seconds = [row.latency_ms / 1000 for row in answers if row.latency_ms is not None]
-    timed = [row.latency_ms / 1000 for row in answers if row.latency_ms is not None and row.labeler_kind == "human"]
+    timed = [
+        row.latency_ms / 1000
+        for row in answers
+        if row.latency_ms is not None and row.labeler_kind == "human"
+    ]
     how = Counter(row.how for row in answers)
     evidence = sum(
         evidence_of(kind, sum(right), of=len(right))
@@ -88,7 +112,11 @@ def _one(
     fast, undecided = sum(each < FAST_SECONDS for each in timed), len(answers) - len(sides)
     side_p = _exact_p(sum(sides), len(sides))
     state, reason = verdict(
-        evidence, side_p=side_p, left=(sum(sides), len(sides)), fast=(fast, len(timed)), undecided=undecided
+        evidence,
+        side_p=side_p,
+        left=(sum(sides), len(sides)),
+        fast=(fast, len(timed)),
+        undecided=undecided,
     )
     if name in trusted:
         state, reason = "ok", ""
@@ -126,23 +154,38 @@ def _one(
 
 
 def _repeats(answers: Sequence[EventRow]) -> list[bool]:
-    """For every repeat of an own earlier decisive answer, whether it is given again; pairs may come in either order."""
+    """For every repeat of an own earlier decisive answer, whether it is given again;
+    pairs may come in either order.
+    """
     own = [row for row in answers if row.purpose == "train" and row.answer in DECISIVE]
-    before: set[tuple[str, str, Answer | None]] = {(row.first_id, row.second_id, row.answer) for row in own}
+    before: set[tuple[str, str, Answer | None]] = {
+        (row.first_id, row.second_id, row.answer) for row in own
+    }
     before |= {(second, first, _turned(answer)) for first, second, answer in before}
     pairs = {(first, second) for first, second, _ in before}
-    asked = [row for row in answers if row.purpose == "repeat" and (row.first_id, row.second_id) in pairs]
+    asked = [
+        row for row in answers if row.purpose == "repeat" and (row.first_id, row.second_id) in pairs
+    ]
     return [(row.first_id, row.second_id, row.answer) in before for row in asked]
 
 
 def _shared(
-    name: str, answers: Sequence[EventRow], *, by_query: Mapping[str, Mapping[str, EventRow]], without: frozenset[str]
+    name: str,
+    answers: Sequence[EventRow],
+    *,
+    by_query: Mapping[str, Mapping[str, EventRow]],
+    without: frozenset[str],
 ) -> tuple[list[bool], list[bool]]:
-    """Agreement with any majority of the others, and with majorities of two or more, which alone are evidence:
-    where two disagree, nobody knows which of them is wrong."""
+    """Agreement with any majority of the others, and with majorities of two or more,
+    which alone are evidence: where two disagree, nobody knows which of them is wrong.
+    """
     agreed, outvoted = [], []
     for row in answers:
-        rest = [other.answer for who, other in by_query[row.query_id].items() if who != name and who not in without]
+        rest = [
+            other.answer
+            for who, other in by_query[row.query_id].items()
+            if who != name and who not in without
+        ]
         most = majority(rest)
         if most is not None and row.answer in DECISIVE:
             agreed.append(row.answer == most[0])
@@ -152,7 +195,11 @@ def _shared(
 
 
 def _turned(answer: Answer | None) -> Answer | None:
-    return {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST}.get(answer, answer) if answer else None
+    return (
+        {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST}.get(answer, answer)
+        if answer
+        else None
+    )
 
 
 def _exact_p(count: int, whole: int) -> float:

@@ -1,4 +1,6 @@
-"""Many small parts become few: nothing is lost, doubled or turned around, whoever is killed or reads meanwhile."""
+"""Many small parts become few: nothing is lost, doubled or turned around, whoever is
+killed or reads meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def rows_on_disk(path: Path, table: str) -> int:
 
 def whole(dataset: PreferenceDataset, count: int) -> None:
     """All of `fill`, once, in order, with the right segments."""
-    assert [row.first_id for row in events(dataset)] == [segment(2 * number).id for number in range(count)]
+    assert [row.first_id for row in events(dataset)] == [
+        segment(2 * number).id for number in range(count)
+    ]
     assert dataset.segment_ids() == [segment(number).id for number in range(2 * count)]
     for number in range(0, 2 * count, 3):
         same(dataset.segment(segment(number).id), segment(number))
@@ -78,13 +82,23 @@ def test_parts_that_an_earlier_writer_left_are_merged_by_the_next(path: Path) ->
     assert len(list_parts(path / "events")) < 8
 
 
-def test_a_writer_that_is_killed_at_any_step_loses_and_doubles_nothing(path: Path, tmp_path: Path) -> None:
+def test_a_writer_that_is_killed_at_any_step_loses_and_doubles_nothing(
+    path: Path, tmp_path: Path
+) -> None:
     before = events(fill(path, MERGED - 1, compacting=False))
-    words = [sys.executable, "-m", "tests.preferences.killed_compaction", str(path), str(tmp_path / "copies")]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.preferences.killed_compaction",
+        str(path),
+        str(tmp_path / "copies"),
+    ]
     (tmp_path / "copies").mkdir()
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     copies = int(done.stdout)
-    assert copies > 2 * (3 + 3 + MERGED), "each of two tables: a part, a merged part, and the parts that it replaces"
+    assert copies > 2 * (3 + 3 + MERGED), (
+        "each of two tables: a part, a merged part, and the parts that it replaces"
+    )
     added = answer(segment(NEXT), segment(NEXT + 1))
     for copy in (tmp_path / "copies" / str(number) for number in range(copies)):
         found = PreferenceDataset.open(copy)
@@ -96,7 +110,9 @@ def test_a_writer_that_is_killed_at_any_step_loses_and_doubles_nothing(path: Pat
         again.add_segments([segment(NEXT), segment(NEXT + 1), segment(NEXT + 2)])
         again.add_events([added, answer(segment(NEXT), segment(NEXT + 2))])
         for table, rows in (("segments", 4 + 3), ("events", 2 + 2)):
-            assert rows_on_disk(copy, table) == rows, "what a killed writer left twice, the next one removes"
+            assert rows_on_disk(copy, table) == rows, (
+                "what a killed writer left twice, the next one removes"
+            )
         assert verify(copy) == []
 
 
@@ -153,8 +169,12 @@ def test_what_cannot_be_merged_without_loss_stays_and_costs_the_others_nothing(p
     assert names[2] in list_parts(path / "events")
     assert pq.read_schema(path / "events" / names[2]).names[-1] == "mood"
     assert len(list_parts(path / "events")) < 9
-    assert [row.first_id for row in events(PreferenceDataset.open(path))] == [segment(2 * n).id for n in range(14)]
-    assert [row.first_id for row in events(dataset)] == [segment(2 * number).id for number in range(14)]
+    assert [row.first_id for row in events(PreferenceDataset.open(path))] == [
+        segment(2 * n).id for n in range(14)
+    ]
+    assert [row.first_id for row in events(dataset)] == [
+        segment(2 * number).id for number in range(14)
+    ]
 
 
 def test_a_part_that_is_damaged_is_named_as_before_and_not_merged(path: Path) -> None:

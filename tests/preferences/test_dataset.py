@@ -16,7 +16,16 @@ import pytest
 
 from rlhp.preferences.dataset import PreferenceDataset, verify
 from rlhp.types import Answer, Preference, pair_id
-from tests.preferences.dataset_samples import NESTED, PLAIN, K, answer, header, same, segment, the_part
+from tests.preferences.dataset_samples import (
+    NESTED,
+    PLAIN,
+    K,
+    answer,
+    header,
+    same,
+    segment,
+    the_part,
+)
 
 
 @pytest.fixture
@@ -30,13 +39,24 @@ def dataset(tmp_path: Path) -> PreferenceDataset:
 def test_a_segment_comes_back_bit_for_bit(dataset: PreferenceDataset) -> None:
     state = np.linspace(0, 1, K * 7).reshape(K, 7)
     predicted = np.arange(K, dtype=np.float32) / 3
-    rich = segment(1, predicted_reward=predicted, reward_version=4, state=state, state_kind="mujoco", terminated=True)
+    rich = segment(
+        1,
+        predicted_reward=predicted,
+        reward_version=4,
+        state=state,
+        state_kind="mujoco",
+        terminated=True,
+    )
     bare = segment(2, env_reward=None, length=2)
     assert dataset.add_segments([rich, bare]) == 2
     again = PreferenceDataset.open(dataset.path)
     assert same(again.segment(rich.id), rich)
     assert same(again.segment(bare.id), bare)
-    assert [found.id for found in again.segments([bare.id, rich.id, bare.id])] == [bare.id, rich.id, bare.id]
+    assert [found.id for found in again.segments([bare.id, rich.id, bare.id])] == [
+        bare.id,
+        rich.id,
+        bare.id,
+    ]
 
 
 def test_a_dict_observation_has_one_column_per_leaf(tmp_path: Path) -> None:
@@ -46,7 +66,11 @@ def test_a_dict_observation_has_one_column_per_leaf(tmp_path: Path) -> None:
     assert same(PreferenceDataset.open(dataset.path).segment(stored.id), stored)
     schema = pq.read_schema(the_part(dataset, "segments"))
     assert {"obs.camera", "obs.goal/x", "obs.gear", "act"} <= set(schema.names)
-    assert schema.field("obs.camera").metadata == {b"dtype": b"|u1", b"shape": b"[2, 4, 4]", b"order": b"frames"}
+    assert schema.field("obs.camera").metadata == {
+        b"dtype": b"|u1",
+        b"shape": b"[2, 4, 4]",
+        b"order": b"frames",
+    }
 
 
 def test_the_header_says_what_the_arrays_mean(dataset: PreferenceDataset) -> None:
@@ -78,7 +102,9 @@ def test_every_column_of_an_event_comes_back(dataset: PreferenceDataset) -> None
         note="hard to say",
     )
     skip = answer(segment(0), segment(1), None, event="skip", rev=0)
-    drop = answer(segment(0), segment(1), None, event="drop", labeler=None, labeler_kind=None, rev=0)
+    drop = answer(
+        segment(0), segment(1), None, event="drop", labeler=None, labeler_kind=None, rev=0
+    )
     dataset.add_events([row, skip, drop])
     assert PreferenceDataset.open(dataset.path).events() == [row, skip, drop]
 
@@ -98,8 +124,14 @@ def test_a_small_cache_only_costs_time(dataset: PreferenceDataset) -> None:
     stored = [segment(number) for number in range(4)]
     dataset.add_segments(stored)
     again = PreferenceDataset.open(dataset.path, cache_bytes=200)
-    assert all(same(found, each) for found, each in zip(again.segments(s.id for s in stored), stored, strict=True))
-    kept = [again.segment(stored[-1].id) is again.segment(stored[-1].id), again.segment(stored[0].id) is not None]
+    assert all(
+        same(found, each)
+        for found, each in zip(again.segments(s.id for s in stored), stored, strict=True)
+    )
+    kept = [
+        again.segment(stored[-1].id) is again.segment(stored[-1].id),
+        again.segment(stored[0].id) is not None,
+    ]
     assert kept == [True, True]
 
 
@@ -111,14 +143,17 @@ def test_segments_and_events_are_stored_once(dataset: PreferenceDataset) -> None
     assert dataset.add_segments([first, second, first]) == 2
     assert dataset.add_segments([second]) == 0
     assert dataset.add_events([answer(first, second), answer(first, second)]) == 1
-    late = answer(first, second, Answer.SECOND)  # the same event by its key: the first delivery counts
+    # the same event by its key: the first delivery counts
+    late = answer(first, second, Answer.SECOND)
     again = PreferenceDataset.open(dataset.path)
     assert again.add_events([late]) == 0
     assert len(list((dataset.path / "events").iterdir())) == 1
     assert [row.answer for row in again.events()] == [Answer.FIRST]
 
 
-def test_two_processes_write_one_table_each_and_see_each_other_after_refresh(dataset: PreferenceDataset) -> None:
+def test_two_processes_write_one_table_each_and_see_each_other_after_refresh(
+    dataset: PreferenceDataset,
+) -> None:
     trainer = PreferenceDataset.open(dataset.path)
     first, second = segment(0), segment(1)
     dataset.add_segments([first, second])
@@ -126,19 +161,24 @@ def test_two_processes_write_one_table_each_and_see_each_other_after_refresh(dat
     with pytest.raises(ValueError, match=r"is not in .*; call refresh\(\) if it was written since"):
         trainer.segment(first.id)
     trainer.add_events([answer(first, second)])
-    assert [p.first.id for p in trainer.preferences()] == [first.id]  # refreshes by itself where a segment is missing
+    # refreshes by itself where a segment is missing
+    assert [p.first.id for p in trainer.preferences()] == [first.id]
     dataset.refresh()
     assert dataset.asked_pairs() == {pair_id((second.id, first.id))}
     assert dataset.query_ids() == {answer(first, second).query_id}
 
 
-def test_a_successor_does_not_overwrite_the_part_of_a_writer_thought_dead(dataset: PreferenceDataset) -> None:
+def test_a_successor_does_not_overwrite_the_part_of_a_writer_thought_dead(
+    dataset: PreferenceDataset,
+) -> None:
     successor = PreferenceDataset.open(dataset.path)
     dataset.add_segments([segment(0)])
     zombie, dataset = dataset, successor
     dataset.add_segments([segment(1)])
     zombie.add_segments([segment(2)])
-    assert set(PreferenceDataset.open(dataset.path).segment_ids()) == {segment(n).id for n in range(3)}
+    assert set(PreferenceDataset.open(dataset.path).segment_ids()) == {
+        segment(n).id for n in range(3)
+    }
 
 
 # Preferences
@@ -149,7 +189,9 @@ def test_preferences_come_in_the_order_of_their_first_answer(dataset: Preference
     dataset.add_segments(s)
     dataset.add_events([answer(s[0], s[1], Answer.TIE), answer(s[2], s[3], Answer.SECOND)])
     dataset.add_events([answer(s[4], s[5], Answer.INCOMPARABLE)])
-    dataset.add_events([answer(s[0], s[1], None, event="retract"), answer(s[0], s[1], Answer.FIRST, rev=2)])
+    dataset.add_events(
+        [answer(s[0], s[1], None, event="retract"), answer(s[0], s[1], Answer.FIRST, rev=2)]
+    )
 
     def said(found: list[Preference]) -> list[tuple[int, int, str]]:
         return [(p.first.start, p.second.start, p.answer.value) for p in found]
@@ -175,13 +217,23 @@ def test_counts_tell_everything_apart(dataset: PreferenceDataset) -> None:
             answer(s[6], s[7], Answer.FIRST),
         ]
     )
-    expected = {"queries": 5, "answers": 3, "first": 1, "ties": 1, "incomparable": 1, "late": 1, "extra": 1}
+    expected = {
+        "queries": 5,
+        "answers": 3,
+        "first": 1,
+        "ties": 1,
+        "incomparable": 1,
+        "late": 1,
+        "extra": 1,
+    }
     expected |= {"second": 0, "reused": 0, "retracted": 1, "skips": 1, "drops": 1}
     expected |= {"without_segments": 1, "segments": 7, "short_segments": 1}
     assert dataset.counts() == expected
 
 
-def test_an_answer_whose_segments_were_moved_away_is_left_out_with_one_warning(dataset: PreferenceDataset) -> None:
+def test_an_answer_whose_segments_were_moved_away_is_left_out_with_one_warning(
+    dataset: PreferenceDataset,
+) -> None:
     s = [segment(number) for number in range(4)]
     dataset.add_segments(s[:2])
     dataset.add_segments(s[2:])
@@ -199,10 +251,14 @@ def test_an_answer_whose_segments_were_moved_away_is_left_out_with_one_warning(d
 
 
 def test_what_is_not_a_dataset_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere is not a preference dataset: there is no dataset\.json in it"):
+    with pytest.raises(
+        ValueError, match=r"nowhere is not a preference dataset: there is no dataset\.json in it"
+    ):
         PreferenceDataset.open(tmp_path / "nowhere")
     (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match=r"dataset\.json is damaged \(JSONDecodeError.*restore it from a copy"):
+    with pytest.raises(
+        ValueError, match=r"dataset\.json is damaged \(JSONDecodeError.*restore it from a copy"
+    ):
         PreferenceDataset.open(tmp_path)
     (tmp_path / "dataset.json").write_text('{"schema_version": 2}')
     with pytest.raises(ValueError, match="has schema_version 2, this version of rlhp reads 1"):

@@ -1,4 +1,6 @@
-"""The preference dataset under damage and crashes: what was acknowledged is there, what is broken has a name."""
+"""The preference dataset under damage and crashes: what was acknowledged is there, what
+is broken has a name.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def damage_truncate(path: Path) -> None:
 
 def damage_flip_a_bit(path: Path) -> None:
     columns = pq.read_metadata(path).row_group(0)
-    obs = next(columns.column(i) for i in range(columns.num_columns) if columns.column(i).path_in_schema == "obs")
+    obs = next(
+        columns.column(i)
+        for i in range(columns.num_columns)
+        if columns.column(i).path_in_schema == "obs"
+    )
     data = bytearray(path.read_bytes())
     data[obs.data_page_offset + obs.total_compressed_size - 5] ^= 1
     path.write_bytes(data)
@@ -47,7 +53,9 @@ def damage_rename_a_column(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"env_reward", b"ezv_reward", 1))
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip_a_bit, damage_replace, damage_rename_a_column])
+@pytest.mark.parametrize(
+    "damage", [damage_truncate, damage_flip_a_bit, damage_replace, damage_rename_a_column]
+)
 def test_a_damaged_part_is_named_left_alone_and_costs_only_itself(
     dataset: PreferenceDataset, damage: Callable[[Path], None]
 ) -> None:
@@ -56,7 +64,9 @@ def test_a_damaged_part_is_named_left_alone_and_costs_only_itself(
     part = the_part(dataset, "segments")
     damage(part)
     before = part.read_bytes()
-    with pytest.raises(ValueError, match=f"{part} is damaged .*; move that file away: every other part is intact"):
+    with pytest.raises(
+        ValueError, match=f"{part} is damaged .*; move that file away: every other part is intact"
+    ):
         PreferenceDataset.open(dataset.path).segment(segment(0).id)
     assert verify(dataset.path)[0].startswith(f"{part} is damaged")
     assert part.read_bytes() == before
@@ -65,7 +75,9 @@ def test_a_damaged_part_is_named_left_alone_and_costs_only_itself(
     assert verify(dataset.path) == []
 
 
-def test_a_part_of_another_environment_is_refused(dataset: PreferenceDataset, tmp_path: Path) -> None:
+def test_a_part_of_another_environment_is_refused(
+    dataset: PreferenceDataset, tmp_path: Path
+) -> None:
     other = PreferenceDataset.create(tmp_path / "other", header=header(NESTED))
     other.add_segments([segment(0, NESTED)])
     part = the_part(other, "segments")
@@ -77,7 +89,10 @@ def test_a_part_of_another_environment_is_refused(dataset: PreferenceDataset, tm
 def test_a_column_that_only_later_parts_have_is_not_lost(dataset: PreferenceDataset) -> None:
     first, second = segment(0), segment(1)
     old = event_table([answer(first, second)]).drop_columns(["note", "replays"])
-    pq.write_table(old.append_column("replays", pa.array([0], pa.int16())), dataset.path / "events" / "part-0.parquet")
+    pq.write_table(
+        old.append_column("replays", pa.array([0], pa.int16())),
+        dataset.path / "events" / "part-0.parquet",
+    )
     dataset.add_events([answer(first, second, labeler="bob", note="kept")])
     again = PreferenceDataset.open(dataset.path)
     assert [(row.labeler, row.note) for row in again.events()] == [("ann", None), ("bob", "kept")]
@@ -97,11 +112,17 @@ def test_unknown_columns_and_foreign_files_are_reported(dataset: PreferenceDatas
     assert "1 queries lack a segment" in problems[2]
 
 
-def test_an_event_that_could_not_have_been_written_names_its_part(dataset: PreferenceDataset) -> None:
+def test_an_event_that_could_not_have_been_written_names_its_part(
+    dataset: PreferenceDataset,
+) -> None:
     row = event_table([answer(segment(0), segment(1))])
-    odd = row.set_column(row.schema.get_field_index("answer"), EVENT_SCHEMA.field("answer"), _words("maybe"))
+    odd = row.set_column(
+        row.schema.get_field_index("answer"), EVENT_SCHEMA.field("answer"), _words("maybe")
+    )
     pq.write_table(odd, dataset.path / "events" / "part-0.parquet")
-    with pytest.raises(ValueError, match=r"part-0\.parquet is damaged \('maybe' is not a valid Answer\)"):
+    with pytest.raises(
+        ValueError, match=r"part-0\.parquet is damaged \('maybe' is not a valid Answer\)"
+    ):
         dataset.refresh()
 
 
@@ -112,13 +133,17 @@ def _words(word: str) -> pa.Array:
 # Crashes
 
 
-def test_a_torn_file_is_ignored_by_readers_and_removed_by_the_writer_of_its_table(dataset: PreferenceDataset) -> None:
+def test_a_torn_file_is_ignored_by_readers_and_removed_by_the_writer_of_its_table(
+    dataset: PreferenceDataset,
+) -> None:
     torn = dataset.path / "segments" / ".part-00000000-0badcafe.parquet.tmp"
     torn.write_bytes(b"PAR1 half of")
     other = PreferenceDataset.open(dataset.path)
     other.add_events([answer(segment(0), segment(1), None, event="skip", rev=0)])
     assert torn.exists()
-    assert verify(dataset.path) == [f"{dataset.path}: 1 queries lack a segment, the first of them {_query()}"]
+    assert verify(dataset.path) == [
+        f"{dataset.path}: 1 queries lack a segment, the first of them {_query()}"
+    ]
     dataset.add_segments([segment(0), segment(1)])
     assert not torn.exists()
     assert verify(dataset.path) == []
@@ -187,7 +212,10 @@ def test_everything_acknowledged_survives_kill_9(dataset: PreferenceDataset) -> 
     assert acknowledged["segment"] <= set(again.segment_ids())
     assert acknowledged["event"] <= again.query_ids()
     assert len(again.preferences()) >= len(acknowledged["event"]) > 4
-    assert all(same(again.segment(each), segment(again.segment(each).start)) for each in acknowledged["segment"])
+    assert all(
+        same(again.segment(each), segment(again.segment(each).start))
+        for each in acknowledged["segment"]
+    )
     assert verify(dataset.path) == []
 
 

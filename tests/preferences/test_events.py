@@ -39,7 +39,9 @@ BOB = replace(FIRST, labeler="bob", answer=Answer.TIE)
         ([replace(FIRST, event="skip", answer=None)], []),
     ],
 )
-def test_the_highest_rev_not_retracted_stands(rows: list[EventRow], standing: list[EventRow]) -> None:
+def test_the_highest_rev_not_retracted_stands(
+    rows: list[EventRow], standing: list[EventRow]
+) -> None:
     assert live(rows) == standing
 
 
@@ -53,7 +55,10 @@ def test_every_purpose_stands_when_none_is_named() -> None:
     [
         ({"event": "vote"}, "event is one of answer, retract, skip, drop; got 'vote'"),
         ({"labeler_kind": "cat"}, "labeler_kind is one of human, teacher, script; got 'cat'"),
-        ({"answer": None}, "an `answer` event and only that carries an answer; got event=answer, answer=None"),
+        (
+            {"answer": None},
+            "an `answer` event and only that carries an answer; got event=answer, answer=None",
+        ),
         ({"labeler": None}, "nobody drops; got event=answer, labeler=None"),
         ({"made_at": datetime(2026, 1, 1)}, "made_at needs a time zone"),
     ],
@@ -95,8 +100,20 @@ ENTRY = Event(
 def test_an_entry_of_the_stream_becomes_a_row() -> None:
     entry = replace(
         ENTRY,
-        meta={"kind": "teacher", "latency_ms": 12, "strength": 0.75, "shown_left": "second", "replays": 1},
-        body={"purpose": "gold", "strategy": "disagreement", "score": 0.5, "reward_version": 3, "env_steps": 9},
+        meta={
+            "kind": "teacher",
+            "latency_ms": 12,
+            "strength": 0.75,
+            "shown_left": "second",
+            "replays": 1,
+        },
+        body={
+            "purpose": "gold",
+            "strategy": "disagreement",
+            "score": 0.5,
+            "reward_version": 3,
+            "env_steps": 9,
+        },
         hidden={"gold": "first", "predicted_first": 0.25},
     )
     assert EventRow.of_event(entry) == EventRow(
@@ -149,4 +166,7 @@ def test_what_a_labeler_said_beyond_the_columns_is_kept_as_a_note() -> None:
         None,
         "first",
     )
-    assert row.note == '{"kind": "cat", "latency_ms": -4, "replays": true, "strength": 2, "comment": "both fall"}'
+    assert (
+        row.note == '{"kind": "cat", "latency_ms": -4, "replays": true, "strength": 2, '
+        '"comment": "both fall"}'
+    )

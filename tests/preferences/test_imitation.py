@@ -23,7 +23,9 @@ PEER = Path(__file__).resolve().parents[2] / ".bench" / "imitation" / "bin" / "p
 
 
 def filled(path: Path, spaces: Spaces = PLAIN) -> PreferenceDataset:
-    """Four answers, one of them incomparable, over segments of which one is short and one without env rewards."""
+    """Four answers, one of them incomparable, over segments of which one is short and
+    one without env rewards.
+    """
     dataset = PreferenceDataset.create(path, header=header(spaces))
     s = [segment(number, spaces, length=3 if number == 1 else K) for number in range(5)]
     s[2] = segment(2, spaces, env_reward=None)
@@ -53,7 +55,9 @@ def test_what_npz_holds_comes_back(tmp_path: Path, spaces: Spaces) -> None:
     assert known(again) == known(dataset)
     for each in again.segment_ids():
         back, was = again.segment(each), dataset.segment(each)
-        assert all(np.array_equal(back.obs[leaf.path], was.obs[leaf.path]) for leaf in spaces.obs.leaves)
+        assert all(
+            np.array_equal(back.obs[leaf.path], was.obs[leaf.path]) for leaf in spaces.obs.leaves
+        )
         assert np.array_equal(back.actions, was.actions)
         assert (back.env_reward is None) == (was.env_reward is None)
         assert (back.length, back.terminated, back.truncated, back.env_steps) == (
@@ -77,7 +81,9 @@ def test_what_imitation_holds_comes_back(tmp_path: Path) -> None:
         assert found["preferences"].tolist() == [0.5, 1.0, 0.0]
         assert found["lengths"].tolist() == [K, 3, K, K, K, K]
         assert found["obs"].shape == (found["lengths"].sum() + 6, 3)
-    again = PreferenceDataset.open(import_imitation(tmp_path / "out.npz", tmp_path / "again", like=dataset.header).out)
+    again = PreferenceDataset.open(
+        import_imitation(tmp_path / "out.npz", tmp_path / "again", like=dataset.header).out
+    )
     assert known(again) == [each for each in known(dataset) if each[3] is not Answer.INCOMPARABLE]
     for each in again.segment_ids():
         assert np.array_equal(again.segment(each).obs[""], dataset.segment(each).obs[""])
@@ -95,23 +101,44 @@ def bare(path: Path, **changes: object) -> Path:
 
 
 def test_a_probability_becomes_the_likelier_answer_and_its_strength(tmp_path: Path) -> None:
-    done = import_imitation(bare(tmp_path / "f.npz"), tmp_path / "d", like=LIKE | {"segment_length": 2})
+    done = import_imitation(
+        bare(tmp_path / "f.npz"), tmp_path / "d", like=LIKE | {"segment_length": 2}
+    )
     dataset = PreferenceDataset.open(done.out)
     (row,) = dataset.events()
-    assert (row.answer, row.strength, row.labeler, row.purpose) == (Answer.FIRST, 0.5, "imitation", "train")
+    assert (row.answer, row.strength, row.labeler, row.purpose) == (
+        Answer.FIRST,
+        0.5,
+        "imitation",
+        "train",
+    )
     first, second = dataset.segments([row.first_id, row.second_id])
-    assert (first.terminated, second.terminated, first.env_reward, dataset.segment_length) == (False, True, None, 3)
+    assert (first.terminated, second.terminated, first.env_reward, dataset.segment_length) == (
+        False,
+        True,
+        None,
+        3,
+    )
     assert not same(first, second)
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"acts": np.ones((5, 2))}, "lengths add up to 6 steps, so 6 acts and 8 obs are needed; got 5 and 8"),
-        ({"preferences": np.array([1.5])}, r"1 probabilities for 2 fragments: one in \[0, 1\] per pair"),
+        (
+            {"acts": np.ones((5, 2))},
+            "lengths add up to 6 steps, so 6 acts and 8 obs are needed; got 5 and 8",
+        ),
+        (
+            {"preferences": np.array([1.5])},
+            r"1 probabilities for 2 fragments: one in \[0, 1\] per pair",
+        ),
         ({"preferences": np.array([1.0, 0.0])}, "2 probabilities for 2 fragments"),
         ({"preferences": np.array([{}])}, "cannot be imported"),
-        ({"lengths": np.array([3, 2**63 + 3], np.uint64)}, f"'lengths' is to fit into int64, got {2**63 + 3}"),
+        (
+            {"lengths": np.array([3, 2**63 + 3], np.uint64)},
+            f"'lengths' is to fit into int64, got {2**63 + 3}",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(
@@ -126,14 +153,21 @@ def test_an_export_of_another_version_is_named(tmp_path: Path) -> None:
     export(filled(tmp_path / "d").path, tmp_path / "f.npz", to="npz")
     with np.load(tmp_path / "f.npz") as file:
         arrays = dict(file)
-    arrays["header"] = np.array(json.dumps(json.loads(str(arrays["header"])) | {"schema_version": 99}))
+    arrays["header"] = np.array(
+        json.dumps(json.loads(str(arrays["header"])) | {"schema_version": 99})
+    )
     np.savez(tmp_path / "f.npz", **arrays)
-    with pytest.raises(ValueError, match=r"f\.npz cannot be imported: .*schema_version 99, this version of rlhp reads"):
+    with pytest.raises(
+        ValueError,
+        match=r"f\.npz cannot be imported: .*schema_version 99, this version of rlhp reads",
+    ):
         import_npz(tmp_path / "f.npz", tmp_path / "again")
 
 
 @pytest.mark.parametrize(("value", "fits"), [(255, True), (256, False)])
-def test_whole_numbers_do_not_become_others_in_a_smaller_type(tmp_path: Path, value: int, fits: bool) -> None:
+def test_whole_numbers_do_not_become_others_in_a_smaller_type(
+    tmp_path: Path, value: int, fits: bool
+) -> None:
     np.savez(tmp_path / "f.npz", obs=np.array([7, value], np.uint16))
     found = NpzFile.read(tmp_path / "f.npz")
     if fits:
@@ -144,30 +178,43 @@ def test_whole_numbers_do_not_become_others_in_a_smaller_type(tmp_path: Path, va
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"lacks the array 'header'; docs/labeling.md lists what an import needs"):
+    with pytest.raises(
+        ValueError, match=r"lacks the array 'header'; docs/labeling.md lists what an import needs"
+    ):
         import_npz(bare(tmp_path / "f.npz"), tmp_path / "d")
     (tmp_path / "text").write_text("not an npz")
     with pytest.raises(ValueError, match="cannot be imported"):
         import_npz(tmp_path / "text", tmp_path / "d")
-    with pytest.raises(ValueError, match=r"one observation array, this dataset 3 leaves .*; export to npz"):
+    with pytest.raises(
+        ValueError, match=r"one observation array, this dataset 3 leaves .*; export to npz"
+    ):
         export(filled(tmp_path / "n", NESTED).path, tmp_path / "o.npz", to="imitation")
 
 
 def lines_in_the_page(which: str) -> str:
     """The program on the page that begins with this comment."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "labeling.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "labeling.md").read_text(
+        encoding="utf-8"
+    )
     (found,) = [part for part in page.split("```python\n")[1:] if part.startswith(f"# {which}")]
     return found.partition("```")[0]
 
 
 @pytest.mark.optional
 def test_imitation_itself_reads_and_writes_it_with_the_lines_in_the_page(tmp_path: Path) -> None:
-    if not PEER.exists() or subprocess.run([str(PEER), "-c", "import imitation"], check=False).returncode:
-        pytest.skip("imitation has no environment here: python -m benchmarks.side_by_side makes one")
+    if (
+        not PEER.exists()
+        or subprocess.run([str(PEER), "-c", "import imitation"], check=False).returncode
+    ):
+        pytest.skip(
+            "imitation has no environment here: python -m benchmarks.side_by_side makes one"
+        )
     dataset = filled(tmp_path / "preferences")
     export(dataset.path, tmp_path / "pairs.npz", to="imitation")
     program = lines_in_the_page("into imitation") + lines_in_the_page("out of imitation")
-    done = subprocess.run([str(PEER), "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(PEER), "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     back = import_imitation(tmp_path / "back.npz", tmp_path / "again", like=dataset.header)
     again = PreferenceDataset.open(back.out)

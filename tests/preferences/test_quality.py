@@ -1,4 +1,6 @@
-"""Reports on labelers: spammers are found within thirty answers, careful people are left alone."""
+"""Reports on labelers: spammers are found within thirty answers, careful people are
+left alone.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,41 @@ import numpy as np
 import pytest
 
 from rlhp.preferences.events import EventRow
-from rlhp.preferences.quality import PAUSE, WATCH, LabelerReport, binomial_p, majority, report, weights, wilson
+from rlhp.preferences.quality import (
+    PAUSE,
+    WATCH,
+    LabelerReport,
+    binomial_p,
+    majority,
+    report,
+    weights,
+    wilson,
+)
 from rlhp.types import Answer
 
 FIRST, SECOND = Answer.FIRST, Answer.SECOND
 RUNS = 400
 WITHIN = 30
 Say = Callable[[Answer, int], Answer]
-"""What a simulated labeler presses, given the better segment and the number of the answer."""
+"""What a simulated labeler presses, given the better segment and the number of the
+answer.
+"""
 
 
 def row(query: str, said: Answer, *, by: str = "ann", **changes: object) -> EventRow:
     """One answer."""
     known: dict[str, object] = {
-        "query_id": query, "first_id": f"{query}-a", "second_id": f"{query}-b", "event": "answer", "answer": said,
-        "labeler": by, "labeler_kind": "human", "rev": 1, "shown_left": "first", "latency_ms": 2500,
-    }  # fmt: skip
+        "query_id": query,
+        "first_id": f"{query}-a",
+        "second_id": f"{query}-b",
+        "event": "answer",
+        "answer": said,
+        "labeler": by,
+        "labeler_kind": "human",
+        "rev": 1,
+        "shown_left": "first",
+        "latency_ms": 2500,
+    }
     return EventRow(**(known | changes))  # type: ignore[arg-type]
 
 
@@ -37,12 +58,18 @@ def only(rows: list[EventRow], name: str = "ann", **more: object) -> LabelerRepo
 
 
 def work(say: Say, *, seed: int, answers: int = WITHIN, checked: int = 15) -> list[EventRow]:
-    """What a new labeler leaves: every second one of the first answers is a check with a known answer."""
+    """What a new labeler leaves: every second one of the first answers is a check with
+    a known answer.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(answers):
         better = FIRST if rng.random() < 0.5 else SECOND
-        gold = {"purpose": "gold", "gold_answer": better} if number % 2 and number < 2 * checked else {}
+        gold = (
+            {"purpose": "gold", "gold_answer": better}
+            if number % 2 and number < 2 * checked
+            else {}
+        )
         left = "first" if rng.random() < 0.5 else "second"
         rows.append(row(f"q{number}", say(better, seed * 1000 + number), shown_left=left, **gold))
     return rows
@@ -76,7 +103,11 @@ def test_who_always_presses_left_is_paused_within_thirty_answers() -> None:
     for seed in range(RUNS):
         rows = work(lambda better, number: FIRST, seed=seed)
         left = [
-            row(each.query_id, FIRST if each.shown_left == "first" else SECOND, shown_left=each.shown_left)
+            row(
+                each.query_id,
+                FIRST if each.shown_left == "first" else SECOND,
+                shown_left=each.shown_left,
+            )
             for each in rows
         ]
         found = only(left)
@@ -98,7 +129,9 @@ def test_one_mistake_in_ten_pauses_hardly_anybody_however_long_they_work() -> No
 def test_the_evidence_is_a_sum_over_checks_repeats_and_majorities() -> None:
     rows = [row("g", SECOND, purpose="gold", gold_answer=FIRST)]
     assert only(rows).evidence == pytest.approx(np.log(0.5 / 0.1))
-    assert only([row("g", FIRST, purpose="gold", gold_answer=FIRST)]).evidence == pytest.approx(np.log(0.5 / 0.9))
+    assert only([row("g", FIRST, purpose="gold", gold_answer=FIRST)]).evidence == pytest.approx(
+        np.log(0.5 / 0.9)
+    )
     rows += [row(f"h{n}", SECOND, purpose="gold", gold_answer=FIRST) for n in range(2)]
     found = only(rows)
     assert (found.gold_right, found.gold_asked, found.state) == (0, 3, "paused")
@@ -122,14 +155,20 @@ def test_a_known_answer_may_be_given_beside_the_events_and_ties_are_none() -> No
 def test_a_repeat_is_the_same_answer_also_when_the_pair_is_turned() -> None:
     rows = [row("q", FIRST), row("r", SECOND), row("s", Answer.TIE)]
     turned = {"first_id": "q-b", "second_id": "q-a", "purpose": "repeat"}
-    assert (lambda it: (it.repeats_same, it.repeats_asked))(only([*rows, row("q2", SECOND, **turned)])) == (1, 1)
-    assert (lambda it: (it.repeats_same, it.repeats_asked))(only([*rows, row("q2", FIRST, **turned)])) == (0, 1)
+    assert (lambda it: (it.repeats_same, it.repeats_asked))(
+        only([*rows, row("q2", SECOND, **turned)])
+    ) == (1, 1)
+    assert (lambda it: (it.repeats_same, it.repeats_asked))(
+        only([*rows, row("q2", FIRST, **turned)])
+    ) == (0, 1)
     assert only([*rows, row("q2", Answer.TIE, **turned)]).repeats_same == 0
     elsewhere = row("x", FIRST, purpose="repeat")
     assert only([*rows, elsewhere]).repeats_asked == 0
 
 
-def test_agreement_is_with_the_majority_of_the_others_and_weighs_only_where_two_of_them_agree() -> None:
+def test_agreement_is_with_the_majority_of_the_others_and_weighs_only_where_two_of_them_agree() -> (
+    None
+):
     pair = [row("q", FIRST, by="ann"), row("q", SECOND, by="bob")]
     assert (only(pair).agreement, only(pair).evidence) == (0.0, 0.0)
     third = [*pair, row("q", SECOND, by="cat", how="extra")]
@@ -139,13 +178,20 @@ def test_agreement_is_with_the_majority_of_the_others_and_weighs_only_where_two_
 
 
 def test_a_correction_is_nobody_s_own_answer() -> None:
-    rows = [row(f"q{n}", SECOND, purpose="gold", gold_answer=FIRST, note='{"corrected_by": "boss"}') for n in range(5)]
+    rows = [
+        row(f"q{n}", SECOND, purpose="gold", gold_answer=FIRST, note='{"corrected_by": "boss"}')
+        for n in range(5)
+    ]
     assert (only(rows).gold_asked, only(rows).state) == (0, "ok")
     assert only([row("q", FIRST, note="a note of my own")]).answers == 1
 
 
 def test_answers_of_a_paused_labeler_measure_nobody() -> None:
-    bad = [row(f"g{n}", SECOND, by=who, purpose="gold", gold_answer=FIRST) for n in range(4) for who in ("bob", "cat")]
+    bad = [
+        row(f"g{n}", SECOND, by=who, purpose="gold", gold_answer=FIRST)
+        for n in range(4)
+        for who in ("bob", "cat")
+    ]
     alone = {"ann": FIRST, "bob": SECOND, "cat": SECOND}
     shared = [row(f"q{n}", said, by=who) for n in range(9) for who, said in alone.items()]
     assert only(shared).state == "paused"
@@ -166,22 +212,32 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def timed(every_ms: int, *, held_ms: int | None = None, **said: Any) -> list[EventRow]:
-    """Twenty-one answers at this pace by the queue's clock, each of a query held for so long."""
+    """Twenty-one answers at this pace by the queue's clock, each of a query held for so
+    long.
+    """
     rows = []
     for n in range(21):
         at = START + timedelta(milliseconds=every_ms * n)
         shown = None if held_ms is None else at - timedelta(milliseconds=held_ms)
-        rows.append(row(f"q{n}", FIRST if n % 2 else SECOND, answered_at=at, shown_at=shown, **said))
+        rows.append(
+            row(f"q{n}", FIRST if n % 2 else SECOND, answered_at=at, shown_at=shown, **said)
+        )
     return rows
 
 
 @pytest.mark.parametrize("kind", ["human", "script", "teacher", None])
 @pytest.mark.parametrize("claimed", [None, 40, 9000])
-def test_pace_is_judged_by_the_queue_s_clock_whatever_a_labeler_says(kind: str | None, claimed: int | None) -> None:
+def test_pace_is_judged_by_the_queue_s_clock_whatever_a_labeler_says(
+    kind: str | None, claimed: int | None
+) -> None:
     said: dict[str, Any] = {"labeler_kind": kind, "latency_ms": claimed}
     assert only(timed(40, **said)).state == "watch"
-    assert only(timed(3000, held_ms=40, **said)).state == "watch", "got and answered at once, after a pause"
-    assert only(timed(40, held_ms=60_000, **said)).state == "watch", "held for a minute, answered one after the other"
+    assert only(timed(3000, held_ms=40, **said)).state == "watch", (
+        "got and answered at once, after a pause"
+    )
+    assert only(timed(40, held_ms=60_000, **said)).state == "watch", (
+        "held for a minute, answered one after the other"
+    )
     careful = only(timed(3000, held_ms=4000, **said))
     assert (careful.state, careful.fast, careful.median_seconds) == ("ok", 0, 3.0)
     teacher = timed(40, held_ms=30, **said | {"labeler_kind": "teacher"})
@@ -189,27 +245,50 @@ def test_pace_is_judged_by_the_queue_s_clock_whatever_a_labeler_says(kind: str |
 
 
 def test_a_clock_that_was_set_back_and_an_admin_s_corrections_time_nobody() -> None:
-    back = [replace(each, answered_at=START - timedelta(hours=n)) for n, each in enumerate(timed(0))]
+    back = [
+        replace(each, answered_at=START - timedelta(hours=n)) for n, each in enumerate(timed(0))
+    ]
     assert only(back).timed == 21, "by what they say themselves, where the server knows nothing"
     rows = timed(3000, held_ms=2900)
     later = START + timedelta(days=1)
-    rows += [replace(each, rev=2, note='{"corrected_by": "eve"}', answered_at=later) for each in rows]
+    rows += [
+        replace(each, rev=2, note='{"corrected_by": "eve"}', answered_at=later) for each in rows
+    ]
     assert only(rows).fast == 0
 
 
 def test_the_ensemble_is_weak_evidence_and_holds_nothing_against_anybody() -> None:
-    rows = [row(f"q{n}", FIRST if n % 2 else SECOND, predicted_first=0.1 if n % 2 else 0.9) for n in range(20)]
+    rows = [
+        row(f"q{n}", FIRST if n % 2 else SECOND, predicted_first=0.1 if n % 2 else 0.9)
+        for n in range(20)
+    ]
     found = only([*rows, row("even", FIRST, predicted_first=0.5), row("early", FIRST)])
-    assert (found.predicted_right, found.predicted_asked, found.state, found.evidence) == (0, 20, "ok", 0.0)
+    assert (found.predicted_right, found.predicted_asked, found.state, found.evidence) == (
+        0,
+        20,
+        "ok",
+        0.0,
+    )
 
 
 def test_events_are_counted_by_kind() -> None:
     rows = [
-        row("a", FIRST), row("b", FIRST, how="late"), row("c", FIRST), row("c", FIRST, event="retract", answer=None),
-        row("d", FIRST, event="skip", answer=None, rev=0), row("e", FIRST, event="drop", answer=None, labeler=None),
-    ]  # fmt: skip
+        row("a", FIRST),
+        row("b", FIRST, how="late"),
+        row("c", FIRST),
+        row("c", FIRST, event="retract", answer=None),
+        row("d", FIRST, event="skip", answer=None, rev=0),
+        row("e", FIRST, event="drop", answer=None, labeler=None),
+    ]
     found = only(rows)
-    assert (found.ok, found.late, found.extra, found.skipped, found.retracted, found.answers) == (1, 1, 0, 1, 1, 2)
+    assert (found.ok, found.late, found.extra, found.skipped, found.retracted, found.answers) == (
+        1,
+        1,
+        0,
+        1,
+        1,
+        2,
+    )
     assert report([]) == []
     assert report([row("d", FIRST, event="skip", answer=None, rev=0)])[0].median_seconds is None
 

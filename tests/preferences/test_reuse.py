@@ -17,12 +17,20 @@ from tests.preferences.dataset_samples import NESTED, PLAIN, K, answer, header, 
 
 @pytest.fixture
 def source(tmp_path: Path) -> PreferenceDataset:
-    dataset = PreferenceDataset.create(tmp_path / "old" / "preferences", header=header(run_ids=["old"]))
+    dataset = PreferenceDataset.create(
+        tmp_path / "old" / "preferences", header=header(run_ids=["old"])
+    )
     s = [segment(number, run="old") for number in range(6)]
     dataset.add_segments(s)
-    dataset.add_events([answer(s[0], s[1], Answer.TIE, stream_id="1-0", note="close"), answer(s[2], s[3])])
-    dataset.add_events([answer(s[2], s[3], None, event="retract"), answer(s[2], s[3], Answer.SECOND, rev=2)])
-    dataset.add_events([answer(s[0], s[2], None, event="skip", rev=0), answer(s[1], s[3], purpose="gold")])
+    dataset.add_events(
+        [answer(s[0], s[1], Answer.TIE, stream_id="1-0", note="close"), answer(s[2], s[3])]
+    )
+    dataset.add_events(
+        [answer(s[2], s[3], None, event="retract"), answer(s[2], s[3], Answer.SECOND, rev=2)]
+    )
+    dataset.add_events(
+        [answer(s[0], s[2], None, event="skip", rev=0), answer(s[1], s[3], purpose="gold")]
+    )
     return dataset
 
 
@@ -48,10 +56,14 @@ def test_the_answers_that_stand_are_copied_with_their_segments(
     assert verify(target.path) == []
 
 
-def test_copying_again_copies_only_what_is_new(source: PreferenceDataset, target: PreferenceDataset) -> None:
+def test_copying_again_copies_only_what_is_new(
+    source: PreferenceDataset, target: PreferenceDataset
+) -> None:
     merge_into(target, source.path)
     assert merge_into(target, source.path) == 0
-    source.add_events([answer(source.segment(source.segment_ids()[4]), source.segment(source.segment_ids()[5]))])
+    source.add_events(
+        [answer(source.segment(source.segment_ids()[4]), source.segment(source.segment_ids()[5]))]
+    )
     assert merge_into(target, source.path) == 1
     assert len(target.preferences()) == 3
 
@@ -72,8 +84,14 @@ def _with_action(spaces: Spaces, size: int) -> Spaces:
 @pytest.mark.parametrize(
     ("spaces", "message"),
     [
-        (_with_action(PLAIN, 3), r"action is shape \(3,\), dtype <f4 here and shape \(2,\), dtype <f4 there"),
-        (NESTED, r"observation leaf 'camera' is shape \(2, 4, 4\), dtype \|u1 here and missing there"),
+        (
+            _with_action(PLAIN, 3),
+            r"action is shape \(3,\), dtype <f4 here and shape \(2,\), dtype <f4 there",
+        ),
+        (
+            NESTED,
+            r"observation leaf 'camera' is shape \(2, 4, 4\), dtype \|u1 here and missing there",
+        ),
     ],
 )
 def test_other_spaces_are_refused_by_the_name_of_the_leaf(
@@ -87,26 +105,38 @@ def test_other_spaces_are_refused_by_the_name_of_the_leaf(
 
 def test_longer_segments_are_refused(source: PreferenceDataset, tmp_path: Path) -> None:
     target = PreferenceDataset.create(tmp_path / "new", header=header(segment_length=K - 1))
-    with pytest.raises(ValueError, match=r"do not fit into segments of 4; set query\.segment_length=5"):
+    with pytest.raises(
+        ValueError, match=r"do not fit into segments of 4; set query\.segment_length=5"
+    ):
         merge_into(target, source.path)
 
 
 def test_nothing_to_reuse_is_an_error(target: PreferenceDataset, tmp_path: Path) -> None:
     empty = PreferenceDataset.create(tmp_path / "empty", header=header())
-    with pytest.raises(ValueError, match=r"there is no answer to reuse in .*empty; name another run"):
+    with pytest.raises(
+        ValueError, match=r"there is no answer to reuse in .*empty; name another run"
+    ):
         merge_into(target, empty.path)
     with pytest.raises(ValueError, match="is not a preference dataset"):
         merge_into(target, tmp_path / "nowhere")
 
 
-def test_another_environment_with_the_same_spaces_is_a_warning(source: PreferenceDataset, tmp_path: Path) -> None:
+def test_another_environment_with_the_same_spaces_is_a_warning(
+    source: PreferenceDataset, tmp_path: Path
+) -> None:
     target = PreferenceDataset.create(tmp_path / "new", header=header(env={"id": "Other-v0"}))
-    with pytest.warns(UserWarning, match="reusing answers about Sample-v0 for Other-v0: the spaces agree"):
+    with pytest.warns(
+        UserWarning, match="reusing answers about Sample-v0 for Other-v0: the spaces agree"
+    ):
         assert merge_into(target, source.path) == 3
 
 
-def test_answers_without_segments_are_not_reused(source: PreferenceDataset, target: PreferenceDataset) -> None:
+def test_answers_without_segments_are_not_reused(
+    source: PreferenceDataset, target: PreferenceDataset
+) -> None:
     source.add_events([answer(segment(8), segment(9))])
-    with pytest.warns(UserWarning, match="1 answers in .* have lost their segments and are not reused"):
+    with pytest.warns(
+        UserWarning, match="1 answers in .* have lost their segments and are not reused"
+    ):
         assert merge_into(target, source.path) == 3
     assert json.loads((target.path / "dataset.json").read_text())["run_ids"] == ["r1", "old"]

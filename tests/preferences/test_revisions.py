@@ -1,4 +1,6 @@
-"""What a queue that is older than the disk says under a key that is taken: kept as a revision of its own."""
+"""What a queue that is older than the disk says under a key that is taken: kept as a
+revision of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,19 @@ FIRST, SECOND, TIE = Answer.FIRST, Answer.SECOND, Answer.TIE
 
 
 def said(answer: Answer | None, *, rev: int = 1, at: int) -> EventRow:
-    """Ann's answer to one query, or its retract, as the queue recorded it at this moment."""
+    """Ann's answer to one query, or its retract, as the queue recorded it at this
+    moment.
+    """
     return EventRow(
-        query_id="q", first_id="a", second_id="b", event="answer" if answer else "retract", answer=answer,
-        labeler="ann", rev=rev, stream_id=f"{at}-0",
-    )  # fmt: skip
+        query_id="q",
+        first_id="a",
+        second_id="b",
+        event="answer" if answer else "retract",
+        answer=answer,
+        labeler="ann",
+        rev=rev,
+        stream_id=f"{at}-0",
+    )
 
 
 def took_back(rev: int, *, at: int) -> EventRow:
@@ -54,22 +64,30 @@ def test_another_answer_under_a_taken_key_is_the_newest_revision(
     assert standing(dataset) == [(3, TIE)]
 
 
-def test_an_undo_takes_back_what_was_said_last_under_whatever_revision(dataset: PreferenceDataset) -> None:
+def test_an_undo_takes_back_what_was_said_last_under_whatever_revision(
+    dataset: PreferenceDataset,
+) -> None:
     dataset.add_events([said(FIRST, at=10), took_back(1, at=11), said(SECOND, rev=2, at=12)])
-    assert dataset.add_events([said(TIE, at=20), took_back(1, at=21), said(FIRST, rev=2, at=22)]) == 3
+    assert (
+        dataset.add_events([said(TIE, at=20), took_back(1, at=21), said(FIRST, rev=2, at=22)]) == 3
+    )
     assert standing(dataset) == [(4, FIRST)]
     assert dataset.add_events([took_back(1, at=21), said(FIRST, rev=2, at=22)]) == 0
     assert dataset.add_events([took_back(2, at=31)]) == 1
     assert standing(dataset) == [(2, SECOND)]
 
 
-def test_an_undo_that_is_stored_late_takes_back_what_it_was_about(dataset: PreferenceDataset) -> None:
+def test_an_undo_that_is_stored_late_takes_back_what_it_was_about(
+    dataset: PreferenceDataset,
+) -> None:
     dataset.add_events([said(FIRST, at=10), said(SECOND, rev=2, at=12)])
     dataset.add_events([took_back(1, at=11)])
     assert standing(dataset) == [(2, SECOND)]
 
 
-def test_rows_that_came_by_no_queue_are_known_by_their_key_alone(dataset: PreferenceDataset) -> None:
+def test_rows_that_came_by_no_queue_are_known_by_their_key_alone(
+    dataset: PreferenceDataset,
+) -> None:
     imported = replace(said(FIRST, at=1), stream_id=None)
     assert dataset.add_events([imported, replace(imported, answer=SECOND)]) == 1
     assert standing(dataset) == [(1, FIRST)]

@@ -22,11 +22,15 @@ FORMATS: tuple[Format, ...] = ("npz", "jsonl", "parquet")
 def filled(path: Path, spaces: Spaces = PLAIN) -> PreferenceDataset:
     dataset = PreferenceDataset.create(path, header=header(spaces))
     s = [segment(number, spaces, length=3 if number == 1 else K) for number in range(6)]
-    s[2] = segment(2, spaces, env_reward=None, predicted_reward=np.ones(K, np.float32), reward_version=1)
+    s[2] = segment(
+        2, spaces, env_reward=None, predicted_reward=np.ones(K, np.float32), reward_version=1
+    )
     for each in s:
         dataset.add_segments([each])
     dataset.add_events([answer(s[0], s[1], Answer.TIE)])
-    dataset.add_events([answer(s[2], s[0], Answer.INCOMPARABLE), answer(s[3], s[4], None, event="skip", rev=0)])
+    dataset.add_events(
+        [answer(s[2], s[0], Answer.INCOMPARABLE), answer(s[3], s[4], None, event="skip", rev=0)]
+    )
     dataset.add_events([answer(s[0], s[3], Answer.FIRST), answer(s[4], s[5], purpose="gold")])
     return dataset
 
@@ -76,7 +80,10 @@ def test_jsonl_refuses_what_json_cannot_say(tmp_path: Path) -> None:
     odd = segment(0, obs={"": np.full((K + 1, 3), np.inf, np.float32)})
     dataset.add_segments([odd, segment(1)])
     dataset.add_events([answer(odd, segment(1))])
-    with pytest.raises(ValueError, match="holds a NaN or an infinite value, which JSON cannot express; export to npz"):
+    with pytest.raises(
+        ValueError,
+        match="holds a NaN or an infinite value, which JSON cannot express; export to npz",
+    ):
         export(dataset.path, tmp_path / "out.jsonl", to="jsonl")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d"]
 
@@ -100,7 +107,9 @@ def test_parquet_is_a_dataset_of_one_part_per_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compacted", [False, True])
 def test_pandas_reads_both_tables(tmp_path: Path, compacted: bool) -> None:
     dataset = filled(tmp_path / "preferences")
-    path = export(dataset.path, tmp_path / "compact", to="parquet").out if compacted else dataset.path
+    path = (
+        export(dataset.path, tmp_path / "compact", to="parquet").out if compacted else dataset.path
+    )
     events = pd.read_parquet(path / "events")
     assert events["event"].tolist() == ["answer", "answer", "skip", "answer", "answer"]
     assert events["answer"].tolist()[:2] == ["tie", "incomparable"]
@@ -122,7 +131,9 @@ def test_a_segment_stored_twice_is_exported_once(tmp_path: Path) -> None:
 def test_an_export_never_overwrites_and_says_when_there_is_nothing(tmp_path: Path) -> None:
     dataset = PreferenceDataset.create(tmp_path / "d", header=header())
     for to in FORMATS:
-        with pytest.raises(ValueError, match=r"nothing to export: .* holds no train answer that stands"):
+        with pytest.raises(
+            ValueError, match=r"nothing to export: .* holds no train answer that stands"
+        ):
             export(dataset.path, tmp_path / "out", to=to)
     with pytest.raises(ValueError, match="one of npz, parquet, jsonl, imitation; got 'csv'"):
         export(dataset.path, tmp_path / "out", to="csv")  # type: ignore[arg-type]

@@ -31,19 +31,33 @@ FIRST, SECOND, TIE, INCOMPARABLE = Answer.FIRST, Answer.SECOND, Answer.TIE, Answ
         ([INCOMPARABLE, INCOMPARABLE], INCOMPARABLE),
     ],
 )
-def test_the_majority_counts_and_a_tie_where_there_is_none(answers: list[Answer], counts: Answer) -> None:
+def test_the_majority_counts_and_a_tie_where_there_is_none(
+    answers: list[Answer], counts: Answer
+) -> None:
     assert majority(answers) is counts
     assert majority(reversed(answers)) is counts, "whoever came first"
 
 
 def said(query: str, labeler: str, answer: Answer, **more: Any) -> EventRow:
     return EventRow(
-        query_id=query, first_id="a", second_id="b", event="answer", answer=answer, labeler=labeler, rev=1, **more
+        query_id=query,
+        first_id="a",
+        second_id="b",
+        event="answer",
+        answer=answer,
+        labeler=labeler,
+        rev=1,
+        **more,
     )
 
 
 def test_a_query_is_one_row_in_the_name_of_whoever_answered_it_first() -> None:
-    rows = [said("q1", "ann", FIRST), said("q2", "ann", TIE), said("q1", "bob", SECOND), said("q1", "eve", SECOND)]
+    rows = [
+        said("q1", "ann", FIRST),
+        said("q2", "ann", TIE),
+        said("q1", "bob", SECOND),
+        said("q1", "eve", SECOND),
+    ]
     assert [(row.query_id, row.labeler, row.answer) for row in settle(rows)] == [
         ("q1", "ann", SECOND), ("q2", "ann", TIE),
     ]  # fmt: skip
@@ -58,7 +72,11 @@ def test_answers_after_the_last_vote_and_answers_taken_back_are_no_votes() -> No
 
 
 def test_a_query_is_answered_once_however_many_labelers_there_were() -> None:
-    rows = [said("q1", "ann", FIRST), said("q1", "bob", FIRST), said("q2", "ann", FIRST, note=f"{REUSED}other")]
+    rows = [
+        said("q1", "ann", FIRST),
+        said("q1", "bob", FIRST),
+        said("q2", "ann", FIRST, note=f"{REUSED}other"),
+    ]
     assert answered(settle(rows)) == 1
 
 
@@ -69,7 +87,11 @@ def test_the_fit_sees_the_majority_and_thinks_again_when_a_later_vote_changes_it
     store, pair = run.dataset(), (segment(0), segment(1))
     store.add_segments(pair)
     trainer = run.trainer()
-    for labeler, vote, target in [("ann", "first", 1.0), ("bob", "second", 0.5), ("eve", "second", 0.0)]:
+    for labeler, vote, target in [
+        ("ann", "first", 1.0),
+        ("bob", "second", 0.5),
+        ("eve", "second", 0.0),
+    ]:
         store.add_events([answer(*pair, Answer(vote), labeler=labeler)])
         trainer._take_in()
         assert trainer.status()["labels/trainable"] == 1

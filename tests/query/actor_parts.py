@@ -1,4 +1,6 @@
-"""A query actor with real edges: a run at a real Redis, a dataset on disk, a reward model that was never fitted."""
+"""A query actor with real edges: a run at a real Redis, a dataset on disk, a reward
+model that was never fitted.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def at(actor: QueryActor, env_steps: int, *, warmup_steps: int = 0, **more: Any)
 def asked_by(actor: QueryActor) -> int:
     """Queries admitted until the actor has nothing left to ask.
 
-    A restarted actor draws the pairs again that it drew before, which the queue calls the same: hence the patience.
+    A restarted actor draws the pairs again that it drew before, which the queue calls
+    the same: hence the patience.
     """
     total, idle = 0, 0
     while idle < 30:
@@ -73,7 +76,9 @@ def leases(queue: QueryQueue) -> list[Lease]:
     found: list[Lease] = []
     while got := queue.lease(labeler=LABELER, page=PAGE, n=2):
         for lease in got:
-            status = queue.answer(query=lease.query, labeler=LABELER, page=PAGE, token=lease.token, answer="first")
+            status = queue.answer(
+                query=lease.query, labeler=LABELER, page=PAGE, token=lease.token, answer="first"
+            )
             assert status == "ok"
         found += got
     return found

@@ -1,4 +1,6 @@
-"""The query actor: when it asks, and that it asks nothing twice, whatever dies around it."""
+"""The query actor: when it asks, and that it asks nothing twice, whatever dies around
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
 from rlhp.types import pair_id
 from tests.preferences.dataset_samples import K, answer, segment
-from tests.query.actor_parts import STEPS, Checked, actor_in, asked_by, at, config, dataset_in, leases, segments
+from tests.query.actor_parts import (
+    STEPS,
+    Checked,
+    actor_in,
+    asked_by,
+    at,
+    config,
+    dataset_in,
+    leases,
+    segments,
+)
 from tests.queue.parts import ask, opened
 
 # When it asks
@@ -32,7 +44,11 @@ def test_before_learning_it_waits_for_enough_segments_and_then_asks_the_initial_
     actor.progress(env_steps=200, warmup_steps=200, learning=False)
     assert asked_by(actor) == 0, "more steps of warm-up buy no more labels"
     status = actor.status()
-    assert (status["segments/pool"], status["segments/offered"], status["labels/allowed"]) == (20, 20, 10)
+    assert (status["segments/pool"], status["segments/offered"], status["labels/allowed"]) == (
+        20,
+        20,
+        10,
+    )
 
 
 @pytest.mark.parametrize("schedule", ["hyperbolic", "constant", "exponential", "offline"])
@@ -46,11 +62,17 @@ def test_at_every_step_it_has_asked_exactly_what_the_schedule_allows(
         at(actor, env_steps, warmup_steps=warmup_steps)
         asked_by(actor)
         asked = queue.stats().asked
-        assert asked == actor.budget.allowed(env_steps - warmup_steps) == actor.status()["labels/allowed"]
+        assert (
+            asked
+            == actor.budget.allowed(env_steps - warmup_steps)
+            == actor.status()["labels/allowed"]
+        )
     assert asked == 50
 
 
-def test_an_actor_that_was_restarted_keeps_to_the_same_schedule(tmp_path: Path, queue: QueryQueue) -> None:
+def test_an_actor_that_was_restarted_keeps_to_the_same_schedule(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
     for env_steps in range(100, STEPS + 1, 90):
         actor = actor_in(tmp_path, queue, config())
         actor.offer(segments(40))
@@ -66,7 +88,9 @@ def test_it_keeps_no_more_queries_open_than_the_cap(tmp_path: Path, queue: Query
     assert asked_by(actor) == 3
     held = queue.lease(labeler="ann", page="ann-page", n=2)
     assert asked_by(actor) == 0, "a leased query is as open as one that waits"
-    queue.answer(query=held[0].query, labeler="ann", page="ann-page", token=held[0].token, answer="tie")
+    queue.answer(
+        query=held[0].query, labeler="ann", page="ann-page", token=held[0].token, answer="tie"
+    )
     assert asked_by(actor) == 1
     assert queue.stats().open == 3
 
@@ -78,20 +102,28 @@ def test_it_never_asks_one_pair_twice(tmp_path: Path, queue: QueryQueue) -> None
     actor = actor_in(tmp_path, queue, config())
     actor.offer(segments(6))
     at(actor, STEPS)
-    assert asked_by(actor) == 15, "six segments make fifteen pairs, and the budget would allow fifty"
+    assert asked_by(actor) == 15, (
+        "six segments make fifteen pairs, and the budget would allow fifty"
+    )
     assert asked_by(actor) == 0
     pairs = {frozenset(lease.segments) for lease in leases(queue)}
     assert len(pairs) == 15
 
 
-def test_an_actor_that_was_restarted_repeats_neither_open_nor_answered_pairs(tmp_path: Path, queue: QueryQueue) -> None:
+def test_an_actor_that_was_restarted_repeats_neither_open_nor_answered_pairs(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
     first = actor_in(tmp_path, queue, config())
     first.offer(segments(6))
     at(first, 0)
     assert asked_by(first) == 10
     for lease in queue.lease(labeler="ann", page="ann-page", n=2):
-        queue.answer(query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="second")
-    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in queue.events(consumer="test")])
+        queue.answer(
+            query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="second"
+        )
+    dataset_in(tmp_path).add_events(
+        [EventRow.of_event(event) for event in queue.events(consumer="test")]
+    )
     second = actor_in(tmp_path, queue, config())
     second.offer(segments(6))
     at(second, STEPS)
@@ -100,14 +132,18 @@ def test_an_actor_that_was_restarted_repeats_neither_open_nor_answered_pairs(tmp
     assert second.status()["labels/duplicates"] == 0, "a query of its own is no duplicate"
 
 
-def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(tmp_path: Path, redis_url: str) -> None:
+def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(
+    tmp_path: Path, redis_url: str
+) -> None:
     old, new = opened(redis_url), opened(redis_url)
     actor = actor_in(tmp_path, old, config())
     actor.offer(segments(6))
     at(actor, 0)
     assert asked_by(actor) == 10
     answered = {frozenset(lease.segments) for lease in leases(old)}
-    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in old.events(consumer="test")])
+    dataset_in(tmp_path).add_events(
+        [EventRow.of_event(event) for event in old.events(consumer="test")]
+    )
     again = actor_in(tmp_path, new, config())
     again.offer(segments(6))
     at(again, 0)
@@ -127,19 +163,25 @@ def test_queries_that_nobody_could_answer_give_their_place_in_the_budget_back(
     for lease in queue.lease(labeler="ann", page="ann-page", n=2):
         queue.skip(query=lease.query, labeler="ann", page="ann-page", token=lease.token)
     assert queue.stats().dropped == 2
-    dataset_in(tmp_path).add_events([EventRow.of_event(event) for event in queue.events(consumer="test")])
+    dataset_in(tmp_path).add_events(
+        [EventRow.of_event(event) for event in queue.events(consumer="test")]
+    )
     again = actor_in(tmp_path, queue, config())
     again.offer(segments(20))
     at(again, 0)
     assert asked_by(again) == 2
 
 
-def test_reused_answers_are_not_paid_from_the_budget_of_this_run(tmp_path: Path, queue: QueryQueue) -> None:
+def test_reused_answers_are_not_paid_from_the_budget_of_this_run(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
     reused = segments(12, start=100)
     store = dataset_in(tmp_path)
     store.add_segments(reused)
     note = f"{REUSED}another run"
-    store.add_events([answer(a, b, note=note) for a, b in zip(reused[::2], reused[1::2], strict=True)])
+    store.add_events(
+        [answer(a, b, note=note) for a, b in zip(reused[::2], reused[1::2], strict=True)]
+    )
     actor = actor_in(tmp_path, queue, config())
     actor.offer([*segments(20), *reused[:2]])
     at(actor, 0)
@@ -181,7 +223,10 @@ def test_a_budget_that_the_queue_calls_spent_is_no_error(tmp_path: Path, redis_u
 
 
 def test_a_server_without_memory_is_counted_and_asked_again(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server, redis.Redis.from_url(server.url) as client:
+    with (
+        EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
         actor = actor_in(tmp_path, opened(server.url), config())
         actor.offer(segments(4))
         at(actor, STEPS)
@@ -193,7 +238,9 @@ def test_a_server_without_memory_is_counted_and_asked_again(tmp_path: Path) -> N
         assert actor.status()["queue/refused"] == 6
 
 
-def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(tmp_path: Path, queue: QueryQueue) -> None:
+def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
     offered = segments(3)
     ask(queue, "theirs", first=offered[0].id, second=offered[1].id, payloads={})
     actor = actor_in(tmp_path, queue, config())

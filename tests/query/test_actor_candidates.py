@@ -1,4 +1,6 @@
-"""What the query actor asks about: which pairs, by whose scores, and what a query carries."""
+"""What the query actor asks about: which pairs, by whose scores, and what a query
+carries.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,20 @@ def test_the_query_carries_the_segments_it_names(tmp_path: Path, queue: QueryQue
 
 def test_both_sides_of_a_query_are_equally_long(tmp_path: Path, queue: QueryQueue) -> None:
     actor = actor_in(tmp_path, queue, config())
-    mixed = [*segments(6), *segments(6, start=50, length=K - 2), *segments(1, start=80, length=K - 1)]
+    mixed = [
+        *segments(6),
+        *segments(6, start=50, length=K - 2),
+        *segments(1, start=80, length=K - 1),
+    ]
     lengths = {each.id: each.length for each in mixed}
     actor.offer(mixed)
     at(actor, STEPS)
     assert asked_by(actor) == 30, "two groups of six make fifteen pairs each"
     found = [tuple(lengths[id_] for id_ in lease.segments) for lease in leases(queue)]
     assert {pair[0] == pair[1] for pair in found} == {True}
-    assert K - 1 not in {length for pair in found for length in pair}, "a segment of odd length finds no partner"
+    assert K - 1 not in {length for pair in found for length in pair}, (
+        "a segment of odd length finds no partner"
+    )
 
 
 def test_the_newest_segments_are_asked_about(tmp_path: Path, queue: QueryQueue) -> None:
@@ -64,7 +72,9 @@ def test_the_newest_segments_are_asked_about(tmp_path: Path, queue: QueryQueue) 
 def test_it_asks_the_highest_scores_of_ten_times_as_many_candidates(
     tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]
 ) -> None:
-    actor = actor_in(tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"}))
+    actor = actor_in(
+        tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"})
+    )
     actor.offer(segments(40))
     at(actor, 0)
     assert actor.step() == 10
@@ -76,7 +86,9 @@ def test_it_asks_the_highest_scores_of_ten_times_as_many_candidates(
     assert asked == sorted(scores, reverse=True)[:10]
 
 
-def test_a_strategy_gets_the_members_raw_sums(tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]) -> None:
+def test_a_strategy_gets_the_members_raw_sums(
+    tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]
+) -> None:
     settings = config(query={"selection": "tests.query.own_selection:Recorded"})
     actor = actor_in(tmp_path, queue, settings)
     actor.offer(segments(12))
@@ -95,7 +107,9 @@ def test_a_strategy_gets_the_members_raw_sums(tmp_path: Path, queue: QueryQueue,
 def test_before_learning_nobody_is_asked_for_scores(
     tmp_path: Path, queue: QueryQueue, recorded: type[Recorded]
 ) -> None:
-    actor = actor_in(tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"}))
+    actor = actor_in(
+        tmp_path, queue, config(query={"selection": "tests.query.own_selection:Recorded"})
+    )
     actor.offer(segments(40))
     assert asked_by(actor) == 10
     assert [returns for _, _, returns in recorded.calls] == [None]
@@ -122,10 +136,15 @@ def test_without_a_reward_version_it_asks_without_scores(tmp_path: Path, queue: 
 def test_a_strategy_that_does_not_score_every_pair_is_one_error(
     tmp_path: Path, queue: QueryQueue, name: str, shape: str
 ) -> None:
-    actor = actor_in(tmp_path, queue, config(query={"selection": f"tests.query.own_selection:{name}"}))
+    actor = actor_in(
+        tmp_path, queue, config(query={"selection": f"tests.query.own_selection:{name}"})
+    )
     actor.offer(segments(40))
     at(actor, 0)
-    rule = f"query.selection='tests.query.own_selection:{name}' must give one finite score per candidate pair"
+    rule = (
+        f"query.selection='tests.query.own_selection:{name}' must give one finite score per "
+        "candidate pair"
+    )
     with pytest.raises(ValueError, match=re.escape(f"{rule}, got shape {shape} for 100 pairs")):
         actor.step()
     assert queue.stats().admitted == 0
@@ -135,8 +154,16 @@ def test_a_teacher_is_told_the_scale_of_the_returns(tmp_path: Path, queue: Query
     actor = actor_in(tmp_path, queue, config())
     actor.offer(segments(20))
     early = [(-9.0, 20)] * 5
-    actor.progress(env_steps=100, warmup_steps=100, learning=False, lowest_return=-9.0, episodes=early)
-    at(actor, 110, warmup_steps=100, lowest_return=-9.0, episodes=[(float(n), 10) for n in range(10)])
+    actor.progress(
+        env_steps=100, warmup_steps=100, learning=False, lowest_return=-9.0, episodes=early
+    )
+    at(
+        actor,
+        110,
+        warmup_steps=100,
+        lowest_return=-9.0,
+        episodes=[(float(n), 10) for n in range(10)],
+    )
     asked_by(actor)
     (lease,) = queue.lease(labeler="ann", page="ann-page")
     assert lease.body["context"] == {

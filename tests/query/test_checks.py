@@ -1,4 +1,6 @@
-"""Checks: who gets one and when, where the known answer comes from, and that nothing gives it away."""
+"""Checks: who gets one and when, where the known answer comes from, and that nothing
+gives it away.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ FIRST, SECOND = Answer.FIRST, Answer.SECOND
 class Asked:
     """Checks over a real dataset; what they put is kept, and may be answered."""
 
-    def __init__(self, folder: Path, settings: RunConfig, *, returns: Any = lambda pairs: None) -> None:
+    def __init__(
+        self, folder: Path, settings: RunConfig, *, returns: Any = lambda pairs: None
+    ) -> None:
         self.dataset = dataset_in(folder)
         self.put: list[tuple[Query, str, dict[str, Any]]] = []
         self.checks = Checks(settings, store=dataset_in(folder), put=self._put, returns=returns)
@@ -33,12 +37,18 @@ class Asked:
         self.put.append((query, only, dict(hidden)))
         return "ok"
 
-    def work(self, *numbers: int, by: str = "ann", turned: bool = False, **more: Any) -> list[EventRow]:
-        """Somebody answers the training queries of these numbers: the even ones `first`, the odd ones `second`."""
+    def work(
+        self, *numbers: int, by: str = "ann", turned: bool = False, **more: Any
+    ) -> list[EventRow]:
+        """Somebody answers the training queries of these numbers: the even ones
+        `first`, the odd ones `second`.
+        """
         pairs = [(segment(2 * number), segment(2 * number + 1)) for number in numbers]
         self.dataset.add_segments([each for pair in pairs for each in pair])
         said = [FIRST if number % 2 == turned else SECOND for number in numbers]
-        rows = [answer(*pair, each, labeler=by, **more) for pair, each in zip(pairs, said, strict=True)]
+        rows = [
+            answer(*pair, each, labeler=by, **more) for pair, each in zip(pairs, said, strict=True)
+        ]
         self.dataset.add_events(rows)
         return rows
 
@@ -49,15 +59,24 @@ class Asked:
         """The newest check is answered."""
         query, labeler, hidden = self.put[-1]
         gold = Answer(hidden["gold"]) if hidden else None
-        changes = {"query_id": query.id, "purpose": query.purpose, "gold_answer": gold, "labeler": labeler}
+        changes = {
+            "query_id": query.id,
+            "purpose": query.purpose,
+            "gold_answer": gold,
+            "labeler": labeler,
+        }
         self.dataset.add_events([answer(query.first, query.second, said, **changes)])
 
 
 def people(**quality: Any) -> RunConfig:
-    return config(labels={"source": "human"}, clips={"enabled": False}, quality={"probation": 4} | quality)
+    return config(
+        labels={"source": "human"}, clips={"enabled": False}, quality={"probation": 4} | quality
+    )
 
 
-def test_every_second_of_the_first_answers_is_a_check_then_as_many_as_the_rate_says(tmp_path: Path) -> None:
+def test_every_second_of_the_first_answers_is_a_check_then_as_many_as_the_rate_says(
+    tmp_path: Path,
+) -> None:
     run = Asked(tmp_path, people(gold_rate=0.25))
     for number in range(6):
         run.work(number)
@@ -140,15 +159,20 @@ def test_known_is_what_all_said_and_a_trusted_word_outweighs_the_others() -> Non
     (known,) = known_answers(votes(ann=FIRST, bob=SECOND), trusted=["bob"])
     assert (known.answer, known.source) == (SECOND, "trusted")
     assert known_answers([answer(segment(0), segment(1), purpose="gold")]) == []
-    corrected = answer(segment(0), segment(1), SECOND, labeler="cat", note='{"corrected_by": "boss"}')
+    corrected = answer(
+        segment(0), segment(1), SECOND, labeler="cat", note='{"corrected_by": "boss"}'
+    )
     (known,) = known_answers([*votes(ann=FIRST, bob=FIRST), corrected])
     assert (known.answer, known.source) == (SECOND, "trusted")
 
 
-def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(tmp_path: Path) -> None:
+def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(
+    tmp_path: Path,
+) -> None:
     def returns(pairs: list[tuple[Segment, Segment]]) -> Array:
         seen.extend(pair_id((one.id, other.id)) for one, other in pairs)
-        signs = np.array([1.0 if one.start // 2 % 2 == 0 else -1.0 for one, _ in pairs])  # as bob answers
+        # as bob answers
+        signs = np.array([1.0 if one.start // 2 % 2 == 0 else -1.0 for one, _ in pairs])
         margin = np.stack([9.0 * signs, second * signs])
         return np.stack([margin, np.zeros_like(margin)], axis=2)
 
@@ -161,18 +185,25 @@ def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(tmp
     assert [labeler for _, labeler, _ in run.put if labeler == "ann"] == []
     second = 3.0
     run.step()
-    assert [(query.purpose, len(hidden)) for query, labeler, hidden in run.put if labeler == "ann"] == [("gold", 1)]
+    assert [
+        (query.purpose, len(hidden)) for query, labeler, hidden in run.put if labeler == "ann"
+    ] == [("gold", 1)]
     judged = {
-        pair_id((row.first_id, row.second_id)): any_untrained(row.query_id, people().reward, seed=0) for row in rows
+        pair_id((row.first_id, row.second_id)): any_untrained(row.query_id, people().reward, seed=0)
+        for row in rows
     }
     assert seen
     assert all(judged[pair] for pair in seen)
     assert not all(judged.values())
 
 
-def test_some_member_is_untrained_on_three_of_four_answers_and_on_a_tenth_without_bootstrap() -> None:
+def test_some_member_is_untrained_on_three_of_four_answers_and_on_a_tenth_without_bootstrap() -> (
+    None
+):
     def share(**settings: Any) -> float:
-        return float(np.mean([any_untrained(f"q{n}", RewardConfig(**settings), seed=0) for n in range(4000)]))
+        return float(
+            np.mean([any_untrained(f"q{n}", RewardConfig(**settings), seed=0) for n in range(4000)])
+        )
 
     assert share(members=3) == pytest.approx(1 - (1 - np.exp(-1)) ** 3, abs=0.02)
     assert share(members=3, bootstrap=False) == pytest.approx(0.1, abs=0.02)
@@ -201,7 +232,9 @@ def test_checks_pass_through_the_queue_unpaid_and_untold(tmp_path: Path, queue: 
     for _ in range(13):
         (lease,) = queue.lease(labeler="ann", page="ann-page")
         seen.append(lease)
-        queue.answer(query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="first")
+        queue.answer(
+            query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="first"
+        )
         events += (new := queue.events(consumer="test"))
         dataset.add_events([EventRow.of_event(event) for event in new])
         actor._checks.step(wait_seconds=0)
@@ -211,7 +244,9 @@ def test_checks_pass_through_the_queue_unpaid_and_untold(tmp_path: Path, queue: 
     assert queue.stats().asked == 10 == actor.budget.initial
     assert queue.stats().answered == 10
     assert len(PreferenceDataset.open(tmp_path).live()) == 10
-    predicted = [event.hidden.get("predicted_first") for event in events if event.body["purpose"] == "train"]
+    predicted = [
+        event.hidden.get("predicted_first") for event in events if event.body["purpose"] == "train"
+    ]
     assert all(value is not None and 0 < value < 1 for value in predicted)
 
 

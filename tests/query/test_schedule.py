@@ -1,4 +1,6 @@
-"""The label schedules: the closed forms, their end points, and that nothing is ever asked beyond the budget."""
+"""The label schedules: the closed forms, their end points, and that nothing is ever
+asked beyond the budget.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def budget(steps: int = 5_000_000, **labels: Any) -> LabelBudget:
-    return LabelBudget(LabelsConfig.model_validate({"budget": 700, "initial_share": 0.25, **labels}), steps)
+    return LabelBudget(
+        LabelsConfig.model_validate({"budget": 700, "initial_share": 0.25, **labels}), steps
+    )
 
 
 def asked_at(limit: LabelBudget, shares: tuple[float, ...] = SHARES) -> list[int]:
@@ -38,7 +42,9 @@ def test_the_hyperbolic_schedule_gives_the_cumulative_labels_of_the_paper(
     total: int, steps: int, c: float, table: list[int]
 ) -> None:
     found = asked_at(budget(steps, budget=total, schedule_c=c))
-    assert all(0 <= rounded - asked <= 1 for asked, rounded in zip(found, table, strict=True)), found
+    assert all(0 <= rounded - asked <= 1 for asked, rounded in zip(found, table, strict=True)), (
+        found
+    )
     assert found[0] == table[0]
     assert found[-1] == total
 
@@ -47,11 +53,17 @@ def test_the_hyperbolic_schedule_of_the_atari_experiments() -> None:
     limit = budget(50_000_000, budget=5_500, initial_share=500 / 5_500, schedule_c=5e6)
     found = [limit.allowed(millions * 500_000) for millions in (0, 2, 5, 10, 20, 40, 60, 80, 100)]
     table = [500, 880, 1345, 1945, 2791, 3856, 4558, 5082, 5500]
-    assert all(0 <= rounded - asked <= 1 for asked, rounded in zip(found, table, strict=True)), found
+    assert all(0 <= rounded - asked <= 1 for asked, rounded in zip(found, table, strict=True)), (
+        found
+    )
 
 
 def test_without_a_c_a_short_run_is_front_loaded_like_a_long_one() -> None:
-    assert asked_at(budget(300_000)) == asked_at(budget(5_000_000)) == asked_at(budget(5_000_000, schedule_c=2e6))
+    assert (
+        asked_at(budget(300_000))
+        == asked_at(budget(5_000_000))
+        == asked_at(budget(5_000_000, schedule_c=2e6))
+    )
 
 
 @pytest.mark.parametrize("steps", [0, 1, 250_000, 1_234_567, 4_999_999, 5_000_000, 6_000_000])
@@ -71,7 +83,10 @@ def test_every_schedule_is_the_floor_of_its_closed_form(steps: int) -> None:
 
 def test_the_exponential_schedule_of_rl_teacher_spends_the_last_labels_at_the_end() -> None:
     found = asked_at(budget(schedule="exponential"))
-    assert all(0 <= rounded - asked <= 1 for asked, rounded in zip(found[:-1], [175, 369, 534, 648, 683], strict=True))
+    assert all(
+        0 <= rounded - asked <= 1
+        for asked, rounded in zip(found[:-1], [175, 369, 534, 648, 683], strict=True)
+    )
     assert found[-1] == 700
 
 
@@ -90,7 +105,11 @@ labels = st.builds(
 )
 
 
-@given(labels=labels, learning=st.integers(-10, 10**8), steps=st.lists(st.integers(-5, 2 * 10**8), min_size=2))
+@given(
+    labels=labels,
+    learning=st.integers(-10, 10**8),
+    steps=st.lists(st.integers(-5, 2 * 10**8), min_size=2),
+)
 def test_no_schedule_ever_shrinks_or_goes_beyond_its_budget(
     labels: LabelsConfig, learning: int, steps: list[int]
 ) -> None:

@@ -1,4 +1,6 @@
-"""Ranking candidate pairs: the paper's disagreement, chance, and a strategy of one's own."""
+"""Ranking candidate pairs: the paper's disagreement, chance, and a strategy of one's
+own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def slow_disagreement(returns: Array) -> list[float]:
     members, pairs, _ = returns.shape
     scores = []
     for pair in range(pairs):
-        p = [1 / (1 + math.exp(float(returns[m, pair, 1]) - float(returns[m, pair, 0]))) for m in range(members)]
+        p = [
+            1 / (1 + math.exp(float(returns[m, pair, 1]) - float(returns[m, pair, 0])))
+            for m in range(members)
+        ]
         mean = sum(p) / members
         scores.append(sum((value - mean) ** 2 for value in p) / members)
     return scores
@@ -41,7 +46,10 @@ def test_disagreement_survives_returns_that_would_overflow_an_exponential() -> N
 
 def test_members_that_agree_disagree_nowhere() -> None:
     one = np.random.default_rng(0).normal(size=(1, len(PAIRS), 2))
-    assert Disagreement().rank(PAIRS, np.repeat(one, 3, axis=0), np.random.default_rng(0)).max() < 1e-30
+    assert (
+        Disagreement().rank(PAIRS, np.repeat(one, 3, axis=0), np.random.default_rng(0)).max()
+        < 1e-30
+    )
 
 
 @pytest.mark.parametrize("strategy", [Random(), Disagreement()])
@@ -55,7 +63,8 @@ def test_before_the_first_version_every_strategy_is_chance(strategy: Random | Di
 def test_the_random_strategy_does_not_look_at_the_returns() -> None:
     returns = np.zeros((2, len(PAIRS), 2))
     np.testing.assert_array_equal(
-        Random().rank(PAIRS, returns, np.random.default_rng(1)), Random().rank(PAIRS, None, np.random.default_rng(1))
+        Random().rank(PAIRS, returns, np.random.default_rng(1)),
+        Random().rank(PAIRS, None, np.random.default_rng(1)),
     )
 
 
@@ -68,14 +77,27 @@ def test_strategies_go_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("disagrement", r"query.selection is random, disagreement or package.module:Name; got 'disagrement'"),
+        (
+            "disagrement",
+            r"query.selection is random, disagreement or package.module:Name; got 'disagrement'",
+        ),
         (
             "no_such_module:Name",
-            r"query.selection='no_such_module:Name': 'no_such_module' cannot be imported .ModuleNotFoundError",
+            r"query.selection='no_such_module:Name': 'no_such_module' cannot be imported "
+            r".ModuleNotFoundError",
         ),
-        ("tests.query.own_selection:Absent", r"query.selection=.*: module 'tests.query.own_selection' has no 'Absent'"),
-        ("tests.query.own_selection:Unready", r"could not be built: .* missing 1 required .* 'needed'"),
-        ("tests.query.own_selection:Silent", r"has no method rank\(pairs, returns, rng\) -> scores"),
+        (
+            "tests.query.own_selection:Absent",
+            r"query.selection=.*: module 'tests.query.own_selection' has no 'Absent'",
+        ),
+        (
+            "tests.query.own_selection:Unready",
+            r"could not be built: .* missing 1 required .* 'needed'",
+        ),
+        (
+            "tests.query.own_selection:Silent",
+            r"has no method rank\(pairs, returns, rng\) -> scores",
+        ),
     ],
 )
 def test_a_strategy_that_cannot_be_had_is_one_error(name: str, message: str) -> None:

@@ -13,7 +13,12 @@ from rlhp.queue.queue import Event, Lease, QueryQueue
 
 
 def opened(
-    url: str, *, cap: int = 1000, lease_seconds: float = 60.0, budget: int | None = None, max_skips: int = 3
+    url: str,
+    *,
+    cap: int = 1000,
+    lease_seconds: float = 60.0,
+    budget: int | None = None,
+    max_skips: int = 3,
 ) -> QueryQueue:
     """The queue of a new, open run."""
     queue = QueryQueue(url, run=f"test-{secrets.token_hex(6)}", lease_seconds=lease_seconds)
@@ -24,7 +29,9 @@ def opened(
 def ask(queue: QueryQueue, query: str = "q", **more: Any) -> str:
     """Put a query over two segments of its own, unless told otherwise; the status."""
     first, second = more.pop("first", f"{query}-a"), more.pop("second", f"{query}-b")
-    payloads = more.pop("payloads", {first: b"first of " + query.encode(), second: b"second of " + query.encode()})
+    payloads = more.pop(
+        "payloads", {first: b"first of " + query.encode(), second: b"second of " + query.encode()}
+    )
     body = more.pop("body", {"purpose": "train"})
     return queue.put(query=query, first=first, second=second, body=body, payloads=payloads, **more)
 
@@ -35,10 +42,17 @@ def take(queue: QueryQueue, labeler: str = "ann", *, page: str | None = None) ->
     return lease
 
 
-def say(queue: QueryQueue, lease: Lease, labeler: str = "ann", *, answer: str = "first", rev: int = 1) -> str:
+def say(
+    queue: QueryQueue, lease: Lease, labeler: str = "ann", *, answer: str = "first", rev: int = 1
+) -> str:
     """Answer under this lease; the status."""
     return queue.answer(
-        query=lease.query, labeler=labeler, page=f"{labeler}-page", token=lease.token, answer=answer, rev=rev
+        query=lease.query,
+        labeler=labeler,
+        page=f"{labeler}-page",
+        token=lease.token,
+        answer=answer,
+        rev=rev,
     )
 
 

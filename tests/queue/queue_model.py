@@ -1,4 +1,6 @@
-"""The rules of the queue in plain Python: what is known of every query, and the status that a call must get."""
+"""The rules of the queue in plain Python: what is known of every query, and the status
+that a call must get.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ from tests.queue.parts import Meddler, ask, events, opened, say, take
 
 def test_an_answer_of_unknown_words_is_refused_before_anything_is_sent(queue: QueryQueue) -> None:
     ask(queue)
-    with pytest.raises(ValueError, match="an answer is one of first, second, tie, incomparable; got 'left'"):
+    with pytest.raises(
+        ValueError, match="an answer is one of first, second, tie, incomparable; got 'left'"
+    ):
         say(queue, take(queue), answer="left")
     assert queue.stats().leased == 1
 
@@ -41,7 +43,9 @@ def test_a_repeated_answer_is_the_same_and_another_one_conflicts(queue: QueryQue
     assert len(events(queue)) == 1
 
 
-def test_a_late_answer_counts_and_ends_the_claim_of_the_next_labeler(queue: QueryQueue, meddler: Meddler) -> None:
+def test_a_late_answer_counts_and_ends_the_claim_of_the_next_labeler(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue)
     slow = take(queue, "ann")
     meddler.expire_leases()
@@ -51,10 +55,15 @@ def test_a_late_answer_counts_and_ends_the_claim_of_the_next_labeler(queue: Quer
     assert queue.extend(page="bob-page") == 0
     assert say(queue, quick, "bob") == "extra"
     assert queue.stats().answered == 1
-    assert [(event.labeler, event.how) for event in events(queue)] == [("ann", "late"), ("bob", "extra")]
+    assert [(event.labeler, event.how) for event in events(queue)] == [
+        ("ann", "late"),
+        ("bob", "extra"),
+    ]
 
 
-def test_an_answer_after_the_deadline_is_late_even_if_nobody_else_came(queue: QueryQueue, meddler: Meddler) -> None:
+def test_an_answer_after_the_deadline_is_late_even_if_nobody_else_came(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue)
     lease = take(queue)
     meddler.expire_leases()
@@ -83,7 +92,9 @@ def test_half_answered_is_done_when_dropped(queue: QueryQueue) -> None:
 # -- skipping
 
 
-def test_a_skipped_query_goes_to_others_and_is_dropped_when_all_present_skipped_it(queue: QueryQueue) -> None:
+def test_a_skipped_query_goes_to_others_and_is_dropped_when_all_present_skipped_it(
+    queue: QueryQueue,
+) -> None:
     queue.lease(labeler="bob", page="bob-page")
     ask(queue)
     lease = take(queue, "ann")
@@ -97,7 +108,11 @@ def test_a_skipped_query_goes_to_others_and_is_dropped_when_all_present_skipped_
     assert queue.skip(query="q", labeler="bob", page="p", token=other.token) == "ok"
     assert (queue.stats().dropped, queue.stats().open) == (1, 0)
     assert skip() == "same"
-    assert [(event.event, event.labeler) for event in events(queue)] == [("skip", "ann"), ("skip", "bob"), ("drop", "")]
+    assert [(event.event, event.labeler) for event in events(queue)] == [
+        ("skip", "ann"),
+        ("skip", "bob"),
+        ("drop", ""),
+    ]
 
 
 def test_a_query_is_dropped_after_max_skips(redis_url: str) -> None:
@@ -111,7 +126,9 @@ def test_a_query_is_dropped_after_max_skips(redis_url: str) -> None:
     assert queue.stats().dropped == 1
 
 
-def test_skipping_what_is_over_is_gone_and_what_one_answered_is_denied(queue: QueryQueue, meddler: Meddler) -> None:
+def test_skipping_what_is_over_is_gone_and_what_one_answered_is_denied(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue)
     slow = take(queue, "ann")
     meddler.expire_leases()
@@ -122,7 +139,9 @@ def test_skipping_what_is_over_is_gone_and_what_one_answered_is_denied(queue: Qu
     assert queue.skip(query="x", labeler="bob", page="p", token=1) == "gone"
 
 
-def test_an_answer_to_a_dropped_query_is_stored_as_extra(queue: QueryQueue, meddler: Meddler) -> None:
+def test_an_answer_to_a_dropped_query_is_stored_as_extra(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue)
     lease = take(queue)
     meddler.expire_leases()
@@ -159,7 +178,9 @@ def test_there_is_nothing_to_undo_without_an_answer(queue: QueryQueue) -> None:
         assert (undone.status, undone.token) == ("no", None)
 
 
-def test_an_undone_query_that_runs_out_may_come_back_to_its_labeler(queue: QueryQueue, meddler: Meddler) -> None:
+def test_an_undone_query_that_runs_out_may_come_back_to_its_labeler(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue)
     say(queue, take(queue))
     queue.undo(query="q", labeler="ann", page="ann-page", rev=1)
@@ -176,7 +197,10 @@ def test_undoing_an_extra_answer_leaves_the_query_done(queue: QueryQueue, meddle
     token = queue.undo(query="q", labeler="ann", page="ann-page", rev=1).token
     assert token is not None
     assert (queue.stats().done, queue.stats().leased) == (1, 0)
-    assert queue.answer(query="q", labeler="ann", page="p", token=token, answer="tie", rev=2) == "extra"
+    assert (
+        queue.answer(query="q", labeler="ann", page="p", token=token, answer="tie", rev=2)
+        == "extra"
+    )
 
 
 def test_undo_takes_a_half_answered_query_from_the_next_labeler(queue: QueryQueue) -> None:

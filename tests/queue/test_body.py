@@ -65,11 +65,21 @@ def test_keys_added_later_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "a query's body has schema 1, got 2; run the same rlhp version on both sides"),
+        (
+            {"schema": 2},
+            "a query's body has schema 1, got 2; run the same rlhp version on both sides",
+        ),
         ({"first": None}, "a query's body names two segments, got first=None and second='b'"),
         ({"first": "c"}, "segment c of query 'q' is missing or is another one"),
-        ({"second": "a"}, "the body of query 'q' makes no query: query q: the two segments must differ, got a twice"),
-        ({"context": {"length": 3}}, "the body of query 'q' makes no query: .*unexpected keyword argument 'length'"),
+        (
+            {"second": "a"},
+            "the body of query 'q' makes no query: query q: the two segments must differ, got a "
+            "twice",
+        ),
+        (
+            {"context": {"length": 3}},
+            "the body of query 'q' makes no query: .*unexpected keyword argument 'length'",
+        ),
     ],
 )
 def test_a_body_that_makes_no_query_is_refused(changes: dict[str, Any], message: str) -> None:

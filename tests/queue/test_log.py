@@ -1,4 +1,6 @@
-"""The answer log: read at least once, in order, by one reader after another, and never trimmed too far."""
+"""The answer log: read at least once, in order, by one reader after another, and never
+trimmed too far.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,19 @@ def test_an_event_says_everything_a_row_needs(queue: QueryQueue, meddler: Meddle
     ask(queue, body={"purpose": "train", "strategy": "disagreement"})
     lease = take(queue)
     meta = {"kind": "human", "shown_left": "second", "latency_ms": 840}
-    queue.answer(query="q", labeler="ann", page="tab", token=lease.token, answer="incomparable", meta=meta)
+    queue.answer(
+        query="q", labeler="ann", page="tab", token=lease.token, answer="incomparable", meta=meta
+    )
     (event,) = events(queue)
     assert (event.event, event.query, event.labeler, event.page) == ("answer", "q", "ann", "tab")
     assert (event.answer, event.rev, event.how, event.token) == (Answer.INCOMPARABLE, 1, "ok", 1)
     assert (event.first, event.second, event.meta) == ("q-a", "q-b", meta)
-    assert event.body == {"purpose": "train", "strategy": "disagreement", "first": "q-a", "second": "q-b"}
+    assert event.body == {
+        "purpose": "train",
+        "strategy": "disagreement",
+        "first": "q-a",
+        "second": "q-b",
+    }
     assert event.made_ms == int(meddler.redis.hget(meddler.key("q:q"), "made"))
     assert event.made_ms <= event.at_ms
 
@@ -69,7 +78,13 @@ def test_events_of_a_dead_reader_are_claimed(queue: QueryQueue, meddler: Meddler
     assert names(queue.events(consumer="dead")) == ["a", "b"]
     for pending in meddler.redis.xpending_range(meddler.key("answers"), "reward", "-", "+", 10):
         meddler.redis.xclaim(
-            meddler.key("answers"), "reward", "dead", 0, [pending["message_id"]], idle=61_000, justid=True
+            meddler.key("answers"),
+            "reward",
+            "dead",
+            0,
+            [pending["message_id"]],
+            idle=61_000,
+            justid=True,
         )
     answered(queue, "c")
     later = again(queue)
@@ -112,7 +127,8 @@ def test_reading_waits_for_an_event_when_told_to(queue: QueryQueue) -> None:
 
 def test_reading_a_run_that_was_never_opened_is_refused(redis_url: str) -> None:
     with pytest.raises(
-        ValueError, match=r"run nowhere is not at redis://127.0.0.1:\d+/0: it was never opened there, or"
+        ValueError,
+        match=r"run nowhere is not at redis://127.0.0.1:\d+/0: it was never opened there, or",
     ):
         QueryQueue(redis_url, run="nowhere").events(consumer="trainer")
 
@@ -127,7 +143,9 @@ def test_entries_trimmed_by_somebody_else_are_named_and_passed_over(
     assert (queue.stats().unacked, queue.stats().backlog) == (1, 1)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().endswith(f"events {first.stream_id} were trimmed before they were acked (said once)")
+    assert record.getMessage().endswith(
+        f"events {first.stream_id} were trimmed before they were acked (said once)"
+    )
 
 
 def test_a_damaged_entry_is_named_and_set_aside_whole(
@@ -139,7 +157,10 @@ def test_a_damaged_entry_is_named_and_set_aside_whole(
     assert stream_id in caplog.text
     assert "with how='perhaps'" in caplog.text
     ((_, kept),) = meddler.redis.xrange(meddler.key("aside"))
-    assert (kept["id"], json.loads(kept["entry"])) == (stream_id, ["ev", "answer", "how", "perhaps"])
+    assert (kept["id"], json.loads(kept["entry"])) == (
+        stream_id,
+        ["ev", "answer", "how", "perhaps"],
+    )
     assert "perhaps" in kept["why"]
     assert (queue.stats().set_aside, queue.stats().unacked, queue.stats().backlog) == (1, 1, 1)
     assert events(again(queue)) != [], "the answer behind it is not acked yet; the entry is"
@@ -149,17 +170,38 @@ def test_a_damaged_entry_is_named_and_set_aside_whole(
 def forged(**changes: str) -> dict[str, str]:
     """An entry as the queue writes it, but for these fields."""
     whole = {
-        "ev": "answer", "id": "x", "by": "ann", "page": "p", "tok": "1", "rev": "1", "ans": "first", "how": "ok",
-        "meta": "{}", "first": "a", "second": "b", "body": "{}", "made": "1700000000000",
-    }  # fmt: skip
+        "ev": "answer",
+        "id": "x",
+        "by": "ann",
+        "page": "p",
+        "tok": "1",
+        "rev": "1",
+        "ans": "first",
+        "how": "ok",
+        "meta": "{}",
+        "first": "a",
+        "second": "b",
+        "body": "{}",
+        "made": "1700000000000",
+    }
     return whole | changes
 
 
-def test_a_whole_batch_of_odd_entries_hides_nothing_that_comes_after(queue: QueryQueue, meddler: Meddler) -> None:
+def test_a_whole_batch_of_odd_entries_hides_nothing_that_comes_after(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     odd = [
-        forged(by="nobody at all"), forged(id=""), forged(second="a"), forged(first="a" * 301), forged(made="-1"),
-        forged(meta='"text"'), forged(hidden="[]"), forged(tok="one"), forged(at="9" * 16), {"something": "else"},
-    ]  # fmt: skip
+        forged(by="nobody at all"),
+        forged(id=""),
+        forged(second="a"),
+        forged(first="a" * 301),
+        forged(made="-1"),
+        forged(meta='"text"'),
+        forged(hidden="[]"),
+        forged(tok="one"),
+        forged(at="9" * 16),
+        {"something": "else"},
+    ]
     for entry in odd:
         meddler.redis.xadd(meddler.key("answers"), entry)
     answered(queue, "a")
@@ -175,20 +217,29 @@ def test_what_is_kept_of_odd_entries_is_bounded(
     for number in range(5):
         meddler.redis.xadd(meddler.key("answers"), {"number": str(number)})
     assert events(queue) == []
-    kept = [json.loads(fields["entry"])[1] for _, fields in meddler.redis.xrange(meddler.key("aside"))]
+    kept = [
+        json.loads(fields["entry"])[1] for _, fields in meddler.redis.xrange(meddler.key("aside"))
+    ]
     assert (kept, queue.stats().set_aside) == (["2", "3", "4"], 5)
     for size in (200, 400):
         meddler.redis.xadd(meddler.key("answers"), {"number": "x" * size})
         assert events(queue) == []
-    sizes = [len(json.loads(fields["entry"])[1]) for _, fields in meddler.redis.xrange(meddler.key("aside"))]
+    sizes = [
+        len(json.loads(fields["entry"])[1])
+        for _, fields in meddler.redis.xrange(meddler.key("aside"))
+    ]
     assert sizes == [400]
 
 
-def test_entries_of_a_dead_reader_that_were_trimmed_are_passed_over(queue: QueryQueue, meddler: Meddler) -> None:
+def test_entries_of_a_dead_reader_that_were_trimmed_are_passed_over(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     answered(queue, "a", "b")
     first, _ = queue.events(consumer="dead")
     stream = meddler.key("answers")
     meddler.redis.xdel(stream, first.stream_id)
     for pending in meddler.redis.xpending_range(stream, "reward", "-", "+", 10):
-        meddler.redis.xclaim(stream, "reward", "dead", 0, [pending["message_id"]], idle=61_000, justid=True)
+        meddler.redis.xclaim(
+            stream, "reward", "dead", 0, [pending["message_id"]], idle=61_000, justid=True
+        )
     assert names(events(again(queue))) == ["b"]

@@ -1,4 +1,6 @@
-"""A key that is gone and a clock that was set back cost what they held, and stop nobody."""
+"""A key that is gone and a clock that was set back cost what they held, and stop
+nobody.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ def at_work(url: str) -> tuple[QueryQueue, Meddler]:
             assert say(queue, take(queue)) == "ok"
     queue.undo(query="undone", labeler="ann", page="ann-page", rev=1)
     queue.release(page="ann-page")
-    assert [lease.query for lease in queue.lease(labeler="bob", page="bob-page", n=2)] == ["undone", "leased"]
+    assert [lease.query for lease in queue.lease(labeler="bob", page="bob-page", n=2)] == [
+        "undone",
+        "leased",
+    ]
     ask(queue, "reserved", ready=False)
     ask(queue, "check", only="ann")
     ask(queue, "pending")
@@ -31,11 +36,35 @@ def at_work(url: str) -> tuple[QueryQueue, Meddler]:
 
 
 KEYS = (
-    "meta", "counts", "answers", "open", "pending", "pending@ann", "leased", "reserved", "finished", "dedup",
-    "labelers", "labeler:ann", "labeler:bob", "times:ann", "history:ann", "seen:ann", "held:bob-page", "holds:bob",
-    "segrefs", "clock", "addressees", "q:done", "q:undone", "q:leased", "q:reserved", "q:check", "q:pending",
+    "meta",
+    "counts",
+    "answers",
+    "open",
+    "pending",
+    "pending@ann",
+    "leased",
+    "reserved",
+    "finished",
+    "dedup",
+    "labelers",
+    "labeler:ann",
+    "labeler:bob",
+    "times:ann",
+    "history:ann",
+    "seen:ann",
+    "held:bob-page",
+    "holds:bob",
+    "segrefs",
+    "clock",
+    "addressees",
+    "q:done",
+    "q:undone",
+    "q:leased",
+    "q:reserved",
+    "q:check",
+    "q:pending",
     "seg:pending-a",
-)  # fmt: skip
+)
 
 
 def calls(queue: QueryQueue) -> dict[str, Any]:
@@ -45,7 +74,9 @@ def calls(queue: QueryQueue) -> dict[str, Any]:
         "lease": lambda: queue.lease(labeler="ann", page="ann-page", n=2),
         "lease to a newcomer": lambda: queue.lease(labeler="eve", page="eve-page", n=2),
         "extend": lambda: queue.extend(page="bob-page"),
-        "answer": lambda: queue.answer(query="leased", labeler="bob", page="bob-page", token=1, answer="tie"),
+        "answer": lambda: queue.answer(
+            query="leased", labeler="bob", page="bob-page", token=1, answer="tie"
+        ),
         "skip": lambda: queue.skip(query="undone", labeler="bob", page="bob-page", token=3),
         "undo": lambda: queue.undo(query="done", labeler="ann", page="ann-page", rev=1),
         "drop": lambda: queue.drop(query="pending"),
@@ -55,7 +86,9 @@ def calls(queue: QueryQueue) -> dict[str, Any]:
         "release": lambda: queue.release(page="bob-page"),
         "sweep": queue.sweep,
         "trim": queue.trim,
-        "events": lambda: queue.ack([event.stream_id for event in queue.events(consumer="trainer")]),
+        "events": lambda: queue.ack(
+            [event.stream_id for event in queue.events(consumer="trainer")]
+        ),
         "info": lambda: queue.set_info({"env": "Pendulum"}),
         "stats again": queue.stats,
     }
@@ -95,7 +128,9 @@ def test_no_lost_key_makes_a_call_fail(redis_url: str, lost: str) -> None:
     meddler.close()
 
 
-@pytest.mark.parametrize("lost", [key for key in KEYS if not key.startswith(("q:", "seg:", "meta"))])
+@pytest.mark.parametrize(
+    "lost", [key for key in KEYS if not key.startswith(("q:", "seg:", "meta"))]
+)
 def test_every_open_query_is_offered_again_after_a_lost_key(redis_url: str, lost: str) -> None:
     queue, meddler = at_work(redis_url)
     meddler.redis.delete(meddler.key(lost))
@@ -127,7 +162,9 @@ def an_hour_ahead(meddler: Meddler) -> None:
         for member in meddler.redis.zrange(meddler.key(name), 0, -1):
             meddler.redis.zincrby(meddler.key(name), HOUR_MS, member)
     for key in meddler.redis.keys(meddler.key("q:*")):
-        for field in [each for each in meddler.redis.hkeys(key) if each == "at" or each.startswith("at:")]:
+        for field in [
+            each for each in meddler.redis.hkeys(key) if each == "at" or each.startswith("at:")
+        ]:
             meddler.redis.hincrby(key, field, HOUR_MS)
     for key in meddler.redis.keys(meddler.key("labeler:*")):
         meddler.redis.hincrby(key, "last_seen", HOUR_MS)

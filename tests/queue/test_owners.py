@@ -1,4 +1,6 @@
-"""One process at a time runs a run: a second is refused by name, a dead one is replaced, a stale one is fenced off."""
+"""One process at a time runs a run: a second is refused by name, a dead one is
+replaced, a stale one is fenced off.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from rlhp.storage.lease import Owner, TakenOver
 from tests.queue.parts import Meddler, ask, events, opened, say, take
 
 OPENS = (
-    "import sys, time; from rlhp.queue.queue import QueryQueue; from rlhp.storage.lease import Owner\n"
+    "import sys, time; from rlhp.queue.queue import QueryQueue; from rlhp.storage.lease import "
+    "Owner\n"
     "queue = QueryQueue(sys.argv[1], run=sys.argv[2])\n"
     "queue.open(cap=9, config_sha256='c0ffee', owner=Owner.here(sys.argv[3]), run_id=sys.argv[4])\n"
     "print('open', flush=True); time.sleep(100)"
@@ -58,19 +61,31 @@ def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path, redis_url: str)
         assert first.stdout is not None
         assert first.stdout.readline() == "open\n"
         queue = QueryQueue(redis_url, run=name)
-        for more in ({}, {"resume": True}, {"resume": True, "take_over": True}, {"run_id": "one", "resume": True}):
+        for more in (
+            {},
+            {"resume": True},
+            {"resume": True, "take_over": True},
+            {"run_id": "one", "resume": True},
+        ):
             with pytest.raises(RlhpError) as refused:
                 queue.open(cap=9, config_sha256="c0ffee", owner=here("/elsewhere"), **more)
             said = str(refused.value)
-            assert all(word in said for word in (name, f"process {first.pid} on ", str(tmp_path), "since 20"))
+            assert all(
+                word in said
+                for word in (name, f"process {first.pid} on ", str(tmp_path), "since 20")
+            )
             assert "stop that process first, or choose another name" in said
         with pytest.raises(RlhpError, match=rf"another run of the name {name}.*{tmp_path}.*--name"):
             queue.open(cap=9, config_sha256="c0ffee", owner=here(), run_id="two", resume=True)
         first.kill()
         first.wait()
         began = time.monotonic()
-        queue.open(cap=9, config_sha256="c0ffee", owner=here(str(tmp_path)), run_id="one", resume=True)
-        assert time.monotonic() - began < owners.LEASE_SECONDS / 2, "nobody waits for the lease of a dead process"
+        queue.open(
+            cap=9, config_sha256="c0ffee", owner=here(str(tmp_path)), run_id="one", resume=True
+        )
+        assert time.monotonic() - began < owners.LEASE_SECONDS / 2, (
+            "nobody waits for the lease of a dead process"
+        )
         queue.close()
         with pytest.raises(RlhpError, match="another run of the name"):
             queue.open(cap=9, config_sha256="c0ffee", owner=here(), run_id="two")
@@ -107,17 +122,21 @@ def test_an_owner_of_another_host_that_stays_silent_is_replaced(
     meddler.redis.hincrby(meddler.key("meta"), "owner_beat", -61_000)
     second = another(queue, resume=True, owner=elsewhere("/shared"))
     monkeypatch.setattr(owners, "LEASE_SECONDS", 0.2)
-    meddler.redis.hincrby(meddler.key("meta"), "owner_beat", 3_600_000)  # by a clock that was set back since
+    # by a clock that was set back since
+    meddler.redis.hincrby(meddler.key("meta"), "owner_beat", 3_600_000)
     third = another(queue, resume=True, owner=here(), say=lambda text: None)
     assert third.beat()
     with pytest.raises(TakenOver):
         second.beat()
 
 
-def test_an_owner_that_only_seems_silent_keeps_its_run(queue: QueryQueue, meddler: Meddler, quick: None) -> None:
+def test_an_owner_that_only_seems_silent_keeps_its_run(
+    queue: QueryQueue, meddler: Meddler, quick: None
+) -> None:
     queue.close()
     first = another(queue, owner=elsewhere())
-    meddler.redis.hincrby(meddler.key("meta"), "owner_beat", -3_600_000)  # by a clock that was set ahead since
+    # by a clock that was set ahead since
+    meddler.redis.hincrby(meddler.key("meta"), "owner_beat", -3_600_000)
     said: list[str] = []
     with pytest.raises(RlhpError, match="process 77 on far in /runs/demo"):
         another(queue, resume=True, owner=here(), say=lambda text: beats(said, text, first))
@@ -150,8 +169,11 @@ FENCED: dict[str, Callable[[QueryQueue], Any]] = {
 
 
 @pytest.mark.parametrize("call", FENCED)
-def test_a_stale_owner_changes_and_reads_nothing(queue: QueryQueue, meddler: Meddler, call: str) -> None:
-    role = QueryQueue(queue.url, run=queue.run, owner=queue.owner)  # of its own process, with the token it was given
+def test_a_stale_owner_changes_and_reads_nothing(
+    queue: QueryQueue, meddler: Meddler, call: str
+) -> None:
+    # of its own process, with the token it was given
+    role = QueryQueue(queue.url, run=queue.run, owner=queue.owner)
     ask(queue)
     assert say(queue, take(queue)) == "ok"
     another(queue, resume=True)
@@ -170,14 +192,18 @@ def test_the_answers_are_kept_for_the_new_owner(queue: QueryQueue) -> None:
     assert say(queue, take(queue)) == "ok"
     assert [event.query for event in queue.events(consumer="reward-trainer")] == ["a"]
     new = another(queue, resume=True)
-    assert say(QueryQueue(queue.url, run=queue.run), take(new)) == "ok", "labelers own nothing and notice nothing"
+    assert say(QueryQueue(queue.url, run=queue.run), take(new)) == "ok", (
+        "labelers own nothing and notice nothing"
+    )
     assert lease.query == "a"
     found = [event.query for event in new.events(consumer="reward-trainer")]
     found += [event.query for event in new.events(consumer="reward-trainer")]
     assert found == ["a", "b"]
 
 
-def test_a_closed_run_and_one_that_redis_has_lost_belong_to_nobody(queue: QueryQueue, meddler: Meddler) -> None:
+def test_a_closed_run_and_one_that_redis_has_lost_belong_to_nobody(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     queue.close()
     new = another(queue)
     with pytest.raises(TakenOver):

@@ -40,5 +40,7 @@ def test_a_pardoned_labeler_goes_on_and_is_not_paused_again(queue: QueryQueue) -
 
 
 def test_a_pause_has_a_reason(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match="a pause needs a reason that ann can be told, got an empty one"):
+    with pytest.raises(
+        ValueError, match="a pause needs a reason that ann can be told, got an empty one"
+    ):
         Pauses(queue.url, run=queue.run).pause("ann", reason="")

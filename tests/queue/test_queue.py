@@ -19,7 +19,10 @@ def test_a_query_is_put_leased_and_answered(queue: QueryQueue) -> None:
     lease = take(queue)
     assert (lease.query, lease.segments) == ("q", ("q-a", "q-b"))
     assert lease.body == {"purpose": "train", "score": 0.5, "first": "q-a", "second": "q-b"}
-    assert queue.segments([*lease.segments, "unknown"]) == {"q-a": b"first of q", "q-b": b"second of q"}
+    assert queue.segments([*lease.segments, "unknown"]) == {
+        "q-a": b"first of q",
+        "q-b": b"second of q",
+    }
     assert say(queue, lease) == "ok"
     stats = queue.stats()
     assert (stats.open, stats.done, stats.asked, stats.answered) == (0, 1, 1, 1)
@@ -105,7 +108,9 @@ def test_higher_priorities_come_first_also_after_a_change(queue: QueryQueue) -> 
 def test_a_priority_must_be_finite(queue: QueryQueue) -> None:
     with pytest.raises(ValueError, match=r"has a finite priority; got .* priority=nan"):
         ask(queue, "q", priority=float("nan"))
-    with pytest.raises(ValueError, match=r"a priority is a finite number, got \{'q': inf\}; leave such queries out"):
+    with pytest.raises(
+        ValueError, match=r"a priority is a finite number, got \{'q': inf\}; leave such queries out"
+    ):
         queue.reprioritise({"q": float("inf"), "r": 1.0})
 
 
@@ -116,7 +121,9 @@ def test_a_query_shows_two_different_segments_and_carries_no_others(queue: Query
         ask(queue, "q", payloads={"x": b""})
 
 
-def test_an_addressed_query_is_served_to_its_labeler_first_and_to_nobody_else(redis_url: str) -> None:
+def test_an_addressed_query_is_served_to_its_labeler_first_and_to_nobody_else(
+    redis_url: str,
+) -> None:
     queue = opened(redis_url, cap=1)
     ask(queue, "all", first="a", second="b", payloads={})
     assert ask(queue, "gold", first="a", second="b", payloads={}, only="ann") == "ok"
@@ -126,7 +133,9 @@ def test_an_addressed_query_is_served_to_its_labeler_first_and_to_nobody_else(re
     assert take(queue, "ann").query == "gold"
 
 
-def test_queries_addressed_to_an_absent_labeler_are_swept(queue: QueryQueue, meddler: Meddler) -> None:
+def test_queries_addressed_to_an_absent_labeler_are_swept(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue, "gold", only="ann")
     assert queue.sweep() == 0
     meddler.redis.hset(meddler.key("q:gold"), "made", 1)
@@ -146,7 +155,13 @@ def test_no_budget_pays_for_an_addressed_query_and_none_is_refused_for_it(redis_
         say(queue, lease)
     assert take(queue).query == "q"
     stats = queue.stats()
-    assert (stats.checks, stats.admitted, stats.asked, stats.answered, stats.done) == (2, 1, 1, 0, 0)
+    assert (stats.checks, stats.admitted, stats.asked, stats.answered, stats.done) == (
+        2,
+        1,
+        1,
+        0,
+        0,
+    )
     assert queue.undo(query="check", labeler="ann", page="ann-page", rev=1).status == "ok"
     assert queue.stats().answered == 0
     assert ask(queue, "more") == "spent"
@@ -169,13 +184,19 @@ def test_a_query_without_clips_is_reserved_until_they_are_ready(queue: QueryQueu
     clips.store(query="q", side="first", data=b"webm")
     assert queue.ready(query="q") == "noclip"
     clips.store(query="q", side="second", data=b"webm2")
-    assert [queue.ready(query="q"), queue.ready(query="q"), queue.ready(query="other")] == ["ok", "same", "gone"]
+    assert [queue.ready(query="q"), queue.ready(query="q"), queue.ready(query="other")] == [
+        "ok",
+        "same",
+        "gone",
+    ]
     assert take(queue).query == "q"
     assert clips.fetch(query="q", side="second") == b"webm2"
     assert clips.fetch(query="q", side="first") == b"webm"
 
 
-def test_a_reservation_that_is_given_up_may_be_asked_again(queue: QueryQueue, meddler: Meddler) -> None:
+def test_a_reservation_that_is_given_up_may_be_asked_again(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     ask(queue, "q", ready=False)
     meddler.redis.zadd(meddler.key("reserved"), {"q": 1})
     assert queue.sweep() == 1
@@ -187,10 +208,18 @@ def test_drop_takes_back_what_nobody_is_answering(queue: QueryQueue) -> None:
     ask(queue, "a")
     ask(queue, "b")
     lease = take(queue)
-    assert [queue.drop(query=name) for name in ("a", "b", "b", "c")] == ["leased", "ok", "same", "gone"]
+    assert [queue.drop(query=name) for name in ("a", "b", "b", "c")] == [
+        "leased",
+        "ok",
+        "same",
+        "gone",
+    ]
     say(queue, lease)
     assert queue.drop(query="a") == "gone"
-    assert [(event.event, event.query) for event in events(queue)] == [("drop", "b"), ("answer", "a")]
+    assert [(event.event, event.query) for event in events(queue)] == [
+        ("drop", "b"),
+        ("answer", "a"),
+    ]
 
 
 # -- leasing
@@ -201,7 +230,11 @@ def test_a_repeated_lease_returns_the_same_queries_in_the_same_order(queue: Quer
         ask(queue, name)
     first = queue.lease(labeler="ann", page="p", n=2)
     again = queue.lease(labeler="ann", page="p", n=9)
-    assert [(x.query, x.token) for x in again] == [(x.query, x.token) for x in first] == [("a", 1), ("b", 1)]
+    assert (
+        [(x.query, x.token) for x in again]
+        == [(x.query, x.token) for x in first]
+        == [("a", 1), ("b", 1)]
+    )
 
 
 def test_a_labeler_holds_four_queries_at_most_over_all_pages(queue: QueryQueue) -> None:
@@ -243,7 +276,9 @@ def test_nobody_holds_a_query_for_ever(queue: QueryQueue, meddler: Meddler) -> N
     assert renewed.deadline_ms == begin + 30_000
 
 
-def test_a_lease_lasts_three_times_the_median_answer_time_of_its_labeler(queue: QueryQueue, meddler: Meddler) -> None:
+def test_a_lease_lasts_three_times_the_median_answer_time_of_its_labeler(
+    queue: QueryQueue, meddler: Meddler
+) -> None:
     for seconds, expected in ((1, 30), (40, 120), (1000, 600)):
         meddler.redis.delete(meddler.key("times:ann"))
         meddler.redis.rpush(meddler.key("times:ann"), *[seconds * 1000] * 4, 1, 10**7)

@@ -1,4 +1,6 @@
-"""Labelers vanish, replies get lost, Redis is killed or full: nothing is lost, and nothing counted twice."""
+"""Labelers vanish, replies get lost, Redis is killed or full: nothing is lost, and
+nothing counted twice.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ QUERIES = 300
 
 
 def restless_labeler(url: str, run: str, name: str, stop: threading.Event) -> None:
-    """Answers, repeats calls at random, and now and then forgets everything with two leases in hand."""
+    """Answers, repeats calls at random, and now and then forgets everything with two
+    leases in hand.
+    """
     dice = random.Random(name)
     queue = QueryQueue(url, run=run, lease_seconds=0.2)
     page = 0
@@ -35,7 +39,9 @@ def restless_labeler(url: str, run: str, name: str, stop: threading.Event) -> No
         else:
             for lease in leases:
                 for _ in range(1 + (dice.random() < 0.3)):
-                    queue.answer(query=lease.query, labeler=name, page="p", token=lease.token, answer="first")
+                    queue.answer(
+                        query=lease.query, labeler=name, page="p", token=lease.token, answer="first"
+                    )
 
 
 def test_every_query_is_counted_once_whatever_its_labelers_do(redis_url: str) -> None:
@@ -44,7 +50,8 @@ def test_every_query_is_counted_once_whatever_its_labelers_do(redis_url: str) ->
         assert ask(queue, f"q{n}") == "ok"
     stop = threading.Event()
     threads = [
-        threading.Thread(target=restless_labeler, args=(redis_url, queue.run, f"labeler{n}", stop)) for n in range(20)
+        threading.Thread(target=restless_labeler, args=(redis_url, queue.run, f"labeler{n}", stop))
+        for n in range(20)
     ]
     for thread in threads:
         thread.start()
@@ -62,7 +69,10 @@ def test_every_query_is_counted_once_whatever_its_labelers_do(redis_url: str) ->
 
 
 def test_a_server_at_its_memory_limit_takes_no_query_but_answers(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server, redis.Redis.from_url(server.url) as client:
+    with (
+        EmbeddedRedis(tmp_path / "redis", maxmemory="64mb") as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
         queue = opened(server.url)
         ask(queue, "a")
         ask(queue, "b")
@@ -75,13 +85,17 @@ def test_a_server_at_its_memory_limit_takes_no_query_but_answers(tmp_path: Path)
         assert queue.skip(query=other.query, labeler="ann", page="p", token=other.token) == "ok"
         assert queue.undo(query="a", labeler="ann", page="p", rev=1).status == "ok"
         queue.ack([event.stream_id for event in events(queue)])
-        with pytest.raises(QueueUnavailable, match="it is at its memory limit; raise its maxmemory"):
+        with pytest.raises(
+            QueueUnavailable, match="it is at its memory limit; raise its maxmemory"
+        ):
             queue.open(cap=9, config_sha256="c0ffee")
         client.config_set("maxmemory", "64mb")
         assert ask(queue, "c") == "ok"
 
 
-def test_a_killed_redis_loses_neither_queries_nor_answers_nor_the_place_of_the_reader(tmp_path: Path) -> None:
+def test_a_killed_redis_loses_neither_queries_nor_answers_nor_the_place_of_the_reader(
+    tmp_path: Path,
+) -> None:
     with EmbeddedRedis(tmp_path / "redis") as server:
         queue = opened(server.url)
         for name in "abcd":
@@ -107,11 +121,14 @@ def test_a_read_that_fails_forgets_nothing(tmp_path: Path) -> None:
         ask(queue, name)
         say(queue, take(queue))
     assert [event.query for event in queue.events(consumer="trainer", count=1)] == ["a"]
-    # A reply that got lost on its way: the server has handed this event to us, we never saw it.
+    # A reply that got lost on its way: the server has handed this event to us, we never
+    # saw it.
     with redis.Redis.from_url(queue.url) as client:
         client.xreadgroup("reward", "trainer", {f"rlhp:{{{queue.run}}}:answers": ">"}, count=1)
     server.stop()
-    with pytest.raises(QueueUnavailable, match=r"read the answer log of run test-.*: no service from Redis at"):
+    with pytest.raises(
+        QueueUnavailable, match=r"read the answer log of run test-.*: no service from Redis at"
+    ):
         queue.events(consumer="trainer")
     server.start()
     try:

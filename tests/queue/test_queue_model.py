@@ -1,4 +1,6 @@
-"""The queue against a plain Python model of its rules: any order of calls, the same statuses, counts and log."""
+"""The queue against a plain Python model of its rules: any order of calls, the same
+statuses, counts and log.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class QueueMachine(Model, RuleBasedStateMachine):
         self.log: list[tuple[str, str, str]] = []
         self.present: set[str] = set()
         self.admitted = self.dropped = 0
-        # Hypothesis leaves out rules at random to get deeper with the others, so each run begins with work to do.
+        # Hypothesis leaves out rules at random to get deeper with the others, so each
+        # run begins with work to do.
         for number, want in enumerate(wants):
             self.put(f"q{number}", 0.0, want)
         self.lease(first)
@@ -65,14 +68,20 @@ class QueueMachine(Model, RuleBasedStateMachine):
     @rule(labeler=LABELERS)
     def lease(self, labeler: str) -> None:
         self.present.add(labeler)
-        offered = [name for name, known in self.known.items() if known.state == "pending" and labeler not in known.seen]
+        offered = [
+            name
+            for name, known in self.known.items()
+            if known.state == "pending" and labeler not in known.seen
+        ]
         offered.sort(key=lambda name: (-self.known[name].priority, self.known[name].number))
         expected = {name for name, known in self.known.items() if known.held_by(labeler)}
         for name in offered[: max(0, 2 - len(expected))]:
             self.issued.append((name, self.known[name].lend(labeler)))
             expected.add(name)
         leases = self.queue.lease(labeler=labeler, page=labeler, n=2)
-        assert {lease.query: lease.token for lease in leases} == {name: self.known[name].holder for name in expected}
+        assert {lease.query: lease.token for lease in leases} == {
+            name: self.known[name].holder for name in expected
+        }
 
     @precondition(lambda self: self.issued)
     @rule()
@@ -97,7 +106,9 @@ class QueueMachine(Model, RuleBasedStateMachine):
         known = self.known.get(query)
         revision = (known.rev.get(labeler, 0) if known else 0) + 1 + rev
         expected = self._answered(query, labeler, token=token, answer=answer, rev=revision)
-        status = self.queue.answer(query=query, labeler=labeler, page=labeler, token=token, answer=answer, rev=revision)
+        status = self.queue.answer(
+            query=query, labeler=labeler, page=labeler, token=token, answer=answer, rev=revision
+        )
         assert status == expected
 
     @precondition(lambda self: self.issued)
@@ -181,7 +192,12 @@ def step(machine: QueueMachine, dice: random.Random) -> None:
     moves: list[tuple[int, Callable[[], None]]] = [
         (3, lambda: machine.put(query, dice.choice([0.0, 1.0]), dice.choice([1, 2]))),
         (6, lambda: machine.lease(labeler)),
-        (8, lambda: machine.answer(recent, another, dice.choice(["first", "tie"]), dice.choice([0, 0, 0, 0, 1, -1]))),
+        (
+            8,
+            lambda: machine.answer(
+                recent, another, dice.choice(["first", "tie"]), dice.choice([0, 0, 0, 0, 1, -1])
+            ),
+        ),
         (2, lambda: machine.skip(recent, another)),
         (4, lambda: machine.undo(recent, another, dice.choice([0, 0, 0, 1]))),
         (2, machine.leases_run_out),
@@ -195,7 +211,8 @@ def step(machine: QueueMachine, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_long_walks_agree_with_the_model(redis_url: str, seed: int) -> None:
-    # Hypothesis finds and shrinks the odd case; these go deep, where most calls still have an effect.
+    # Hypothesis finds and shrinks the odd case; these go deep, where most calls still
+    # have an effect.
     QueueMachine.url = redis_url
     dice = random.Random(seed)
     for _ in range(8):

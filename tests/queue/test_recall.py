@@ -1,4 +1,6 @@
-"""A queue that is older than the disk, or that forgot by its rules, is told what the disk knows."""
+"""A queue that is older than the disk, or that forgot by its rules, is told what the
+disk knows.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_what_is_answered_on_disk_is_asked_of_nobody_again(redis_url: str) -> No
     stats = queue.stats()
     assert (stats.done, stats.answered, stats.asked, stats.open) == (2, 2, 4, 2)
     leases = queue.lease(labeler="ann", page="ann-page", n=2)
-    assert [(lease.query, lease.rev) for lease in leases] == [("c", 2), ("d", 1)], "a revision is never given out twice"
+    assert [(lease.query, lease.rev) for lease in leases] == [("c", 2), ("d", 1)], (
+        "a revision is never given out twice"
+    )
     assert queue.recall(recollection(rows)) == 0, "told once"
     assert ask(queue, "e") == "spent"
 
@@ -111,7 +115,9 @@ def test_answers_of_another_run_are_nothing_to_this_queue(redis_url: str) -> Non
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(redis_url: str, on_disk: bool) -> None:
+def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(
+    redis_url: str, on_disk: bool
+) -> None:
     queue = older(redis_url, "ab")
     meddler, lookup = Meddler(queue), Lookup(redis_url, run=queue.run)
     say(queue, take(queue))
@@ -125,10 +131,17 @@ def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(redis_url: str, 
     assert lookup.correct("a", labeler="ann", answer="tie", **told) == "ok"  # type: ignore[arg-type]
     assert lookup.correct("a", labeler="ann", answer="tie", **told) == "same"  # type: ignore[arg-type]
     found = events(queue)[-2:]
-    assert [(event.event, event.rev, event.answer) for event in found] == [("retract", 1, None), ("answer", 2, "tie")]
+    assert [(event.event, event.rev, event.answer) for event in found] == [
+        ("retract", 1, None),
+        ("answer", 2, "tie"),
+    ]
     assert (found[1].first, found[1].second, found[1].body["purpose"]) == ("a-a", "a-b", "train")
-    assert found[1].made_ms == round(rows[0].made_at.timestamp() * 1000) if rows[0].made_at else False
-    assert queue.undo(query="a", labeler="ann", page="ann-page", rev=2).status == "no", "an admin's word stands"
+    assert (
+        found[1].made_ms == round(rows[0].made_at.timestamp() * 1000) if rows[0].made_at else False
+    )
+    assert queue.undo(query="a", labeler="ann", page="ann-page", rev=2).status == "no", (
+        "an admin's word stands"
+    )
     stats = queue.stats()
     assert (stats.asked, stats.answered, stats.pending) == (2, 1, 1), "nothing is counted twice"
     meddler.close()

@@ -1,4 +1,6 @@
-"""What a Redis refuses reaches the user as one line: what was tried, where, its words, the way out."""
+"""What a Redis refuses reaches the user as one line: what was tried, where, its words,
+the way out.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,12 @@ def serving(folder: Path, *settings: str) -> Iterator[int]:
     """A Redis with these settings; its port."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
-    (folder / "redis.conf").write_text("\n".join([f"port {port}", 'save ""', f"dir {folder}", *settings, ""]))
-    server = subprocess.Popen([find_server().path, str(folder / "redis.conf")], stdout=subprocess.DEVNULL)
+    (folder / "redis.conf").write_text(
+        "\n".join([f"port {port}", 'save ""', f"dir {folder}", *settings, ""])
+    )
+    server = subprocess.Popen(
+        [find_server().path, str(folder / "redis.conf")], stdout=subprocess.DEVNULL
+    )
     try:
         for _ in range(400):
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
@@ -59,7 +65,15 @@ def refusal(url: str) -> str:
         (["requirepass x"], "", "uthenticat", "user and password"),
         (["cluster-enabled yes"], "", "", "a node of a Redis Cluster"),
     ],
-    ids=["no EVALSHA", "no PING", "too few databases", "other keys", "few commands", "no password", "a cluster"],
+    ids=[
+        "no EVALSHA",
+        "no PING",
+        "too few databases",
+        "other keys",
+        "few commands",
+        "no password",
+        "a cluster",
+    ],
 )
 def test_a_refused_command_is_one_line(
     tmp_path: Path, settings: list[str], address: str, said: str, way_out: str
@@ -86,7 +100,9 @@ def test_keys_of_another_program_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*1\r\n" * 100_000, b":5\r\n" * 4], ids=["words", "deep", "numbers"]
+    "reply",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*1\r\n" * 100_000, b":5\r\n" * 4],
+    ids=["words", "deep", "numbers"],
 )
 def test_another_program_at_that_port_is_named(reply: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:

@@ -1,4 +1,6 @@
-"""Opening a run: what is its own, what is foreign, and what people are told when Redis is away."""
+"""Opening a run: what is its own, what is foreign, and what people are told when Redis
+is away.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,13 @@ def test_facts_about_a_run_are_there_for_labelers(queue: QueryQueue) -> None:
     assert queue.info() == {"env": "Hopper", "instruction": "prefer the taller one: \u00fc"}
 
 
-def test_another_configuration_under_the_same_name_is_refused_unless_resumed(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match=r"belongs to a run of another configuration \(sha256 c0ffee, this one beef\)"):
+def test_another_configuration_under_the_same_name_is_refused_unless_resumed(
+    queue: QueryQueue,
+) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"belongs to a run of another configuration \(sha256 c0ffee, this one beef\)",
+    ):
         queue.open(cap=9, config_sha256="beef")
     queue.open(cap=9, config_sha256="beef", resume=True)
     queue.open(cap=9, config_sha256="beef")
@@ -37,7 +44,10 @@ def test_another_configuration_under_the_same_name_is_refused_unless_resumed(que
 
 def test_another_schema_is_refused(queue: QueryQueue, meddler: Meddler) -> None:
     meddler.redis.hset(meddler.key("meta"), "schema", "7")
-    with pytest.raises(ValueError, match=r"meta at redis://.* has schema 7, this rlhp needs 1; use the rlhp that made"):
+    with pytest.raises(
+        ValueError,
+        match=r"meta at redis://.* has schema 7, this rlhp needs 1; use the rlhp that made",
+    ):
         queue.open(cap=9, config_sha256="c0ffee")
     assert meddler.redis.hget(meddler.key("meta"), "cap") == "1000"
 
@@ -50,7 +60,9 @@ def test_foreign_keys_are_refused_and_left_alone(redis_url: str, kind: str) -> N
         meddler.redis.hset(meddler.key("meta"), "owner", "somebody")
     else:
         meddler.redis.set(meddler.key("meta"), "somebody's")
-    with pytest.raises(ValueError, match="was not made by rlhp; choose another run name or another Redis database"):
+    with pytest.raises(
+        ValueError, match="was not made by rlhp; choose another run name or another Redis database"
+    ):
         queue.open(cap=9, config_sha256="c0ffee")
     assert meddler.redis.type(meddler.key("meta")) == kind
     assert queue.run not in list_runs(redis_url)
@@ -60,9 +72,15 @@ def test_foreign_keys_are_refused_and_left_alone(redis_url: str, kind: str) -> N
 
 def test_a_run_that_was_never_opened_is_missing(redis_url: str) -> None:
     queue = QueryQueue(redis_url, run="nowhere")
-    assert (queue.state, queue.stats().state, queue.lease(labeler="ann", page="p")) == ("missing", "missing", [])
+    assert (queue.state, queue.stats().state, queue.lease(labeler="ann", page="p")) == (
+        "missing",
+        "missing",
+        [],
+    )
     for call in (lambda: ask(queue), lambda: queue.set_info({"a": "b"})):
-        with pytest.raises(ValueError, match=r"run nowhere is not at redis://.*: it was never opened there, or"):
+        with pytest.raises(
+            ValueError, match=r"run nowhere is not at redis://.*: it was never opened there, or"
+        ):
             call()
     queue.close()
     assert queue.state == "missing"
@@ -80,19 +98,27 @@ def test_a_run_name_that_could_not_be_a_key_is_refused(run: str) -> None:
 
 
 def test_a_labeler_name_that_could_not_be_a_key_is_refused(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match=r"the name of a labeler is 1 to 80 letters.*; got 'ann b'"):
+    with pytest.raises(
+        ValueError, match=r"the name of a labeler is 1 to 80 letters.*; got 'ann b'"
+    ):
         queue.lease(labeler="ann b", page="p")
 
 
 def test_limits_that_make_no_sense_are_refused(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match="cap and max_skips are at least 1, a budget at least 0; got 0, 3, None"):
+    with pytest.raises(
+        ValueError, match="cap and max_skips are at least 1, a budget at least 0; got 0, 3, None"
+    ):
         queue.open(cap=0, config_sha256="c0ffee")
-    with pytest.raises(ValueError, match="a lease lasts longer than zero seconds, got lease_seconds=0"):
+    with pytest.raises(
+        ValueError, match="a lease lasts longer than zero seconds, got lease_seconds=0"
+    ):
         QueryQueue("redis://localhost", run="x", lease_seconds=0)
 
 
 def test_an_address_that_is_none_is_refused_without_its_password() -> None:
-    with pytest.raises(ValueError, match=r"a Redis address starts with redis://.*; got 'http://host/0'"):
+    with pytest.raises(
+        ValueError, match=r"a Redis address starts with redis://.*; got 'http://host/0'"
+    ):
         QueryQueue("http://me:secret@host/0", run="x")
 
 
@@ -103,10 +129,19 @@ def test_an_absent_server_is_told_in_one_line_without_the_password() -> None:
         queue.open(cap=1, config_sha256="c0ffee")
     text = str(caught.value)
     assert text.startswith("ping: no service from Redis at redis://127.0.0.1:1/0: ")
-    assert text.endswith("; check that the server runs and can be reached from here, then try again")
+    assert text.endswith(
+        "; check that the server runs and can be reached from here, then try again"
+    )
     assert "secret" not in text + repr(queue)
-    for call in (queue.stats, lambda: ask(queue), lambda: list_runs(url), lambda: queue.events(consumer="trainer")):
-        with pytest.raises(QueueUnavailable, match=r"no service from Redis at redis://127.0.0.1:1/0"):
+    for call in (
+        queue.stats,
+        lambda: ask(queue),
+        lambda: list_runs(url),
+        lambda: queue.events(consumer="trainer"),
+    ):
+        with pytest.raises(
+            QueueUnavailable, match=r"no service from Redis at redis://127.0.0.1:1/0"
+        ):
             call()
 
 
@@ -122,7 +157,9 @@ def test_ping_tells_the_version(redis_url: str) -> None:
     assert tuple(map(int, ping(redis_url).split("."))) >= (6, 2)
 
 
-def test_a_server_that_may_evict_keys_is_warned_about(queue: QueryQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_may_evict_keys_is_warned_about(
+    queue: QueryQueue, caplog: pytest.LogCaptureFixture
+) -> None:
     with redis.Redis.from_url(queue.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         try:
@@ -132,4 +169,6 @@ def test_a_server_that_may_evict_keys_is_warned_about(queue: QueryQueue, caplog:
         queue.open(cap=9, config_sha256="c0ffee")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "may throw queries and answers away (maxmemory-policy allkeys-lru)" in record.getMessage()
+    assert (
+        "may throw queries and answers away (maxmemory-policy allkeys-lru)" in record.getMessage()
+    )

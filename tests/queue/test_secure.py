@@ -1,4 +1,6 @@
-"""A Redis of one's own behind TLS and an ACL: a run's whole life at it, and what is said where it may not."""
+"""A Redis of one's own behind TLS and an ACL: a run's whole life at it, and what is
+said where it may not.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ RULES = ["on", f">{PASSWORD}", "~rlhp:*", "+@all", "-@admin", "-@dangerous", "+i
 
 @pytest.fixture
 def user(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of the server without password, which the environment knows; the user may touch `rlhp:*` alone."""
+    """Address of the server without password, which the environment knows; the user may
+    touch `rlhp:*` alone.
+    """
     with redis.Redis.from_url(redis_url) as admin:
         admin.execute_command("ACL", "SETUSER", "rlhp", *RULES)
         monkeypatch.setenv(credentials.PASSWORD, PASSWORD)
@@ -79,7 +83,9 @@ def test_a_run_lives_behind_tls(user: str, files: dict[str, Path]) -> None:
     assert port is not None
     with encrypted(port, files) as safe:
         address = f"rediss://127.0.0.1:{safe}/0"
-        url = credentials.address(RedisConfig(url=address, username="rlhp", ca_file=str(files["ca"])))
+        url = credentials.address(
+            RedisConfig(url=address, username="rlhp", ca_file=str(files["ca"]))
+        )
         assert url is not None
         live(url)
         assert PASSWORD not in credentials.without_password(url)
@@ -93,7 +99,11 @@ def test_a_server_that_wants_a_certificate_gets_one(user: str, files: dict[str, 
     port = urlsplit(user).port
     assert port is not None
     with encrypted(port, files, wants_certificate=True) as safe:
-        config = {"url": f"rediss://127.0.0.1:{safe}/0", "username": "rlhp", "ca_file": str(files["ca"])}
+        config = {
+            "url": f"rediss://127.0.0.1:{safe}/0",
+            "username": "rlhp",
+            "ca_file": str(files["ca"]),
+        }
         named = credentials.address(
             RedisConfig(**config, cert_file=str(files["client"]), key_file=str(files["client_key"]))  # type: ignore[arg-type]
         )

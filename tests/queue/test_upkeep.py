@@ -1,4 +1,6 @@
-"""Upkeep of the queue: payloads while somebody needs them, what it tells of itself, and its connections."""
+"""Upkeep of the queue: payloads while somebody needs them, what it tells of itself, and
+its connections.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ def test_a_queue_travels_to_another_process_as_settings_only(queue: QueryQueue) 
     assert take(copy).query == "q"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 warns beside threads
+# Python 3.12 warns beside threads
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_gets_connections_of_its_own(queue: QueryQueue) -> None:
     ask(queue)
     pid = os.fork()
@@ -103,9 +106,11 @@ def test_stats_name_every_labeler_and_the_oldest_query(queue: QueryQueue, meddle
 
 
 def connected(meddler: Meddler) -> int:
-    """Clients that the server knows, those of this test's own hands included, once their number is settled.
+    """Clients that the server knows, those of this test's own hands included, once
+    their number is settled.
 
-    A server may serve our question before it notices, in the same breath, that others have hung up.
+    A server may serve our question before it notices, in the same breath, that others
+    have hung up.
     """
     counts = [len(meddler.redis.client_list())]
     while len(counts) < 2 or counts[-1] != counts[-2]:

@@ -1,7 +1,8 @@
-"""Encryption in front of a server that has none: certificates of an authority of our own, and a proxy that ends TLS.
+"""Encryption in front of a server that has none: certificates of an authority of our
+own, and a proxy that ends TLS.
 
-The embedded servers are built without TLS. What a client has to do is the same whoever ends it, and a proxy in front
-of Redis is how many managed servers do it too.
+The embedded servers are built without TLS. What a client has to do is the same whoever
+ends it, and a proxy in front of Redis is how many managed servers do it too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def certificates(folder: Path) -> dict[str, Path]:
         files[name].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         files[f"{name}_key"].write_bytes(
             key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
         )
     return files
@@ -59,21 +62,35 @@ def _sign(
         .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+            critical=False,
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
     )
     if issuer is None:
         usage = x509.KeyUsage(
-            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-            key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+            digital_signature=True,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
             decipher_only=False,
-        )  # fmt: skip
+        )
         builder = builder.add_extension(usage, critical=True)
     return builder.sign(issuer_key, hashes.SHA256())
 
 
 @contextmanager
-def encrypted(port: int, files: dict[str, Path], *, wants_certificate: bool = False) -> Iterator[int]:
+def encrypted(
+    port: int, files: dict[str, Path], *, wants_certificate: bool = False
+) -> Iterator[int]:
     """A port that speaks TLS and hands on, in the clear, to `port` of this machine."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files["server"], files["server_key"])

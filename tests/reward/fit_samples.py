@@ -1,4 +1,6 @@
-"""A little world with a known linear reward, and modules of a user's own, for the tests of fitting."""
+"""A little world with a known linear reward, and modules of a user's own, for the tests
+of fitting.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from rlhp.types import Answer, Array, Preference, Segment
 
 OBS, ACTION, STEPS = 3, 2, 8
 SPACES = Spaces(
-    obs=ObsSpec(leaves=(Leaf(path="", shape=(OBS,), dtype="<f8"),)), action=ActionSpec(shape=(ACTION,), dtype="<f4")
+    obs=ObsSpec(leaves=(Leaf(path="", shape=(OBS,), dtype="<f8"),)),
+    action=ActionSpec(shape=(ACTION,), dtype="<f4"),
 )
 REWARD = np.array([1.0, -2.0, 0.0, 0.5, 0.0])
 """Env reward per raw input: what the ensemble has to find out."""
@@ -24,9 +27,19 @@ SCALE = np.array([1.0, 0.1, 20.0])
 
 
 def config(**changes: Any) -> RewardConfig:
-    """A small ensemble that sees the action; what `auto` makes of it is in test_choice.py."""
+    """A small ensemble that sees the action; what `auto` makes of it is in
+    test_choice.py.
+    """
     return RewardConfig.model_validate(
-        {"hidden": (16, 16), "batch_size": 16, "reservoir": 600, "lr": 3e-3, "use_action": True, "members": 3} | changes
+        {
+            "hidden": (16, 16),
+            "batch_size": 16,
+            "reservoir": 600,
+            "lr": 3e-3,
+            "use_action": True,
+            "members": 3,
+        }
+        | changes
     )
 
 
@@ -70,7 +83,13 @@ def preference(
     """The oracle's preference between segments 2n and 2n + 1, unless told otherwise."""
     first, second = segment(2 * number, length=length), segment(2 * number + 1, length=length)
     better = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
-    return Preference(query=f"query-{number}", first=first, second=second, answer=answer or better, labeler=labeler)
+    return Preference(
+        query=f"query-{number}",
+        first=first,
+        second=second,
+        answer=answer or better,
+        labeler=labeler,
+    )
 
 
 def preferences(count: int, *, start: int = 0) -> list[Preference]:

@@ -1,4 +1,6 @@
-"""Pictures with a bright side, preferences for those whose left is brighter, and a module that reads them."""
+"""Pictures with a bright side, preferences for those whose left is brighter, and a
+module that reads them.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,11 @@ def preferences(count: int, *, size: int) -> list[Preference]:
     for number in range(count):
         first, second = segment(2 * number, size=size), segment(2 * number + 1, size=size)
         answer = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
-        made.append(Preference(query=f"query-{number}", first=first, second=second, answer=answer, labeler="oracle"))
+        made.append(
+            Preference(
+                query=f"query-{number}", first=first, second=second, answer=answer, labeler="oracle"
+            )
+        )
     return made
 
 

@@ -1,4 +1,6 @@
-"""Reward models as real Ray actors, each serving a version of its own, which tells who answered."""
+"""Reward models as real Ray actors, each serving a version of its own, which tells who
+answered.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,18 @@ from tests.reward.versions import diverged, weights
 
 
 class Replica(RewardModel):
-    """Serves version `index + 1`, none at all, or one that diverged; dies in its first call if `flag` is a file."""
+    """Serves version `index + 1`, none at all, or one that diverged; dies in its first
+    call if `flag` is a file.
+    """
 
     def __init__(self, index: int, *, kind: str = "good", flag: str = "") -> None:
         made = {"good": weights, "diverged": diverged}.get(kind)
         super().__init__(PLAIN, newest=lambda: made(index + 1) if made else None)
         self._flag = flag
 
-    def predict(self, obs: Array, actions: Array, *, version: int | None = None) -> tuple[Array, int]:
+    def predict(
+        self, obs: Array, actions: Array, *, version: int | None = None
+    ) -> tuple[Array, int]:
         """As it should, once it lives."""
         if self._flag and os.path.exists(self._flag):
             os.unlink(self._flag)
@@ -35,7 +41,10 @@ class Replica(RewardModel):
 def start(run: str, index: int, *, restarts: int = 0, node: str = "", **more: Any) -> Any:
     """A replica under the name that clients look for; it serves when this returns."""
     remote = ray.remote(
-        num_cpus=0, max_restarts=restarts, namespace=NAMESPACE, concurrency_groups={"predict": 1, "control": 1}
+        num_cpus=0,
+        max_restarts=restarts,
+        namespace=NAMESPACE,
+        concurrency_groups={"predict": 1, "control": 1},
     )(Replica)
     actor = remote.options(name=replica_name(run, index, node=node)).remote(index, **more)
     ray.get(actor.status.remote())

@@ -27,7 +27,9 @@ def test_each_answer_is_judged_by_the_members_that_did_not_train_on_it() -> None
     margin = torch.tensor([[4.0, 4.0, 4.0], [-4.0, -4.0, -4.0]])
     validation = torch.tensor([[True, False, False], [False, True, False]])
     likely = out_of_bag(margin, torch.zeros_like(margin), part(torch.ones(3), validation))
-    assert likely[0] > likely[1], "the first answer by the member that agrees, the second by the one that does not"
+    assert likely[0] > likely[1], (
+        "the first answer by the member that agrees, the second by the one that does not"
+    )
     assert likely[2] == 0, "nobody judges what all trained on"
 
 
@@ -56,16 +58,23 @@ def test_a_lead_by_chance_changes_nothing_and_a_clear_one_does() -> None:
 def fitted(*, by_action: bool) -> Fitter:
     """Fitted to answers that go by the actions alone, or by the observations alone."""
     made = Fitter(
-        config(members=2, use_action="auto", bootstrap=True, l2=3e-3, l2_adaptive=False), spaces=SPACES, seed=0
+        config(members=2, use_action="auto", bootstrap=True, l2=3e-3, l2_adaptive=False),
+        spaces=SPACES,
+        seed=0,
     )
     made.observe(*transitions(300, seed=0))
     told = []
     for each in preferences(300):
         first, second = (
-            float((each.actions if by_action else each.obs[""][:-1])[:, 0].sum()) for each in (each.first, each.second)
+            float((each.actions if by_action else each.obs[""][:-1])[:, 0].sum())
+            for each in (each.first, each.second)
         )
         answer = Answer.FIRST if first > second else Answer.SECOND
-        told.append(Preference(query=each.query, first=each.first, second=each.second, answer=answer, labeler="ann"))
+        told.append(
+            Preference(
+                query=each.query, first=each.first, second=each.second, answer=answer, labeler="ann"
+            )
+        )
     made.add(told)
     made.pretrain(60)
     return made
@@ -99,4 +108,6 @@ def test_a_published_side_predicts_what_it_did_while_it_was_fitted_beside_the_ot
     made._network.eval()
     with torch.no_grad():
         both = made._network(torch.from_numpy(obs), torch.from_numpy(actions))
-    np.testing.assert_allclose(RewardPredictor(weights).score(obs, actions), both[2:].numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        RewardPredictor(weights).score(obs, actions), both[2:].numpy(), atol=1e-6
+    )

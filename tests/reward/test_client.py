@@ -33,7 +33,9 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start(run: str) -> Iterator[Start]:
-    """Starts a replica of this run, which lives as long as somebody holds it: until the end of the test."""
+    """Starts a replica of this run, which lives as long as somebody holds it: until the
+    end of the test.
+    """
     held: list[Any] = []
 
     def hold(index: int, **more: Any) -> Any:
@@ -63,7 +65,9 @@ class Asking(threading.Thread):
         _, self.version = self._label(*fragment())
 
 
-def test_an_env_runner_asks_its_own_replica_first_and_another_when_that_is_gone(start: Start, run: str) -> None:
+def test_an_env_runner_asks_its_own_replica_first_and_another_when_that_is_gone(
+    start: Start, run: str
+) -> None:
     actors = [start(index) for index in range(2)]
     runners = [client(run, favorite=worker) for worker in (1, 2)]
     assert [runner.predict(*fragment())[1] for runner in runners] == [2, 1]
@@ -74,7 +78,9 @@ def test_an_env_runner_asks_its_own_replica_first_and_another_when_that_is_gone(
     assert [runner.predict(*fragment())[1] for runner in runners] == [1, 1]
 
 
-def test_a_replica_that_came_back_gets_its_share_again(start: Start, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_came_back_gets_its_share_again(
+    start: Start, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 3600.0)
     first = start(0)
     start(1)
@@ -94,7 +100,11 @@ def test_the_replica_of_its_own_node_comes_before_its_favorite(start: Start, run
     start(0)
     start(1, node=ray.get_runtime_context().get_node_id())
     start(2)
-    assert [client(run, favorite=worker).predict(*fragment())[1] for worker in range(3)] == [2, 2, 2]
+    assert [client(run, favorite=worker).predict(*fragment())[1] for worker in range(3)] == [
+        2,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -105,9 +115,9 @@ def test_without_any_replica_it_waits_says_so_and_goes_on_when_one_is_there(
     with caplog.at_level(logging.WARNING, "rlhp.reward.client"):
         until(lambda: bool(caplog.records))
         assert caplog.messages[0] == (
-            f"env runner 7: no reward model has answered for 0 s (asked 0; last: none is there). Holding {ENVS * ROWS} "
-            "unlabeled steps; sampling waits here, the env reward is not used. See `rlhp status`, or raise "
-            "reward.replicas."
+            "env runner 7: no reward model has answered for 0 s (asked 0; last: none is there). "
+            f"Holding {ENVS * ROWS} unlabeled steps; sampling waits here, the env reward is not "
+            "used. See `rlhp status`, or raise reward.replicas."
         )
     assert asking.is_alive()
     start(1)
@@ -128,7 +138,9 @@ def test_a_replica_that_knows_no_version_yet_is_waited_for(
     assert asking.version == 5
 
 
-def test_a_replica_that_is_killed_in_mid_call_answers_after_its_restart(start: Start, run: str, tmp_path: Path) -> None:
+def test_a_replica_that_is_killed_in_mid_call_answers_after_its_restart(
+    start: Start, run: str, tmp_path: Path
+) -> None:
     flag = tmp_path / "die"
     flag.touch()
     start(0, restarts=-1, flag=str(flag))

@@ -18,7 +18,9 @@ from tests.reward.fit_samples import SPACES, STEPS, config, preference, preferen
 def examples(data: Iterable[Preference], *, seed: int = 0, **changes: Any) -> TrainingSet:
     settings = config(**changes)
     architecture = Architecture.of(settings, spaces=SPACES)
-    made = TrainingSet(settings, architecture=architecture, spaces=SPACES, seed=seed, device=torch.device("cpu"))
+    made = TrainingSet(
+        settings, architecture=architecture, spaces=SPACES, seed=seed, device=torch.device("cpu")
+    )
     made.add(list(data))
     return made
 
@@ -30,13 +32,31 @@ def whole(made: TrainingSet) -> Batch:
 def test_bags_are_those_of_a_bootstrap() -> None:
     counts = np.array([bag_count(f"query-{n}", member=0, seed=0) for n in range(4000)])
     left_out, mean = (counts == 0).mean(), counts.mean()
-    assert abs(left_out - np.exp(-1)) < 4 * np.sqrt(np.exp(-1) * (1 - np.exp(-1)) / 4000)  # four standard errors
+    # four standard errors
+    assert abs(left_out - np.exp(-1)) < 4 * np.sqrt(np.exp(-1) * (1 - np.exp(-1)) / 4000)
     assert abs(mean - 1) < 4 / np.sqrt(4000)
 
 
 def test_bags_depend_on_seed_member_and_query_and_on_nothing_else() -> None:
-    assert [bag_count(f"query-{n}", member=1, seed=3) for n in range(12)] == [0, 1, 2, 0, 3, 0, 0, 2, 2, 2, 1, 1]
-    several = {tuple(bag_count(f"query-{n}", member=m, seed=s) for n in range(50)) for m in range(3) for s in range(3)}
+    assert [bag_count(f"query-{n}", member=1, seed=3) for n in range(12)] == [
+        0,
+        1,
+        2,
+        0,
+        3,
+        0,
+        0,
+        2,
+        2,
+        2,
+        1,
+        1,
+    ]
+    several = {
+        tuple(bag_count(f"query-{n}", member=m, seed=s) for n in range(50))
+        for m in range(3)
+        for s in range(3)
+    }
     assert len(several) == 9
 
 
@@ -78,7 +98,9 @@ def test_without_a_bootstrap_everyone_trains_on_all_but_a_tenth() -> None:
 
 
 def test_two_answers_to_one_query_share_its_fate_and_a_repeated_one_is_ignored() -> None:
-    made = examples([preference(1), preference(1, labeler="somebody", answer=Answer.TIE), preference(1)])
+    made = examples(
+        [preference(1), preference(1, labeler="somebody", answer=Answer.TIE), preference(1)]
+    )
     assert len(made) == 2
     assert made.bags[:, 0].tolist() == made.bags[:, 1].tolist()
     assert made.add([preference(1), preference(2)]) == 1
@@ -92,7 +114,9 @@ def test_targets_are_one_zero_and_a_half() -> None:
 
 def test_incomparable_is_refused_and_nothing_half_taken_in() -> None:
     made = examples(preferences(2))
-    with pytest.raises(ValueError, match="query query-9: incomparable has no target and is never trained on"):
+    with pytest.raises(
+        ValueError, match="query query-9: incomparable has no target and is never trained on"
+    ):
         made.add([preference(8), preference(9, answer=Answer.INCOMPARABLE)])
     assert len(made) == 2
     assert made.add([preference(8)]) == 1
@@ -111,7 +135,9 @@ def test_short_segments_are_padded_and_masked_whichever_comes_first() -> None:
     made.add(data[1:])
     assert whole(made).mask.sum(-1).tolist() == [[3, 3], [STEPS, STEPS], [5, 5]]
     for n, one in enumerate(data):
-        np.testing.assert_array_equal(whole(made).actions[n, 1, : one.second.length], one.second.actions)
+        np.testing.assert_array_equal(
+            whole(made).actions[n, 1, : one.second.length], one.second.actions
+        )
     assert whole(made).obs[~whole(made).mask].abs().sum() == 0
     assert whole(made).actions[~whole(made).mask].abs().sum() == 0
 
@@ -129,7 +155,9 @@ def test_growing_keeps_what_was_there() -> None:
 def test_a_segment_that_is_not_finite_is_named() -> None:
     one = preference(0)
     one.first.obs[""][2, 0] = np.inf
-    with pytest.raises(ValueError, match="segment segment-0 holds observations or actions that are not finite"):
+    with pytest.raises(
+        ValueError, match="segment segment-0 holds observations or actions that are not finite"
+    ):
         examples([one])
 
 
@@ -139,5 +167,8 @@ def test_true_returns_are_standardized_over_all_segments() -> None:
     made.add(data[5:])
     returns = np.array([(p.first.true_return, p.second.true_return) for p in data])
     np.testing.assert_allclose(
-        made.part(np.arange(20)).returns, (returns - returns.mean()) / returns.std(), rtol=1e-5, atol=1e-6
+        made.part(np.arange(20)).returns,
+        (returns - returns.mean()) / returns.std(),
+        rtol=1e-5,
+        atol=1e-6,
     )

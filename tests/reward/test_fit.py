@@ -1,4 +1,6 @@
-"""Fitting the ensemble: what it learns, what it must not see, and that it goes on where it stopped."""
+"""Fitting the ensemble: what it learns, what it must not see, and that it goes on where
+it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,26 @@ from rlhp.reward.penalty import HIGHEST, LOWEST
 from rlhp.reward.versions import RewardPredictor
 from rlhp.system.memory import flushes
 from rlhp.types import Answer
-from tests.reward.fit_samples import SPACES, config, env_rewards, fitter, preference, preferences, transitions
+from tests.reward.fit_samples import (
+    SPACES,
+    config,
+    env_rewards,
+    fitter,
+    preference,
+    preferences,
+    transitions,
+)
 
 HERE = "tests.reward.fit_samples"
 
 
 def at_least(right: int, *, of: int, chance: float) -> float:
-    """P(so many right or more) if each were right with this chance: a one-sided binomial test."""
-    return sum(math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(right, of + 1))
+    """P(so many right or more) if each were right with this chance: a one-sided
+    binomial test.
+    """
+    return sum(
+        math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(right, of + 1)
+    )
 
 
 def test_it_finds_a_linear_reward_from_300_preferences() -> None:
@@ -34,10 +48,14 @@ def test_it_finds_a_linear_reward_from_300_preferences() -> None:
         true, predicted = env_rewards(*rows), predictor.predict(*rows)
         pairs = np.random.default_rng(seed).permutation(1000).reshape(-1, 2)
         right += int(
-            ((true[pairs[:, 0]] > true[pairs[:, 1]]) == (predicted[pairs[:, 0]] > predicted[pairs[:, 1]])).sum()
+            (
+                (true[pairs[:, 0]] > true[pairs[:, 1]])
+                == (predicted[pairs[:, 0]] > predicted[pairs[:, 1]])
+            ).sum()
         )
         asked += len(pairs)
-    # single steps, harder than the segments it was shown; rejects an accuracy of 0.85 or less at the 0.1 % level
+    # single steps, harder than the segments it was shown; rejects an accuracy of 0.85
+    # or less at the 0.1 % level
     assert at_least(right, of=asked, chance=0.85) < 0.001
 
 
@@ -80,7 +98,9 @@ def test_changing_an_answer_out_of_the_bag_leaves_that_member_alone() -> None:
 def test_a_member_with_an_empty_bag_waits() -> None:
     made = fitter(data=0)
     empty = [
-        n for n in range(50) if made._examples._count(f"query-{n}", 0) == 0 < made._examples._count(f"query-{n}", 1)
+        n
+        for n in range(50)
+        if made._examples._count(f"query-{n}", 0) == 0 < made._examples._count(f"query-{n}", 1)
     ]
     made.add([preference(empty[0])])
     before = made.publish(1).state
@@ -99,7 +119,9 @@ def test_after_every_publication_each_member_has_mean_0_and_std_1_over_recent_tr
         made.observe(*rows)
         weights = made.publish(version)
         predictor = RewardPredictor(weights)
-        scaled = (predictor.score(*rows) - weights.member_mean[:, None]) / weights.member_std[:, None]
+        scaled = (predictor.score(*rows) - weights.member_mean[:, None]) / weights.member_std[
+            :, None
+        ]
         np.testing.assert_allclose(scaled.mean(1, dtype=np.float64), 0, atol=1e-4)
         np.testing.assert_allclose(scaled.std(1, dtype=np.float64), 1, rtol=1e-4)
         labels = predictor.predict(*rows).astype(np.float64)
@@ -107,7 +129,9 @@ def test_after_every_publication_each_member_has_mean_0_and_std_1_over_recent_tr
         assert labels.std() <= 0.05 * (1 + 1e-4)
 
 
-def test_a_carried_center_gives_recent_transitions_the_mean_that_the_version_before_gave_them() -> None:
+def test_a_carried_center_gives_recent_transitions_the_mean_that_the_version_before_gave_them() -> (
+    None
+):
     made = fitter(data=100, center="carried", target_std=0.1)
     made.pretrain(10)
     first = made.publish(1)
@@ -118,7 +142,9 @@ def test_a_carried_center_gives_recent_transitions_the_mean_that_the_version_bef
     old, new = RewardPredictor(first).predict(*rows), RewardPredictor(second).predict(*rows)
     assert new.mean() == pytest.approx(old.mean(), abs=1e-4)
     scores = RewardPredictor(second).score(*rows)
-    assert np.allclose(((scores - second.member_mean[:, None]) / second.member_std[:, None]).std(1), 1.0, atol=1e-3)
+    assert np.allclose(
+        ((scores - second.member_mean[:, None]) / second.member_std[:, None]).std(1), 1.0, atol=1e-3
+    )
 
 
 def test_a_recent_center_forgets_the_version_before() -> None:
@@ -148,7 +174,8 @@ def test_before_any_transition_the_preferences_give_the_inputs_their_scale() -> 
     made.add(preferences(50))
     made.pretrain(1)
     with pytest.raises(
-        ValueError, match=r"reward version 1 needs recent transitions .* call observe\(\) before publish\(\)"
+        ValueError,
+        match=r"reward version 1 needs recent transitions .* call observe\(\) before publish\(\)",
     ):
         made.publish(1)
     std = made.state_dict()["network"]["inputs.std"][:3]
@@ -224,14 +251,22 @@ def test_a_fit_takes_for_zero_what_would_only_be_slow(monkeypatch: pytest.Monkey
 
 
 def test_training_without_preferences_is_refused() -> None:
-    with pytest.raises(ValueError, match="no preference to train on yet, of 0 taken in; add some before training"):
+    with pytest.raises(
+        ValueError, match="no preference to train on yet, of 0 taken in; add some before training"
+    ):
         fitter(data=0).pretrain(1)
 
 
 def test_a_report_without_data_says_that_it_knows_nothing() -> None:
     report = fitter(data=0).report()
     assert report.preferences == 0
-    assert report.train_loss is report.heldout_accuracy is report.calibration_error is report.loss_floor is None
+    assert (
+        report.train_loss
+        is report.heldout_accuracy
+        is report.calibration_error
+        is report.loss_floor
+        is None
+    )
 
 
 def test_forgotten_data_comes_back_into_the_same_bags() -> None:
@@ -244,7 +279,9 @@ def test_forgotten_data_comes_back_into_the_same_bags() -> None:
 
 
 def test_a_diverging_ensemble_is_named() -> None:
-    with pytest.raises(ValueError, match=r"the reward ensemble diverged: losses .*; lower reward\.lr"):
+    with pytest.raises(
+        ValueError, match=r"the reward ensemble diverged: losses .*; lower reward\.lr"
+    ):
         fitter(lr=1e30, l2_adaptive=False).pretrain(20)
 
 
@@ -262,7 +299,9 @@ def test_a_module_of_the_users_own_learns() -> None:
     assert report.heldout_accuracy is not None
     assert report.heldout_accuracy > 0.85
     rows = transitions(400, seed=12)
-    assert np.corrcoef(RewardPredictor(made.publish(1)).predict(*rows), env_rewards(*rows))[0, 1] > 0.9
+    assert (
+        np.corrcoef(RewardPredictor(made.publish(1)).predict(*rows), env_rewards(*rows))[0, 1] > 0.9
+    )
 
 
 def test_a_restarted_fitter_knows_as_before_whether_the_answers_are_explained() -> None:

@@ -69,7 +69,9 @@ def test_a_saved_state_does_not_move_on_with_its_fitter() -> None:
 
 
 def test_the_state_of_other_networks_is_refused() -> None:
-    with pytest.raises(ValueError, match="the saved reward trainer has other networks than this config") as caught:
+    with pytest.raises(
+        ValueError, match="the saved reward trainer has other networks than this config"
+    ) as caught:
         fitter(hidden=(8,)).load_state_dict(fitter().state_dict())
     assert "\n" not in str(caught.value)
 
@@ -83,4 +85,6 @@ def test_a_seed_decides_everything_and_the_global_generators_nothing() -> None:
     assert reference.pretrain(3) == other.pretrain(3)
     assert_same(reference.publish(1), other.publish(1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert not np.array_equal(fitter(seed=1).publish(1).state["weights.0"], reference.publish(1).state["weights.0"])
+    assert not np.array_equal(
+        fitter(seed=1).publish(1).state["weights.0"], reference.publish(1).state["weights.0"]
+    )

@@ -15,8 +15,12 @@ from rlhp.types import Array
 ERROR_RATE = 0.1
 
 
-def slow_loss(rewards_MB2K: Array, mask_B2K: Array, target_B: Array, *, error_rate: float) -> list[float]:
-    """Christiano et al. 2017, equation 1 and the cross-entropy below it, one number at a time."""
+def slow_loss(
+    rewards_MB2K: Array, mask_B2K: Array, target_B: Array, *, error_rate: float
+) -> list[float]:
+    """Christiano et al. 2017, equation 1 and the cross-entropy below it, one number at
+    a time.
+    """
     losses = []
     for member in rewards_MB2K:
         total = 0.0
@@ -35,7 +39,9 @@ def slow_loss(rewards_MB2K: Array, mask_B2K: Array, target_B: Array, *, error_ra
 def of_logit(logit: float, *, target: float, error_rate: float = ERROR_RATE) -> tuple[float, float]:
     """Loss and d loss / d logit of one preference."""
     z = torch.tensor([[logit]], dtype=torch.float64, requires_grad=True)
-    value = loss.preference_loss(z, torch.zeros_like(z), torch.tensor([target]).double(), error_rate=error_rate)
+    value = loss.preference_loss(
+        z, torch.zeros_like(z), torch.tensor([target]).double(), error_rate=error_rate
+    )
     value.sum().backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None
     return float(value.detach()), float(z.grad)
@@ -48,8 +54,12 @@ def test_loss_is_the_cross_entropy_of_the_paper(error_rate: float) -> None:
     mask = rng.random((9, 2, 4)) < 0.8
     target = rng.choice([0.0, 0.5, 1.0], 9)
     returns = loss.segment_returns(torch.from_numpy(rewards), torch.from_numpy(mask))
-    fast = loss.preference_loss(returns[..., 0], returns[..., 1], torch.from_numpy(target), error_rate=error_rate)
-    np.testing.assert_allclose(fast, slow_loss(rewards, mask, target, error_rate=error_rate), rtol=1e-12)
+    fast = loss.preference_loss(
+        returns[..., 0], returns[..., 1], torch.from_numpy(target), error_rate=error_rate
+    )
+    np.testing.assert_allclose(
+        fast, slow_loss(rewards, mask, target, error_rate=error_rate), rtol=1e-12
+    )
 
 
 def test_probability_never_leaves_the_bounds_of_the_error_rate() -> None:
@@ -69,7 +79,8 @@ def test_a_decisive_answer_costs_between_0_0513_and_2_996_nats(logit: float) -> 
 def test_a_tie_costs_at_least_ln_2(logit: float) -> None:
     value, slope = of_logit(logit, target=0.5)
     assert value >= math.log(2) - 1e-12
-    assert math.copysign(1, slope) == math.copysign(1, logit) or abs(slope) < 1e-12  # it pulls both returns together
+    # it pulls both returns together
+    assert math.copysign(1, slope) == math.copysign(1, logit) or abs(slope) < 1e-12
 
 
 def test_gradient_peaks_at_0_627_and_vanishes_for_a_confidently_contradicted_answer() -> None:
@@ -89,7 +100,9 @@ def test_gradient_peaks_at_0_627_and_vanishes_for_a_confidently_contradicted_ans
 @pytest.mark.parametrize("error_rate", [0.0, 0.1])
 def test_loss_and_gradient_stay_finite_for_any_returns(error_rate: float) -> None:
     for logit in (-1e5, 1e5):
-        assert all(math.isfinite(number) for number in of_logit(logit, target=0.0, error_rate=error_rate))
+        assert all(
+            math.isfinite(number) for number in of_logit(logit, target=0.0, error_rate=error_rate)
+        )
 
 
 def test_a_constant_added_to_the_reward_changes_nothing() -> None:
@@ -121,7 +134,9 @@ def test_a_weight_counts_as_repetition_and_zero_as_absence() -> None:
     weights = torch.tensor([[2, 1, 0], [0, 0, 0]])
     weighted = loss.preference_loss(first, second, target, error_rate=ERROR_RATE, weights=weights)
     rows = torch.tensor([0, 0, 1])
-    plain = loss.preference_loss(first[:1, rows], second[:1, rows], target[rows], error_rate=ERROR_RATE)
+    plain = loss.preference_loss(
+        first[:1, rows], second[:1, rows], target[rows], error_rate=ERROR_RATE
+    )
     torch.testing.assert_close(weighted[:1], plain)
     assert math.isnan(weighted[1])
 
@@ -130,15 +145,21 @@ def test_regression_is_the_mean_squared_error_of_both_returns() -> None:
     rng = np.random.default_rng(2)
     first, second, true = rng.normal(size=(2, 4)), rng.normal(size=(2, 4)), rng.normal(size=(4, 2))
     slow = [
-        np.mean([(f - t[0]) ** 2 / 2 + (s - t[1]) ** 2 / 2 for f, s, t in zip(*m, true, strict=True)])
+        np.mean(
+            [(f - t[0]) ** 2 / 2 + (s - t[1]) ** 2 / 2 for f, s, t in zip(*m, true, strict=True)]
+        )
         for m in zip(first, second, strict=True)
     ]
-    fast = loss.regression_loss(torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(true))
+    fast = loss.regression_loss(
+        torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(true)
+    )
     np.testing.assert_allclose(fast, slow, rtol=1e-12)
 
 
 def test_l2_penalty_is_the_sum_of_squares_of_each_member() -> None:
-    penalty = loss.l2_penalty([torch.tensor([[[1.0, 2.0]], [[0.0, 3.0]]]), torch.tensor([[1.0], [2.0]])])
+    penalty = loss.l2_penalty(
+        [torch.tensor([[[1.0, 2.0]], [[0.0, 3.0]]]), torch.tensor([[1.0], [2.0]])]
+    )
     assert penalty.tolist() == [6.0, 13.0]
 
 
@@ -162,7 +183,9 @@ def test_accuracy_leaves_ties_out_and_counts_no_opinion_as_half() -> None:
 
 def test_a_constant_reward_is_half_right_whatever_the_error_rate() -> None:
     for error_rate in (0.0, 0.07, 0.1, 0.33):
-        p = loss.first_preferred(torch.full((1, 3), 2.0), torch.full((1, 3), 2.0), error_rate=error_rate)
+        p = loss.first_preferred(
+            torch.full((1, 3), 2.0), torch.full((1, 3), 2.0), error_rate=error_rate
+        )
         assert loss.accuracy(p, torch.tensor([1.0, 1.0, 1.0])).tolist() == [0.5]
 
 

@@ -23,7 +23,9 @@ def after(ratios: list[float], *, looks: int = 1, **changes: object) -> np.ndarr
 
 
 def test_it_grows_above_the_band_and_shrinks_below_by_one_thousandth_per_step() -> None:
-    np.testing.assert_allclose(after([1.6, 1.0]), [1e-4 * FACTOR**10, 1e-4 / FACTOR**10], rtol=1e-12)
+    np.testing.assert_allclose(
+        after([1.6, 1.0]), [1e-4 * FACTOR**10, 1e-4 / FACTOR**10], rtol=1e-12
+    )
 
 
 def test_it_stays_inside_the_band() -> None:

@@ -1,4 +1,6 @@
-"""Reports kept up to date are those that all events give anew, to the last bit, at whatever pace events arrive."""
+"""Reports kept up to date are those that all events give anew, to the last bit, at
+whatever pace events arrive.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ CORRECTED = '{"corrected_by": "eve"}'
 
 
 def history(seed: int, count: int, *, clock: bool = False) -> list[EventRow]:
-    """Whatever can happen, at random: votes, checks, repeats, late and extra answers, undo, skips, corrections."""
+    """Whatever can happen, at random: votes, checks, repeats, late and extra answers,
+    undo, skips, corrections.
+    """
     rng = np.random.default_rng(seed)
     rows: list[EventRow] = []
     revisions: dict[tuple[str, str], int] = {}
@@ -53,21 +57,31 @@ def history(seed: int, count: int, *, clock: bool = False) -> list[EventRow]:
                     purpose=str(rng.choice(["train", "gold", "repeat"], p=[0.5, 0.3, 0.2])),  # type: ignore[arg-type]
                     gold_answer=ANSWERS[int(rng.integers(2))] if rng.random() < 0.3 else None,
                     labeler_kind="human" if rng.random() < 0.8 else "script",
-                    predicted_first=float(rng.choice([0.2, 0.5, 0.9])) if rng.random() < 0.7 else None,
+                    predicted_first=float(rng.choice([0.2, 0.5, 0.9]))
+                    if rng.random() < 0.7
+                    else None,
                     shown_left="first" if rng.random() < 0.5 else "second",
                     latency_ms=int(rng.integers(3000)) if rng.random() < 0.9 else None,
                     note=CORRECTED if rng.random() < 0.05 else None,
                     answered_at=at if clock else None,
-                    shown_at=at - timedelta(milliseconds=int(rng.integers(3000))) if clock else None,
+                    shown_at=at - timedelta(milliseconds=int(rng.integers(3000)))
+                    if clock
+                    else None,
                 )
             )
     return rows
 
 
 def close(found: list[LabelerReport], meant: list[LabelerReport]) -> bool:
-    """The same, but for the last digits of the one figure that is no longer summed up in integers."""
-    assert [each.side_p for each in found] == pytest.approx([each.side_p for each in meant], rel=1e-10)
-    return [replace(each, side_p=0.0) for each in found] == [replace(each, side_p=0.0) for each in meant]
+    """The same, but for the last digits of the one figure that is no longer summed up
+    in integers.
+    """
+    assert [each.side_p for each in found] == pytest.approx(
+        [each.side_p for each in meant], rel=1e-10
+    )
+    return [replace(each, side_p=0.0) for each in found] == [
+        replace(each, side_p=0.0) for each in meant
+    ]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -87,7 +101,9 @@ def test_the_clock_of_the_server_is_followed_too() -> None:
     rows = history(7, 300, clock=True)
     reports = Reports()
     for at in range(25, 301, 25):
-        assert [asdict(each) for each in reports(rows[:at])] == [asdict(each) for each in report(rows[:at])]
+        assert [asdict(each) for each in reports(rows[:at])] == [
+            asdict(each) for each in report(rows[:at])
+        ]
     teachers = report(rows, teachers=True)
     assert {each.timed for each in teachers} != {each.timed for each in report(rows)}
 
@@ -108,4 +124,6 @@ def test_a_report_on_a_long_log_costs_what_is_new() -> None:
         return time.process_time() - before
 
     whole = cost(5900)
-    assert sum(cost(upto) for upto in range(5901, 5921)) < whole / 2, "twenty of them cost less than half of the first"
+    assert sum(cost(upto) for upto in range(5901, 5921)) < whole / 2, (
+        "twenty of them cost less than half of the first"
+    )

@@ -24,7 +24,9 @@ def serving(*versions: int) -> RewardModel:
 
 def test_before_the_first_version_there_is_no_reward() -> None:
     model = serving()
-    with pytest.raises(NoRewardYet, match="no reward version has been published yet; the run is still in warm-up"):
+    with pytest.raises(
+        NoRewardYet, match="no reward version has been published yet; the run is still in warm-up"
+    ):
         model.predict(*fragment())
     with pytest.raises(NoRewardYet):
         model.score(np.zeros((1, OBS), np.float32), np.zeros((1, 2), np.float32))
@@ -53,7 +55,9 @@ def test_the_same_version_observation_and_action_have_the_same_reward_bit_for_bi
     whole, _ = serving(3).predict(obs, actions)
     one_row, _ = serving(1, 3).predict(obs[1:2, 640:641], actions[1:2, 640:641])
     assert one_row.tobytes() == whole[1, 640].tobytes()
-    again, _ = RewardModel(PLAIN, newest=lambda: RewardWeights.from_bytes(weights(3).to_bytes())).predict(obs, actions)
+    again, _ = RewardModel(
+        PLAIN, newest=lambda: RewardWeights.from_bytes(weights(3).to_bytes())
+    ).predict(obs, actions)
     assert again.tobytes() == whole.tobytes()
 
 
@@ -69,8 +73,12 @@ def test_the_two_newest_versions_are_kept() -> None:
     obs, actions = fragment()
     assert model.predict(obs, actions)[1] == 3
     assert model.predict(obs, actions, version=2)[1] == 2
-    np.testing.assert_array_equal(model.predict(obs, actions, version=2)[0], serving(2).predict(obs, actions)[0])
-    with pytest.raises(LookupError, match=r"reward version 1 is not held, only \[2, 3\]; ask for the newest"):
+    np.testing.assert_array_equal(
+        model.predict(obs, actions, version=2)[0], serving(2).predict(obs, actions)[0]
+    )
+    with pytest.raises(
+        LookupError, match=r"reward version 1 is not held, only \[2, 3\]; ask for the newest"
+    ):
         model.predict(obs, actions, version=1)
 
 
@@ -120,16 +128,23 @@ def test_one_answer_has_one_version_while_versions_are_swapped() -> None:
 def test_a_reward_that_is_not_finite_is_refused_and_kept_for_the_driver() -> None:
     model = serving(1)
     model.load(diverged(2))
-    with pytest.raises(ValueError, match=r"predicted rewards must be finite; reward version 2 gave 21 of 21 that are"):
+    with pytest.raises(
+        ValueError,
+        match=r"predicted rewards must be finite; reward version 2 gave 21 of 21 that are",
+    ):
         model.predict(*fragment())
-    assert str(model.status()["fatal"]).startswith("predicted rewards must be finite; reward version 2")
+    assert str(model.status()["fatal"]).startswith(
+        "predicted rewards must be finite; reward version 2"
+    )
 
 
 def test_an_observation_that_is_not_finite_is_refused_too() -> None:
     obs, actions = fragment()
     obs[0, 0, 0] = np.nan
     model = serving(1)
-    with pytest.raises(ValueError, match="gave 1 of 21 that are not, and so were their observations or actions"):
+    with pytest.raises(
+        ValueError, match="gave 1 of 21 that are not, and so were their observations or actions"
+    ):
         model.predict(obs, actions)
     assert model.status()["fatal"] is not None
 

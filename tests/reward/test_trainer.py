@@ -1,4 +1,6 @@
-"""The reward trainer: answers become preferences on disk, preferences become versions; a kill loses neither."""
+"""The reward trainer: answers become preferences on disk, preferences become versions;
+a kill loses neither.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from rlhp.reward.trainer import RewardTrainer
 from rlhp.reward.versions import RewardStore
 from rlhp.storage.lease import TakenOver
 from tests.preferences.dataset_samples import answer, segment
-from tests.reward.trainer_parts import LABELER, PAGE, DiesBeforeAck, Run, as_json, config, known_rows, transitions
+from tests.reward.trainer_parts import (
+    LABELER,
+    PAGE,
+    DiesBeforeAck,
+    Run,
+    as_json,
+    config,
+    known_rows,
+    transitions,
+)
 
 
 @pytest.fixture
@@ -37,7 +48,11 @@ def test_version_1_is_fitted_once_all_initial_answers_are_in(run: Run) -> None:
     trainer = run.trainer()
     run.answer("first", "second", "tie")
     status = worked(trainer, 100)
-    assert (status["reward/version"], status["labels/answered"], status["reward/updates"]) == (0, 3, 0)
+    assert (status["reward/version"], status["labels/answered"], status["reward/updates"]) == (
+        0,
+        3,
+        0,
+    )
     assert run.published == []
     run.answer("first")
     status = worked(trainer, 120)
@@ -62,7 +77,11 @@ def test_an_incomparable_pair_counts_as_answered_and_is_never_trained_on(run: Ru
     run.answer("first", "incomparable", "incomparable", "tie")
     status = worked(trainer, 0)
     assert status["reward/version"] == 1
-    assert (status["labels/answered"], status["labels/incomparable"], status["labels/ties"]) == (4, 2, 1)
+    assert (status["labels/answered"], status["labels/incomparable"], status["labels/ties"]) == (
+        4,
+        2,
+        1,
+    )
     assert status["labels/trainable"] == 2
     assert run.dataset().counts()["incomparable"] == 2
 
@@ -71,7 +90,9 @@ def test_nothing_is_fitted_to_incomparable_answers_alone(run: Run) -> None:
     trainer = run.trainer()
     run.answer(*4 * ["incomparable"])
     status = worked(trainer, 0)
-    assert (status["reward/version"], status["reward/updates"]) == (1, 0), "nothing more is asked before version 1"
+    assert (status["reward/version"], status["reward/updates"]) == (1, 0), (
+        "nothing more is asked before version 1"
+    )
     run.answer(*4 * ["second"])  # a lone one is out of every bag one time in twenty
     assert worked(trainer, 1000)["reward/updates"] > 0
 
@@ -92,7 +113,11 @@ def test_reused_answers_alone_make_version_1_and_are_not_counted_as_this_runs(ru
     store.add_events([answer(*pair, note=f"{REUSED}elsewhere") for pair in pairs])
     trainer = run.trainer(config(labels={"budget": 0, "reuse": "elsewhere"}))
     status = worked(trainer, 0)
-    assert (status["reward/version"], status["labels/answered"], status["labels/trainable"]) == (1, 0, 3)
+    assert (status["reward/version"], status["labels/answered"], status["labels/trainable"]) == (
+        1,
+        0,
+        3,
+    )
 
 
 # Later versions
@@ -105,7 +130,9 @@ def test_fitting_is_paid_by_env_steps(run: Run) -> None:
     for env_steps, earned in [(1000, 0), (1019, 0), (1020, 1), (1100, 5), (1100, 5), (1410, 20)]:
         assert worked(trainer, env_steps)["reward/updates"] - before == earned, env_steps
     run.answer("second", "tie")
-    assert worked(trainer, 1410)["reward/updates"] - before == 20, "answers are no reason to fit more"
+    assert worked(trainer, 1410)["reward/updates"] - before == 20, (
+        "answers are no reason to fit more"
+    )
 
 
 def test_one_turn_fits_no_more_than_what_lets_it_look_at_the_stream_again(run: Run) -> None:
@@ -123,7 +150,10 @@ def test_a_version_is_published_every_so_many_env_steps(run: Run) -> None:
     trainer = run.trainer()
     run.answer(*4 * ["first"])
     worked(trainer, 50)
-    found = [worked(trainer, env_steps)["reward/version"] for env_steps in (50, 149, 150, 151, 249, 250, 900, 901)]
+    found = [
+        worked(trainer, env_steps)["reward/version"]
+        for env_steps in (50, 149, 150, 151, 249, 250, 900, 901)
+    ]
     assert found == [1, 1, 2, 2, 2, 3, 4, 4]
     assert run.published == [1, 2, 3, 4]
     assert trainer.status()["reward/published_steps"] == 900
@@ -138,7 +168,9 @@ def test_without_a_gradient_step_there_is_no_new_version(run: Run) -> None:
 
 def test_a_version_is_on_disk_before_anyone_is_rewarded_by_it(run: Run) -> None:
     seen: list[int] = []
-    trainer = run.trainer(publish=lambda weights: seen.append(run.newest().version - weights.version))
+    trainer = run.trainer(
+        publish=lambda weights: seen.append(run.newest().version - weights.version)
+    )
     run.answer(*4 * ["first"])
     worked(trainer, 0)
     worked(trainer, 200)
@@ -156,7 +188,9 @@ def test_a_retracted_answer_is_forgotten(run: Run) -> None:
     status = worked(trainer, 0)
     assert (status["labels/answered"], status["labels/trainable"]) == (3, 3)
     assert undo.token is not None
-    run.queue.answer(query=last, labeler=LABELER, page=PAGE, token=undo.token, answer="second", rev=2)
+    run.queue.answer(
+        query=last, labeler=LABELER, page=PAGE, token=undo.token, answer="second", rev=2
+    )
     status = worked(trainer, 0)
     assert (status["labels/answered"], status["labels/trainable"]) == (4, 4)
     (preference,) = [p for p in run.dataset().preferences() if p.query == last]
@@ -169,9 +203,15 @@ def test_an_answer_changed_to_incomparable_leaves_the_training_data(run: Run) ->
     worked(trainer, 0)
     undo = run.queue.undo(query=query, labeler=LABELER, page=PAGE, rev=1)
     assert undo.token is not None
-    run.queue.answer(query=query, labeler=LABELER, page=PAGE, token=undo.token, answer="incomparable", rev=2)
+    run.queue.answer(
+        query=query, labeler=LABELER, page=PAGE, token=undo.token, answer="incomparable", rev=2
+    )
     status = worked(trainer, 0)
-    assert (status["labels/answered"], status["labels/incomparable"], status["labels/trainable"]) == (4, 1, 3)
+    assert (
+        status["labels/answered"],
+        status["labels/incomparable"],
+        status["labels/trainable"],
+    ) == (4, 1, 3)
 
 
 def test_an_answer_is_acknowledged_only_when_it_is_on_disk(run: Run) -> None:
@@ -188,7 +228,9 @@ def test_an_answer_is_acknowledged_only_when_it_is_on_disk(run: Run) -> None:
     assert run.queue.stats().backlog == 0
 
 
-def test_an_answer_that_could_not_be_stored_is_delivered_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_could_not_be_stored_is_delivered_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.answer("first")
 
     def full(*_: object) -> int:
@@ -205,18 +247,39 @@ def test_an_answer_that_could_not_be_stored_is_delivered_again(run: Run, monkeyp
 
 
 ODD: list[dict[str, str]] = [
-    {"rev": "99999"}, {"body": '{"env_steps": "many"}'}, {"body": '{"strategy": null}'}, {"body": '{"purpose": []}'},
-    {"hidden": '{"predicted_first": "x"}'}, {"hidden": '{"gold": 1}'}, {"meta": "[" * 90_000}, {"meta": '"words"'},
-    {"by": "a b"}, {"made": "1" * 17}, {"second": "s0"}, {"ev": "applause"}, {"body": '{"score": {}}'},
-]  # fmt: skip
+    {"rev": "99999"},
+    {"body": '{"env_steps": "many"}'},
+    {"body": '{"strategy": null}'},
+    {"body": '{"purpose": []}'},
+    {"hidden": '{"predicted_first": "x"}'},
+    {"hidden": '{"gold": 1}'},
+    {"meta": "[" * 90_000},
+    {"meta": '"words"'},
+    {"by": "a b"},
+    {"made": "1" * 17},
+    {"second": "s0"},
+    {"ev": "applause"},
+    {"body": '{"score": {}}'},
+]
 """What differs from an entry that the queue wrote."""
 
 
 def test_an_entry_that_makes_no_row_is_set_aside_and_hides_nothing(run: Run) -> None:
     whole = {
-        "ev": "answer", "by": "ann", "page": "p", "tok": "1", "rev": "1", "ans": "first", "how": "ok", "meta": "{}",
-        "first": "s0", "second": "s1", "body": "{}", "made": "1700000000000", "hidden": "{}",
-    }  # fmt: skip
+        "ev": "answer",
+        "by": "ann",
+        "page": "p",
+        "tok": "1",
+        "rev": "1",
+        "ans": "first",
+        "how": "ok",
+        "meta": "{}",
+        "first": "s0",
+        "second": "s1",
+        "body": "{}",
+        "made": "1700000000000",
+        "hidden": "{}",
+    }
     with redis.Redis.from_url(run.url) as client:
         for number, change in enumerate(ODD):
             client.xadd(f"rlhp:{{{run.name}}}:answers", {**whole, "id": f"odd{number}", **change})
@@ -250,10 +313,18 @@ def test_a_restarted_trainer_goes_on_where_it_was(run: Run) -> None:
     again = run.trainer()
     assert run.published == [1, 2, 2], "replicas that lost a push get the newest version again"
     after = again.status()
-    for name in ("reward/version", "reward/updates", "reward/published_steps", "labels/answered", "labels/trainable"):
+    for name in (
+        "reward/version",
+        "reward/updates",
+        "reward/published_steps",
+        "labels/answered",
+        "labels/trainable",
+    ):
         assert after[name] == before[name], name
     worked(again, 260)
-    assert again.status()["reward/updates"] == before["reward/updates"], "what was paid for is not paid again"
+    assert again.status()["reward/updates"] == before["reward/updates"], (
+        "what was paid for is not paid again"
+    )
     run.answer("second")
     assert worked(again, 360)["reward/version"] == 3
     assert run.published == [1, 2, 2, 3]

@@ -28,12 +28,18 @@ def weights() -> RewardWeights:
 
 def test_weights_survive_their_bytes(weights: RewardWeights) -> None:
     again = RewardWeights.from_bytes(weights.to_bytes())
-    assert (again.version, again.architecture, again.target_std) == (3, weights.architecture, weights.target_std)
+    assert (again.version, again.architecture, again.target_std) == (
+        3,
+        weights.architecture,
+        weights.target_std,
+    )
     assert again.state.keys() == weights.state.keys()
     for name, array in weights.state.items():
         np.testing.assert_array_equal(again.state[name], array)
     rows = transitions(100, seed=1)
-    np.testing.assert_array_equal(RewardPredictor(again).predict(*rows), RewardPredictor(weights).predict(*rows))
+    np.testing.assert_array_equal(
+        RewardPredictor(again).predict(*rows), RewardPredictor(weights).predict(*rows)
+    )
 
 
 def test_bytes_hold_no_pickle(weights: RewardWeights) -> None:
@@ -43,9 +49,13 @@ def test_bytes_hold_no_pickle(weights: RewardWeights) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -1])
-def test_damaged_bytes_are_refused_with_the_bytes_attached(weights: RewardWeights, kept: int) -> None:
+def test_damaged_bytes_are_refused_with_the_bytes_attached(
+    weights: RewardWeights, kept: int
+) -> None:
     data = weights.to_bytes()[:kept]
-    with pytest.raises(DecodeError, match="these are not reward weights, or damaged ones") as caught:
+    with pytest.raises(
+        DecodeError, match="these are not reward weights, or damaged ones"
+    ) as caught:
         RewardWeights.from_bytes(data)
     assert caught.value.data == data
 
@@ -82,7 +92,10 @@ def test_a_label_is_the_mean_of_the_scaled_members(target_std: float) -> None:
     rows = transitions(700, seed=2)
     scores = predictor.score(*rows)
     slow = [
-        target_std * np.mean([(r - m) / s for r, m, s in zip(row, made.member_mean, made.member_std, strict=True)])
+        target_std
+        * np.mean(
+            [(r - m) / s for r, m, s in zip(row, made.member_mean, made.member_std, strict=True)]
+        )
         for row in scores.T.astype(np.float64)
     ]
     labels = predictor.predict(*rows)
@@ -92,7 +105,9 @@ def test_a_label_is_the_mean_of_the_scaled_members(target_std: float) -> None:
     np.testing.assert_allclose(labels, slow, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"module": f"{HERE}:Linear"}, {"use_action": False, "activation": "tanh"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"module": f"{HERE}:Linear"}, {"use_action": False, "activation": "tanh"}]
+)
 def test_a_transition_has_the_same_reward_bit_for_bit_in_any_batch(changes: dict[str, Any]) -> None:
     predictor = RewardPredictor(published(**changes))
     obs, actions = transitions(2000, seed=3)
@@ -103,26 +118,36 @@ def test_a_transition_has_the_same_reward_bit_for_bit_in_any_batch(changes: dict
         np.testing.assert_array_equal(predictor.predict(obs[some], actions[some]), together[some])
 
 
-def test_a_reward_that_is_not_finite_names_the_version_and_the_cause(weights: RewardWeights) -> None:
+def test_a_reward_that_is_not_finite_names_the_version_and_the_cause(
+    weights: RewardWeights,
+) -> None:
     obs, actions = transitions(5, seed=4)
     broken = {name: array.copy() for name, array in weights.state.items()}
     broken["biases.2"][:] = np.inf
     with pytest.raises(
-        ValueError, match=r"reward version 3 gave 5 of 5 .* its weights have diverged: lower reward\.lr"
+        ValueError,
+        match=r"reward version 3 gave 5 of 5 .* its weights have diverged: lower reward\.lr",
     ):
         RewardPredictor(replace(weights, state=broken)).predict(obs, actions)
     obs[2, 0] = np.nan
-    with pytest.raises(ValueError, match=r"reward version 3 gave 1 of 5 .* so were their observations or actions"):
+    with pytest.raises(
+        ValueError, match=r"reward version 3 gave 1 of 5 .* so were their observations or actions"
+    ):
         RewardPredictor(weights).predict(obs, actions)
 
 
 def test_other_shapes_are_refused(weights: RewardWeights) -> None:
-    with pytest.raises(ValueError, match=r"\[B, 3\] and encoded actions \[B, 2\]; got \(4, 3\) and \(4, 3\)"):
-        RewardPredictor(weights).predict(np.zeros((4, OBS), np.float32), np.zeros((4, ACTION + 1), np.float32))
+    with pytest.raises(
+        ValueError, match=r"\[B, 3\] and encoded actions \[B, 2\]; got \(4, 3\) and \(4, 3\)"
+    ):
+        RewardPredictor(weights).predict(
+            np.zeros((4, OBS), np.float32), np.zeros((4, ACTION + 1), np.float32)
+        )
 
 
 def test_a_device_that_is_not_there_is_named(weights: RewardWeights) -> None:
     with pytest.raises(
-        ValueError, match=r"reward\.device='nonsense' cannot be used here: .* Set reward\.device='cpu'\."
+        ValueError,
+        match=r"reward\.device='nonsense' cannot be used here: .* Set reward\.device='cpu'\.",
     ):
         RewardPredictor(weights, device="nonsense")

@@ -56,7 +56,9 @@ def test_what_a_killed_writer_left_half_done_is_never_read(tmp_path: Path) -> No
     assert [file for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
-def test_a_state_is_never_older_than_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_is_never_older_than_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
     replace = os.replace
 
@@ -82,10 +84,14 @@ while True:
 """
 
 
-def test_a_reader_sees_the_old_file_or_the_new_one_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_file_or_the_new_one_whenever_the_writer_is_killed(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "file"
     write_whole(file, b"0" * 300_000)
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE
+    ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
         for _ in range(200):
@@ -107,5 +113,8 @@ def test_after_a_damaged_version_its_number_is_not_given_again(tmp_path: Path) -
     assert found is not None
     assert (found.version, RewardStore(tmp_path).highest()) == (1, 2)
     (tmp_path / "version-000001.reward").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no reward version .* put them back from a copy, or move the directory away"):
+    with pytest.raises(
+        ValueError,
+        match=r"no reward version .* put them back from a copy, or move the directory away",
+    ):
         RewardStore(tmp_path).newest()

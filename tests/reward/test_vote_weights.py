@@ -25,7 +25,9 @@ def test_two_guessers_do_not_outvote_one_careful_labeler() -> None:
 
 def test_without_a_vote_an_answer_is_left_out_and_its_query_with_it() -> None:
     rows = votes(eve=SECOND, ann=FIRST)
-    assert [(row.answer, row.labeler) for row in settle(rows, weights={"eve": 0.0})] == [(FIRST, "ann")]
+    assert [(row.answer, row.labeler) for row in settle(rows, weights={"eve": 0.0})] == [
+        (FIRST, "ann")
+    ]
     assert settle(votes(eve=SECOND), weights={"eve": 0.0}) == []
 
 

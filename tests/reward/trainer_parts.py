@@ -1,4 +1,6 @@
-"""A reward trainer with real edges: a dataset and a store on disk, and a run at a real Redis that answers come from."""
+"""A reward trainer with real edges: a dataset and a store on disk, and a run at a real
+Redis that answers come from.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,15 @@ LABELER, PAGE = "ann", "ann-page"
 
 
 def config(**changes: Any) -> RunConfig:
-    """Twenty labels, four of them before version 1; a version every 100 env steps; half a label use per step."""
+    """Twenty labels, four of them before version 1; a version every 100 env steps; half
+    a label use per step.
+    """
     labels = {"budget": 20, "initial_share": 0.2} | changes.pop("labels", {})
-    reward = {"publish_every_steps": 100, "label_uses_per_step": 0.5, "batch_size": 10} | changes.pop("reward", {})
+    reward = {
+        "publish_every_steps": 100,
+        "label_uses_per_step": 0.5,
+        "batch_size": 10,
+    } | changes.pop("reward", {})
     return small(labels=labels, reward=reward, **changes)
 
 
@@ -36,7 +44,9 @@ def transitions(count: int) -> tuple[Array, Array]:
 
 
 class Run:
-    """One run on disk and at Redis. A trainer built again is one that was restarted; it has a queue of its own."""
+    """One run on disk and at Redis. A trainer built again is one that was restarted; it
+    has a queue of its own.
+    """
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
@@ -71,7 +81,9 @@ class Run:
         self.dataset().add_segments([first, second])
         query = Query(id=asked, first=first, second=second)
         payloads = {each.id: encode(each) for each in (first, second)}
-        status = self.queue.put(query=asked, first=first.id, second=second.id, body=body_of(query), payloads=payloads)
+        status = self.queue.put(
+            query=asked, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+        )
         assert status == "ok"
         (lease,) = self.queue.lease(labeler=LABELER, page=PAGE)
         self.queue.answer(query=asked, labeler=LABELER, page=PAGE, token=lease.token, answer=answer)
@@ -94,7 +106,9 @@ class DiesBeforeAck:
     def __init__(self, queue: QueryQueue) -> None:
         self._queue = queue
 
-    def events(self, *, consumer: str, count: int = 256, block_ms: int | None = None) -> list[Event]:
+    def events(
+        self, *, consumer: str, count: int = 256, block_ms: int | None = None
+    ) -> list[Event]:
         return self._queue.events(consumer=consumer, count=count, block_ms=block_ms)
 
     def ack(self, stream_ids: Sequence[str]) -> int:

@@ -1,4 +1,6 @@
-"""Example runs for an env runner, RLlib's own runner beside it, and how to read what they sampled."""
+"""Example runs for an env runner, RLlib's own runner beside it, and how to read what
+they sampled.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ EXAMPLES = {
 
 
 def example(name: str, **changes: Any) -> RunConfig:
-    """A small run of the example environment whose policy sees observations as they are."""
+    """A small run of the example environment whose policy sees observations as they
+    are.
+    """
     return small(env=EXAMPLES[name], learner=RAW, **changes)
 
 
@@ -58,20 +62,25 @@ def place_of(episode_id: str) -> tuple[int, int]:
 
 
 def finished(runner: ColumnarEnvRunner) -> list[tuple[float, float, int]]:
-    """(true return, predicted return, length) of every episode that ended, in the order of ending."""
+    """(true return, predicted return, length) of every episode that ended, in the order
+    of ending.
+    """
     return [tuple(item) for item in runner.metrics.peek(EPISODES)]
 
 
 def stock_runner(config: RunConfig) -> SingleAgentEnvRunner:
     """RLlib's own runner with the same network and environment."""
     register_env("stock", lambda _: make_env(config.env))
-    gym.registry.pop("rllib-single-agent-env-v0", None)  # RLlib registers it again, and Gymnasium warns
+    # RLlib registers it again, and Gymnasium warns
+    gym.registry.pop("rllib-single-agent-env-v0", None)
     ours = env_runner(config)[0].config
     stock = (
         PPOConfig()
         .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         .environment("stock")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=ENVS, batch_mode="truncate_episodes")
+        .env_runners(
+            num_env_runners=0, num_envs_per_env_runner=ENVS, batch_mode="truncate_episodes"
+        )
         .rl_module(model_config=ours._model_config)
     )
     return SingleAgentEnvRunner(config=stock, worker_index=0)

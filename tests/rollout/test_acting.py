@@ -22,7 +22,9 @@ ENVS = {
 
 
 def module_of(env: str) -> Any:
-    """An untrained policy of the environment whose deviations differ from 1 and from each other."""
+    """An untrained policy of the environment whose deviations differ from 1 and from
+    each other.
+    """
     module = env_runner(small(env=ENVS[env]))[0].module
     module.eval()
     if env == "box":

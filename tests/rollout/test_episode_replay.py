@@ -1,4 +1,6 @@
-"""Environments that are brought back do what the ones that went on do, bit for bit, whatever they are."""
+"""Environments that are brought back do what the ones that went on do, bit for bit,
+whatever they are.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "MuJoCo": {"id": "Reacher-v5"},
     "hidden ends": {"id": "Hopper-v5", "hide_termination": True, "max_episode_steps": 40},
     "reset unseen": {"id": "Acrobot-v1", "hide_termination": True, "max_episode_steps": 60},
-    "ends early, discrete": {"id": "tests.environments:Drift", "kwargs": {"discrete": True, "ends_early": True}},
+    "ends early, discrete": {
+        "id": "tests.environments:Drift",
+        "kwargs": {"discrete": True, "ends_early": True},
+    },
     "dict and multi-discrete": {"id": "tests.environments:TwoWheels"},
     "vector implementation of its own": {"id": "CartPole-v1"},
 }
@@ -42,14 +47,20 @@ class Stepped:
     def step(self, actions: Array) -> list[bytes]:
         valid = ~self.done
         obs, reward, terminated, truncated, _ = self.vector.step(actions)
-        self.returns = np.where(valid, self.returns + np.asarray(reward, np.float32).astype(np.float64), 0.0)
+        self.returns = np.where(
+            valid, self.returns + np.asarray(reward, np.float32).astype(np.float64), 0.0
+        )
         self.obs, self.done = np.array(obs), (terminated | truncated) & valid
         self.tape.record(actions, self.done)
         return [self.obs.tobytes(), np.asarray(reward).tobytes(), self.done.tobytes()]
 
     def restore(self, other: Stepped, state: Any) -> None:
         self.tape.restore(state, obs=other.obs, done=other.done, returns=other.returns)
-        self.obs, self.done, self.returns = other.obs.copy(), other.done.copy(), other.returns.copy()
+        self.obs, self.done, self.returns = (
+            other.obs.copy(),
+            other.done.copy(),
+            other.returns.copy(),
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -77,14 +88,18 @@ def test_an_environment_with_a_generator_of_its_own_is_found_out() -> None:
     first, second = Stepped(config, seed=3), Stepped(config, seed=99)
     for _ in range(14):
         first.step(np.asarray(first.vector.action_space.sample()))
-    with pytest.raises(CannotRestore, match="environment 0 comes out elsewhere: it depends on more than its seed"):
+    with pytest.raises(
+        CannotRestore, match="environment 0 comes out elsewhere: it depends on more than its seed"
+    ):
         second.restore(first, first.tape.state())
 
 
 def test_a_vector_environment_that_holds_more_than_numbers_cannot_be_brought_back() -> None:
     first = Stepped(EnvConfig(id="CartPole-v1"), seed=3)
     first.vector.unwrapped.engine = object()
-    with pytest.raises(CannotRestore, match=r"CartPoleVectorEnv\.engine is a object, which cannot be copied"):
+    with pytest.raises(
+        CannotRestore, match=r"CartPoleVectorEnv\.engine is a object, which cannot be copied"
+    ):
         first.tape.state()
 
 

@@ -1,4 +1,6 @@
-"""Fragments are cut into pieces at resets and ends, and become episodes that hold nothing but what is learned from."""
+"""Fragments are cut into pieces at resets and ends, and become episodes that hold
+nothing but what is learned from.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from ray.rllib.core.columns import Columns
 from rlhp.rollout.fragment import Fragment, Piece, build_episode, pieces
 
 
-def fragment(ends: list[list[int]], *, resets: list[bool] | None = None, truncates: bool = False) -> Fragment:
+def fragment(
+    ends: list[list[int]], *, resets: list[bool] | None = None, truncates: bool = False
+) -> Fragment:
     """N environments with 1 where an episode ends; the row after an end is its reset.
 
-    `resets` says whose first row is one, because an episode ended with the fragment before.
+    `resets` says whose first row is one, because an episode ended with the fragment
+    before.
     """
     done = np.array(ends, bool)
     envs, rows = done.shape
@@ -62,7 +67,10 @@ def by_hand(cut: Fragment) -> list[tuple[int, tuple[int, ...], bool]]:
 
 def test_a_fragment_without_an_end_is_one_piece_per_environment() -> None:
     cut = list(pieces(fragment([[0, 0, 0], [0, 0, 0]])))
-    assert cut == [Piece(env=0, first=0, stop=3, done=False), Piece(env=1, first=0, stop=3, done=False)]
+    assert cut == [
+        Piece(env=0, first=0, stop=3, done=False),
+        Piece(env=1, first=0, stop=3, done=False),
+    ]
 
 
 def test_a_piece_ends_with_its_episode_and_the_next_begins_after_the_reset_row() -> None:
@@ -75,21 +83,33 @@ def test_a_piece_ends_with_its_episode_and_the_next_begins_after_the_reset_row()
 
 
 def test_a_fragment_may_begin_with_the_reset_of_an_episode_that_ended_before() -> None:
-    assert list(pieces(fragment([[0, 0, 1]], resets=[True]))) == [Piece(env=0, first=1, stop=3, done=True)]
+    assert list(pieces(fragment([[0, 0, 1]], resets=[True]))) == [
+        Piece(env=0, first=1, stop=3, done=True)
+    ]
 
 
 @given(data=st.data(), envs=st.integers(1, 3), rows=st.integers(1, 12))
-def test_pieces_are_what_reading_row_by_row_finds(data: st.DataObject, envs: int, rows: int) -> None:
-    ends = data.draw(st.lists(st.lists(st.integers(0, 1), min_size=rows, max_size=rows), min_size=envs, max_size=envs))
+def test_pieces_are_what_reading_row_by_row_finds(
+    data: st.DataObject, envs: int, rows: int
+) -> None:
+    ends = data.draw(
+        st.lists(
+            st.lists(st.integers(0, 1), min_size=rows, max_size=rows), min_size=envs, max_size=envs
+        )
+    )
     resets = data.draw(st.lists(st.booleans(), min_size=envs, max_size=envs))
     whole = fragment(ends, resets=resets)
-    cut = [(piece.env, tuple(range(piece.first, piece.stop)), piece.done) for piece in pieces(whole)]
+    cut = [
+        (piece.env, tuple(range(piece.first, piece.stop)), piece.done) for piece in pieces(whole)
+    ]
     assert cut == by_hand(whole)
     assert sum(len(rows) for _, rows, _ in cut) == whole.steps
 
 
 @pytest.mark.parametrize("truncates", [False, True])
-def test_an_episode_holds_what_the_policy_saw_and_drew_and_the_given_rewards(truncates: bool) -> None:
+def test_an_episode_holds_what_the_policy_saw_and_drew_and_the_given_rewards(
+    truncates: bool,
+) -> None:
     whole = fragment([[0, 0, 0, 0], [0, 0, 1, 0]], truncates=truncates)
     rewards = np.full((2, 4), 7.0, np.float32)
     (piece,) = [piece for piece in pieces(whole) if piece.done]
@@ -100,8 +120,12 @@ def test_an_episode_holds_what_the_policy_saw_and_drew_and_the_given_rewards(tru
     np.testing.assert_array_equal(episode.get_observations(), whole.policy_obs[1, :4])
     np.testing.assert_array_equal(episode.get_actions(), whole.sampled[1, :3])
     np.testing.assert_array_equal(episode.get_rewards(), rewards[1, :3])
-    np.testing.assert_array_equal(episode.get_extra_model_outputs(Columns.ACTION_LOGP), whole.logp[1, :3])
-    np.testing.assert_array_equal(episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS), whole.dist_inputs[1, :3])
+    np.testing.assert_array_equal(
+        episode.get_extra_model_outputs(Columns.ACTION_LOGP), whole.logp[1, :3]
+    )
+    np.testing.assert_array_equal(
+        episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS), whole.dist_inputs[1, :3]
+    )
     assert episode.get_infos() == [{}] * 4, "infos name the env reward in many environments"
     assert (episode.is_terminated, episode.is_truncated) == (not truncates, truncates)
 
@@ -110,7 +134,8 @@ def test_only_the_chunk_with_the_last_step_is_done() -> None:
     whole = fragment([[0, 0, 1, 0, 0]])
     rewards = np.zeros((1, 5), np.float32)
     chunks: list[Any] = [
-        build_episode(whole, piece, rewards=rewards, episode_id="e", t_started=0) for piece in pieces(whole)
+        build_episode(whole, piece, rewards=rewards, episode_id="e", t_started=0)
+        for piece in pieces(whole)
     ]
     assert [chunk.is_done for chunk in chunks] == [True, False]
 
@@ -118,7 +143,9 @@ def test_only_the_chunk_with_the_last_step_is_done() -> None:
 def test_steps_without_a_reward_are_never_learned_from() -> None:
     whole = fragment([[0, 0]])
     rewards = np.array([[1.0, np.nan]], np.float32)
-    with pytest.raises(AssertionError, match="unlabeled steps in episode e: rewards must be finite before learning"):
+    with pytest.raises(
+        AssertionError, match="unlabeled steps in episode e: rewards must be finite before learning"
+    ):
         build_episode(whole, next(pieces(whole)), rewards=rewards, episode_id="e", t_started=0)
 
 

@@ -95,7 +95,9 @@ def test_a_local_runner_that_folds_counts_no_row_twice() -> None:
         moments.fold()
         moments.fold()
     assert moments.known["obs"].count == 90
-    np.testing.assert_allclose(moments.known["obs"].mean, np.concatenate(everything).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(
+        moments.known["obs"].mean, np.concatenate(everything).mean(0), rtol=1e-12
+    )
 
 
 def test_normalized_observations_are_clipped() -> None:
@@ -107,7 +109,9 @@ def test_normalized_observations_are_clipped() -> None:
 
 
 @pytest.mark.parametrize("center", [False, True])
-def test_the_control_reward_is_divided_by_its_std_and_loses_at_most_its_first_mean(center: bool) -> None:
+def test_the_control_reward_is_divided_by_its_std_and_loses_at_most_its_first_mean(
+    center: bool,
+) -> None:
     moments = RunningMoments()
     paid = np.random.default_rng(0).normal(3.0, 20.0, (3000, 1))
     asked = np.array([1.0, -5.0])
@@ -116,12 +120,16 @@ def test_the_control_reward_is_divided_by_its_std_and_loses_at_most_its_first_me
         mean = paid[:1000].mean() if center else 0.0
         # a first batch is scaled by itself, later ones by all before them
         std = paid[: max(1000, first)].std()
-        np.testing.assert_allclose(moments.standardize(asked, center=center), (asked - mean) / std, rtol=1e-9)
+        np.testing.assert_allclose(
+            moments.standardize(asked, center=center), (asked - mean) / std, rtol=1e-9
+        )
         moments.fold()
     again = RunningMoments()
     again.set_state(moments.get_state())
     again.observe("reward", paid[:10])
-    np.testing.assert_array_equal(again.standardize(asked, center=center), moments.standardize(asked, center=center))
+    np.testing.assert_array_equal(
+        again.standardize(asked, center=center), moments.standardize(asked, center=center)
+    )
 
 
 def test_no_rows_are_no_observation() -> None:
@@ -143,8 +151,13 @@ def test_the_state_comes_back_as_it_was_both_parts_of_it() -> None:
     for each in (moments, again):
         each.fold()
     np.testing.assert_array_equal(again.normalize(seen), moments.normalize(seen))
-    plain = {part: {name: {k: np.asarray(v).tolist() for k, v in m.items()} for name, m in state[part].items()}
-             for part in state}  # fmt: skip
+    plain = {
+        part: {
+            name: {k: np.asarray(v).tolist() for k, v in m.items()}
+            for name, m in state[part].items()
+        }
+        for part in state
+    }
     assert json.loads(json.dumps(plain)) == plain, "plain data, which a checkpoint can hold"
 
 

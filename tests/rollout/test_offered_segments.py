@@ -1,4 +1,6 @@
-"""Segments that an env runner offers: what the learner got and the environment executed, and no more than may be."""
+"""Segments that an env runner offers: what the learner got and the environment
+executed, and no more than may be.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,23 @@ from tests.small_runs import env_runner, small
 
 def test_a_segment_shows_the_learners_predicted_rewards_bit_for_bit() -> None:
     runner, _, basket = env_runner(example("variable length"))
-    chunks = by_episode([episode for _ in range(6) for episode in runner.sample(num_timesteps=33, explore=True)])
+    chunks = by_episode(
+        [episode for _ in range(6) for episode in runner.sample(num_timesteps=33, explore=True)]
+    )
     assert len(basket.segments) > 20
-    assert any(len(chunks[segment.episode]) > 1 for segment in basket.segments), "some span several fragments"
+    assert any(len(chunks[segment.episode]) > 1 for segment in basket.segments), (
+        "some span several fragments"
+    )
     for segment in basket.segments:
         steps = slice(segment.start, segment.start + segment.length)
         assert segment.predicted_reward is not None
-        assert segment.predicted_reward.tobytes() == joined(chunks[segment.episode], "rewards")[steps].tobytes()
-        executed = executed_actions(joined(chunks[segment.episode], "actions")[steps], runner.env.single_action_space)
+        assert (
+            segment.predicted_reward.tobytes()
+            == joined(chunks[segment.episode], "rewards")[steps].tobytes()
+        )
+        executed = executed_actions(
+            joined(chunks[segment.episode], "actions")[steps], runner.env.single_action_space
+        )
         np.testing.assert_array_equal(segment.actions, executed)
 
 

@@ -1,4 +1,6 @@
-"""Games through the env runner: each frame kept once, scores apart from rewards, and segments that play again."""
+"""Games through the env runner: each frame kept once, scores apart from rewards, and
+segments that play again.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,23 @@ from rlhp.rollout.runner import EPISODES
 from rlhp.types import Array, Segment, decode, encode
 from tests.small_runs import env_runner, small
 
-pytest.importorskip("ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py")
+pytest.importorskip(
+    "ale_py", reason="Atari games need ale-py, which is not installed: pip install ale-py"
+)
 
 FRAME = 84 * 84
 
 
-def game(name: str = "Breakout", *, hidden: bool = True, limit: int = 150, **changes: Any) -> RunConfig:
+def game(
+    name: str = "Breakout", *, hidden: bool = True, limit: int = 150, **changes: Any
+) -> RunConfig:
     env = {"id": f"ALE/{name}-v5", "hide_termination": hidden, "max_episode_steps": limit}
     query = {"segment_length": min(25, limit), "pool": 100}
     learner = {"network": "cnn_small", "train_batch_size": 90, "minibatch_size": 45}
     reward = {"network": "cnn_small"}
-    return small(env=env, query=query, learner=learner, reward=reward, clips={"enabled": True}, **changes)
+    return small(
+        env=env, query=query, learner=learner, reward=reward, clips={"enabled": True}, **changes
+    )
 
 
 def collected(config: RunConfig, *, steps: int, times: int = 1) -> list[Segment]:
@@ -42,12 +50,16 @@ def collected(config: RunConfig, *, steps: int, times: int = 1) -> list[Segment]
 
 def same(one: Segment, other: Segment) -> bool:
     return (
-        one.id == other.id and np.array_equal(one.obs[""], other.obs[""]) and np.array_equal(one.actions, other.actions)
+        one.id == other.id
+        and np.array_equal(one.obs[""], other.obs[""])
+        and np.array_equal(one.actions, other.actions)
     )
 
 
 @pytest.mark.parametrize(("hidden", "limit", "steps"), [(True, 70, 25), (False, 20, 20)])
-def test_segments_keep_each_frame_once_and_come_back_the_same(hidden: bool, limit: int, steps: int) -> None:
+def test_segments_keep_each_frame_once_and_come_back_the_same(
+    hidden: bool, limit: int, steps: int
+) -> None:
     segments = collected(game(hidden=hidden, limit=limit), steps=150, times=2)
     assert len(segments) > 6
     for segment in segments:
@@ -93,7 +105,9 @@ def test_a_return_is_the_game_s_score_and_not_the_clipped_reward() -> None:
 
 
 def test_an_evaluation_plays_whole_games_and_reports_their_scores() -> None:
-    found = evaluate(lambda envs: random_act(envs), game("Qbert", limit=400).env, episodes=2, seed=0)
+    found = evaluate(
+        lambda envs: random_act(envs), game("Qbert", limit=400).env, episodes=2, seed=0
+    )
     assert all(length < 400 for length in found.lengths)
     assert all(score >= 25 and score % 25 == 0 for score in found.returns)
 
@@ -118,7 +132,9 @@ def test_a_segment_is_drawn_as_the_console_showed_it_by_playing_its_game_again()
 
 
 def unblanked(segment: Segment, gray: Array) -> Array:
-    """The newest frames of a segment where they are not blanked, and what was played again where they are."""
+    """The newest frames of a segment where they are not blanked, and what was played
+    again where they are.
+    """
     seen = segment.obs[""][: segment.length, -1].astype(float)
     seen[:, :7] = gray[:, :7]
     return seen
@@ -127,7 +143,9 @@ def unblanked(segment: Segment, gray: Array) -> Array:
 def test_a_game_that_does_not_play_again_is_shown_as_the_policy_saw_it() -> None:
     config = game()
     first, second = collected(config, steps=200)[:2]
-    swapped = Segment(**{name: getattr(first, name) for name in first.__slots__} | {"state": second.state})
+    swapped = Segment(
+        **{name: getattr(first, name) for name in first.__slots__} | {"state": second.state}
+    )
     frames = make_view(config.env, ClipsConfig()).frames(swapped)
     assert (frames[..., 0] == frames[..., 1]).all()
     np.testing.assert_array_equal(frames[:, ::3, ::3, 0], first.obs[""][:-1, -1])

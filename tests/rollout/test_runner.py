@@ -1,4 +1,6 @@
-"""The columnar env runner does what a plain loop does, and what RLlib's own runner does, only in columns."""
+"""The columnar env runner does what a plain loop does, and what RLlib's own runner
+does, only in columns.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,21 @@ def test_until_the_first_reset_it_reproduces_rllibs_own_runner(explore: bool) ->
     assert len(found[0]) == len(found[1]) == ENVS
     for theirs, mine in zip(*found, strict=True):
         assert len(theirs) == len(mine) == LENGTH - 1
-        np.testing.assert_allclose(mine.get_observations(), theirs.get_observations(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            mine.get_observations(), theirs.get_observations(), rtol=1e-4, atol=1e-6
+        )
         np.testing.assert_allclose(mine.get_actions(), theirs.get_actions(), rtol=1e-4, atol=1e-6)
-        names = (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS) if explore else (Columns.ACTION_DIST_INPUTS,)
+        names = (
+            (Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS)
+            if explore
+            else (Columns.ACTION_DIST_INPUTS,)
+        )
         for name in names:
             np.testing.assert_allclose(
-                mine.get_extra_model_outputs(name), theirs.get_extra_model_outputs(name), rtol=1e-4, atol=1e-5
+                mine.get_extra_model_outputs(name),
+                theirs.get_extra_model_outputs(name),
+                rtol=1e-4,
+                atol=1e-5,
             )
 
 
@@ -59,14 +70,18 @@ def test_observations_returns_and_ends_are_those_of_a_plain_loop(name: str) -> N
     config = example(name)
     runner, _, _ = env_runner(config)
     seeds = np.random.default_rng([runner._seed, 0]).integers(2**31 - 1, size=ENVS)
-    episodes = [episode for _ in range(4) for episode in runner.sample(num_timesteps=40, explore=True)]
+    episodes = [
+        episode for _ in range(4) for episode in runner.sample(num_timesteps=40, explore=True)
+    ]
     chunks = by_episode(episodes)
     spaces = probe(config.env).spaces
     returns: dict[str, float] = {}
     for env_index in range(ENVS):
         env = make_env(config.env)
         seed: int | None = int(seeds[env_index])
-        for episode_id in sorted((id_ for id_ in chunks if place_of(id_)[0] == env_index), key=place_of):
+        for episode_id in sorted(
+            (id_ for id_ in chunks if place_of(id_)[0] == env_index), key=place_of
+        ):
             obs, _ = env.reset(seed=seed)
             seed = None
             returns[episode_id] = 0.0
@@ -92,7 +107,9 @@ def test_observations_returns_and_ends_are_those_of_a_plain_loop(name: str) -> N
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_chunks_of_one_episode_follow_each_other_and_none_is_empty(name: str) -> None:
     runner, _, _ = env_runner(example(name))
-    chunks = by_episode([episode for _ in range(5) for episode in runner.sample(num_timesteps=33, explore=True)])
+    chunks = by_episode(
+        [episode for _ in range(5) for episode in runner.sample(num_timesteps=33, explore=True)]
+    )
     lengths = sorted(length for _, _, length in finished(runner))
     for parts in chunks.values():
         at = 0
@@ -108,7 +125,9 @@ def test_chunks_of_one_episode_follow_each_other_and_none_is_empty(name: str) ->
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 7, 60, 100])
-def test_at_least_the_wanted_number_of_real_steps_is_taken_and_resets_are_not_counted(wanted: int) -> None:
+def test_at_least_the_wanted_number_of_real_steps_is_taken_and_resets_are_not_counted(
+    wanted: int,
+) -> None:
     runner, source, _ = env_runner(example("box"))
     for _ in range(4):
         before = runner.metrics.peek("num_env_steps_sampled_lifetime", default=0)
@@ -133,7 +152,9 @@ def test_the_learner_gets_exactly_what_the_reward_model_said() -> None:
 
 def test_sampled_gaussians_leave_the_bounds_and_executed_actions_do_not() -> None:
     runner, source, _ = env_runner(example("box"))
-    sampled = np.concatenate([episode.get_actions() for episode in runner.sample(num_timesteps=300, explore=True)])
+    sampled = np.concatenate(
+        [episode.get_actions() for episode in runner.sample(num_timesteps=300, explore=True)]
+    )
     executed = np.concatenate([actions.reshape(-1, 2) for actions in source.actions])
     assert np.abs(sampled).max() > 1
     assert executed.min() == -0.5
@@ -157,11 +178,15 @@ def test_the_vector_environment_of_cartpole_itself_obeys_the_same_rules() -> Non
     config = small(env={"id": "CartPole-v1"}, learner=RAW)
     runner, _, basket = env_runner(config)
     assert isinstance(runner.env.unwrapped, CartPoleVectorEnv)
-    chunks = by_episode([episode for _ in range(5) for episode in runner.sample(num_timesteps=90, explore=True)])
+    chunks = by_episode(
+        [episode for _ in range(5) for episode in runner.sample(num_timesteps=90, explore=True)]
+    )
     plain: Any = gym.make("CartPole-v1").unwrapped
     plain.reset(seed=0)
     for parts in chunks.values():
-        assert np.abs(parts[0].get_observations(0)).max() <= 0.05, "an episode begins where a reset begins"
+        assert np.abs(parts[0].get_observations(0)).max() <= 0.05, (
+            "an episode begins where a reset begins"
+        )
         for part in parts:
             obs, actions = part.get_observations(), part.get_actions()
             for step, action in enumerate(actions):
@@ -172,7 +197,9 @@ def test_the_vector_environment_of_cartpole_itself_obeys_the_same_rules() -> Non
     ended = finished(runner)
     assert len(ended) > 10
     assert all(true == length for true, _, length in ended), "CartPole pays one per step"
-    assert all(segment.state is None and segment.state_kind == "none" for segment in basket.segments)
+    assert all(
+        segment.state is None and segment.state_kind == "none" for segment in basket.segments
+    )
 
 
 def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> None:
@@ -183,7 +210,9 @@ def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> 
     paid = -np.linalg.norm(first[0].get_observations(slice(1, None))[:, :2], axis=1)
     own = first[0].get_rewards() / paid
     assert own == pytest.approx(own[0], rel=1e-4), "by its own, the first time"
-    scale = second[0].get_rewards() / -np.linalg.norm(second[0].get_observations(slice(1, None))[:, :2], axis=1)
+    scale = second[0].get_rewards() / -np.linalg.norm(
+        second[0].get_observations(slice(1, None))[:, :2], axis=1
+    )
     assert scale == pytest.approx(scale[0], rel=1e-4)
     std = config.reward.target_std / runner._moments.known["reward"].std()[0]
     assert scale[0] == pytest.approx(std, rel=1e-4), "as predicted rewards are"
@@ -193,9 +222,13 @@ def test_the_control_arm_learns_from_scaled_env_rewards_and_offers_nothing() -> 
 
 def test_the_control_reward_is_centered_where_no_episode_can_end_early() -> None:
     for hide, mean in ((False, -0.1), (True, 0.0)):
-        config = small(env={**DRIFT, "hide_termination": hide}, labels={"source": "none"}, learner=RAW)
+        config = small(
+            env={**DRIFT, "hide_termination": hide}, labels={"source": "none"}, learner=RAW
+        )
         runner, _, _ = env_runner(config)
-        rewards = np.concatenate([each.get_rewards() for each in runner.sample(num_timesteps=60, explore=True)])
+        rewards = np.concatenate(
+            [each.get_rewards() for each in runner.sample(num_timesteps=60, explore=True)]
+        )
         assert rewards.std() == pytest.approx(0.1, rel=1e-4)
         assert rewards.mean() < mean if mean else rewards.mean() == pytest.approx(0, abs=1e-5)
 
@@ -221,10 +254,14 @@ def test_an_env_runner_that_was_restarted_plays_other_episodes() -> None:
         ray.kill(runner)
 
 
-@pytest.mark.parametrize("wish", [{"num_episodes": 2}, {"num_timesteps": 5, "random_actions": True}])
+@pytest.mark.parametrize(
+    "wish", [{"num_episodes": 2}, {"num_timesteps": 5, "random_actions": True}]
+)
 def test_what_it_does_not_sample_is_refused(wish: dict[str, Any]) -> None:
     runner, _, _ = env_runner(small(env=DRIFT))
-    with pytest.raises(ValueError, match="this env runner collects fragments of env steps; whole episodes, random"):
+    with pytest.raises(
+        ValueError, match="this env runner collects fragments of env steps; whole episodes, random"
+    ):
         runner.sample(**wish)
 
 
@@ -237,7 +274,11 @@ def test_rllibs_metrics_are_there_under_its_names() -> None:
     assert runner.metrics.peek("num_episodes") == len(true)
     assert runner.metrics.peek("predicted_mean") == pytest.approx(0, abs=5)
     assert 0 < runner.metrics.peek("predicted_std") < 10
-    assert set(runner.get_metrics()) >= {"num_env_steps_sampled", "num_env_steps_sampled_lifetime", "predict_wait_ms"}
+    assert set(runner.get_metrics()) >= {
+        "num_env_steps_sampled",
+        "num_env_steps_sampled_lifetime",
+        "predict_wait_ms",
+    }
 
 
 @pytest.mark.parametrize("name", ["box", "discrete", "dict and multi-discrete"])

@@ -1,4 +1,6 @@
-"""Segments are whole stretches of one episode, however the rollout was cut into fragments."""
+"""Segments are whole stretches of one episode, however the rollout was cut into
+fragments.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.types import Array, Segment, segment_id
 
 K = 4
-SPEC = ObsSpec(leaves=(Leaf(path="episode", shape=(), dtype="<f8"), Leaf(path="step", shape=(1,), dtype="<f4")))
+SPEC = ObsSpec(
+    leaves=(Leaf(path="episode", shape=(), dtype="<f8"), Leaf(path="step", shape=(1,), dtype="<f4"))
+)
 
 
 class Rollout:
@@ -27,11 +31,14 @@ class Rollout:
         for episode, length in enumerate(lengths):
             for step in range(length):
                 self._row(episode, step, valid=True, done=step == length - 1)
-            self._row(episode, length, valid=False, done=False)  # shows the last observation, then resets
+            # shows the last observation, then resets
+            self._row(episode, length, valid=False, done=False)
         self.truncates = truncates
 
     def _row(self, episode: int, step: int, *, valid: bool, done: bool) -> None:
-        self.rows.append({"obs": (episode, step), "valid": valid, "done": done, "number": 100 * episode + step})
+        self.rows.append(
+            {"obs": (episode, step), "valid": valid, "done": done, "number": 100 * episode + step}
+        )
 
     def fragment(self, first: int, stop: int) -> Fragment:
         """Rows first..stop-1, as an env runner ships them."""
@@ -83,14 +90,18 @@ def cut(
             state_kind="hook",
         )
         for piece in pieces(fragment):
-            segments += cutter.follow(fragment, piece, predicted=predicted, episode=f"e{episode}", origin=origin)
+            segments += cutter.follow(
+                fragment, piece, predicted=predicted, episode=f"e{episode}", origin=origin
+            )
             episode += piece.done
         first, number = stop, number + 1
     return segments, cutter
 
 
 def agrees_with_its_episode(segment: Segment) -> bool:
-    """Whether every array holds the steps that the segment's name says, and nothing else."""
+    """Whether every array holds the steps that the segment's name says, and nothing
+    else.
+    """
     episode = int(segment.episode[1:])
     steps = np.arange(segment.start, segment.start + segment.length)
     numbers = 100.0 * episode + steps
@@ -100,7 +111,9 @@ def agrees_with_its_episode(segment: Segment) -> bool:
         and list(segment.actions[:, 0]) == list(numbers)
         and (segment.state is not None and list(segment.state[:, 0]) == list(numbers))
         and (segment.env_reward is None or list(segment.env_reward) == list(numbers))
-        and (segment.predicted_reward is None or list(segment.predicted_reward) == list(2 * numbers))
+        and (
+            segment.predicted_reward is None or list(segment.predicted_reward) == list(2 * numbers)
+        )
     )
 
 
@@ -141,13 +154,17 @@ def test_every_episode_has_exactly_one_segment_that_shows_its_end_and_no_segment
     assert ends == [f"e{episode}" for episode in range(len(lengths))]
     assert len({segment.id for segment in segments}) == len(segments)
     for segment in segments:
-        assert segment.terminated == (segment.start + segment.length == lengths[int(segment.episode[1:])])
+        assert segment.terminated == (
+            segment.start + segment.length == lengths[int(segment.episode[1:])]
+        )
 
 
 def test_the_id_is_that_of_the_run_the_runner_the_episode_and_the_steps() -> None:
     segments, _ = cut([9], sizes=[100])
     for segment in segments:
-        assert segment.id == segment_id(run="r", env_runner=3, episode="e0", start=segment.start, length=K)
+        assert segment.id == segment_id(
+            run="r", env_runner=3, episode="e0", start=segment.start, length=K
+        )
 
 
 def test_a_truncated_episode_says_so() -> None:
@@ -186,7 +203,9 @@ def test_without_leave_to_share_it_no_segment_carries_the_env_reward() -> None:
 
 def test_before_the_first_reward_version_segments_are_unpriced() -> None:
     segments, _ = cut([9], sizes=[5], priced=False)
-    assert all(segment.predicted_reward is None and segment.reward_version is None for segment in segments)
+    assert all(
+        segment.predicted_reward is None and segment.reward_version is None for segment in segments
+    )
 
 
 def test_a_segment_that_began_before_the_first_reward_version_is_unpriced_as_a_whole() -> None:
@@ -195,7 +214,14 @@ def test_a_segment_that_began_before_the_first_reward_version_is_unpriced_as_a_w
     segments: list[Segment] = []
     for first, stop, version in ((0, 5, None), (5, 12, 1)):
         fragment = rollout.fragment(first, stop)
-        origin = Origin(run="r", env_runner=0, policy_version=0, env_steps=0, reward_version=version, state_kind="hook")
+        origin = Origin(
+            run="r",
+            env_runner=0,
+            policy_version=0,
+            env_steps=0,
+            reward_version=version,
+            state_kind="hook",
+        )
         predicted = None if version is None else fragment.executed[..., 0]
         (piece,) = pieces(fragment)
         segments += cutter.follow(fragment, piece, predicted=predicted, episode="e0", origin=origin)
@@ -206,7 +232,9 @@ def test_a_segment_that_began_before_the_first_reward_version_is_unpriced_as_a_w
 def test_a_long_episode_is_not_kept_in_memory() -> None:
     rollout = Rollout([3000])
     cutter = SegmentCutter(SPEC, length=K, share_env_reward=True, rng=np.random.default_rng(0))
-    origin = Origin(run="r", env_runner=0, policy_version=0, env_steps=0, reward_version=None, state_kind="hook")
+    origin = Origin(
+        run="r", env_runner=0, policy_version=0, env_steps=0, reward_version=None, state_kind="hook"
+    )
     for first in range(0, 2990, 10):
         fragment = rollout.fragment(first, first + 10)
         (piece,) = pieces(fragment)
@@ -219,15 +247,25 @@ def test_a_long_episode_is_not_kept_in_memory() -> None:
 def test_a_segment_keeps_nothing_of_the_fragment_it_was_cut_from() -> None:
     rollout = Rollout([12, 12])
     cutter = SegmentCutter(SPEC, length=K, share_env_reward=True, rng=np.random.default_rng(0))
-    origin = Origin(run="r", env_runner=0, policy_version=0, env_steps=0, reward_version=1, state_kind="hook")
+    origin = Origin(
+        run="r", env_runner=0, policy_version=0, env_steps=0, reward_version=1, state_kind="hook"
+    )
     segments: list[Segment] = []
     for first in range(0, 26, 6):
         fragment = rollout.fragment(first, first + 6)
         predicted = 2 * fragment.executed[..., 0]
         for piece in pieces(fragment):
             name = f"e{rollout.rows[first + piece.first]['obs'][0]}"
-            segments += cutter.follow(fragment, piece, predicted=predicted, episode=name, origin=origin)
-        for array in (fragment.obs, fragment.executed, fragment.env_reward, fragment.state, predicted):
+            segments += cutter.follow(
+                fragment, piece, predicted=predicted, episode=name, origin=origin
+            )
+        for array in (
+            fragment.obs,
+            fragment.executed,
+            fragment.env_reward,
+            fragment.state,
+            predicted,
+        ):
             assert array is not None
             array[...] = 777
     assert len(segments) > 3

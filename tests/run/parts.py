@@ -38,13 +38,30 @@ def _ask(dataset: PreferenceDataset, queue: QueryQueue, number: int) -> str:
     dataset.add_segments([first, second])
     query = Query(id=f"q{number}", first=first, second=second)
     payloads = {each.id: encode(each) for each in (first, second)}
-    assert queue.put(query=query.id, first=first.id, second=second.id, body=body_of(query), payloads=payloads) == "ok"
+    assert (
+        queue.put(
+            query=query.id, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+        )
+        == "ok"
+    )
     return query.id
 
 
-def answer(queue: QueryQueue, count: int, *, labeler: str = "ann", said: Sequence[str] = ("first", "second")) -> None:
+def answer(
+    queue: QueryQueue,
+    count: int,
+    *,
+    labeler: str = "ann",
+    said: Sequence[str] = ("first", "second"),
+) -> None:
     """Answer as many queries as are open, `count` at most."""
     for number in range(count):
         for lease in queue.lease(labeler=labeler, page=f"{labeler}-page"):
             word = said[number % len(said)]
-            queue.answer(query=lease.query, labeler=labeler, page=f"{labeler}-page", token=lease.token, answer=word)
+            queue.answer(
+                query=lease.query,
+                labeler=labeler,
+                page=f"{labeler}-page",
+                token=lease.token,
+                answer=word,
+            )

@@ -1,4 +1,6 @@
-"""The end of a run: answers that its reward trainer left at the queue are stored, or the run has not finished."""
+"""The end of a run: answers that its reward trainer left at the queue are stored, or
+the run has not finished.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tests.run.parts import answer, ask, run_in
 
 @pytest.fixture
 def run(redis_url: str, tmp_path: Path) -> tuple[RunDir, QueryQueue]:
-    """A run whose reward trainer has read two answers, stored none, and says nothing any more."""
+    """A run whose reward trainer has read two answers, stored none, and says nothing
+    any more.
+    """
     rundir, queue = run_in(tmp_path, redis_url)
     ask(rundir, queue, 4)
     answer(queue, 4)
@@ -33,7 +37,9 @@ def said() -> list[str]:
     return []
 
 
-def test_what_a_silent_trainer_left_is_stored_at_the_end(run: tuple[RunDir, QueryQueue], said: list[str]) -> None:
+def test_what_a_silent_trainer_left_is_stored_at_the_end(
+    run: tuple[RunDir, QueryQueue], said: list[str]
+) -> None:
     rundir, queue = run
     with rundir.running(), nothing_left(queue, rundir, say=said.append):
         pass
@@ -66,7 +72,9 @@ def test_an_end_that_could_not_store_them_says_so_and_how_they_are_got(
     assert (rundir.info().state, queue.stats().backlog) == ("finished", 0)
 
 
-def test_a_run_that_fails_says_what_is_not_stored(run: tuple[RunDir, QueryQueue], said: list[str]) -> None:
+def test_a_run_that_fails_says_what_is_not_stored(
+    run: tuple[RunDir, QueryQueue], said: list[str]
+) -> None:
     rundir, queue = run
     with pytest.raises(KeyError), nothing_left(queue, rundir, say=said.append):
         raise KeyError
@@ -76,7 +84,9 @@ def test_a_run_that_fails_says_what_is_not_stored(run: tuple[RunDir, QueryQueue]
     assert queue.stats().backlog == 4
 
 
-def test_whoever_was_replaced_stores_nothing(run: tuple[RunDir, QueryQueue], said: list[str]) -> None:
+def test_whoever_was_replaced_stores_nothing(
+    run: tuple[RunDir, QueryQueue], said: list[str]
+) -> None:
     rundir, queue = run
     QueryQueue(queue.url, run=queue.run).open(cap=9, config_sha256="c0ffee", resume=True)
     with pytest.raises(TakenOver), nothing_left(queue, rundir, say=said.append):
@@ -85,13 +95,19 @@ def test_whoever_was_replaced_stores_nothing(run: tuple[RunDir, QueryQueue], sai
     assert PreferenceDataset.open(rundir.preferences).counts()["answers"] == 0
 
 
-def test_odd_entries_at_the_end_are_set_aside(run: tuple[RunDir, QueryQueue], said: list[str]) -> None:
+def test_odd_entries_at_the_end_are_set_aside(
+    run: tuple[RunDir, QueryQueue], said: list[str]
+) -> None:
     rundir, queue = run
     with redis.Redis.from_url(queue.url) as client:
         client.xadd(f"rlhp:{{{queue.run}}}:answers", {"pid": os.getpid()})
     with rundir.running(), nothing_left(queue, rundir, say=said.append):
         pass
-    assert (rundir.info().state, queue.stats().set_aside, queue.stats().backlog) == ("finished", 1, 0)
+    assert (rundir.info().state, queue.stats().set_aside, queue.stats().backlog) == (
+        "finished",
+        1,
+        0,
+    )
 
 
 def test_a_renamed_run_is_not_resumed_past_the_answers_that_wait_under_its_old_name(

@@ -1,4 +1,6 @@
-"""The labeling page of a run: one address however often its server dies, and nothing left behind."""
+"""The labeling page of a run: one address however often its server dies, and nothing
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,13 @@ def started(config: PageConfig, rundir: RunDir) -> Iterator[PageServer]:
 
 
 def name_of_run(address: str, rundir: RunDir) -> str:
-    """What the page says to whoever opens the run's link, however long its server takes to come."""
+    """What the page says to whoever opens the run's link, however long its server takes
+    to come.
+    """
     token = link_token(rundir.redis_url() or "", run=rundir.name, rundir=rundir)
-    reply = httpx.get(address + "/api/run", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    reply = httpx.get(
+        address + "/api/run", headers={"Authorization": f"Bearer {token}"}, timeout=60
+    )
     return str(reply.json()["run"])
 
 
@@ -59,7 +65,9 @@ def test_the_address_stays_when_the_server_is_killed(run: tuple[RunDir, QueryQue
         assert name_of_run(server.address, rundir) == rundir.name
         first = server.pid
         os.kill(first, signal.SIGKILL)
-        assert name_of_run(server.address, rundir) == rundir.name, "whoever connects meanwhile waits"
+        assert name_of_run(server.address, rundir) == rundir.name, (
+            "whoever connects meanwhile waits"
+        )
         second = server.pid
         assert first != second
     assert [command_line(pid) for pid in (first, second)] == ["", ""]
@@ -74,7 +82,9 @@ def test_a_port_that_is_taken_becomes_a_free_one(run: tuple[RunDir, QueryQueue])
             assert name_of_run(two.address, rundir) == rundir.name
 
 
-def test_the_link_that_is_said_opens_the_page_and_stays_the_same(run: tuple[RunDir, QueryQueue]) -> None:
+def test_the_link_that_is_said_opens_the_page_and_stays_the_same(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
     rundir, queue = run
     said: list[str] = []
     for host in ("127.0.0.1", "127.0.0.1", "0.0.0.0"):
@@ -86,7 +96,9 @@ def test_the_link_that_is_said_opens_the_page_and_stays_the_same(run: tuple[RunD
     assert [(each.name, each.admin) for each in labelers.all()] == [("local", True)]
     assert labelers.remove("local")
     with page_server(ANY_PORT, rundir, queue, say=said.append):
-        assert rundir.page_token() not in tokens, "who starts the run again is let in again, by a new link"
+        assert rundir.page_token() not in tokens, (
+            "who starts the run again is let in again, by a new link"
+        )
     assert [labelers.find(token) for token in tokens] == [None]
     labelers.close()
 
@@ -98,11 +110,15 @@ def test_the_token_of_the_link_is_kept_for_this_user_alone(run: tuple[RunDir, Qu
         assert token
         assert name_of_run(rundir.page_url() or "", rundir) == rundir.name
     assert stat.S_IMODE(rundir.page_token_file.stat().st_mode) == 0o600
-    files = [file for file in rundir.path.rglob("*") if file.is_file() and file != rundir.page_token_file]
+    files = [
+        file for file in rundir.path.rglob("*") if file.is_file() and file != rundir.page_token_file
+    ]
     assert [file.name for file in files if token.encode() in file.read_bytes()] == []
 
 
-def test_its_log_stays_small(run: tuple[RunDir, QueryQueue], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_log_stays_small(
+    run: tuple[RunDir, QueryQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rundir, _ = run
     monkeypatch.setattr(page_module, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(page_module, "MOST_LOG_BYTES", 100)
@@ -122,9 +138,10 @@ def test_its_log_stays_small(run: tuple[RunDir, QueryQueue], monkeypatch: pytest
 def test_a_server_does_not_outlive_its_driver(run: tuple[RunDir, QueryQueue]) -> None:
     rundir, _ = run
     program = (
-        "import sys, time; from rlhp.config.schema import PageConfig; from rlhp.storage.rundir import RunDir;"
-        "from rlhp.run.children import PageServer; server = PageServer(PageConfig(port=0), RunDir.open(sys.argv[1]));"
-        "print(server.pid, flush=True); time.sleep(600)"
+        "import sys, time; from rlhp.config.schema import PageConfig; from rlhp.storage.rundir "
+        "import RunDir;from rlhp.run.children import PageServer; server = "
+        "PageServer(PageConfig(port=0), RunDir.open(sys.argv[1]));print(server.pid, flush=True); "
+        "time.sleep(600)"
     )
     import subprocess
 
@@ -162,4 +179,9 @@ def test_labelers_are_told_once_a_second_how_far_the_run_is(
     assert queue.info()["env_steps"] == "210", "too soon"
     now += 1.5
     board.turn(lambda: status, env_steps=300, learning=True)
-    assert queue.info() == {"env_steps": "300", "segments": "9", "phase": "learning", "reward_version": "1"}
+    assert queue.info() == {
+        "env_steps": "300",
+        "segments": "9",
+        "phase": "learning",
+        "reward_version": "1",
+    }

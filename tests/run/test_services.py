@@ -1,4 +1,6 @@
-"""What the driver holds of the other roles, as real Ray actors: it never waits, and hears of one lost for good."""
+"""What the driver holds of the other roles, as real Ray actors: it never waits, and
+hears of one lost for good.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def failure(services: ClusterServices) -> str:
     return "nothing failed"
 
 
-def test_the_status_is_the_last_known_one_of_every_role(roles: dict[str, Any], queue: QueryQueue) -> None:
+def test_the_status_is_the_last_known_one_of_every_role(
+    roles: dict[str, Any], queue: QueryQueue
+) -> None:
     services = held(roles, queue)
     assert services.status() == {"labels/per_minute": 0.0}
     until(lambda: services.turn() or "labels/answered" in services.status())  # type: ignore[func-returns-value]
@@ -82,7 +86,12 @@ def test_the_status_is_the_last_known_one_of_every_role(roles: dict[str, Any], q
 
 
 def test_everybody_is_told_how_far_the_run_is(roles: dict[str, Any], queue: QueryQueue) -> None:
-    facts: dict[str, Any] = {"warmup_steps": 50, "learning": True, "lowest_return": -2.0, "episodes": [(1.0, 20)]}
+    facts: dict[str, Any] = {
+        "warmup_steps": 50,
+        "learning": True,
+        "lowest_return": -2.0,
+        "episodes": [(1.0, 20)],
+    }
     held(roles, queue).progress(env_steps=100, **facts)
     assert ray.get(roles["asking"].status.remote())["progress"] == [[{"env_steps": 100, **facts}]]
     assert ray.get(roles["fitting"].status.remote())["progress"] == [[100, {}]]
@@ -121,11 +130,16 @@ def test_a_role_that_cannot_be_restarted_ends_the_run_and_says_why(
     services = held({**roles, "asking": asking}, queue)
     flag.touch()
     os.kill(ray.get(asking.status.remote())["pid"], signal.SIGKILL)
-    line = "query actor cannot be restarted: ValueError: part-00000000.parquet is damaged; move that file away"
+    line = (
+        "query actor cannot be restarted: ValueError: part-00000000.parquet is damaged; move "
+        "that file away"
+    )
     assert failure(services) == line
 
 
-def test_a_queue_that_is_away_leaves_its_last_numbers(roles: dict[str, Any], queue: QueryQueue) -> None:
+def test_a_queue_that_is_away_leaves_its_last_numbers(
+    roles: dict[str, Any], queue: QueryQueue
+) -> None:
     services = held(roles, queue)
     services.turn()
     services._queue = QueryQueue("redis://127.0.0.1:1/0", run=queue.run)
@@ -140,7 +154,12 @@ def test_the_numbers_of_a_queue_go_by_the_names_of_metrics(queue: QueryQueue) ->
     numbers = queue_numbers(queue)
     age = numbers.pop("queue/oldest_age_seconds")
     assert age >= 0
-    assert numbers == {"labels/asked": 3, "queue/pending": 1, "queue/leased": 1, "queue/set_aside": 0}
+    assert numbers == {
+        "labels/asked": 3,
+        "queue/pending": 1,
+        "queue/leased": 1,
+        "queue/set_aside": 0,
+    }
     assert lease.query
 
 

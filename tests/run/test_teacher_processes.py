@@ -30,8 +30,12 @@ def labelers(rundir: RunDir, *, count: int = 1) -> Iterator[TeacherProcesses]:
         started.stop()
 
 
-def test_they_answer_under_a_name_each_and_leave_when_stopped(redis_url: str, tmp_path: Path) -> None:
-    rundir, queue = run_in(tmp_path, redis_url, labels={"teacher": {**FIRST, "latency_seconds": 0.05}})
+def test_they_answer_under_a_name_each_and_leave_when_stopped(
+    redis_url: str, tmp_path: Path
+) -> None:
+    rundir, queue = run_in(
+        tmp_path, redis_url, labels={"teacher": {**FIRST, "latency_seconds": 0.05}}
+    )
     ask(rundir, queue, 20)
     with labelers(rundir, count=2) as started:
         pids = started.pids()
@@ -52,7 +56,9 @@ def test_one_that_is_killed_is_started_again_and_its_query_is_served_once_its_le
     redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = {**FIRST, "latency_seconds": 0.3}
-    rundir, queue = run_in(tmp_path, redis_url, labels={"teacher": slow}, query={"lease_seconds": 0.6})
+    rundir, queue = run_in(
+        tmp_path, redis_url, labels={"teacher": slow}, query={"lease_seconds": 0.6}
+    )
     ask(rundir, queue, 4)
     with labelers(rundir) as started:
         until(lambda: queue.stats().leased > 0)
@@ -66,7 +72,9 @@ def test_one_that_is_killed_is_started_again_and_its_query_is_served_once_its_le
     assert set(queue.stats().labelers) == {"teacher-0"}
 
 
-def test_a_teacher_that_keeps_failing_ends_the_run_with_its_last_words(redis_url: str, tmp_path: Path) -> None:
+def test_a_teacher_that_keeps_failing_ends_the_run_with_its_last_words(
+    redis_url: str, tmp_path: Path
+) -> None:
     teacher = {"name": "tests.run.teachers:Fails"}
     rundir, queue = run_in(tmp_path, redis_url, labels={"teacher": teacher})
     ask(rundir, queue, 6)
@@ -75,23 +83,30 @@ def test_a_teacher_that_keeps_failing_ends_the_run_with_its_last_words(redis_url
         until(lambda: process.poll() is not None)
         with pytest.raises(
             ChildProcessError,
-            match=r"labeler 0 cannot work \(exit code 1\): error: teacher tests.run.teachers:Fails failed 5 times "
-            r"in a row, .*RuntimeError: the camera is unplugged",
+            match=r"labeler 0 cannot work \(exit code 1\): error: teacher tests.run.teachers:Fails "
+            r"failed 5 times in a row, .*RuntimeError: the camera is unplugged",
         ):
             started.keep()
 
 
 def test_labelers_that_keep_dying_at_once_end_the_run_with_their_last_words(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "MOST_EARLY_DEATHS", 2)
-    rundir, queue = run_in(tmp_path, redis_url, labels={"teacher": {"name": "tests.run.teachers:Quits"}})
+    rundir, queue = run_in(
+        tmp_path, redis_url, labels={"teacher": {"name": "tests.run.teachers:Quits"}}
+    )
     ask(rundir, queue, 6)
     with labelers(rundir) as started:
         until(lambda: started._processes[0].poll() is not None)
         started.keep()
         until(lambda: started._processes[0].poll() is not None)
-        with pytest.raises(ChildProcessError, match=r"labeler 0 cannot work \(exit code 3\): goodbye"):
+        with pytest.raises(
+            ChildProcessError, match=r"labeler 0 cannot work \(exit code 3\): goodbye"
+        ):
             started.keep()
     died, ended = caplog.messages
     assert died == "labeler 0 died (exit code 3) and is started again"

@@ -42,7 +42,9 @@ def test_fits_that_are_owed_count() -> None:
     assert lag({"reward/fitted_steps": None}, env_steps=500) == 0, "no version yet"
     assert lag({"reward/fitted_steps": 500.0}, env_steps=500) == 0
     assert lag({"reward/fitted_steps": 400.0}, env_steps=500) == 100
-    assert lag({"reward/fitted_steps": 900.0}, env_steps=500) == 0, "a run that goes on from a checkpoint"
+    assert lag({"reward/fitted_steps": 900.0}, env_steps=500) == 0, (
+        "a run that goes on from a checkpoint"
+    )
 
 
 def asking(env_steps: int, allowed: int, answered: int) -> dict[str, Any]:
@@ -82,7 +84,9 @@ def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
     assert lag({**asking(100, 10, 0), "reward/fitted_steps": 400.0}, env_steps=500) == 100
 
 
-def wait(services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None) -> dict[str, float]:
+def wait(
+    services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     return LearnerThrottle(config(max_lag_steps=most), services, threading.Event()).wait(1000, tell)
 
 
@@ -109,7 +113,9 @@ def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> N
     services = Catching(600.0, stride=0.0)
     said: list[str] = []
     stop = threading.Event()
-    throttle = LearnerThrottle(config(max_lag_steps=100), services, stop, patience_seconds=0.2, say=said.append)
+    throttle = LearnerThrottle(
+        config(max_lag_steps=100), services, stop, patience_seconds=0.2, say=said.append
+    )
     throttle.wait(1000, lambda: None)
     turns = services.turns
     throttle.wait(1100, lambda: None)
@@ -127,7 +133,10 @@ def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> N
 def test_the_warning_goes_to_the_log_too(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         throttle = LearnerThrottle(
-            config(max_lag_steps=1), Catching(0.0, stride=0.0), threading.Event(), patience_seconds=0.05
+            config(max_lag_steps=1),
+            Catching(0.0, stride=0.0),
+            threading.Event(),
+            patience_seconds=0.05,
         )
         throttle.wait(100, lambda: None)
     assert "training goes on" in caplog.text

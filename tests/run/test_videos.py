@@ -45,7 +45,11 @@ class Watching:
             assert data is not None, "what is offered can be shown"
             assert first_frame(data).shape == (SIDE, SIDE, 3)
         self.seen.append(query.id)
-        return Answer.FIRST if query.first.obs[""][-1, 0] > query.second.obs[""][-1, 0] else Answer.SECOND
+        return (
+            Answer.FIRST
+            if query.first.obs[""][-1, 0] > query.second.obs[""][-1, 0]
+            else Answer.SECOND
+        )
 
 
 def label(rundir: RunDir, over: threading.Event, watching: list[Watching]) -> None:
@@ -61,7 +65,9 @@ def label(rundir: RunDir, over: threading.Event, watching: list[Watching]) -> No
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_people_are_asked_by_clips_and_the_policy_is_filmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_are_asked_by_clips_and_the_policy_is_filmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = drawn(tmp_path, labels={"source": "human", "budget": 8}, page={"port": 0})
     rundir = RunDir.create(config, "small")
     over, watching = threading.Event(), list[Watching]()
@@ -72,19 +78,36 @@ def test_people_are_asked_by_clips_and_the_policy_is_filmed(tmp_path: Path, caps
     finally:
         over.set()
         labeler.join()
-    answered = {row.query_id for row in PreferenceDataset.open(rundir.preferences).events() if row.event == "answer"}
+    answered = {
+        row.query_id
+        for row in PreferenceDataset.open(rundir.preferences).events()
+        if row.event == "answer"
+    }
     assert summary.labels_answered >= 2, "of a budget of 8; the run waits for the first ones alone"
     assert answered <= set(watching[0].seen), "checks of the labeler among them"
     assert summary.video == str(rundir.videos / "policy.webm")
     facts = json.loads((rundir.videos / "policy.json").read_text())
-    assert (facts["fps"], facts["env_steps"], facts["how"]) == (12, summary.env_steps, "its own render (state)")
+    assert (facts["fps"], facts["env_steps"], facts["how"]) == (
+        12,
+        summary.env_steps,
+        "its own render (state)",
+    )
     assert len(facts["predicted"]) == 12, "one second of playback, one predicted reward per frame"
     assert facts["reward_version"] == summary.reward_version
 
-    for name, kind in (("out.webm", "video/webm"), ("out.mp4", "video/mp4"), ("out.png", "image/png")):
-        assert main.run(["eval", str(rundir.path), "--episodes", "1", "--video", str(tmp_path / name)]) == 0
+    for name, kind in (
+        ("out.webm", "video/webm"),
+        ("out.mp4", "video/mp4"),
+        ("out.png", "image/png"),
+    ):
+        assert (
+            main.run(["eval", str(rundir.path), "--episodes", "1", "--video", str(tmp_path / name)])
+            == 0
+        )
         assert media_type((tmp_path / name).read_bytes()) == kind
-        assert len(json.loads((tmp_path / name).with_suffix(".json").read_text())["predicted"]) == 12
+        assert (
+            len(json.loads((tmp_path / name).with_suffix(".json").read_text())["predicted"]) == 12
+        )
     assert "video: " in capsys.readouterr().out
     assert main.run(["eval", str(rundir.path), "--video", str(tmp_path / "out.gif")]) == 2
     assert "a video ends in .webm, .mp4, .png; got 'out.gif'" in capsys.readouterr().err
@@ -105,8 +128,16 @@ def test_a_run_on_the_env_reward_is_filmed_without_predictions(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("env", "clips", "words"),
     [
-        ("tests.environments:Drift", CLIPS, "no video of the policy: env.id='tests.environments:Drift': Drift cannot"),
-        (DOT.id, {**CLIPS, "timeout_seconds": 1e-3}, "no video of the policy: the drawing process ended over it"),
+        (
+            "tests.environments:Drift",
+            CLIPS,
+            "no video of the policy: env.id='tests.environments:Drift': Drift cannot",
+        ),
+        (
+            DOT.id,
+            {**CLIPS, "timeout_seconds": 1e-3},
+            "no video of the policy: the drawing process ended over it",
+        ),
         (DOT.id, {**CLIPS, "policy_seconds": 0}, ""),
     ],
     ids=["undrawable", "too slow", "not wanted"],
@@ -114,7 +145,11 @@ def test_a_run_on_the_env_reward_is_filmed_without_predictions(tmp_path: Path) -
 def test_a_run_that_cannot_be_filmed_ends_well_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], env: str, clips: dict[str, Any], words: str
 ) -> None:
-    settings = {"env": {"id": env, "max_episode_steps": 20}, "clips": clips, "learner": {"total_env_steps": 60}}
+    settings = {
+        "env": {"id": env, "max_episode_steps": 20},
+        "clips": clips,
+        "learner": {"total_env_steps": 60},
+    }
     config = drawn(tmp_path, labels={"source": "none"}, **settings)
     rundir = RunDir.create(config, "small")
     summary = program.train(rundir.config(), rundir=rundir, serial=True)

@@ -40,7 +40,11 @@ def test_the_error_that_came_of_it_is_its_cause() -> None:
 
 
 def test_an_error_that_came_in_time_stays_as_it_is() -> None:
-    with StallWatchdog(60) as watchdog, pytest.raises(OSError, match="its own"), watchdog.watching(lambda: None):
+    with (
+        StallWatchdog(60) as watchdog,
+        pytest.raises(OSError, match="its own"),
+        watchdog.watching(lambda: None),
+    ):
         raise OSError("its own")
 
 

@@ -1,4 +1,6 @@
-"""Where the address of a Redis of one's own comes from, and where its password is never written."""
+"""Where the address of a Redis of one's own comes from, and where its password is never
+written.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,15 @@ def test_a_password_comes_from_the_address_the_environment_or_a_file(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "No such file or directory"), ("", "its first line, which is empty"), (b"\xff\xfe", "not a text file")],
+    [
+        (None, "No such file or directory"),
+        ("", "its first line, which is empty"),
+        (b"\xff\xfe", "not a text file"),
+    ],
 )
-def test_a_password_file_that_has_none_is_named(content: str | bytes | None, words: str, tmp_path: Path) -> None:
+def test_a_password_file_that_has_none_is_named(
+    content: str | bytes | None, words: str, tmp_path: Path
+) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -51,19 +59,29 @@ def test_a_password_file_that_has_none_is_named(content: str | bytes | None, wor
 
 
 def test_certificates_become_part_of_the_address(tmp_path: Path) -> None:
-    config = RedisConfig(url="rediss://host:7000/0?ssl_cert_reqs=required", ca_file=str(tmp_path / "ca.pem"))
+    config = RedisConfig(
+        url="rediss://host:7000/0?ssl_cert_reqs=required", ca_file=str(tmp_path / "ca.pem")
+    )
     found = credentials.address(config)
     assert found == f"rediss://host:7000/0?ssl_cert_reqs=required&ssl_ca_certs={tmp_path}/ca.pem"
-    assert credentials.address(RedisConfig(url=found, ca_file="elsewhere")) == found, "said twice is said once"
+    assert credentials.address(RedisConfig(url=found, ca_file="elsewhere")) == found, (
+        "said twice is said once"
+    )
 
 
 def test_what_is_written_down_has_no_password() -> None:
-    for url in ("rediss://ann:secret@host:1/0?ssl_ca_certs=/ca.pem", "redis://host:1/0?password=secret&db=1"):
+    for url in (
+        "rediss://ann:secret@host:1/0?ssl_ca_certs=/ca.pem",
+        "redis://host:1/0?password=secret&db=1",
+    ):
         assert credentials.has_password(url)
         kept = credentials.without_password(url)
         assert "secret" not in kept
         assert not credentials.has_password(kept)
-    assert credentials.without_password("rediss://ann:secret@host:1/0?a=b") == "rediss://ann@host:1/0?a=b"
+    assert (
+        credentials.without_password("rediss://ann:secret@host:1/0?a=b")
+        == "rediss://ann@host:1/0?a=b"
+    )
 
 
 def test_a_place_that_cannot_be_written_is_told_with_the_way_out(
@@ -71,7 +89,10 @@ def test_a_place_that_cannot_be_written_is_told_with_the_way_out(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(credentials.SECRETS_DIR, str(tmp_path / "file" / "below"))
-    with pytest.raises(ValueError, match=r"cannot be kept .* set RLHP_SECRETS_DIR .* or give .* redis\.password_file"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be kept .* set RLHP_SECRETS_DIR .* or give .* redis\.password_file",
+    ):
         credentials.keep(tmp_path, "redis://:secret@host:1/0")
     credentials.keep(tmp_path, "redis://host:1/0")
     assert credentials.kept(tmp_path) is None
@@ -84,7 +105,9 @@ def test_a_file_in_the_home_of_nobody_is_refused_by_name(where: str) -> None:
         credentials.address(named)
 
 
-def test_without_a_home_directory_nothing_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_directory_nothing_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def homeless(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 

@@ -42,7 +42,9 @@ def test_a_run_that_another_host_may_be_running_is_waited_for_and_refused_when_i
         said.append(text)
         os.utime(file)
 
-    with pytest.raises(RlhpError, match=rf"{rundir.path} belongs to process 77 on far.*since 20.*--take-over"):
+    with pytest.raises(
+        RlhpError, match=rf"{rundir.path} belongs to process 77 on far.*since 20.*--take-over"
+    ):
         rundir.running(say=beat).__enter__()
     assert len(said) == 1
     assert rundir.info().state == "created", "nothing is written where another one runs"
@@ -62,7 +64,9 @@ def test_one_that_is_silent_or_known_to_be_dead_is_replaced(
     assert not file.exists()
 
 
-def test_whoever_was_replaced_is_told_at_its_next_step_and_leaves_the_facts_alone(rundir: RunDir) -> None:
+def test_whoever_was_replaced_is_told_at_its_next_step_and_leaves_the_facts_alone(
+    rundir: RunDir,
+) -> None:
     def replaced() -> None:
         with rundir.running():
             left_by_another_host(rundir)

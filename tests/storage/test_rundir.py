@@ -20,7 +20,9 @@ from tests.small_runs import small
 
 
 def config(folder: Path, *sets: str) -> RunConfig:
-    return loading.parse({"env": {"id": "Pendulum-v1"}, "runs_dir": str(folder / "runs")}, sets=sets)
+    return loading.parse(
+        {"env": {"id": "Pendulum-v1"}, "runs_dir": str(folder / "runs")}, sets=sets
+    )
 
 
 def test_a_new_run_is_named_after_its_file_and_the_time(tmp_path: Path) -> None:
@@ -39,7 +41,9 @@ def test_the_resolved_configuration_is_stored_and_read_back(tmp_path: Path) -> N
 
 def test_a_directory_with_files_is_not_taken_for_a_new_run(tmp_path: Path) -> None:
     rundir = RunDir.create(config(tmp_path, "name=a"), "x")
-    with pytest.raises(ValueError, match=r"needs an empty directory.*rlhp train --resume .*runs/a, or give another"):
+    with pytest.raises(
+        ValueError, match=r"needs an empty directory.*rlhp train --resume .*runs/a, or give another"
+    ):
         RunDir.create(config(tmp_path, "name=a"), "x")
     assert rundir.info().state == "created"
     (tmp_path / "runs" / "empty").mkdir()
@@ -50,17 +54,23 @@ def test_what_is_not_a_run_is_refused_by_name(tmp_path: Path) -> None:
     RunDir.create(config(tmp_path, "name=a"), "x")
     with pytest.raises(ValueError, match=r"runs/b: no such run directory; runs there: a$"):
         RunDir.open(tmp_path / "runs" / "b")
-    with pytest.raises(ValueError, match=r"not a run directory, it has no config\.yaml and no run\.json"):
+    with pytest.raises(
+        ValueError, match=r"not a run directory, it has no config\.yaml and no run\.json"
+    ):
         RunDir.open(tmp_path)
 
 
 def test_a_damaged_run_json_is_named_and_left_alone(tmp_path: Path) -> None:
     rundir = RunDir.create(config(tmp_path, "name=a"), "x")
     rundir.info_file.write_text('{"schema": 9}')
-    with pytest.raises(ValueError, match=r"run\.json: cannot be read as facts of a run: its schema is 9"):
+    with pytest.raises(
+        ValueError, match=r"run\.json: cannot be read as facts of a run: its schema is 9"
+    ):
         RunDir.open(rundir.path)
     rundir.info_file.write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json: cannot be read as facts of a run: .*; restore it"):
+    with pytest.raises(
+        ValueError, match=r"run\.json: cannot be read as facts of a run: .*; restore it"
+    ):
         RunDir.open(rundir.path)
     assert rundir.info_file.read_text() == "{"
 
@@ -119,10 +129,14 @@ def test_a_run_that_goes_on_elsewhere_is_not_started_twice(tmp_path: Path) -> No
         "import sys, time; from rlhp.storage.rundir import RunDir\n"
         "with RunDir.open(sys.argv[1]).running(): print('go', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(rundir.path)], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(rundir.path)], stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "go\n"
-        with pytest.raises(ValueError, match=rf"still going on as process {other.pid}; stop that one first"):
+        with pytest.raises(
+            ValueError, match=rf"still going on as process {other.pid}; stop that one first"
+        ):
             rundir.running().__enter__()
         other.kill()
         other.wait()
@@ -139,7 +153,9 @@ def test_a_later_process_with_the_same_id_is_another_one() -> None:
     assert not provenance.alive(os.getpid(), started - 1)
 
 
-def test_the_redis_password_is_kept_apart_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_redis_password_is_kept_apart_for_this_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = "redis://:secret@host:7000/1"
     monkeypatch.setattr(sys, "argv", ["/bin/rlhp", "train", "--set", f"redis.url={url}"])
     rundir = RunDir.create(config(tmp_path, f"redis.url={url}"), "x")
@@ -147,13 +163,25 @@ def test_the_redis_password_is_kept_apart_for_this_user_alone(tmp_path: Path, mo
     assert rundir.redis_url() == url
     assert stat.S_IMODE(rundir.redis_url_file.stat().st_mode) == 0o600
     assert rundir.info().command == "rlhp train --set redis.url=redis://:***@host:7000/1"
-    written = [file for file in rundir.path.rglob("*") if file.is_file() and file.name != "code.diff"]  # has this line
+    # has this line
+    written = [
+        file for file in rundir.path.rglob("*") if file.is_file() and file.name != "code.diff"
+    ]
     assert all(b":secret@" not in file.read_bytes() for file in written)
     assert rundir.redis_url_file.read_text() == "redis://host:7000/1\n"
-    (kept,) = [file for file in Path(os.environ["RLHP_SECRETS_DIR"]).iterdir() if file.read_text() == url + "\n"]
-    assert (stat.S_IMODE(kept.stat().st_mode), stat.S_IMODE(kept.parent.stat().st_mode)) == (0o600, 0o700)
+    (kept,) = [
+        file
+        for file in Path(os.environ["RLHP_SECRETS_DIR"]).iterdir()
+        if file.read_text() == url + "\n"
+    ]
+    assert (stat.S_IMODE(kept.stat().st_mode), stat.S_IMODE(kept.parent.stat().st_mode)) == (
+        0o600,
+        0o700,
+    )
     kept.unlink()
-    with pytest.raises(ValueError, match=r"redis\.url=redis://:\*\*\*@host.*: its password is not kept in run dir"):
+    with pytest.raises(
+        ValueError, match=r"redis\.url=redis://:\*\*\*@host.*: its password is not kept in run dir"
+    ):
         rundir.config()
     monkeypatch.setenv("RLHP_REDIS_PASSWORD", "se/cret")
     assert rundir.config().redis.url == "redis://:se%2Fcret@host:7000/1"
@@ -174,7 +202,9 @@ def test_a_changed_configuration_keeps_the_one_before(tmp_path: Path) -> None:
     rundir.rewrite_config(rundir.config(sets=["labels.budget=900"]))
     assert rundir.config().labels.budget == 900
     assert loading.load(rundir.path / "config.1.yaml").labels.budget == 700
-    assert json.loads(rundir.info_file.read_text())["config_sha256"] == loading.sha256(rundir.config())
+    assert json.loads(rundir.info_file.read_text())["config_sha256"] == loading.sha256(
+        rundir.config()
+    )
 
 
 def test_a_link_to_a_run_is_that_run(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Every command that may start a Ray tells it to stay on loopback while that still counts: before it is imported."""
+"""Every command that may start a Ray tells it to stay on loopback while that still
+counts: before it is imported.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +27,7 @@ cli.run(sys.argv[1:])
 @pytest.mark.parametrize("words", [["train", "configs/demo.yaml"], ["compare", "configs/demo.yaml"],
                                    ["tune", "configs/sweeps/halfcheetah.yaml"]])  # fmt: skip
 def test_ray_is_told_before_it_is_imported(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", CODE, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.stderr.strip() == "ray imported: False, joins: None"

@@ -22,7 +22,8 @@ def work():
     for turn in range(60):
         if turn == 10:
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-        arrays = [np.ones(700_000, np.float32) for _ in range(8)]  # a few megabytes each, as a gradient step takes them
+        # a few megabytes each, as a gradient step takes them
+        arrays = [np.ones(700_000, np.float32) for _ in range(8)]
         del arrays
     print((resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before) // 50)
 
@@ -32,11 +33,15 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator that is told is glibc's")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the allocator that is told is glibc's"
+)
 def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
     faults = {
         how: int(
-            subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
+            ).stdout
         )
         for how in ("plain", "keep")
     }

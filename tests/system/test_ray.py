@@ -1,4 +1,6 @@
-"""The Ray of a run: what is said about one that cannot be had, and what is not said at all."""
+"""The Ray of a run: what is said about one that cannot be had, and what is not said at
+all.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,15 @@ from rlhp.errors import RlhpError
 from rlhp.system.ray import _without_noise, ray_cluster, refuse_silence
 from tests.small_runs import small
 
-NOTICE = b"[2026-01-01 I 1 1] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n"
+NOTICE = (
+    b"[2026-01-01 I 1 1] logging.cc:303: Set ray log level from environment variable "
+    b"RAY_BACKEND_LOG_LEVEL to 3\n"
+)
 
 
-def test_of_what_ray_writes_only_the_named_lines_are_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+def test_of_what_ray_writes_only_the_named_lines_are_dropped(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with _without_noise():
         os.write(2, b"first\n" + NOTICE)
         code = f"import os; os.write(2, {NOTICE!r} + b'from a child\\n')"
@@ -43,7 +50,16 @@ def test_only_an_address_of_host_and_port_is_tried(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["head", ":6379", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:0", "http://head:8265", "ray://head", "h:6e3"],
+    [
+        "head",
+        ":6379",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "127.0.0.1:0",
+        "http://head:8265",
+        "ray://head",
+        "h:6e3",
+    ],
 )
 def test_what_is_no_address_is_told_before_ray_is_asked(address: str) -> None:
     with pytest.raises(RlhpError, match=r"ray\.address is HOST:PORT") as caught:
@@ -61,7 +77,8 @@ def test_somebody_who_listens_is_answer_enough() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         refuse_silence(address)
     with pytest.raises(
-        ConnectionError, match=rf"^ray\.address={address}: nothing answers there \(.*\); start the head"
+        ConnectionError,
+        match=rf"^ray\.address={address}: nothing answers there \(.*\); start the head",
     ):
         refuse_silence(address)
 

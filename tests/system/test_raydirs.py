@@ -1,4 +1,6 @@
-"""The directories that Ray needs: what is wrong with them is known before Ray is imported."""
+"""The directories that Ray needs: what is wrong with them is known before Ray is
+imported.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ UNKNOWN_USER = """
 import os, pathlib, sys
 def homeless(*_):
     raise RuntimeError("Could not determine home directory.")
-pathlib.Path.home = pathlib.Path.expanduser = homeless  # before other imports, as for a user whom no file names
+# before other imports, as for a user whom no file names
+pathlib.Path.home = pathlib.Path.expanduser = homeless
 from rlhp.cli import doctor
 for check in doctor.examine(sys.argv[1]):
     print(check)
@@ -27,12 +30,16 @@ def homeless() -> Path:
     raise RuntimeError("Could not determine home directory.")
 
 
-def test_no_home_directory_is_refused_with_the_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_home_directory_is_refused_with_the_variable_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(RlhpError, match=r"no home directory.*set HOME"):
         ray_setup.refuse(starts_ray=False)
     found = list(doctor.directories())
-    assert ("fail", "set HOME to a directory that can be written") in [(each.level, each.way_out) for each in found]
+    assert ("fail", "set HOME to a directory that can be written") in [
+        (each.level, each.way_out) for each in found
+    ]
 
 
 def test_a_home_that_cannot_be_written_is_refused_where_ray_would_write_there(
@@ -44,17 +51,23 @@ def test_a_home_that_cannot_be_written_is_refused_where_ray_would_write_there(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     ray_setup.refuse(starts_ray=False)
-    with pytest.raises(RlhpError, match=rf"{home}/.ray, which cannot be written \(Not a directory\); set HOME"):
+    with pytest.raises(
+        RlhpError, match=rf"{home}/.ray, which cannot be written \(Not a directory\); set HOME"
+    ):
         ray_setup.refuse(starts_ray=True)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "said elsewhere")
     ray_setup.refuse(starts_ray=True)
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_temporary_directory_that_no_socket_fits_below_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_directory_that_no_socket_fits_below_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(name, "/tmp/" + "long" * 20)
-    with pytest.raises(RlhpError, match=r"/tmp/longlong.*85 bytes long.*set RAY_TMPDIR to a shorter one"):
+    with pytest.raises(
+        RlhpError, match=r"/tmp/longlong.*85 bytes long.*set RAY_TMPDIR to a shorter one"
+    ):
         ray_setup.refuse(starts_ray=True)
     ray_setup.refuse(starts_ray=False)
 
@@ -71,6 +84,8 @@ def test_a_config_cannot_be_examined_without_a_home_and_the_doctor_says_what_to_
 ) -> None:
     file = tmp_path / "some.yaml"
     file.write_text("env: {id: Pendulum-v1}\n")
-    said = subprocess.run([sys.executable, "-c", UNKNOWN_USER, str(file)], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", UNKNOWN_USER, str(file)], capture_output=True, text=True, check=True
+    )
     assert "no home directory" in said.stdout
     assert "set HOME" in said.stdout

@@ -1,4 +1,6 @@
-"""A role on a thread of its own: an absence is waited out, anything else is told, and it stops when asked."""
+"""A role on a thread of its own: an absence is waited out, anything else is told, and
+it stops when asked.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,10 @@ def test_any_other_error_is_fatal_and_told(run: Run, caplog: pytest.LogCaptureFi
 
     role, background = run(fails)
     until(lambda: background.status()["fatal"] is not None)
-    assert background.status()["fatal"] == "counter: ValueError: the reward ensemble diverged; lower reward.lr"
+    assert (
+        background.status()["fatal"]
+        == "counter: ValueError: the reward ensemble diverged; lower reward.lr"
+    )
     assert caplog.messages == ["counter stopped"]
     assert role.steps == 1, "it is not tried again"
     assert background.stop()

@@ -30,10 +30,17 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def reserve(queue: QueryQueue, name: str) -> None:
-    query = Query(id=name, first=dots(1, 2, name=f"{name}-a"), second=dots(30, 31, name=f"{name}-b"))
+    query = Query(
+        id=name, first=dots(1, 2, name=f"{name}-a"), second=dots(30, 31, name=f"{name}-b")
+    )
     payloads = {each.id: encode(each) for each in (query.first, query.second)}
     put = queue.put(
-        query=name, first=query.first.id, second=query.second.id, body=body_of(query), payloads=payloads, ready=False
+        query=name,
+        first=query.first.id,
+        second=query.second.id,
+        body=body_of(query),
+        payloads=payloads,
+        ready=False,
     )
     assert put == "ok"
 
@@ -47,8 +54,13 @@ def pid_of(actor: Any) -> int:
 
 
 @pytest.mark.faults
-def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(redis_url: str, tmp_path: Path) -> None:
-    changes = {"env": {"id": DOT.id, "max_episode_steps": 20}, "clips": {"width": SIDE, "height": SIDE}}
+def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(
+    redis_url: str, tmp_path: Path
+) -> None:
+    changes = {
+        "env": {"id": DOT.id, "max_episode_steps": 20},
+        "clips": {"width": SIDE, "height": SIDE},
+    }
     rundir, queue = run_in(tmp_path, redis_url, labels={"source": "human"}, **changes)
     rundir.write_redis_url(redis_url)
     actor = ray.remote(num_cpus=0, max_restarts=-1)(ClipProcess).remote(str(rundir.path))
@@ -72,30 +84,49 @@ def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(redi
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "env.id='tests.environments:Drift': Drift cannot be drawn: .* set clips.enabled=false"),
+        (
+            {},
+            "env.id='tests.environments:Drift': Drift cannot be drawn: .* set clips.enabled=false",
+        ),
         (
             {"env": {"id": DOT.id, "max_episode_steps": 20}, "clips": {"store": "ftp://clips"}},
             "clips.store is file:///directory or s3://bucket/prefix, got 'ftp://clips'",
         ),
         (
-            {"env": {"id": DOT.id, "max_episode_steps": 20}, "clips": {"store": "s3://key:word@bucket"}},
+            {
+                "env": {"id": DOT.id, "max_episode_steps": 20},
+                "clips": {"store": "s3://key:word@bucket"},
+            },
             "the address of a store holds no keys",
         ),
     ],
     ids=["undrawable", "no store", "credentials"],
 )
-def test_what_people_could_not_be_shown_is_refused_before_the_start(changes: dict[str, Any], words: str) -> None:
+def test_what_people_could_not_be_shown_is_refused_before_the_start(
+    changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         check(small(labels={"source": "human"}, **changes))
 
 
-def test_a_vector_implementation_that_tells_no_states_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_implementation_that_tells_no_states_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     here = "tests.workers.test_clip_process"
-    spec = EnvSpec("DotAtOnce-v0", entry_point=DOT.id, vector_entry_point=f"{here}:dots_at_once", max_episode_steps=20)
+    spec = EnvSpec(
+        "DotAtOnce-v0",
+        entry_point=DOT.id,
+        vector_entry_point=f"{here}:dots_at_once",
+        max_episode_steps=20,
+    )
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     people = small(labels={"source": "human"}, env={"id": spec.id, "max_episode_steps": 20})
-    native = people.model_copy(update={"rollout": people.rollout.model_copy(update={"vectorize": "native"})})
-    with pytest.raises(ValueError, match=r"tells no states to draw clips from; set rollout\.vectorize=auto"):
+    native = people.model_copy(
+        update={"rollout": people.rollout.model_copy(update={"vectorize": "native"})}
+    )
+    with pytest.raises(
+        ValueError, match=r"tells no states to draw clips from; set rollout\.vectorize=auto"
+    ):
         check(native)
     check(people)  # `auto` steps one by one where people are to see clips
     check(small(labels={"source": "none"}, env={"id": spec.id, "max_episode_steps": 20}))
@@ -103,4 +134,6 @@ def test_a_vector_implementation_that_tells_no_states_is_refused(monkeypatch: py
 
 def dots_at_once(num_envs: int, **_: Any) -> Any:
     """A vector implementation of the dot's own."""
-    return SyncVectorEnv([lambda: TimeLimit(Dot(), 20)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return SyncVectorEnv(
+        [lambda: TimeLimit(Dot(), 20)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP
+    )

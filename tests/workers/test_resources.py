@@ -1,4 +1,6 @@
-"""Whether a cluster has room for a run: said with what is missing, before anything hangs."""
+"""Whether a cluster has room for a run: said with what is missing, before anything
+hangs.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,16 @@ def test_a_resource_that_no_node_has_is_named() -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_cluster_that_is_too_small_is_refused_with_what_is_missing_and_how_to_help() -> None:
-    refuse_too_small(small(rollout={"num_env_runners": 4, "min_env_runners": 2}, ray={"wait_seconds": 200}))
+    refuse_too_small(
+        small(rollout={"num_env_runners": 4, "min_env_runners": 2}, ray={"wait_seconds": 200})
+    )
     way_out = (
-        r"lower rollout\.num_env_runners \(or set rollout\.min_env_runners\), or wait longer with ray\.wait_seconds=900"
+        r"lower rollout\.num_env_runners \(or set rollout\.min_env_runners\), "
+        r"or wait longer with ray\.wait_seconds=900"
     )
     with pytest.raises(
-        ValueError, match=rf"^the run needs 4 x env runner .* 1 CPU missing for 1 env runner; .*{way_out}"
+        ValueError,
+        match=rf"^the run needs 4 x env runner .* 1 CPU missing for 1 env runner; .*{way_out}",
     ):
         refuse_too_small(wide())
 
@@ -66,6 +72,10 @@ def test_what_is_waited_for_is_said_meanwhile(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("rlhp.workers.resources.SAY_SECONDS", 0.1)
     said: list[str] = []
     with pytest.raises(ValueError, match="missing"):
-        refuse_too_small(small(rollout={"num_env_runners": 64}, ray={"wait_seconds": 1}), say=said.append)
+        refuse_too_small(
+            small(rollout={"num_env_runners": 64}, ray={"wait_seconds": 1}), say=said.append
+        )
     assert len(said) == 1, "not at every look"
-    assert said[0].startswith("waiting for room on the Ray cluster since 0 s: the run needs 64 x env runner")
+    assert said[0].startswith(
+        "waiting for room on the Ray cluster since 0 s: the run needs 64 x env runner"
+    )

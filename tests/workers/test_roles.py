@@ -26,7 +26,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture(autouse=True)
 def niceness(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What the roles asked of the system; here they are in pytest's own process, which would stay slow for good."""
+    """What the roles asked of the system; here they are in pytest's own process, which
+    would stay slow for good.
+    """
     asked: list[int] = []
     monkeypatch.setattr(os, "nice", asked.append)
     return asked
@@ -37,13 +39,16 @@ def run(redis_url: str, tmp_path: Path) -> Iterator[tuple[RunDir, QueryQueue]]:
     root = logging.getLogger("rlhp")
     before, level = list(root.handlers), root.level
     yield run_in(tmp_path, redis_url, labels={"initial_share": 0.2})
-    for handler in [each for each in root.handlers if each not in before]:  # a process would take them with it
+    # a process would take them with it
+    for handler in [each for each in root.handlers if each not in before]:
         root.removeHandler(handler)
         handler.close()
     root.setLevel(level)
 
 
-def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(run: tuple[RunDir, QueryQueue]) -> None:
+def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
     rundir, _ = run
     store = RewardStore(rundir.path / "reward")
     for version in (1, 2):
@@ -52,7 +57,9 @@ def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(run: 
     replica = RewardModelProcess(rundir.name, 0, spaces=spaces, device="cpu", path=str(rundir.path))
     assert replica.predict(*fragment())[1] == 2
     assert replica.status()["pid"] == os.getpid()
-    assert f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
+    assert (
+        f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
+    )
 
 
 def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue], niceness: list[int]) -> None:
@@ -69,7 +76,9 @@ def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue], niceness: 
     assert actor._background.stop()
 
 
-def test_a_reward_trainer_fits_nothing_before_it_knows_how_far_the_run_is(run: tuple[RunDir, QueryQueue]) -> None:
+def test_a_reward_trainer_fits_nothing_before_it_knows_how_far_the_run_is(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
     rundir, queue = run
     ask(rundir, queue, 5)
     answer(queue, 5)
@@ -78,11 +87,15 @@ def test_a_reward_trainer_fits_nothing_before_it_knows_how_far_the_run_is(run: t
     trainer.progress(100)
     until(lambda: trainer.status()["labels/answered"] == 5)
     status = trainer.status()
-    assert (status["reward/version"], status["fatal"]) == (0, None), "no query actor knows any transitions"
+    assert (status["reward/version"], status["fatal"]) == (0, None), (
+        "no query actor knows any transitions"
+    )
     trainer.finish()
 
 
-def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(run: tuple[RunDir, QueryQueue]) -> None:
+def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
     rundir, queue = run
     ask(rundir, queue, 5)
     trainer = TrainerProcess(str(rundir.path))
@@ -92,7 +105,9 @@ def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(run: tu
     assert queue.stats().backlog == 0
 
 
-def test_answers_given_while_the_reward_trainer_is_dead_wait_and_are_used(run: tuple[RunDir, QueryQueue]) -> None:
+def test_answers_given_while_the_reward_trainer_is_dead_wait_and_are_used(
+    run: tuple[RunDir, QueryQueue],
+) -> None:
     rundir, queue = run
     ask(rundir, queue, 6)
     answer(queue, 3)
@@ -108,4 +123,6 @@ def test_answers_given_while_the_reward_trainer_is_dead_wait_and_are_used(run: t
     until(lambda: second.status()["labels/answered"] == 6)
     second.finish()
     assert queue.stats().backlog == 0
-    assert [row.event for row in PreferenceDataset.open(rundir.preferences).events()] == 6 * ["answer"]
+    assert [row.event for row in PreferenceDataset.open(rundir.preferences).events()] == 6 * [
+        "answer"
+    ]

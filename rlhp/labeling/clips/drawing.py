@@ -1,8 +1,10 @@
-"""The process that draws: `python -m rlhp.labeling.clips.drawing`, one segment in, one clip out, until its input ends.
+"""The process that draws: `python -m rlhp.labeling.clips.drawing`, one segment in, one
+clip out, until its input ends.
 
-A process of its own, since MuJoCo fixes its OpenGL backend at import and a graphics driver may crash or hang:
-then only this one dies, and `rlhp.labeling.clips.painter` starts another. Messages both ways are a JSON header and
-bytes, each with its length in front. The first tells which environment, how to draw and how to encode.
+A process of its own, since MuJoCo fixes its OpenGL backend at import and a graphics
+driver may crash or hang: then only this one dies, and `rlhp.labeling.clips.painter`
+starts another. Messages both ways are a JSON header and bytes, each with its length in
+front. The first tells which environment, how to draw and how to encode.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from rlhp.types import DecodeError, decode
 
 _LENGTHS = struct.Struct("<II")
 BLANK = 1.0
-"""Standard deviation of a clip's pixels, of 255, below which there is nothing to be seen in it."""
+"""Standard deviation of a clip's pixels, of 255, below which there is nothing to be
+seen in it.
+"""
 
 
 def send(stream: BinaryIO, header: dict[str, Any], data: bytes = b"") -> None:
@@ -45,7 +49,9 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
 
 
 def draw(view: View, clips: ClipsConfig, *, segment_bytes: bytes) -> tuple[dict[str, Any], bytes]:
-    """The clip of one encoded segment, with its figures; CannotDraw where there is nothing to be seen."""
+    """The clip of one encoded segment, with its figures; CannotDraw where there is
+    nothing to be seen.
+    """
     started, busy = time.perf_counter(), time.process_time()
     try:
         frames = view.frames(decode(segment_bytes))
@@ -76,7 +82,9 @@ def main() -> None:
     settings, _ = receive(requests)
     clips = ClipsConfig.model_validate(settings["clips"])
     try:
-        view = make_view(EnvConfig.model_validate(settings["env"]), clips, backend=settings["backend"])
+        view = make_view(
+            EnvConfig.model_validate(settings["env"]), clips, backend=settings["backend"]
+        )
     except ValueError as error:
         send(replies, {"error": str(error)})
         return
@@ -88,7 +96,8 @@ def main() -> None:
             break
         try:
             facts, data = draw(view, clips, segment_bytes=segment_bytes)
-        except Exception as error:  # an environment of the user's may raise anything; the next segment may be fine
+        # an environment of the user's may raise anything; the next segment may be fine
+        except Exception as error:
             known = isinstance(error, CannotDraw)
             send(replies, {"error": str(error) if known else f"{type(error).__name__}: {error}"})
             continue

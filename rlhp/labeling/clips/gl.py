@@ -1,7 +1,9 @@
-"""Which OpenGL draws MuJoCo without a screen on this machine: EGL, else OSMesa, else none.
+"""Which OpenGL draws MuJoCo without a screen on this machine: EGL, else OSMesa, else
+none.
 
-MuJoCo fixes its backend when it is first imported, and a broken driver may take the process with it. So a
-backend is tried in a child process, and used by a process that has not imported MuJoCo yet.
+MuJoCo fixes its backend when it is first imported, and a broken driver may take the
+process with it. So a backend is tried in a child process, and used by a process that
+has not imported MuJoCo yet.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ TRY_SECONDS = 60.0
 
 _TRY = """
 import mujoco
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 1'/><geom size='.1'/></worldbody></mujoco>")
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody>"
+    "<light pos='0 0 1'/><geom size='.1'/></worldbody></mujoco>")
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 with mujoco.Renderer(model, 32, 32) as renderer:
@@ -41,12 +44,18 @@ with mujoco.Renderer(model, 32, 32) as renderer:
 @cache
 def works(backend: OpenGL) -> bool:
     """Whether a process of its own can draw a ball with it; asked once."""
-    with tempfile.TemporaryDirectory(prefix="rlhp-gl-") as directory:  # MUJOCO_LOG.TXT is left where it fails
+    # MUJOCO_LOG.TXT is left where it fails
+    with tempfile.TemporaryDirectory(prefix="rlhp-gl-") as directory:
         try:
             environment = {**os.environ, "MUJOCO_GL": backend}
             command = [sys.executable, "-c", _TRY]
             subprocess.run(
-                command, env=environment, cwd=directory, capture_output=True, check=True, timeout=TRY_SECONDS
+                command,
+                env=environment,
+                cwd=directory,
+                capture_output=True,
+                check=True,
+                timeout=TRY_SECONDS,
             )
         except (OSError, subprocess.SubprocessError):
             return False
@@ -64,20 +73,23 @@ def best(wanted: Literal["auto", "egl", "osmesa", "schematic"] = "auto") -> Back
         if works(wanted):
             return wanted
         raise RlhpError(
-            f"clips.backend={wanted} does not work on this machine; apt install {PACKAGES[wanted]}, "
-            "or set clips.backend=auto to take what does"
+            f"clips.backend={wanted} does not work on this machine; apt install "
+            f"{PACKAGES[wanted]}, or set clips.backend=auto to take what does"
         )
     if os.environ.get("MUJOCO_GL") != "osmesa" and works("egl"):
         return "egl"
     if works("osmesa"):
         return "osmesa"
     log.warning(
-        "no OpenGL draws here without a screen, so MuJoCo is shown as a schematic side view; apt install %s cures it",
+        "no OpenGL draws here without a screen, so MuJoCo is shown as a schematic side view; apt "
+        "install %s cures it",
         PACKAGES["egl"],
     )
     return "schematic"
 
 
 def use(backend: Backend) -> None:
-    """Set it for MuJoCo's coming import in this process; one that imported it already keeps what it had."""
+    """Set it for MuJoCo's coming import in this process; one that imported it already
+    keeps what it had.
+    """
     os.environ["MUJOCO_GL"] = "disable" if backend == "schematic" else backend

@@ -1,12 +1,15 @@
-"""MuJoCo segments drawn from their saved simulator state, with the camera that Gymnasium would use.
+"""MuJoCo segments drawn from their saved simulator state, with the camera that
+Gymnasium would use.
 
-Import it only after `rlhp.labeling.clips.gl.choose`: MuJoCo fixes its OpenGL backend at import. Not for a thread other
-than the one that built it, since an OpenGL context belongs to its thread.
+Import it only after `rlhp.labeling.clips.gl.choose`: MuJoCo fixes its OpenGL backend at
+import. Not for a thread other than the one that built it, since an OpenGL context
+belongs to its thread.
 
-A plain drawing of a MuJoCo segment where no OpenGL works: bodies as strokes, from the side or from above.
+A plain drawing of a MuJoCo segment where no OpenGL works: bodies as strokes, from the
+side or from above.
 
-It needs MuJoCo's kinematics and Pillow. Every picture says that it is schematic, since a person may judge
-differently by it.
+It needs MuJoCo's kinematics and Pillow. Every picture says that it is schematic, since
+a person may judge differently by it.
 """
 
 from __future__ import annotations
@@ -20,11 +23,15 @@ from PIL import Image, ImageDraw
 from rlhp.types import Array, Segment
 
 FEWEST_FACES, PIXELS_PER_FACE = 16, 15
-"""Faces around a sphere or capsule: in a small clip more of them are not seen, and a CPU pays for each."""
+"""Faces around a sphere or capsule: in a small clip more of them are not seen, and a
+CPU pays for each.
+"""
 
 
 class Scene:
-    """The model of an environment, put into the states of a segment one after the other."""
+    """The model of an environment, put into the states of a segment one after the
+    other.
+    """
 
     def __init__(self, inner: Any) -> None:
         """`inner` is the unwrapped environment; it is not stepped."""
@@ -35,18 +42,25 @@ class Scene:
         nq, nv = self.model.nq, self.model.nv
         if len(state) != nq + nv + 1:
             raise ValueError(f"a state of this model has {nq} + {nv} + 1 numbers, got {len(state)}")
-        self.data.qpos[:], self.data.qvel[:], self.data.time = state[:nq], state[nq : nq + nv], state[-1]
+        self.data.qpos[:], self.data.qvel[:], self.data.time = (
+            state[:nq],
+            state[nq : nq + nv],
+            state[-1],
+        )
         mujoco.mj_forward(self.model, self.data)
 
 
 class MujocoView:
-    """Draws with OpenGL, without shadows: they would cost twenty times the rest on a CPU."""
+    """Draws with OpenGL, without shadows: they would cost twenty times the rest on a
+    CPU.
+    """
 
     def __init__(self, inner: Any, *, width: int, height: int, fps: int, backend: str) -> None:
         self.how, self.fps = f"mujoco ({backend})", fps
         self._scene = Scene(inner)
         model = self._scene.model
-        # Read when the OpenGL context is made, so before the renderer is; later they do nothing.
+        # Read when the OpenGL context is made, so before the renderer is; later they do
+        # nothing.
         spare(model.vis.quality, height=height)
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self._camera = _camera(inner)
@@ -58,7 +72,9 @@ class MujocoView:
         """[K, H, W, 3], what was seen before each action."""
         if segment.state is None:
             raise ValueError(f"segment {segment.id} carries no simulator state to draw")
-        frames = np.empty((len(segment.state), self._renderer.height, self._renderer.width, 3), np.uint8)
+        frames = np.empty(
+            (len(segment.state), self._renderer.height, self._renderer.width, 3), np.uint8
+        )
         for frame, state in zip(frames, segment.state, strict=True):
             self._scene.put(state)
             self._renderer.update_scene(self._scene.data, self._camera)
@@ -71,9 +87,11 @@ class MujocoView:
 
 
 def spare(quality: Any, *, height: int) -> None:
-    """Leave out of a model's `vis.quality` what costs most without a GPU, and can hardly be seen in a small picture.
+    """Leave out of a model's `vis.quality` what costs most without a GPU, and can
+    hardly be seen in a small picture.
 
-    On one core, Humanoid at 240 x 240 takes about a third less for its coarser bodies; the pixels differ by 0.1 of 255.
+    On one core, Humanoid at 240 x 240 takes about a third less for its coarser bodies;
+    the pixels differ by 0.1 of 255.
     """
     quality.shadowsize = quality.offsamples = 0
     quality.numslices = min(quality.numslices, max(FEWEST_FACES, height // PIXELS_PER_FACE))
@@ -81,7 +99,9 @@ def spare(quality: Any, *, height: int) -> None:
 
 
 def _camera(inner: Any) -> Any:
-    """Gymnasium's choice: the model's camera `track` if it has one, else a free one with the environment's view."""
+    """Gymnasium's choice: the model's camera `track` if it has one, else a free one
+    with the environment's view.
+    """
     camera = mujoco.MjvCamera()
     viewer = getattr(inner, "mujoco_renderer", None)
     index = mujoco.mj_name2id(inner.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
@@ -108,7 +128,8 @@ LONG = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 MARGIN = 1.35
 """Room around the bodies, as a multiple of their reach."""
 FLAT = 0.15
-"""Bodies whose heights differ by less, as a share of their reach, are seen from above."""
+"""Bodies whose heights differ by less, as a share of their reach, are seen from above.
+"""
 
 
 class SchematicView:
@@ -126,9 +147,13 @@ class SchematicView:
         self._geoms = [g for g in range(model.ngeom) if not world[model.geom_bodyid[g]]]
         if not self._geoms:
             raise ValueError("this MuJoCo model has no moving body to draw")
-        # As Gymnasium does: what has a camera that tracks it is followed, anything else moves before a still view.
+        # As Gymnasium does: what has a camera that tracks it is followed, anything else
+        # moves before a still view.
         self._follows = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track") >= 0
-        places, largest = self._scene.data.geom_xpos[self._geoms], model.geom_rbound[self._geoms].max()
+        places, largest = (
+            self._scene.data.geom_xpos[self._geoms],
+            model.geom_rbound[self._geoms].max(),
+        )
         reach = np.ptp(places, axis=0) if self._follows else 2 * np.abs(places).max(0)
         self._reach = float(max((reach + 2 * largest).max(), 1e-3))
         self._axes = (0, 1) if np.ptp(places[:, 2]) < FLAT * self._reach else (0, 2)
@@ -162,13 +187,17 @@ class SchematicView:
         return self._size[0] / 2 + float(across), self._size[1] / 2 - float(up)
 
     def _ground(self, draw: Any, middle: Array, scale: float) -> None:
-        """The floor from the side, with a mark per half metre that shows how far it went; a grid from above."""
+        """The floor from the side, with a mark per half metre that shows how far it
+        went; a grid from above.
+        """
         width, height = self._size
         half = width / 2 / scale
         for mark in range(int(2 * (middle[0] - half)) - 1, int(2 * (middle[0] + half)) + 2):
             x, y = self._pixel(np.array([mark / 2, 0.0]), middle, scale)
             from_above = self._axes == (0, 1)
-            draw.line([(x, 0 if from_above else y), (x, height if from_above else y + 6)], fill=GROUND)
+            draw.line(
+                [(x, 0 if from_above else y), (x, height if from_above else y + 6)], fill=GROUND
+            )
         if self._axes == (0, 2):
             y = self._pixel(np.zeros(2), middle, scale)[1]
             draw.line([(0, y), (width, y)], fill=GROUND, width=2)
@@ -177,7 +206,9 @@ class SchematicView:
             y = self._pixel(np.array([0.0, mark / 2]), middle, scale)[1]
             draw.line([(0, y), (width, y)], fill=GROUND)
 
-    def _stroke(self, draw: Any, geom: int, color: tuple[int, int, int], middle: Array, scale: float) -> None:
+    def _stroke(
+        self, draw: Any, geom: int, color: tuple[int, int, int], middle: Array, scale: float
+    ) -> None:
         model, data = self._scene.model, self._scene.data
         kind, size = int(model.geom_type[geom]), model.geom_size[geom]
         place, turn = data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3)

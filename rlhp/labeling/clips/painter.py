@@ -28,7 +28,9 @@ from rlhp.types import Segment, encode
 
 NICENESS = 10
 START_SECONDS = 120.0
-"""For imports, a trial of each OpenGL backend and the environment, on a machine that is busy."""
+"""For imports, a trial of each OpenGL backend and the environment, on a machine that is
+busy.
+"""
 
 
 class PainterBroken(RlhpError, ChildProcessError):
@@ -71,8 +73,9 @@ class Painter:
     def clip(self, segment: Segment | bytes) -> Clip:
         """The clip of a segment, given whole or encoded.
 
-        CannotDraw where this segment cannot be shown, or takes a drawing process down or longer than
-        `clips.timeout_seconds`, twice; PainterBroken where no drawing process can be started.
+        CannotDraw where this segment cannot be shown, or takes a drawing process down
+        or longer than `clips.timeout_seconds`, twice; PainterBroken where no drawing
+        process can be started.
         """
         data = segment if isinstance(segment, bytes) else encode(segment)
         for last in (False, True):
@@ -104,7 +107,11 @@ class Painter:
             return self._process
         if self._process is not None:
             self._end(self._process)
-        settings = {"env": self._env.model_dump(), "clips": self._clips.model_dump(), "backend": self._backend()}
+        settings = {
+            "env": self._env.model_dump(),
+            "clips": self._clips.model_dump(),
+            "backend": self._backend(),
+        }
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads would fill and block
         process = subprocess.Popen(
             [sys.executable, "-m", "rlhp.labeling.clips.drawing"],
@@ -112,11 +119,18 @@ class Painter:
             stdout=subprocess.PIPE,
             stderr=self._words,
             start_new_session=True,  # Ctrl-C at the terminal is for whoever holds the painter
-            # One thread for OpenGL in software: on a busy machine, two of them mostly wait for each other.
-            env={**os.environ, "LP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            # One thread for OpenGL in software: on a busy machine, two of them mostly
+            # wait for each other.
+            env={
+                **os.environ,
+                "LP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
         )
         # Never back toward 0, which only an administrator may do.
-        os.setpriority(os.PRIO_PROCESS, process.pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(
+            os.PRIO_PROCESS, process.pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+        )
         self._process = process
         try:
             reply, _ = self._ask(process, settings, b"", seconds=START_SECONDS)
@@ -136,7 +150,12 @@ class Painter:
             raise PainterBroken(f"clips cannot be drawn: {error}") from None
 
     def _ask(
-        self, process: subprocess.Popen[bytes], header: dict[str, Any], data: bytes, *, seconds: float
+        self,
+        process: subprocess.Popen[bytes],
+        header: dict[str, Any],
+        data: bytes,
+        *,
+        seconds: float,
     ) -> tuple[dict[str, Any], bytes]:
         assert process.stdin is not None
         assert process.stdout is not None

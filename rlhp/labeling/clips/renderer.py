@@ -1,12 +1,14 @@
-"""The clip renderer: draws both segments of every query that was admitted, then has the queue offer it.
+"""The clip renderer: draws both segments of every query that was admitted, then has the
+queue offer it.
 
     produces   queries that can be shown: both clips are stored, and both play
     waits for  a reserved query, and room for its clips
     woken by   the query actor asking, at its next look
-    alone      Redis or the store away: tries again; a clip that cannot be drawn: its query is dropped, with why
+    alone      Redis or the store away: tries again; a clip that cannot be drawn: its query is
+               dropped, with why
 
-Only what was admitted is drawn, so drawing costs by the question and not by the step, and nobody waits for it but
-the people who are going to answer.
+Only what was admitted is drawn, so drawing costs by the question and not by the step,
+and nobody waits for it but the people who are going to answer.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ AT_ONCE = 8
 PRUNE_EVERY = 32
 """Queries between two looks for clips in the store that Redis has forgotten."""
 HOPELESS = 10
-"""Queries in a row, from the first one on, of which none could be drawn: then none ever will."""
+"""Queries in a row, from the first one on, of which none could be drawn: then none ever
+will.
+"""
 
 
 class Draws(Protocol):
@@ -56,7 +60,8 @@ class ClipRenderer:
     def step(self) -> int:
         """Draw one query that waits for its clips; how many it was.
 
-        QueueUnavailable (a ConnectionError) while Redis is away. RuntimeError where nothing can ever be drawn.
+        QueueUnavailable (a ConnectionError) while Redis is away. RuntimeError where
+        nothing can ever be drawn.
         """
         waiting = self._clips.waiting(AT_ONCE)
         if not waiting or not self._has_room():
@@ -98,18 +103,22 @@ class ClipRenderer:
         status = self._queue.drop(query=waiting.query, reason=f"no clip: {why}")
         self._dropped[why] += status == "ok"
         if self._dropped[why] == 1:
-            log.warning("query %s is dropped, since a clip of it cannot be drawn: %s", waiting.query, why)
+            log.warning(
+                "query %s is dropped, since a clip of it cannot be drawn: %s", waiting.query, why
+            )
         if not self._ready and self._dropped.total() >= HOPELESS:
             raise RlhpError(
-                f"none of the first {HOPELESS} queries could be drawn, the last because {why}; cure that and resume "
-                "the run, or set clips.enabled=false where scripts answer that need no clips"
+                f"none of the first {HOPELESS} queries could be drawn, the last because {why}; "
+                "cure that and resume the run, or set clips.enabled=false where scripts answer "
+                "that need no clips"
             )
 
     def _has_room(self) -> bool:
         full = self._clips.room(self._cap_bytes) <= 0
         if full and not self._full:
             log.warning(
-                "clips fill clips.cap_mb=%d: no more are drawn until queries are answered", self._cap_bytes // MEGABYTE
+                "clips fill clips.cap_mb=%d: no more are drawn until queries are answered",
+                self._cap_bytes // MEGABYTE,
             )
         self._full = full
         return not full

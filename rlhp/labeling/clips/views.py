@@ -1,15 +1,17 @@
 """A segment to frames, by the first of these ways that its environment allows:
 
-    its own render, from the states of segments (`rlhp_set_state`, LunarLander) or from what was observed
+    its own render, from the states of segments (`rlhp_set_state`, LunarLander) or from what was
+    observed
     MuJoCo, drawn from qpos and qvel: see `rlhp.labeling.clips.mujoco`
-    an Atari game played again, in the colors and the size of the console: see `rlhp.envs.atari_replay`
+    an Atari game played again, in the colors and the size of the console: see
+    `rlhp.envs.atari_replay`
     the observation, where that is a picture
     a small picture that the env runner kept with every step: see `rlhp.envs.states`
 
-An environment of your own is drawn exactly, and at no cost to the rollouts, when it has two methods more than
-Gymnasium asks for:
+An environment of your own is drawn exactly, and at no cost to the rollouts, when it has
+two methods more than Gymnasium asks for:
 
-    def rlhp_state(self):                # everything that is needed to draw it, as a list of numbers
+    def rlhp_state(self):  # everything that is needed to draw it, as a list of numbers
         return [*self.place, self.angle]
 
     def rlhp_set_state(self, state):     # the inverse; render() follows
@@ -17,7 +19,8 @@ Gymnasium asks for:
 
 Shapes: K steps, H x W pixels.
 
-Gymnasium's small worlds, which draw themselves once they are put into a state that their observation tells.
+Gymnasium's small worlds, which draw themselves once they are put into a state that
+their observation tells.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ from rlhp.labeling.clips import gl
 from rlhp.types import Array, Segment
 
 Put = Callable[[Any, Array, Array | None], None]
-"""Put the unwrapped environment into what was observed, [*O], after the action before it (None at the start)."""
+"""Put the unwrapped environment into what was observed, [*O], after the action before
+it (None at the start).
+"""
 
 
 def _cart_pole(inner: Any, seen: Array, _: Array | None) -> None:
@@ -53,11 +58,15 @@ def _cart_pole(inner: Any, seen: Array, _: Array | None) -> None:
 def _pendulum(inner: Any, seen: Array, action: Array | None) -> None:
     inner.state = np.array([np.arctan2(seen[1], seen[0]), seen[2]])
     # The arrow that shows the torque.
-    inner.last_u = None if action is None else float(np.clip(action[0], -inner.max_torque, inner.max_torque))
+    inner.last_u = (
+        None if action is None else float(np.clip(action[0], -inner.max_torque, inner.max_torque))
+    )
 
 
 def _acrobot(inner: Any, seen: Array, _: Array | None) -> None:
-    inner.state = np.array([np.arctan2(seen[1], seen[0]), np.arctan2(seen[3], seen[2]), seen[4], seen[5]])
+    inner.state = np.array(
+        [np.arctan2(seen[1], seen[0]), np.arctan2(seen[3], seen[2]), seen[4], seen[5]]
+    )
 
 
 def _mountain_car(inner: Any, seen: Array, _: Array | None) -> None:
@@ -84,7 +93,9 @@ WORLDS: dict[str, Put] = {
 ROUNDING = 2
 """Gray levels by which a frame may differ that was shrunk by other code."""
 SPRITES = 256
-"""Pixels along the longer edge, up to which a picture is one of sprites rather than drawn in detail."""
+"""Pixels along the longer edge, up to which a picture is one of sprites rather than
+drawn in detail.
+"""
 
 
 log = logging.getLogger(__name__)
@@ -99,20 +110,25 @@ class View(Protocol):
     """Of playback."""
 
     def frames(self, segment: Segment) -> Array:
-        """[K, H, W, 3] uint8, what was to be seen before each action; ValueError where that cannot be known."""
+        """[K, H, W, 3] uint8, what was to be seen before each action; ValueError where
+        that cannot be known.
+        """
 
     def close(self) -> None: ...
 
 
 def check_drawable(env: EnvConfig) -> Way:
-    """How segments will be drawn; ValueError where they cannot, before anything is started."""
+    """How segments will be drawn; ValueError where they cannot, before anything is
+    started.
+    """
     made = make_env(env)
     try:
         with blamed(env, "its attributes"):
             way = way_to_draw(made)
     except CannotDraw as error:
         raise RlhpError(
-            f"env.id={env.id!r}: {error}. To let scripts answer that need no clips, set clips.enabled=false"
+            f"env.id={env.id!r}: {error}. To let scripts answer that need no clips, set "
+            "clips.enabled=false"
         ) from None
     finally:
         made.close()  # type: ignore[no-untyped-call]
@@ -124,7 +140,8 @@ def check_drawable(env: EnvConfig) -> Way:
 def make_view(env: EnvConfig, clips: ClipsConfig, *, backend: gl.Backend = "schematic") -> View:
     """The view of this environment; ValueError where it cannot be made.
 
-    `backend` draws MuJoCo: anything but `schematic` only in a process that has not imported MuJoCo yet.
+    `backend` draws MuJoCo: anything but `schematic` only in a process that has not
+    imported MuJoCo yet.
     """
     _without_screen()
     gl.use(backend)
@@ -148,7 +165,9 @@ def may_be_mujoco(env: EnvConfig) -> bool:
 
 
 def _try_drawing(env: EnvConfig, way: Way) -> None:
-    """Make it as it will be made for drawing, and draw one frame where its own code does so; ValueError as it fails."""
+    """Make it as it will be made for drawing, and draw one frame where its own code
+    does so; ValueError as it fails.
+    """
     _without_screen()
     made = make_env(env, render_mode="rgb_array")
     try:
@@ -159,7 +178,9 @@ def _try_drawing(env: EnvConfig, way: Way) -> None:
             with blamed(env, "rlhp_state"):
                 state = np.array(inner.rlhp_state(), np.float64)
                 if state.ndim != 1 or not np.isfinite(state).all():
-                    raise Unfit(f"expected one row of finite numbers, got shape {state.shape}: {state}")
+                    raise Unfit(
+                        f"expected one row of finite numbers, got shape {state.shape}: {state}"
+                    )
             with blamed(env, "rlhp_set_state"):
                 inner.rlhp_set_state(state)
         if way in ("state", "picture"):
@@ -169,7 +190,8 @@ def _try_drawing(env: EnvConfig, way: Way) -> None:
 
 
 def _without_screen() -> None:
-    for device in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame, with which Gymnasium draws, looks for a screen
+    # pygame, with which Gymnasium draws, looks for a screen
+    for device in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
         os.environ.setdefault(device, "dummy")
 
 
@@ -196,11 +218,15 @@ class OwnView:
 
     def frames(self, segment: Segment) -> Array:
         """As `View.frames`."""
-        return fitted(np.stack([self._frame(segment, step) for step in range(segment.length)]), self._clips)
+        return fitted(
+            np.stack([self._frame(segment, step) for step in range(segment.length)]), self._clips
+        )
 
     def _frame(self, segment: Segment, step: int) -> Array:
         if self._world is not None:
-            self._world(self._inner, segment.obs[""][step], segment.actions[step - 1] if step else None)
+            self._world(
+                self._inner, segment.obs[""][step], segment.actions[step - 1] if step else None
+            )
         elif segment.state is None:
             raise CannotDraw(f"segment {segment.id} carries no state to draw")
         elif self._lander:
@@ -218,7 +244,9 @@ class OwnView:
 
 
 class PictureView:
-    """What is to be seen was kept: as the observation, or beside it. Of stacked pictures the newest."""
+    """What is to be seen was kept: as the observation, or beside it. Of stacked
+    pictures the newest.
+    """
 
     def __init__(self, clips: ClipsConfig, fps: int, way: Way) -> None:
         self._clips, self.fps = clips, fps
@@ -238,7 +266,9 @@ class PictureView:
 
 
 class ReplayView:
-    """An Atari game as the console showed it, where playing it again leads to what the policy saw; else the latter."""
+    """An Atari game as the console showed it, where playing it again leads to what the
+    policy saw; else the latter.
+    """
 
     how = "the game, played again"
 
@@ -255,7 +285,9 @@ class ReplayView:
             if np.abs(gray - seen).max() <= ROUNDING:
                 return fitted(screens, self._clips)
             log.warning(
-                "segment %s is another game when it is played again; it is shown as the policy saw it", segment.id
+                "segment %s is another game when it is played again; it is shown as the policy "
+                "saw it",
+                segment.id,
             )
         return fitted(as_rgb(seen), self._clips)
 
@@ -264,7 +296,9 @@ class ReplayView:
 
 
 def as_rgb(pictures: Array) -> Array:
-    """[K, H, W], [K, H, W, 1 or 3] or stacks [K, S, H, W] or [K, H, W, S] -> [K, H, W, 3], of a stack the last."""
+    """[K, H, W], [K, H, W, 1 or 3] or stacks [K, S, H, W] or [K, H, W, S] -> [K, H, W,
+    3], of a stack the last.
+    """
     if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
         pictures = pictures[..., -1] if pictures.shape[-1] < pictures.shape[1] else pictures[:, -1]
     if pictures.ndim == 3:
@@ -273,9 +307,11 @@ def as_rgb(pictures: Array) -> Array:
 
 
 def fitted(frames: Array, clips: ClipsConfig) -> Array:
-    """Shrunk into the size of clips; small ones enlarged by a whole number to about that, so sprites stay sharp.
+    """Shrunk into the size of clips; small ones enlarged by a whole number to about
+    that, so sprites stay sharp.
 
-    Video keeps colors at half the resolution: a sprite of one pixel would be lost in it.
+    Video keeps colors at half the resolution: a sprite of one pixel would be lost in
+    it.
     """
     height, width = frames.shape[1:3]
     share = min(clips.width / width, clips.height / height)
@@ -283,4 +319,6 @@ def fitted(frames: Array, clips: ClipsConfig) -> Array:
         factor = int(np.ceil(share - 0.1)) if max(height, width) <= SPRITES else 1
         return frames.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else frames
     size = (max(2, round(width * share)), max(2, round(height * share)))
-    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames])
+    return np.stack(
+        [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames]
+    )

@@ -1,6 +1,8 @@
-"""The routes of an admin: everybody's work, every answer that stands, and its correction.
+"""The routes of an admin: everybody's work, every answer that stands, and its
+correction.
 
-What an admin sees: everybody's work, every answer that stands, and what a correction does.
+What an admin sees: everybody's work, every answer that stands, and what a correction
+does.
 """
 
 from __future__ import annotations
@@ -30,11 +32,19 @@ from rlhp.queue.records import LabelerStats
 from rlhp.types import Answer
 
 
-def preference_rows(desk: Desk, *, labeler: str | None, answer: Answer | None) -> list[PreferenceRow]:
-    """The answers that stand, of this labeler and of this kind where one is given, newest first."""
+def preference_rows(
+    desk: Desk, *, labeler: str | None, answer: Answer | None
+) -> list[PreferenceRow]:
+    """The answers that stand, of this labeler and of this kind where one is given,
+    newest first.
+    """
     standing = live(desk.log.rows(), purpose=None)
-    chosen = [row for row in standing if labeler in (None, row.labeler) and answer in (None, row.answer)]
-    chosen.sort(key=lambda row: row.answered_at.timestamp() if row.answered_at else 0.0, reverse=True)
+    chosen = [
+        row for row in standing if labeler in (None, row.labeler) and answer in (None, row.answer)
+    ]
+    chosen.sort(
+        key=lambda row: row.answered_at.timestamp() if row.answered_at else 0.0, reverse=True
+    )
     return [_preference(row) for row in chosen]
 
 
@@ -56,10 +66,15 @@ def labeler_rows(desk: Desk) -> list[LabelerRow]:
     pardoned = [name for name, reason in pauses.items() if not reason]
     reports = {each.name: each for each in desk.log.reports(trusted=pardoned)}
     names = sorted({*stats, *reports, *(labeler.name for labeler in desk.labelers.all())})
-    return [_labeler(name, stats.get(name), reports.get(name), paused=pauses.get(name, "")) for name in names]
+    return [
+        _labeler(name, stats.get(name), reports.get(name), paused=pauses.get(name, ""))
+        for name in names
+    ]
 
 
-def _labeler(name: str, stats: LabelerStats | None, found: LabelerReport | None, *, paused: str) -> LabelerRow:
+def _labeler(
+    name: str, stats: LabelerStats | None, found: LabelerReport | None, *, paused: str
+) -> LabelerRow:
     known = stats if stats is not None else LabelerStats()
     return LabelerRow(
         name=name,
@@ -91,13 +106,16 @@ def _preference(row: EventRow) -> PreferenceRow:
         strength=row.strength,
         note=_note(row.note),
         clips=ClipPair(
-            first=f"/api/admin/clips/{row.query_id}/first", second=f"/api/admin/clips/{row.query_id}/second"
+            first=f"/api/admin/clips/{row.query_id}/first",
+            second=f"/api/admin/clips/{row.query_id}/second",
         ),
     )
 
 
 def _note(stored: str | None) -> str | None:
-    """What the labeler wrote, out of what the dataset keeps of an answer beside its columns."""
+    """What the labeler wrote, out of what the dataset keeps of an answer beside its
+    columns.
+    """
     if stored is None:
         return None
     try:
@@ -132,7 +150,9 @@ def preferences(
 
 @router.post("/preferences/correct")
 def correct(said: Corrected, desk: TheDesk, me: Admin) -> Correction:
-    """Put another answer in the place of a labeler's: a retract and a new revision, both in the log."""
+    """Put another answer in the place of a labeler's: a retract and a new revision,
+    both in the log.
+    """
     return corrected(desk, me, said)
 
 
@@ -141,5 +161,9 @@ def clip(query: QueryPath, side: Literal["first", "second"], desk: TheDesk, me: 
     """A video of any query, as long as it is kept."""
     data = desk.clips.fetch(query=query, side=side)
     if data is None:
-        raise HTTPException(404, "there is no such clip; those of finished queries are kept for half an hour")
-    return Response(data, media_type=media_type(data), headers={"Cache-Control": "private, no-store"})
+        raise HTTPException(
+            404, "there is no such clip; those of finished queries are kept for half an hour"
+        )
+    return Response(
+        data, media_type=media_type(data), headers={"Cache-Control": "private, no-store"}
+    )

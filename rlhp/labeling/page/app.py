@@ -1,9 +1,11 @@
-"""The application of one run: routes below /api, the static page beside them, and one line for every refusal.
+"""The application of one run: routes below /api, the static page beside them, and one
+line for every refusal.
 
     app = make_app(Place(url="redis://127.0.0.1:6379/0", run="cheetah"))
 
-It holds nothing that a restart would lose: leases, answers and tokens are in Redis, and several servers may serve one
-run at once. The interface describes itself at /openapi.json.
+It holds nothing that a restart would lose: leases, answers and tokens are in Redis, and
+several servers may serve one run at once. The interface describes itself at
+/openapi.json.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def make_app(place: Place) -> FastAPI:
         docs_url=None,  # they load scripts from elsewhere, which the page's policy forbids
         redoc_url=None,
         default_response_class=JSON,
-        responses={code: {"model": Problem, "description": words} for code, words in REFUSALS.items()},
+        responses={
+            code: {"model": Problem, "description": words} for code, words in REFUSALS.items()
+        },
     )
     app.state.desk = desk
     for room in (routes.router, admin.router, live.router):
@@ -64,7 +68,9 @@ def make_app(place: Place) -> FastAPI:
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
     app.add_middleware(Guard, who=desk.who, cookie=cookie_name(place.run))
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
+    app.add_middleware(
+        ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    )
     _add_refusals(app)
     return app
 
@@ -82,7 +88,8 @@ def _add_refusals(app: FastAPI) -> None:
         refusal.headers.update(error.headers or {})
         return refusal
 
-    @app.exception_handler(OSError)  # QueueUnavailable is one, and a clip store that cannot be reached raises others
+    # QueueUnavailable is one, and a clip store that cannot be reached raises others
+    @app.exception_handler(OSError)
     def unavailable(_: Request, error: OSError) -> Response:
         return away(error)
 
@@ -90,7 +97,11 @@ def _add_refusals(app: FastAPI) -> None:
 def _page(name: str):  # type: ignore[no-untyped-def]
     def page() -> Response:
         file = STATIC / name
-        return FileResponse(file) if file.is_file() else problem(404, f"{name} is not part of this installation")
+        return (
+            FileResponse(file)
+            if file.is_file()
+            else problem(404, f"{name} is not part of this installation")
+        )
 
     return page
 

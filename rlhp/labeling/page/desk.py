@@ -1,9 +1,12 @@
-"""The desk at which labelers sit: one run's queue, clips and tokens, in the words of the page.
+"""The desk at which labelers sit: one run's queue, clips and tokens, in the words of
+the page.
 
-The page says left and right, the queue first and second. Which is which is a hash of run, query and labeler: nothing
-to remember, the same after a restart and on every server of the run, and another draw for another labeler.
+The page says left and right, the queue first and second. Which is which is a hash of
+run, query and labeler: nothing to remember, the same after a restart and on every
+server of the run, and another draw for another labeler.
 
-Everything that was answered so far: the dataset on disk, and behind it what Redis still holds.
+Everything that was answered so far: the dataset on disk, and behind it what Redis still
+holds.
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ class AnswerLog:
     def _stored(self) -> list[EventRow]:
         if self._rundir is None or not (self._rundir.preferences / "dataset.json").exists():
             return []
-        from rlhp.preferences.dataset import PreferenceDataset  # a second of imports that labelers need not wait for
+        # a second of imports that labelers need not wait for
+        from rlhp.preferences.dataset import PreferenceDataset
 
         if self._dataset is None:
             self._dataset = PreferenceDataset.open(self._rundir.preferences)
@@ -94,7 +98,9 @@ class Place:
 
 
 class Desk:
-    """Everything behind the routes; safe to share between threads. QueueUnavailable while Redis is away."""
+    """Everything behind the routes; safe to share between threads. QueueUnavailable
+    while Redis is away.
+    """
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -130,8 +136,11 @@ class Desk:
             fps=float(facts.get("fps", "30")),
             strength=facts.get("strength") == "yes",
             undo_depth=UNDO_DEPTH,
-            history=[Given(query=query, rev=rev) for query, rev in self.queue.history(labeler=me.name)],
-            # A quick labeler's leases last half the configured time: three beats fit into that.
+            history=[
+                Given(query=query, rev=rev) for query, rev in self.queue.history(labeler=me.name)
+            ],
+            # A quick labeler's leases last half the configured time: three beats fit
+            # into that.
             heartbeat_seconds=self.place.lease_seconds / 6,
         )
 
@@ -145,13 +154,21 @@ class Desk:
         """What this page holds, filled up to two; or why there is nothing."""
         stats, facts = self.queue.stats(), self.queue.info()
         leases: list[Lease] = []
-        if facts.get("source") != "oracle":  # a query that was asked of teachers has no clips to show
+        # a query that was asked of teachers has no clips to show
+        if facts.get("source") != "oracle":
             leases = self.queue.lease(labeler=me.name, page=_page(me, page), n=LEASES_PER_PAGE)
             stats = self.queue.stats()
         return Leases(
-            leases=[lease_out(lease.query, lease.token, lease.deadline_ms, rev=lease.rev) for lease in leases],
-            waiting=None if leases else nothing_for_you(stats, facts, paused=self.pauses.reason(me.name)),
-            progress=progress_of(stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)),
+            leases=[
+                lease_out(lease.query, lease.token, lease.deadline_ms, rev=lease.rev)
+                for lease in leases
+            ],
+            waiting=None
+            if leases
+            else nothing_for_you(stats, facts, paused=self.pauses.reason(me.name)),
+            progress=progress_of(
+                stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)
+            ),
         )
 
     def extend(self, me: Labeler, *, page: str) -> int:
@@ -186,7 +203,9 @@ class Desk:
 
     def skip(self, me: Labeler, said: Skipped) -> SkipOutcome:
         """Leave a query to others."""
-        status = self.queue.skip(query=said.query, labeler=me.name, page=_page(me, said.page), token=said.token)
+        status = self.queue.skip(
+            query=said.query, labeler=me.name, page=_page(me, said.page), token=said.token
+        )
         return SkipOutcome(status=status, message=explain(status))
 
     def undo(self, me: Labeler, said: Undone) -> UndoOutcome:
@@ -199,7 +218,9 @@ class Desk:
             query, rev = history[0]
         done = self.queue.undo(query=query, labeler=me.name, page=_page(me, said.page), rev=rev)
         if done.token is None:
-            return UndoOutcome(status=done.status, message=explain(done.status), lease=None, choice=None)
+            return UndoOutcome(
+                status=done.status, message=explain(done.status), lease=None, choice=None
+            )
         given = self.lookup.given(query, labeler=me.name, rev=rev)
         return UndoOutcome(
             status=done.status,
@@ -209,7 +230,9 @@ class Desk:
         )
 
     def clip(self, me: Labeler, *, query: str, side: Literal["left", "right"]) -> bytes | None:
-        """The video on one side of a query that this labeler holds or held; None for any other."""
+        """The video on one side of a query that this labeler holds or held; None for
+        any other.
+        """
         if not self.lookup.was_leased(query, labeler=me.name):
             return None
         left = self.left(me, query)
@@ -217,11 +240,17 @@ class Desk:
 
     def left(self, me: Labeler, query: str) -> Side:
         """Which segment this labeler sees on the left."""
-        return "first" if int(digest("left", self.place.run, query, me.name)[0], 16) % 2 == 0 else "second"
+        return (
+            "first"
+            if int(digest("left", self.place.run, query, me.name)[0], 16) % 2 == 0
+            else "second"
+        )
 
 
 def lease_out(query: str, token: int, deadline_ms: int, *, rev: int) -> LeaseOut:
-    """A lease as the page gets it: with the addresses of its clips, and nothing of how it was chosen."""
+    """A lease as the page gets it: with the addresses of its clips, and nothing of how
+    it was chosen.
+    """
     return LeaseOut(
         query=query,
         token=token,

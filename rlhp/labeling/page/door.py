@@ -1,16 +1,22 @@
-"""The door of a server: who may keep a connection, so that nobody's silence shuts the others out.
+"""The door of a server: who may keep a connection, so that nobody's silence shuts the
+others out.
 
-    accept    a number of connections in all, half of them from one address; where one more comes, the one that can best
-              be spared is closed: without a token before with one, waiting before busy, then the oldest
-    sweep     closes what has sent no whole request for `silent_seconds` (half of a TLS handshake is silence, and so is
-              a header that trickles in), and a reply that nobody reads
+    accept    a number of connections in all, half of them from one address; where one more
+              comes, the one that can best be spared is closed: without a token before with one,
+              waiting before busy, then the oldest
+    sweep     closes what has sent no whole request for `silent_seconds` (half of a TLS
+              handshake is silence, and so is a header that trickles in), and a reply that
+              nobody reads
 
-It sits in the listening socket, where every connection comes by, also those whose handshake never ends. uvicorn's
-`limit_concurrency` is no substitute: it counts silent connections, and turns away whoever asks for something.
+It sits in the listening socket, where every connection comes by, also those whose
+handshake never ends. uvicorn's `limit_concurrency` is no substitute: it counts silent
+connections, and turns away whoever asks for something.
 
-What a server writes to its log: a line of each kind once a minute, however often it comes up.
+What a server writes to its log: a line of each kind once a minute, however often it
+comes up.
 
-Whoever reaches the page can make it warn. The number of lines must not be theirs to choose.
+Whoever reaches the page can make it warn. The number of lines must not be theirs to
+choose.
 """
 
 from __future__ import annotations
@@ -34,7 +40,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 MOST_CONNECTIONS = 512
 FEWEST_CONNECTIONS = 16
 RESERVED_FILES = 128
-"""So many open files are left for Redis, pages and clips, and for connections that are accepted before others close."""
+"""So many open files are left for Redis, pages and clips, and for connections that are
+accepted before others close.
+"""
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
@@ -52,7 +60,9 @@ class Limits:
 
     @classmethod
     def of_this_process(cls) -> Limits:
-        """These limits, with as many connections as the limit of open files leaves room for."""
+        """These limits, with as many connections as the limit of open files leaves room
+        for.
+        """
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = MOST_CONNECTIONS if files == resource.RLIM_INFINITY else files - RESERVED_FILES
         return cls(connections=max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, room)))
@@ -68,7 +78,9 @@ class Visit(socket.socket):
     """Whether its last request showed a token that is known."""
     busy = False
     since = 0.0
-    """The moment at which its request began or its last one ended; before the first, at which it was accepted."""
+    """The moment at which its request began or its last one ended; before the first, at
+    which it was accepted.
+    """
 
     def turns(self, *, busy: bool) -> None:
         """A request begins or ends."""
@@ -87,7 +99,9 @@ class Visit(socket.socket):
 
 
 class Door(socket.socket):
-    """A listening socket that accepts no more than it can keep; `attended(app)` tells it what its visitors do."""
+    """A listening socket that accepts no more than it can keep; `attended(app)` tells
+    it what its visitors do.
+    """
 
     def __init__(self, listening: socket.socket, *, limits: Limits) -> None:
         """Takes the socket over."""
@@ -96,10 +110,14 @@ class Door(socket.socket):
         self._limits = limits
         self._visits: dict[tuple[str, int], Visit] = {}
         self._spare = os.open(os.devnull, os.O_RDONLY)
-        """Given up for a moment where no file is left, so that who knocks can be turned away instead of waiting."""
+        """Given up for a moment where no file is left, so that who knocks can be turned
+        away instead of waiting.
+        """
 
     def accept(self) -> tuple[Visit, Any]:
-        """The next connection that there is room for; as asyncio expects it, an error that is none where it is not."""
+        """The next connection that there is room for; as asyncio expects it, an error
+        that is none where it is not.
+        """
         try:
             accepted, peer = super().accept()
         except OSError as error:
@@ -122,10 +140,14 @@ class Door(socket.socket):
         return len(self._visits)
 
     def sweep(self) -> None:
-        """Close what has been silent, or busy, for too long; to be called every second or so."""
+        """Close what has been silent, or busy, for too long; to be called every second
+        or so.
+        """
         now, limits = time.monotonic(), self._limits
         for visit in list(self._visits.values()):
-            if now - visit.since > (limits.request_seconds if visit.busy else limits.silent_seconds):
+            if now - visit.since > (
+                limits.request_seconds if visit.busy else limits.silent_seconds
+            ):
                 visit.leave()
 
     def forget(self, visit: Visit) -> None:
@@ -134,7 +156,9 @@ class Door(socket.socket):
             del self._visits[visit.peer]
 
     def attended(self, app: ASGIApp) -> ASGIApp:
-        """Wrap an application so that its requests are noted. It goes around whatever rewrites `scope["client"]`."""
+        """Wrap an application so that its requests are noted. It goes around whatever
+        rewrites `scope["client"]`.
+        """
 
         async def noted(scope: Scope, receive: Receive, send: Send) -> None:
             visit = self._visits.get(tuple(scope.get("client") or ()))
@@ -165,7 +189,9 @@ class Door(socket.socket):
         return True
 
     def _turn_one_away(self) -> None:
-        _log.warning("no file is left for another connection: raise the limit of open files (ulimit -n)")
+        _log.warning(
+            "no file is left for another connection: raise the limit of open files (ulimit -n)"
+        )
         if _spare_one(list(self._visits.values()), "in all"):
             return  # its file is free when the event loop has closed it
         os.close(self._spare)
@@ -177,18 +203,28 @@ class Door(socket.socket):
 
 
 def _spare_one(visits: list[Visit], where: str) -> bool:
-    """Close the visit that matters least; False where all of them are labelers' whose requests are under way."""
+    """Close the visit that matters least; False where all of them are labelers' whose
+    requests are under way.
+    """
     least = min(visits, key=lambda visit: (visit.known, visit.busy, visit.since), default=None)
     if least is None or (least.known and least.busy):
-        _log.warning("%d connections %s, all of them in use: no more are accepted", len(visits), where)
+        _log.warning(
+            "%d connections %s, all of them in use: no more are accepted", len(visits), where
+        )
         return False
-    _log.warning("%d connections %s: the oldest that asks for nothing is closed for each new one", len(visits), where)
+    _log.warning(
+        "%d connections %s: the oldest that asks for nothing is closed for each new one",
+        len(visits),
+        where,
+    )
     least.leave()
     return True
 
 
 def _address(host: str) -> str:
-    """Whose connections are counted together: of IPv6 a whole network, since everybody has as many addresses."""
+    """Whose connections are counted together: of IPv6 a whole network, since everybody
+    has as many addresses.
+    """
     if ":" not in host:
         return host
     return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
@@ -199,7 +235,9 @@ LONGEST_LINE = 1000
 
 
 class Seldom(logging.Filter):
-    """Lets a line of one place in the code, and of one kind of error, pass once in a while, and counts the others."""
+    """Lets a line of one place in the code, and of one kind of error, pass once in a
+    while, and counts the others.
+    """
 
     def __init__(self, *, every_seconds: float = EVERY_SECONDS) -> None:
         super().__init__()
@@ -215,17 +253,24 @@ class Seldom(logging.Filter):
             return False
         self._passed[key] = (record.created, 0)
         text = record.getMessage()[:LONGEST_LINE]
-        record.msg, record.args = f"{text} ({held_back} more like it since)" if held_back else text, ()
+        record.msg, record.args = (
+            f"{text} ({held_back} more like it since)" if held_back else text,
+            (),
+        )
         return True
 
 
 @contextmanager
 def to_stderr() -> Iterator[None]:
-    """Warnings of this process for the length of a block, uvicorn's and asyncio's included."""
+    """Warnings of this process for the length of a block, uvicorn's and asyncio's
+    included.
+    """
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.addFilter(Seldom())
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = logging.Formatter(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ"
+    )
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     root = logging.getLogger()

@@ -1,7 +1,9 @@
-"""Stands before every route: who may pass, how much they may send, and which headers go out with every reply.
+"""Stands before every route: who may pass, how much they may send, and which headers go
+out with every reply.
 
-Whoever has no token learns nothing: below /api every path, method and body gets the same 401 before anything is
-parsed. The token comes as a cookie, which scripts of a page cannot read, or as `Authorization: Bearer`.
+Whoever has no token learns nothing: below /api every path, method and body gets the
+same 401 before anything is parsed. The token comes as a cookie, which scripts of a page
+cannot read, or as `Authorization: Bearer`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ RETRY_AFTER_SECONDS = 1
 SESSION = "/api/session"
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' blob:; object-src 'none'; "
+    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' blob:; "
+    "object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -41,26 +44,43 @@ _log = logging.getLogger(__name__)
 
 
 class JSON(Response):
-    """JSON in ASCII, without a character that could end a script or open a tag wherever it is put."""
+    """JSON in ASCII, without a character that could end a script or open a tag wherever
+    it is put.
+    """
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").encode("ascii")
+        return (
+            text.replace("<", "\\u003c")
+            .replace(">", "\\u003e")
+            .replace("&", "\\u0026")
+            .encode("ascii")
+        )
 
 
 def problem(status: int, line: str, **headers: str) -> JSON:
     """A refusal: one short line, even where it quotes what was sent."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in line).split())[:LONGEST_LINE]
-    return JSON({"error": line}, status_code=status, headers={name.replace("_", "-"): v for name, v in headers.items()})
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in line).split())[
+        :LONGEST_LINE
+    ]
+    return JSON(
+        {"error": line},
+        status_code=status,
+        headers={name.replace("_", "-"): v for name, v in headers.items()},
+    )
 
 
 def away(error: OSError) -> JSON:
-    """Redis or the store of clips cannot be reached: where they are, is not the labeler's to know."""
+    """Redis or the store of clips cannot be reached: where they are, is not the
+    labeler's to know.
+    """
     _log.warning("%s", error)
     return problem(
-        503, "the queue is away for the moment; try again, nothing is lost", Retry_After=str(RETRY_AFTER_SECONDS)
+        503,
+        "the queue is away for the moment; try again, nothing is lost",
+        Retry_After=str(RETRY_AFTER_SECONDS),
     )
 
 
@@ -102,7 +122,9 @@ class Guard:
             return away(error)
         if me is None:
             return problem(
-                401, "open the link with your token, or ask whoever runs this for one", WWW_Authenticate="Bearer"
+                401,
+                "open the link with your token, or ask whoever runs this for one",
+                WWW_Authenticate="Bearer",
             )
         scope.setdefault("state", {})["me"] = me
         return None
@@ -121,13 +143,21 @@ def token_in(headers: Headers, *, cookie: str) -> str | None:
 
 
 async def _body(receive: Receive) -> bytes | Response:
-    """The whole body; a refusal for one that is too long or too slow, of which no more is read."""
+    """The whole body; a refusal for one that is too long or too slow, of which no more
+    is read.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _whole(receive)
     except TimeoutError:
-        return problem(408, f"the request did not arrive within {BODY_SECONDS:.0f} seconds; send it again")
-    return problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note") if body is None else body
+        return problem(
+            408, f"the request did not arrive within {BODY_SECONDS:.0f} seconds; send it again"
+        )
+    return (
+        problem(413, f"a request has at most {MOST_BYTES} bytes; shorten the note")
+        if body is None
+        else body
+    )
 
 
 async def _whole(receive: Receive) -> bytes | None:

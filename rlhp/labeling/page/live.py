@@ -1,4 +1,6 @@
-"""The live view: metrics of the run and the newest video of its policy. What it reads is in the run directory."""
+"""The live view: metrics of the run and the newest video of its policy. What it reads
+is in the run directory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from rlhp.storage.rundir import RunDir
 
 MOST_ROWS = 5000
 FILMS = ("policy.webm", "policy.mp4")
-"""What a video element plays: the animated picture of `clips.codec=apng` it does not."""
+"""What a video element plays: the animated picture of `clips.codec=apng` it does not.
+"""
 TRUE_RETURN = {
     "env_runners/episode_return_mean",
     "return_correlation",
@@ -31,16 +34,22 @@ router = APIRouter(prefix="/api/live", tags=["live"])
 
 @router.get("/metrics")
 def metrics(desk: TheDesk, me: Me, since: Annotated[int, Query(ge=0, le=10**9)] = 0) -> MetricRows:
-    """Rows of metrics.jsonl from row `since` on, 5,000 at most; none where the server has no run directory."""
+    """Rows of metrics.jsonl from row `since` on, 5,000 at most; none where the server
+    has no run directory.
+    """
     rundir = desk.place.rundir
     rows = read_metrics(rundir.metrics_file) if rundir is not None else []
     fresh = rows[since : since + MOST_ROWS]
-    return MetricRows(rows=[_shown(row, me) for row in fresh], next=min(since, len(rows)) + len(fresh))
+    return MetricRows(
+        rows=[_shown(row, me) for row in fresh], next=min(since, len(rows)) + len(fresh)
+    )
 
 
 @router.get("/policy")
 def policy(desk: TheDesk, me: Me) -> PolicyClip:
-    """The newest video of the policy, how old that policy is, and what the reward model says about each frame."""
+    """The newest video of the policy, how old that policy is, and what the reward model
+    says about each frame.
+    """
     rundir = desk.place.rundir
     film = None if rundir is None else _film(rundir)
     if film is None:
@@ -76,4 +85,6 @@ def _about(file: Path) -> PolicyClip:
 
 
 def _shown(row: dict[str, Any], me: Labeler) -> dict[str, Any]:
-    return row if me.admin else {name: value for name, value in row.items() if name not in TRUE_RETURN}
+    return (
+        row if me.admin else {name: value for name, value in row.items() if name not in TRUE_RETURN}
+    )

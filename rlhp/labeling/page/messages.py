@@ -1,4 +1,5 @@
-"""What goes over the wire, both ways: every request is checked here, every reply has its shape from here.
+"""What goes over the wire, both ways: every request is checked here, every reply has
+its shape from here.
 
 An unknown field is an error, so a misspelled one is told and not ignored.
 """
@@ -20,9 +21,19 @@ Revision = Annotated[int, Field(ge=1, le=10_000)]
 Choice = Literal["left", "right", "tie", "incomparable"]
 Strength = Literal["slight", "clear"]
 Reason = Literal[
-    "missing", "starting", "closed", "draining", "teachers", "clips", "others", "collecting", "spent", "answered",
-    "empty", "paused",
-]  # fmt: skip
+    "missing",
+    "starting",
+    "closed",
+    "draining",
+    "teachers",
+    "clips",
+    "others",
+    "collecting",
+    "spent",
+    "answered",
+    "empty",
+    "paused",
+]
 
 
 class Message(BaseModel):
@@ -66,7 +77,9 @@ class Skipped(Page):
 
 
 class Undone(Page):
-    """Take an answer back: the newest of this labeler, or the one named, which may be repeated safely."""
+    """Take an answer back: the newest of this labeler, or the one named, which may be
+    repeated safely.
+    """
 
     query: QueryId | None = None
     rev: Revision | None = None
@@ -151,7 +164,9 @@ class LeaseOut(Reply):
     query: str
     token: int
     rev: int
-    """To be shown with the answer, like the token: 1, unless this labeler's answer to it was undone before."""
+    """To be shown with the answer, like the token: 1, unless this labeler's answer to
+    it was undone before.
+    """
     left: str
     right: str
     deadline_ms: int
@@ -275,7 +290,9 @@ class MetricRows(Reply):
 
 
 class PolicyClip(Reply):
-    """The newest clip of the policy and what the reward model says about each of its frames."""
+    """The newest clip of the policy and what the reward model says about each of its
+    frames.
+    """
 
     video: str | None = None
     predicted: list[FiniteFloat] | None = None

@@ -1,4 +1,6 @@
-"""How far a run is, and why there is nothing to answer: from the queue's counts and what the driver writes there."""
+"""How far a run is, and why there is nothing to answer: from the queue's counts and
+what the driver writes there.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +17,53 @@ OVER_SECONDS = 60.0
 
 
 def waiting_for(stats: QueueStats, facts: Mapping[str, str]) -> Waiting | None:
-    """The first reason that holds; None while a query is pending, which somebody may lease."""
+    """The first reason that holds; None while a query is pending, which somebody may
+    lease.
+    """
     if stats.state == "missing":
         return Waiting(reason="missing", detail="the run is not at this Redis yet")
     if stats.state == "closed":
         return Waiting(reason="closed", detail="the run is over; thank you")
     if facts.get("source") == "oracle":
-        return Waiting(reason="teachers", detail="teachers answer this run: it draws no clips for people")
+        return Waiting(
+            reason="teachers", detail="teachers answer this run: it draws no clips for people"
+        )
     if stats.pending:
         return None
     if stats.reserved:
-        return Waiting(reason="clips", detail=f"clips of {_queries(stats.reserved)} are being drawn")
+        return Waiting(
+            reason="clips", detail=f"clips of {_queries(stats.reserved)} are being drawn"
+        )
     if stats.leased:
-        return Waiting(reason="others", detail=f"{_queries(stats.leased)} open, all in the hands of labelers")
+        return Waiting(
+            reason="others", detail=f"{_queries(stats.leased)} open, all in the hands of labelers"
+        )
     return _nothing_open(stats, facts)
 
 
-def nothing_for_you(stats: QueueStats, facts: Mapping[str, str], *, paused: str | None = None) -> Waiting:
-    """The reason why a lease brought nothing, where queries may be pending all the same."""
+def nothing_for_you(
+    stats: QueueStats, facts: Mapping[str, str], *, paused: str | None = None
+) -> Waiting:
+    """The reason why a lease brought nothing, where queries may be pending all the
+    same.
+    """
     if paused is not None:
         return Waiting(reason="paused", detail=f"you are paused: {paused}")
     reason = waiting_for(stats, facts)
     if reason is not None:
         return reason
     return Waiting(
-        reason="others", detail=f"{_queries(stats.pending)} open, which you answered or skipped: others are asked"
+        reason="others",
+        detail=f"{_queries(stats.pending)} open, which you answered or skipped: others are asked",
     )
 
 
 def _nothing_open(stats: QueueStats, facts: Mapping[str, str]) -> Waiting:
     budget = number(facts, "budget")
     if budget is not None and stats.asked >= budget:
-        return Waiting(reason="spent", detail=f"all {budget} questions of the run are answered; thank you")
+        return Waiting(
+            reason="spent", detail=f"all {budget} questions of the run are answered; thank you"
+        )
     if stats.state == "draining":
         return Waiting(reason="draining", detail="the run is ending: nothing new is asked")
     if "phase" not in facts and not stats.admitted:
@@ -57,11 +74,15 @@ def _nothing_open(stats: QueueStats, facts: Mapping[str, str]) -> Waiting:
         if pool is not None and target is not None and pool < target:
             return Waiting(reason="collecting", detail=f"collecting segments: {pool}/{target}")
         if allowed is not None and stats.asked >= allowed > 0:
-            return Waiting(reason="answered", detail="the first answers are in: the reward is fitted")
+            return Waiting(
+                reason="answered", detail="the first answers are in: the reward is fitted"
+            )
     elif allowed is not None and stats.asked >= allowed:
         return Waiting(
             reason="answered",
-            detail=f"all {allowed} questions so far are answered; more come while the policy learns",
+            detail=(
+                f"all {allowed} questions so far are answered; more come while the policy learns"
+            ),
         )
     return Waiting(reason="empty", detail="the next questions are being chosen")
 
@@ -93,10 +114,16 @@ class Rate:
             while now - self._seen[0][0] > OVER_SECONDS and len(self._seen) > 1:
                 self._seen.popleft()
             first_at, first = self._seen[0]
-        return round(60 * max(0, answered - first) / (now - first_at), 1) if now - first_at > 1 else 0.0
+        return (
+            round(60 * max(0, answered - first) / (now - first_at), 1)
+            if now - first_at > 1
+            else 0.0
+        )
 
 
-def progress_of(stats: QueueStats, facts: Mapping[str, str], *, labeler: str, per_minute: float) -> Progress:
+def progress_of(
+    stats: QueueStats, facts: Mapping[str, str], *, labeler: str, per_minute: float
+) -> Progress:
     """What the page shows below the clips."""
     mine = stats.labelers.get(labeler)
     return Progress(

@@ -1,6 +1,7 @@
 """The routes of a labeler: session, run, leases, answers, skips, undo, progress, clips.
 
-The cookie of a session: it is the labeler's token, so a session outlives the server and ends with the token.
+The cookie of a session: it is the labeler's token, so a session outlives the server and
+ends with the token.
 
 What kind of video some bytes are, by their first few.
 """
@@ -33,12 +34,16 @@ from rlhp.types import digest
 
 
 def cookie_name(run: str) -> str:
-    """One per run: a browser sends the cookies of a host to all of its ports, so two runs would fight over one."""
+    """One per run: a browser sends the cookies of a host to all of its ports, so two
+    runs would fight over one.
+    """
     return f"rlhp_session_{digest('session', run)[:8]}"
 
 
 def media_type(data: bytes) -> str:
-    """WebM, MP4 or PNG (an animated one); anything else is a download, which no browser runs."""
+    """WebM, MP4 or PNG (an animated one); anything else is a download, which no browser
+    runs.
+    """
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return "video/webm"
     if data[4:8] == b"ftyp":
@@ -84,7 +89,9 @@ def log_in(said: LogIn, desk: TheDesk, request: Request, response: Response) -> 
     """Exchange the token of the address bar for a cookie that scripts cannot read."""
     me = desk.who(said.token)
     if me is None:
-        raise HTTPException(401, "this token is not (or no longer) known here; ask whoever runs this for another")
+        raise HTTPException(
+            401, "this token is not (or no longer) known here; ask whoever runs this for another"
+        )
     response.set_cookie(
         cookie_name(desk.place.run),
         said.token,
@@ -140,7 +147,9 @@ def skip(said: Skipped, desk: TheDesk, me: Me) -> SkipOutcome:
 
 @router.post("/undo")
 def undo(said: Undone, desk: TheDesk, me: Me) -> UndoOutcome:
-    """Take back the newest of this labeler's last ten answers, or the one that is named."""
+    """Take back the newest of this labeler's last ten answers, or the one that is
+    named.
+    """
     return desk.undo(me, said)
 
 
@@ -150,5 +159,8 @@ def clip(query: QueryPath, side: Literal["left", "right"], desk: TheDesk, me: Me
     data = desk.clip(me, query=query, side=side)
     if data is None:
         raise HTTPException(404, "there is no such clip, or it is not yours to see")
-    # Not to be kept: whoever logs in next at this browser sees the sides the other way round.
-    return Response(data, media_type=media_type(data), headers={"Cache-Control": "private, no-store"})
+    # Not to be kept: whoever logs in next at this browser sees the sides the other way
+    # round.
+    return Response(
+        data, media_type=media_type(data), headers={"Cache-Control": "private, no-store"}
+    )

@@ -1,8 +1,10 @@
-"""The process that `rlhp serve` is: one application on one socket, for one run, until a signal.
+"""The process that `rlhp serve` is: one application on one socket, for one run, until a
+signal.
 
     produces   answers, through the queue like any labeler
     waits for  requests
-    alone      Redis away: says 503 and tries again with the next request; the trainer gone: answers wait in Redis
+    alone      Redis away: says 503 and tries again with the next request; the trainer gone:
+               answers wait in Redis
 
 It imports neither torch nor ray, and any number of these may serve one run.
 """
@@ -48,11 +50,14 @@ def serve(
     key: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM (or, with `until_eof`, the end of standard input); closes the socket.
+    """Serve until SIGINT or SIGTERM (or, with `until_eof`, the end of standard input);
+    closes the socket.
 
-    What is said is a link with a token: that of the admin `local`, or of the labeler `add`, who is admitted as an admin
-    first; without `link` the address alone. QueueUnavailable where Redis cannot be reached at the start; later absences
-    are waited out. `certificate` and `key` are PEM files for TLS; RlhpError for two that do not fit.
+    What is said is a link with a token: that of the admin `local`, or of the labeler
+    `add`, who is admitted as an admin first; without `link` the address alone.
+    QueueUnavailable where Redis cannot be reached at the start; later absences are
+    waited out. `certificate` and `key` are PEM files for TLS; RlhpError for two that do
+    not fit.
     """
     with ExitStack() as stack:
         stack.enter_context(listening)
@@ -67,10 +72,17 @@ def serve(
         server = Server(place, door, certificate=certificate, key=key)
         if until_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
-        with server.capture_signals():  # before the address is known, so that no signal finds the server unprepared
-            say(f"labeling page of run {place.run}: {address}/" + (f"#token={token}" if token else ""))
+        # before the address is known, so that no signal finds the server unprepared
+        with server.capture_signals():
+            say(
+                f"labeling page of run {place.run}: {address}/"
+                + (f"#token={token}" if token else "")
+            )
             if certificate is None and not is_loopback(door.getsockname()[0]):
-                say("without https tokens can be read on their way: --certificate and --key, or a proxy that speaks it")
+                say(
+                    "without https tokens can be read on their way: --certificate and --key, or a "
+                    "proxy that speaks it"
+                )
             server.run(sockets=[door])
 
 
@@ -87,21 +99,28 @@ def _token(place: Place, *, add: str | None) -> str:
 def _check_pair(certificate: str | None, key: str | None) -> None:
     if certificate is None:
         if key is not None:
-            raise RlhpError(f"the key {key} is of no use without its certificate; add --certificate FILE for https")
+            raise RlhpError(
+                f"the key {key} is of no use without its certificate; add --certificate FILE for "
+                "https"
+            )
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # SSLError is one
         raise RlhpError(
-            f"no https with certificate {certificate} and key {key or 'in the same file'}: {error.strerror or error}; "
-            "both are PEM files, the certificate followed by those that signed it"
+            f"no https with certificate {certificate} and key {key or 'in the same file'}: "
+            f"{error.strerror or error}; both are PEM files, the certificate followed by those "
+            "that signed it"
         ) from None
 
 
-def _config(place: Place, door: Door, *, certificate: str | None, key: str | None) -> uvicorn.Config:
+def _config(
+    place: Place, door: Door, *, certificate: str | None, key: str | None
+) -> uvicorn.Config:
     return uvicorn.Config(
         door.attended(make_app(place)),
-        proxy_headers=False,  # the application's own come later: the door has to see whose connection it is
+        # the application's own come later: the door has to see whose connection it is
+        proxy_headers=False,
         loop="asyncio",  # another one would not accept through the door
         http="h11",
         ws="none",
@@ -121,10 +140,13 @@ def _config(place: Place, door: Door, *, certificate: str | None, key: str | Non
 class Server(uvicorn.Server):
     """The page of one run behind a door.
 
-    A signal ends it in good order, as exit code 0: uvicorn would raise the signal again at the end.
+    A signal ends it in good order, as exit code 0: uvicorn would raise the signal again
+    at the end.
     """
 
-    def __init__(self, place: Place, door: Door, *, certificate: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, place: Place, door: Door, *, certificate: str | None = None, key: str | None = None
+    ) -> None:
         super().__init__(_config(place, door, certificate=certificate, key=key))
         self._door = door
 
@@ -140,7 +162,10 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:

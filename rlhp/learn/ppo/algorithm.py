@@ -1,6 +1,8 @@
-"""PPO on predicted rewards: RLlib's own algorithm, with our env runner and our loop over minibatches.
+"""PPO on predicted rewards: RLlib's own algorithm, with our env runner and our loop
+over minibatches.
 
-Nothing here knows where rewards come from: the episodes that reach the learner already hold them.
+Nothing here knows where rewards come from: the episodes that reach the learner already
+hold them.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
 
 
 class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
-    """`train()` as RLlib has it, and `warm_up()` for the time before the first reward version."""
+    """`train()` as RLlib has it, and `warm_up()` for the time before the first reward
+    version.
+    """
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
@@ -50,7 +54,9 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         return PreferencePPOConfig()
 
     def abandon(self) -> None:
-        """Kill every actor: whoever waits for one fails or goes on at once. Safe from any thread, and twice."""
+        """Kill every actor: whoever waits for one fails or goes on at once. Safe from
+        any thread, and twice.
+        """
         actors = list(self.env_runner_group._worker_manager.actors().values())
         if self._fleet is not None:
             actors += self._fleet.coming()
@@ -61,10 +67,13 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 ray.kill(actor)
 
     def setup(self, config: Any) -> None:
-        """As RLlib does, and remember who collects; TimeoutError where env runners do not come up, or are lost then."""
+        """As RLlib does, and remember who collects; TimeoutError where env runners do
+        not come up, or are lost then.
+        """
         try:
             super().setup(config)
-        except IndexError as error:  # RLlib asks one env runner for the spaces and takes the first of its answers
+        # RLlib asks one env runner for the spaces and takes the first of its answers
+        except IndexError as error:
             group = self.env_runner_group
             if group is None or group.num_healthy_remote_workers() == group.num_remote_workers():
                 raise
@@ -72,7 +81,8 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 raise TimeoutError("an env runner was lost while the learner was built") from error
             refuse_stopped(group)
             raise TimeoutError(
-                "no env runner came up; Ray's session directory (logs/worker-*.err, logs/raylet.out) says why not"
+                "no env runner came up; Ray's session directory (logs/worker-*.err, "
+                "logs/raylet.out) says why not"
             ) from error
         group = self.env_runner_group
         self._fleet: EnvRunnerPool | None = None
@@ -81,11 +91,19 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             self._fleet = EnvRunnerPool(group, wanted=self.config.rlhp.num_env_runners, rows=rows)
 
     def nodes(self) -> set[str]:
-        """The Ray nodes on which env runners are: this one, where none is an actor of its own."""
-        return self._fleet.nodes() if self._fleet is not None else {ray.get_runtime_context().get_node_id()}
+        """The Ray nodes on which env runners are: this one, where none is an actor of
+        its own.
+        """
+        return (
+            self._fleet.nodes()
+            if self._fleet is not None
+            else {ray.get_runtime_context().get_node_id()}
+        )
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """Before each round: RLlib restores those who are back, newcomers join, all share the batch."""
+        """Before each round: RLlib restores those who are back, newcomers join, all
+        share the batch.
+        """
         if self._fleet is None:
             return []
         self._fleet.grow()
@@ -94,19 +112,27 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         return list(restored)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set a fresh algorithm to what `get_state` said, whatever the number of env runners and learners was then.
+        """Set a fresh algorithm to what `get_state` said, whatever the number of env
+        runners and learners was then.
 
-        RLlib's own `set_state` tells env runners the version of the weights first, and then they refuse the weights;
-        and its syncs drop what they would send while an env runner still works at the one before, so here we wait.
+        RLlib's own `set_state` tells env runners the version of the weights first, and
+        then they refuse the weights; and its syncs drop what they would send while an
+        env runner still works at the one before, so here we wait.
         """
         self.metrics.set_state(state["metrics_logger"])
         self.learner_group.set_state(state["learner_group"])
         self.env_runner.set_state(state["env_runner"])
         of_module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
-        weights = self.learner_group.get_state(components=of_module, inference_only=True)[COMPONENT_LEARNER]
+        weights = self.learner_group.get_state(components=of_module, inference_only=True)[
+            COMPONENT_LEARNER
+        ]
         self.env_runner.set_state(weights)
-        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        everything = ray.put({**self.env_runner.get_state(), NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime})
+        lifetime = self.metrics.peek(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0
+        )
+        everything = ray.put(
+            {**self.env_runner.get_state(), NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime}
+        )
         self.env_runner_group.foreach_env_runner(
             lambda runner: runner.set_state(ray.get(everything)),
             local_env_runner=False,
@@ -115,10 +141,11 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         self._iteration = state["training_iteration"]
 
     def warm_up(self, num_env_steps: int) -> dict[str, Any]:
-        """Collect at least this many env steps with the untrained policy, and offer their segments.
+        """Collect at least this many env steps with the untrained policy, and offer
+        their segments.
 
-        Nothing is labeled and nothing is learned. Returns `steps` taken, segments `offered`, and the reduced
-        metrics of the `env_runners`.
+        Nothing is labeled and nothing is learned. Returns `steps` taken, segments
+        `offered`, and the reduced metrics of the `env_runners`.
         """
         group = self.env_runner_group
         self.restore_env_runners(group)  # RLlib does so before it trains, not before we collect
@@ -135,7 +162,9 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         if not results:  # all were lost; the next round says why, or has them back
             return {"steps": 0, "offered": 0, "env_runners": {}}
         self.metrics.aggregate([result["metrics"] for result in results], key=ENV_RUNNER_RESULTS)
-        lifetime = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        lifetime = self.metrics.peek(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0
+        )
         group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime)
         if not remote:
             self.env_runner._moments.fold()

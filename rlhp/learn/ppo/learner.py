@@ -1,9 +1,11 @@
-"""RLlib's PPO learner with a loop of its own over minibatches, a policy that begins as asked for, and a whole state.
+"""RLlib's PPO learner with a loop of its own over minibatches, a policy that begins as
+asked for, and a whole state.
 
-RLlib spends four fifths of a small minibatch's time beside the networks: it slices batches of every column, logs a
-dozen metrics and looks at each gradient twice for each of them. What is learned from comes from RLlib as ever: its
-connectors put episodes into a batch and compute advantages. Here each minibatch is one loss, one backward pass and one
-step of a fused optimizer, and the metrics are those of the last.
+RLlib spends four fifths of a small minibatch's time beside the networks: it slices
+batches of every column, logs a dozen metrics and looks at each gradient twice for each
+of them. What is learned from comes from RLlib as ever: its connectors put episodes into
+a batch and compute advantages. Here each minibatch is one loss, one backward pass and
+one step of a fused optimizer, and the metrics are those of the last.
 """
 
 from __future__ import annotations
@@ -60,9 +62,11 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
         num_total_minibatches: int = 0,
         **_: Any,
     ) -> Any:
-        """Go `num_epochs` times through these episodes, each time in another order; RLlib's metrics.
+        """Go `num_epochs` times through these episodes, each time in another order;
+        RLlib's metrics.
 
-        `num_total_minibatches`: of several learners each takes as many, or they would wait for each other.
+        `num_total_minibatches`: of several learners each takes as many, or they would
+        wait for each other.
         """
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps or {})
@@ -76,7 +80,9 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
         for part in self.module[name].modules():
             if isinstance(part, Pixels):  # those that the first batch shows
                 part.meet(rows[Columns.OBS])
-        for part in minibatches(rows, size=minibatch_size, epochs=num_epochs, total=num_total_minibatches):
+        for part in minibatches(
+            rows, size=minibatch_size, epochs=num_epochs, total=num_total_minibatches
+        ):
             losses, values = self._step(name, part)
         self._log_losses(name, losses, explained_variance(part["value_targets"], values.detach()))
         self._log_metrics(batch)
@@ -95,7 +101,8 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
     def _step(self, name: str, rows: dict[str, Tensor]) -> tuple[Losses, Tensor]:
         """One step of the optimizer; the losses and the values before it."""
         module, config = self.module[name], self.config
-        out = module._forward_train(rows)  # the public method switches every layer to training first
+        # the public method switches every layer to training first
+        out = module._forward_train(rows)
         plain = module.unwrapped()
         values = plain.compute_values(rows, embeddings=out[Columns.EMBEDDINGS])
         distribution = plain.get_train_action_dist_cls().from_logits
@@ -132,9 +139,15 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
         values = {key: value.detach() for key, value in said.items()}
         self.metrics.log_dict({**values, "vf_explained_var": explained}, key=name, window=1)
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state; a whole one also holds the KL coefficients, which RLlib leaves out."""
-        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """RLlib's state; a whole one also holds the KL coefficients, which RLlib leaves
+        out.
+        """
+        state: dict[str, Any] = super().get_state(
+            components, not_components=not_components, **kwargs
+        )
         if components is None:  # a weight sync asks for one component, and must stay small
             coefficients = self.curr_kl_coeffs_per_module.items()
             state[KL_STATE] = {module: float(value) for module, value in coefficients}
@@ -147,13 +160,19 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
             self.curr_kl_coeffs_per_module[module].data.fill_(value)
 
 
-def minibatches(rows: dict[str, Tensor], *, size: int, epochs: int, total: int = 0) -> Iterator[dict[str, Tensor]]:
-    """`epochs` times all rows, each time in another order, in equal parts of about `size`; with `total`, that many."""
+def minibatches(
+    rows: dict[str, Tensor], *, size: int, epochs: int, total: int = 0
+) -> Iterator[dict[str, Tensor]]:
+    """`epochs` times all rows, each time in another order, in equal parts of about
+    `size`; with `total`, that many.
+    """
     count = len(rows["advantages"])
     per_epoch = max(1, round(count / size))
     wanted = total or epochs * per_epoch
     for number in range(wanted):
         if number % per_epoch == 0:
             order = torch.randperm(count).to(rows["advantages"].device)
-            mixed = {name: torch.tensor_split(column[order], per_epoch) for name, column in rows.items()}
+            mixed = {
+                name: torch.tensor_split(column[order], per_epoch) for name, column in rows.items()
+            }
         yield {name: parts[number % per_epoch] for name, parts in mixed.items()}

@@ -37,11 +37,13 @@ class Weights(NamedTuple):
     """None: off."""
 
 
-def ppo_loss(rows: dict[str, Tensor], *, now: Any, then: Any, values_B: Tensor, weights: Weights) -> Losses:
+def ppo_loss(
+    rows: dict[str, Tensor], *, now: Any, then: Any, values_B: Tensor, weights: Weights
+) -> Losses:
     """`rows`: actions, action_logp, advantages and value_targets, one per step.
 
-    `now` and `then` are the action distributions of the present policy and of the one that acted; the latter is looked
-    at for the KL penalty alone.
+    `now` and `then` are the action distributions of the present policy and of the one
+    that acted; the latter is looked at for the KL penalty alone.
     """
     advantages_B = rows["advantages"]
     ratio_B = (now.logp(rows["actions"]) - rows["action_logp"]).exp()
@@ -49,7 +51,11 @@ def ppo_loss(rows: dict[str, Tensor], *, now: Any, then: Any, values_B: Tensor, 
     policy = -torch.min(advantages_B * ratio_B, advantages_B * bounded_B).mean()
     error_B = (values_B - rows["value_targets"]).square()
     unclipped = error_B.mean()
-    value = unclipped if weights.value_clip == float("inf") else error_B.clamp(max=weights.value_clip).mean()
+    value = (
+        unclipped
+        if weights.value_clip == float("inf")
+        else error_B.clamp(max=weights.value_clip).mean()
+    )
     entropy = now.entropy().mean()
     total = policy + weights.value * value - weights.entropy * entropy
     if weights.kl is None:

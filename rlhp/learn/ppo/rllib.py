@@ -1,12 +1,14 @@
 """From our YAML to an RLlib config: the one place where the two vocabularies meet.
 
-`learner.rllib` passes further PPO settings through by RLlib's own names. RLlib itself takes unknown names
-in silence, so they are checked here; names that belong to us are refused.
+`learner.rllib` passes further PPO settings through by RLlib's own names. RLlib itself
+takes unknown names in silence, so they are checked here; names that belong to us are
+refused.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -80,14 +82,21 @@ FORBIDDEN = {
 def algorithm_config(
     config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any], resumed: int = 0
 ) -> PreferencePPOConfig:
-    """The PPO config of this run, started again `resumed` times; ValueError for a wrong `learner.rllib`."""
+    """The PPO config of this run, started again `resumed` times; ValueError for a wrong
+    `learner.rllib`.
+    """
     register_env(ENV_NAME, lambda _: None)  # the columnar runner makes its own environments
     learner, rollout = config.learner, config.rollout
-    at_first = rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
-    rows = -(-learner.train_batch_size // (runners_at_first(config) * rollout.num_envs_per_env_runner))
+    at_first = rollout.min_env_runners
+    if at_first is None:
+        at_first = rollout.num_env_runners
+    envs = runners_at_first(config) * rollout.num_envs_per_env_runner
+    rows = math.ceil(learner.train_batch_size / envs)
     algorithm = PreferencePPOConfig()
     algorithm.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-    algorithm.environment(ENV_NAME, observation_space=spaces.obs.flat_space(), action_space=action_space)
+    algorithm.environment(
+        ENV_NAME, observation_space=spaces.obs.flat_space(), action_space=action_space
+    )
     algorithm.env_runners(
         num_env_runners=at_first,
         num_envs_per_env_runner=rollout.num_envs_per_env_runner,
@@ -102,7 +111,9 @@ def algorithm_config(
     context = RunnerContext.of(config, spaces, resumed=resumed)
     algorithm.rl_module(
         model_config=DefaultModelConfig(
-            conv_filters=None if context.policy_network is None else [context.policy_network, learner.pixels],
+            conv_filters=None
+            if context.policy_network is None
+            else [context.policy_network, learner.pixels],
             fcnet_hiddens=list(learner.hidden),
             fcnet_activation=learner.activation,
             vf_share_layers=context.policy_network is not None,
@@ -121,7 +132,8 @@ def algorithm_config(
         env_runner_health_probe_timeout_s=5,  # only asked when one has answered already
         env_runner_restore_timeout_s=60,
     )
-    # A resumed run draws anew: with the seed it began with it would repeat its first episodes.
+    # A resumed run draws anew: with the seed it began with it would repeat its first
+    # episodes.
     seed = (10_007 * (config.seed + 1) + 1_000_003 * resumed) % 2**31
     algorithm.debugging(seed=seed, log_level="ERROR")
     algorithm.rlhp = context
@@ -157,13 +169,16 @@ def check_actions(env_id: str, action: ActionSpec) -> None:
     """ValueError for actions that RLlib's Gaussian policy cannot draw."""
     if not action.choices and (len(action.shape) != 1 or np.dtype(action.dtype).kind != "f"):
         raise RlhpError(
-            f"the learner draws continuous actions as one row of floats; {env_id} takes shape {action.shape} of "
-            f"{np.dtype(action.dtype)}. Wrap the environment with gymnasium.wrappers.TransformAction."
+            f"the learner draws continuous actions as one row of floats; {env_id} takes shape "
+            f"{action.shape} of {np.dtype(action.dtype)}. Wrap the environment with "
+            "gymnasium.wrappers.TransformAction."
         )
 
 
 def check_batch(config: RunConfig) -> None:
-    """RlhpError where whole rows of all environments are no batch of the wanted size, of which RLlib asks a tenth."""
+    """RlhpError where whole rows of all environments are no batch of the wanted size,
+    of which RLlib asks a tenth.
+    """
     learner, rollout = config.learner, config.rollout
     envs = runners_at_first(config) * rollout.num_envs_per_env_runner
     wanted, learners = learner.train_batch_size, max(1, learner.num_learners)
@@ -172,20 +187,25 @@ def check_batch(config: RunConfig) -> None:
     collected = -(-total // whole) * whole
     if 10 * (collected - total) > total:
         raise RlhpError(
-            f"learner.train_batch_size={wanted}: {envs} environments are stepped together, so a batch has {collected} "
-            f"env steps, more than a tenth beyond it. Set learner.train_batch_size={collected}, or lower "
-            "rollout.num_envs_per_env_runner or rollout.num_env_runners."
+            f"learner.train_batch_size={wanted}: {envs} environments are stepped together, so a "
+            f"batch has {collected} env steps, more than a tenth beyond it. Set "
+            f"learner.train_batch_size={collected}, or lower rollout.num_envs_per_env_runner or "
+            "rollout.num_env_runners."
         )
 
 
 def runners_at_first(config: RunConfig) -> int:
     """Env runners that the run starts with; the driver is one where it has no others."""
     rollout = config.rollout
-    return max(1, rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners)
+    return max(
+        1, rollout.num_env_runners if rollout.min_env_runners is None else rollout.min_env_runners
+    )
 
 
 def check_passthrough(settings: dict[str, Any]) -> None:
-    """One ValueError naming every key of `learner.rllib` that RLlib does not have or that is ours."""
+    """One ValueError naming every key of `learner.rllib` that RLlib does not have or
+    that is ours.
+    """
     known = {name for name in vars(PreferencePPOConfig()) if not name.startswith("_")}
     problems = []
     for name in settings:

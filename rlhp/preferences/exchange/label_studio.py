@@ -1,11 +1,12 @@
-"""A bridge to Label Studio: pairs of clips out as its tasks, its annotations back as a dataset.
+"""A bridge to Label Studio: pairs of clips out as its tasks, its annotations back as a
+dataset.
 
     DIR/tasks.json      import this there: one task per pair, with the addresses of both clips
     DIR/labels.xml      paste this as the labeling interface of the project
     DIR/clips/*.webm    serve this folder, or mount it as the project's local storage
 
-Its export in the format JSON comes back with `import_answers`, into a dataset of its own that `labels.reuse` takes:
-answers reach a run through the same door as anybody's.
+Its export in the format JSON comes back with `import_answers`, into a dataset of its
+own that `labels.reuse` takes: answers reach a run through the same door as anybody's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from rlhp.preferences.parts import write_json
 from rlhp.types import Answer, Segment, digest, pair_id, query_id
 
 LOCAL_FILES = "/data/local-files/?d=clips/"
-"""Where Label Studio shows files of a local storage mounted one folder above `clips`."""
+"""Where Label Studio shows files of a local storage mounted one folder above `clips`.
+"""
 CHOICES = ("left", "right", "tie", "incomparable")
 _INTERFACE = """<View>
   <Header value="$instruction"/>
@@ -69,32 +71,42 @@ def export_tasks(
     new_pairs: int = 0,
     seed: int = 0,
 ) -> Tasks:
-    """Tasks over the pairs that were answered in this dataset, or over `new_pairs` random ones never asked about.
+    """Tasks over the pairs that were answered in this dataset, or over `new_pairs`
+    random ones never asked about.
 
-    `url` is what goes in front of a clip's file name. Which segment is on the left is drawn from the query's id.
-    ValueError where there is no pair, or `out` exists.
+    `url` is what goes in front of a clip's file name. Which segment is on the left is
+    drawn from the query's id. ValueError where there is no pair, or `out` exists.
     """
     out, dataset = Path(out), PreferenceDataset.open(dataset_path)
     if out.exists():
         raise RlhpError(f"{out} exists already; choose another name, or remove it first")
     pairs = _new_pairs(dataset, new_pairs, seed=seed) if new_pairs else _answered(dataset)
     if not pairs:
-        raise RlhpError(f"no pair to export in {dataset.path}: nothing was answered, or too few segments are stored")
-    wanted = list(dict.fromkeys(segment for _, first, second in pairs for segment in (first, second)))
+        raise RlhpError(
+            f"no pair to export in {dataset.path}: nothing was answered, or too few segments are "
+            "stored"
+        )
+    wanted = list(
+        dict.fromkeys(segment for _, first, second in pairs for segment in (first, second))
+    )
     with new_directory(out) as torn:
         (torn / "clips").mkdir()
         for each in wanted:
             write_whole(torn / "clips" / _clip_name(each), draw(dataset.segment(each)))
-        write_json(torn / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs])
+        write_json(
+            torn / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs]
+        )
         write_whole(torn / "labels.xml", _INTERFACE)
     return Tasks(out=out, tasks=len(pairs), clips=len(wanted))
 
 
 def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> Imported:
-    """A new dataset at `out` from an export of the project as JSON; segments come from the dataset at `like`.
+    """A new dataset at `out` from an export of the project as JSON; segments come from
+    the dataset at `like`.
 
-    A labeler is named `label-studio-<user>`. Cancelled annotations are skips; of several by one user on one task the
-    newest stands. RlhpError naming the file, and the task that is none of ours or holds what is no answer.
+    A labeler is named `label-studio-<user>`. Cancelled annotations are skips; of
+    several by one user on one task the newest stands. RlhpError naming the file, and
+    the task that is none of ours or holds what is no answer.
     """
     out = Path(out)
     refuse_occupied(out)
@@ -103,12 +115,21 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
         rows = list(_rows(_tasks(Path(source))))
     except _Odd as error:
         raise RlhpError(f"{source}: {error}") from error.__cause__
-    unknown = {segment for row in rows for segment in (row.first_id, row.second_id)} - set(origin.segment_ids())
+    unknown = {segment for row in rows for segment in (row.first_id, row.second_id)} - set(
+        origin.segment_ids()
+    )
     if unknown:
-        raise RlhpError(f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were made from")
+        raise RlhpError(
+            f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were "
+            "made from"
+        )
     if not rows:
-        raise RlhpError(f"{source} holds no annotation; export the project once somebody has labeled")
-    wanted = list(dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id)))
+        raise RlhpError(
+            f"{source} holds no annotation; export the project once somebody has labeled"
+        )
+    wanted = list(
+        dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
+    )
     return store(out, header=origin.header, segments=origin.segments(wanted), rows=rows)
 
 
@@ -120,12 +141,19 @@ def _answered(dataset: PreferenceDataset) -> list[tuple[str, str, str]]:
 def _new_pairs(dataset: PreferenceDataset, count: int, *, seed: int) -> list[tuple[str, str, str]]:
     ids, rng, taken = dataset.segment_ids(), np.random.default_rng(seed), dataset.asked_pairs()
     pairs: list[tuple[str, str, str]] = []
-    for _ in range(20 * count if len(ids) > 1 else 0):  # a small dataset may hold fewer pairs than are wanted
+    # a small dataset may hold fewer pairs than are wanted
+    for _ in range(20 * count if len(ids) > 1 else 0):
         first, second = (ids[int(k)] for k in rng.choice(len(ids), size=2, replace=False))
         key = pair_id((first, second))
         if key not in taken and len(pairs) < count:
             taken.add(key)
-            pairs.append((query_id(run="label-studio", purpose="train", segments=(first, second)), first, second))
+            pairs.append(
+                (
+                    query_id(run="label-studio", purpose="train", segments=(first, second)),
+                    first,
+                    second,
+                )
+            )
     return pairs
 
 
@@ -134,15 +162,23 @@ def _task(query: str, first: str, second: str, *, url: str, instruction: str) ->
     on_left, on_right = (first, second) if left == "first" else (second, first)
     return {
         "data": {
-            "query": query, "first": first, "second": second, "shown_left": left,
-            "left": url + _clip_name(on_left), "right": url + _clip_name(on_right), "instruction": instruction,
+            "query": query,
+            "first": first,
+            "second": second,
+            "shown_left": left,
+            "left": url + _clip_name(on_left),
+            "right": url + _clip_name(on_right),
+            "instruction": instruction,
         }
-    }  # fmt: skip
+    }
 
 
 def _clip_name(segment: str) -> str:
-    """An id of ours as it is; one that was imported may be a path, and gets a name that leads nowhere else."""
-    return f"{segment if re.fullmatch('[0-9A-Za-z_-]{1,100}', segment) else digest('clip', segment)}.webm"
+    """An id of ours as it is; one that was imported may be a path, and gets a name that
+    leads nowhere else.
+    """
+    plain = re.fullmatch("[0-9A-Za-z_-]{1,100}", segment)
+    return f"{segment if plain else digest('clip', segment)}.webm"
 
 
 class _Odd(ValueError):
@@ -157,48 +193,82 @@ def _tasks(source: Path) -> list[tuple[str, Mapping[str, Any], list[Mapping[str,
     except (ValueError, RecursionError) as error:
         raise _Odd(f"is no JSON export of a Label Studio project: {one_line(error)}") from error
     if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
-        raise _Odd("is no JSON export of a Label Studio project, which is a list of tasks; export in the format JSON")
+        raise _Odd(
+            "is no JSON export of a Label Studio project, which is a list of tasks; export in the "
+            "format JSON"
+        )
     return [_parts(task, number) for number, task in enumerate(found, start=1)]
 
 
-def _parts(task: Mapping[str, Any], number: int) -> tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]:
+def _parts(
+    task: Mapping[str, Any], number: int
+) -> tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]:
     name, data = f"task {task.get('id', f'number {number}')}", task.get("data")
     known = data if isinstance(data, dict) else {}
-    missing = sorted(key for key in _DATA if not isinstance(known.get(key), str) or not known[key].isprintable())
+    missing = sorted(
+        key for key in _DATA if not isinstance(known.get(key), str) or not known[key].isprintable()
+    )
     if missing:
         raise _Odd(f"{name} lacks {', '.join(missing)}: it was not made by rlhp export")
     if known["shown_left"] not in ("first", "second") or known["first"] == known["second"]:
-        raise _Odd(f"{name} shows two segments, first or second on the left; got {known['shown_left']!r}")
+        raise _Odd(
+            f"{name} shows two segments, first or second on the left; got {known['shown_left']!r}"
+        )
     annotations = task.get("annotations", [])
     if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
-        raise _Odd(f"{name}: its annotations are a list of objects; export in the format JSON, not JSON-MIN")
+        raise _Odd(
+            f"{name}: its annotations are a list of objects; export in the format JSON, not "
+            "JSON-MIN"
+        )
     return name, known, annotations
 
 
 _DATA = ("query", "first", "second", "shown_left")
 
 
-def _rows(tasks: Sequence[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]]) -> Iterator[EventRow]:
-    """Each annotation's event. A task that was imported twice is one query, whose annotations count on."""
-    by_query: dict[str, list[tuple[datetime | None, str, Mapping[str, Any], Mapping[str, Any]]]] = {}
+def _rows(
+    tasks: Sequence[tuple[str, Mapping[str, Any], list[Mapping[str, Any]]]],
+) -> Iterator[EventRow]:
+    """Each annotation's event. A task that was imported twice is one query, whose
+    annotations count on.
+    """
+    by_query: dict[
+        str, list[tuple[datetime | None, str, Mapping[str, Any], Mapping[str, Any]]]
+    ] = {}
     sides: dict[str, tuple[str, str]] = {}
     for task, data, said in tasks:
-        if sides.setdefault(data["query"], (data["first"], data["second"])) != (data["first"], data["second"]):
-            raise _Odd(f"{task} is query {data['query']} again, about other segments; keep one of the two")
+        if sides.setdefault(data["query"], (data["first"], data["second"])) != (
+            data["first"],
+            data["second"],
+        ):
+            raise _Odd(
+                f"{task} is query {data['query']} again, about other segments; keep one of the two"
+            )
         found = [(_moment(each.get("created_at"), task=task), task, data, each) for each in said]
         by_query.setdefault(data["query"], []).extend(found)
     for given in by_query.values():
         revisions: dict[str, int] = {}
-        for moment, task, data, annotation in sorted(given, key=lambda each: each[0] or _BEFORE_ALL):
+        for moment, task, data, annotation in sorted(
+            given, key=lambda each: each[0] or _BEFORE_ALL
+        ):
             labeler = f"label-studio-{_user(annotation)}"
             known: dict[str, Any] = {
-                "query_id": data["query"], "first_id": data["first"], "second_id": data["second"], "labeler": labeler,
-                "labeler_kind": "human", "shown_left": data["shown_left"], "strategy": "imported",
-                "answered_at": moment, "latency_ms": _milliseconds(annotation),
-            }  # fmt: skip
+                "query_id": data["query"],
+                "first_id": data["first"],
+                "second_id": data["second"],
+                "labeler": labeler,
+                "labeler_kind": "human",
+                "shown_left": data["shown_left"],
+                "strategy": "imported",
+                "answered_at": moment,
+                "latency_ms": _milliseconds(annotation),
+            }
             cancelled = annotation.get("was_cancelled", False)
             if cancelled not in (True, False, None):
-                raise _Odd(f"{task}: was_cancelled is true or false, got {cancelled!r}; export in the format JSON")
+                raise _Odd(
+                    f"{task}: was_cancelled is true or false, got {cancelled!r}; export in the "
+                    "format JSON"
+                )
             if cancelled:
                 yield EventRow(event="skip", **known)
                 continue
@@ -211,7 +281,9 @@ _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
 def _choice(results: object, *, task: str) -> str:
-    """What was chosen with the tag of labels.xml, or with Label Studio's own Pairwise tag."""
+    """What was chosen with the tag of labels.xml, or with Label Studio's own Pairwise
+    tag.
+    """
     chosen: list[Any] = []
     for each in results if isinstance(results, list) else []:
         value = each.get("value") if isinstance(each, dict) else None
@@ -224,7 +296,8 @@ def _choice(results: object, *, task: str) -> str:
             chosen += choices if isinstance(choices, list) else [choices]
     if len(chosen) != 1 or chosen[0] not in CHOICES:
         raise _Odd(
-            f"{task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it is, or a Pairwise tag"
+            f"{task}: one of {', '.join(CHOICES)} is chosen, got {chosen}; use labels.xml as it "
+            "is, or a Pairwise tag"
         )
     return str(chosen[0])
 
@@ -242,7 +315,9 @@ def _user(annotation: Mapping[str, Any]) -> str:
 
 
 def _moment(text: object, *, task: str) -> datetime | None:
-    """With its offset, since texts of different offsets do not sort by time; without one it is UTC."""
+    """With its offset, since texts of different offsets do not sort by time; without
+    one it is UTC.
+    """
     if text is None:
         return None
     try:
@@ -250,12 +325,20 @@ def _moment(text: object, *, task: str) -> datetime | None:
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _Odd(f"{task}: created_at is a time such as 2026-01-02T03:04:05Z, got {text!r}") from None
+        raise _Odd(
+            f"{task}: created_at is a time such as 2026-01-02T03:04:05Z, got {text!r}"
+        ) from None
 
 
 def _milliseconds(annotation: Mapping[str, Any]) -> int | None:
-    """None where it is not known, or longer than the column holds, as of a page that was left open."""
+    """None where it is not known, or longer than the column holds, as of a page that
+    was left open.
+    """
     seconds = annotation.get("lead_time")
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 2_000_000:
+    if (
+        not isinstance(seconds, int | float)
+        or isinstance(seconds, bool)
+        or not 0 <= seconds < 2_000_000
+    ):
         return None
     return round(1000 * seconds)

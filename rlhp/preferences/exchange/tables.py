@@ -1,6 +1,8 @@
-"""A preference dataset for other tools: one npz, one JSON line per preference, or one compact Parquet part per table.
+"""A preference dataset for other tools: one npz, one JSON line per preference, or one
+compact Parquet part per table.
 
-Shapes: P preferences, S segments, K steps of the longest segment allowed, O one observation leaf, A one action.
+Shapes: P preferences, S segments, K steps of the longest segment allowed, O one
+observation leaf, A one action.
 """
 
 from __future__ import annotations
@@ -38,15 +40,19 @@ class Exported:
     segments: int
 
 
-def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Purpose = "train") -> Exported:
+def export(
+    dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Purpose = "train"
+) -> Exported:
     """Write the dataset at `dataset_path` to `out`, which must not exist yet.
 
-    npz, jsonl and imitation (see `imitation`) hold the answers of this purpose that stand and their
-    segments, imitation without those that are `incomparable`; parquet holds everything, as a dataset directory that
-    `PreferenceDataset.open` and `pandas.read_parquet` read. All of it passes through memory, for parquet 16 MiB at a
+    npz, jsonl and imitation (see `imitation`) hold the answers of this purpose that
+    stand and their segments, imitation without those that are `incomparable`; parquet
+    holds everything, as a dataset directory that `PreferenceDataset.open` and
+    `pandas.read_parquet` read. All of it passes through memory, for parquet 16 MiB at a
     time.
 
-    ValueError where there is nothing to export, where `out` exists, or where JSON cannot express a value.
+    ValueError where there is nothing to export, where `out` exists, or where JSON
+    cannot express a value.
     """
     writers: dict[str, Callable[[PreferenceDataset, Path, list[Preference]], int]] = {
         "npz": _write_npz,
@@ -66,10 +72,14 @@ def export(dataset_path: str | Path, out: str | Path, *, to: Format, purpose: Pu
     out.parent.mkdir(parents=True, exist_ok=True)
     segments = writers[to](dataset, out, preferences)
     answers = (
-        [row.answer for row in dataset.live(purpose=purpose)] if to == "parquet" else [p.answer for p in preferences]
+        [row.answer for row in dataset.live(purpose=purpose)]
+        if to == "parquet"
+        else [p.answer for p in preferences]
     )
     unusable = sum(answer not in TARGET for answer in answers)
-    return Exported(out=out, to=to, preferences=len(answers), incomparable=unusable, segments=segments)
+    return Exported(
+        out=out, to=to, preferences=len(answers), incomparable=unusable, segments=segments
+    )
 
 
 def _write_npz(dataset: PreferenceDataset, out: Path, preferences: list[Preference]) -> int:
@@ -77,28 +87,34 @@ def _write_npz(dataset: PreferenceDataset, out: Path, preferences: list[Preferen
     index = {segment.id: row for row, segment in enumerate(segments)}
     steps = dataset.segment_length
     arrays: dict[str, Array] = {
-        obs_column(leaf.path): _padded([s.obs[leaf.path] for s in segments], rows=steps + 1)  # [S, K+1, *O]
+        # [S, K+1, *O]
+        obs_column(leaf.path): _padded([s.obs[leaf.path] for s in segments], rows=steps + 1)
         for leaf in dataset.spaces.obs.leaves
     }
     arrays |= {
         "actions": _padded([s.actions for s in segments], rows=steps),  # [S, K, *A]
-        "mask": _padded([np.ones(s.length, bool) for s in segments], rows=steps),  # [S, K] False where padded
+        # [S, K] False where padded
+        "mask": _padded([np.ones(s.length, bool) for s in segments], rows=steps),
         "length": np.array([s.length for s in segments], np.int32),
-        "env_reward": _padded([_known(s, s.env_reward) for s in segments], rows=steps),  # [S, K] NaN where unknown
+        # [S, K] NaN where unknown
+        "env_reward": _padded([_known(s, s.env_reward) for s in segments], rows=steps),
         "predicted_reward": _padded([_known(s, s.predicted_reward) for s in segments], rows=steps),
         "env_steps": np.array([s.env_steps for s in segments], np.int64),
         "policy_version": np.array([s.policy_version for s in segments], np.int64),
         "terminated": np.array([s.terminated for s in segments], bool),
         "truncated": np.array([s.truncated for s in segments], bool),
         "segment_ids": np.array([s.id for s in segments], np.str_),
-        "pairs": np.array([(index[p.first.id], index[p.second.id]) for p in preferences], np.int64),  # [P, 2] into S
-        "targets": np.array([TARGET.get(p.answer, np.nan) for p in preferences], np.float32),  # NaN: incomparable
+        # [P, 2] into S
+        "pairs": np.array([(index[p.first.id], index[p.second.id]) for p in preferences], np.int64),
+        # NaN: incomparable
+        "targets": np.array([TARGET.get(p.answer, np.nan) for p in preferences], np.float32),
         "answers": np.array([p.answer.value for p in preferences], np.str_),
         "labelers": np.array([p.labeler for p in preferences], np.str_),
         "query_ids": np.array([p.query for p in preferences], np.str_),
         "header": np.array(json.dumps(dataset.header), np.str_),
     }
-    # mypy takes the arrays for savez_compressed's own flags, which share the keyword namespace.
+    # mypy takes the arrays for savez_compressed's own flags, which share the keyword
+    # namespace.
     write_whole(out, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     return len(segments)
 
@@ -121,7 +137,9 @@ def _write_parquet(dataset: PreferenceDataset, out: Path, preferences: list[Pref
 
 
 def _distinct(preferences: Sequence[Preference]) -> list[Segment]:
-    both = (segment for preference in preferences for segment in (preference.first, preference.second))
+    both = (
+        segment for preference in preferences for segment in (preference.first, preference.second)
+    )
     return list({segment.id: segment for segment in both}.values())
 
 
@@ -134,7 +152,11 @@ def _padded(arrays: Sequence[Array], *, rows: int) -> Array:
 
 
 def _known(segment: Segment, rewards: Array | None) -> Array:
-    return np.full(segment.length, np.nan, np.float32) if rewards is None else np.asarray(rewards, np.float32)
+    return (
+        np.full(segment.length, np.nan, np.float32)
+        if rewards is None
+        else np.asarray(rewards, np.float32)
+    )
 
 
 def _line(preference: Preference) -> bytes:
@@ -150,8 +172,8 @@ def _line(preference: Preference) -> bytes:
         return json.dumps(record, allow_nan=False).encode() + b"\n"
     except ValueError:
         raise RlhpError(
-            f"query {preference.query}: one of its segments holds a NaN or an infinite value, which JSON cannot "
-            "express; export to npz or parquet"
+            f"query {preference.query}: one of its segments holds a NaN or an infinite value, "
+            "which JSON cannot express; export to npz or parquet"
         ) from None
 
 
@@ -170,7 +192,9 @@ def _plain(segment: Segment) -> dict[str, Any]:
         "obs": {path: leaf.tolist() for path, leaf in segment.obs.items()},
         "actions": segment.actions.tolist(),
         "env_reward": None if segment.env_reward is None else segment.env_reward.tolist(),
-        "predicted_reward": None if segment.predicted_reward is None else segment.predicted_reward.tolist(),
+        "predicted_reward": None
+        if segment.predicted_reward is None
+        else segment.predicted_reward.tolist(),
     }
 
 

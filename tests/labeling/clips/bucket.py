@@ -1,4 +1,6 @@
-"""A bucket on this machine: the few calls of S3's protocol that keeping clips needs, over real HTTP."""
+"""A bucket on this machine: the few calls of S3's protocol that keeping clips needs,
+over real HTTP.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         source = self.headers.get("x-amz-copy-source")
         if source:
             self.server.objects[key] = self.server.objects[unquote(source).strip("/")]
-            body = f"{XML}<CopyObjectResult><ETag>e</ETag><LastModified>{TIME}</LastModified></CopyObjectResult>"
+            facts = f"<ETag>e</ETag><LastModified>{TIME}</LastModified>"
+            body = f"{XML}<CopyObjectResult>{facts}</CopyObjectResult>"
             self._reply(body.encode(), Content_Type="application/xml")
             return
         if "partNumber" in query:
@@ -155,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             parts = self.server.parts.pop(key)
             self.server.objects[key] = b"".join(parts[number] for number in sorted(parts))
             name = "CompleteMultipartUploadResult"
-        body = f"{XML}<{name}><Bucket>b</Bucket><Key>{key}</Key><UploadId>u</UploadId><ETag>e</ETag></{name}>"
+        facts = f"<Bucket>b</Bucket><Key>{key}</Key><UploadId>u</UploadId><ETag>e</ETag>"
+        body = f"{XML}<{name}>{facts}</{name}>"
         self._reply(body.encode(), Content_Type="application/xml")
 
     def do_DELETE(self) -> None:

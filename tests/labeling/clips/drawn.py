@@ -1,4 +1,6 @@
-"""An environment that can be drawn, which also crashes, hangs and fails on demand, and segments of any environment."""
+"""An environment that can be drawn, which also crashes, hangs and fails on demand, and
+segments of any environment.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ from rlhp.types import Array, Segment
 
 SIDE = 64
 CRASH, HANG, FAIL, BLANK = 1001.0, 1002.0, 1003.0, 1004.0
-"""Places at which drawing kills its process (once, where `marker` is given), never ends, raises, or shows nothing."""
+"""Places at which drawing kills its process (once, where `marker` is given), never
+ends, raises, or shows nothing.
+"""
 
 
 class Dot(gym.Env[Any, Any]):
-    """A white dot on black that walks to the right; shows its place and the steps so far."""
+    """A white dot on black that walks to the right; shows its place and the steps so
+    far.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012  # as Gymnasium declares it
 
@@ -34,7 +40,9 @@ class Dot(gym.Env[Any, Any]):
         self._marker = marker
         self.place, self.steps = 0.0, 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.place, self.steps = float(self.np_random.integers(0, 20)), 0
         return self._show(), {}
@@ -93,7 +101,9 @@ class Screen(gym.Env[Any, Any]):
     observation_space = gym.spaces.Box(0, 255, (4, 40, 48), np.uint8)
     action_space = gym.spaces.Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         return self._show(), {}
 
@@ -119,9 +129,16 @@ def dots(*places: float, name: str = "dots") -> Segment:
     )
 
 
-def played(config: EnvConfig, *, steps: int, seed: int = 0, name: str = "played") -> tuple[Segment, list[Array]]:
-    """A segment of random actions, and what the environment itself drew before each of them (where it can)."""
-    env = make_env(config, render_mode="rgb_array" if config.id.endswith(("Dot", "-v1", "-v0", "-v3")) else None)
+def played(
+    config: EnvConfig, *, steps: int, seed: int = 0, name: str = "played"
+) -> tuple[Segment, list[Array]]:
+    """A segment of random actions, and what the environment itself drew before each of
+    them (where it can).
+    """
+    env = make_env(
+        config,
+        render_mode="rgb_array" if config.id.endswith(("Dot", "-v1", "-v0", "-v3")) else None,
+    )
     spec = describe(env.observation_space, env.action_space).obs
     env.action_space.seed(seed)
     obs, _ = env.reset(seed=seed)
@@ -138,12 +155,27 @@ def played(config: EnvConfig, *, steps: int, seed: int = 0, name: str = "played"
     kind = state_kind(env)
     state = None if kind == "none" else np.stack([np.asarray(each) for each in states])
     return _segment(
-        name, obs=spec.unflatten(np.stack(seen)), actions=np.stack(actions), state=state, state_kind=kind
+        name,
+        obs=spec.unflatten(np.stack(seen)),
+        actions=np.stack(actions),
+        state=state,
+        state_kind=kind,
     ), pictures
 
 
 def _segment(name: str, **columns: Any) -> Segment:
     return Segment(
-        id=name, run="test", env_runner=0, episode="e", start=0, env_reward=None, predicted_reward=None,
-        reward_version=None, policy_version=0, env_steps=0, terminated=False, truncated=False, **columns,
-    )  # fmt: skip
+        id=name,
+        run="test",
+        env_runner=0,
+        episode="e",
+        start=0,
+        env_reward=None,
+        predicted_reward=None,
+        reward_version=None,
+        policy_version=0,
+        env_steps=0,
+        terminated=False,
+        truncated=False,
+        **columns,
+    )

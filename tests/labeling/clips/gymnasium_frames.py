@@ -32,7 +32,8 @@ def play(name: str, out: Path, *, side: int) -> None:
     for step in range(STEPS * 5):
         if step % 5 == 0:
             model, data = env.unwrapped.model, env.unwrapped.data
-            mujoco.mj_forward(model, data)  # after a step, bodies are where they were one substep ago
+            # after a step, bodies are where they were one substep ago
+            mujoco.mj_forward(model, data)
             states.append(np.concatenate((data.qpos, data.qvel, [data.time])))
             frames.append(env.render())
         env.step(env.action_space.sample())

@@ -42,7 +42,10 @@ def test_without_any_the_schematic_view_remains(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.usefixtures("nothing_works")
 def test_one_that_was_named_and_does_not_work_is_refused_with_the_packages_it_needs() -> None:
-    words = "clips.backend=osmesa does not work on this machine; apt install libosmesa6, or set clips.backend=auto"
+    words = (
+        "clips.backend=osmesa does not work on this machine; apt install libosmesa6, or set "
+        "clips.backend=auto"
+    )
     with pytest.raises(ValueError, match=words):
         gl.best("osmesa")
 

@@ -1,4 +1,6 @@
-"""Environments that draw themselves but keep no state: a small picture of every step, for people only."""
+"""Environments that draw themselves but keep no state: a small picture of every step,
+for people only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ import pytest
 
 from rlhp.config.schema import ClipsConfig, EnvConfig
 from rlhp.envs.make import make_env, make_vector_env, needs_pictures, probe
-from rlhp.envs.states import PICTURE_BYTES, PICTURE_SIDE, CannotDraw, Pictured, open_picture, state_kind, way_to_draw
+from rlhp.envs.states import (
+    PICTURE_BYTES,
+    PICTURE_SIDE,
+    CannotDraw,
+    Pictured,
+    open_picture,
+    state_kind,
+    way_to_draw,
+)
 from rlhp.labeling.clips.views import make_view
 from rlhp.learn.evaluate import play_episode, random_act
 from rlhp.types import Array
@@ -18,7 +28,9 @@ from tests.small_runs import env_runner, small
 
 
 class Painted(Dot):
-    """The dot on noise, larger, and with nothing but `render` to tell what it looked like."""
+    """The dot on noise, larger, and with nothing but `render` to tell what it looked
+    like.
+    """
 
     rlhp_state = None  # type: ignore[assignment]
 
@@ -48,7 +60,12 @@ def red_from(picture: Array) -> float:
 
 def test_only_what_cannot_be_drawn_later_needs_pictures() -> None:
     assert needs_pictures(PAINTED)
-    for other in ("HalfCheetah-v5", "CartPole-v1", "LunarLander-v3", "tests.labeling.clips.drawn:Dot"):
+    for other in (
+        "HalfCheetah-v5",
+        "CartPole-v1",
+        "LunarLander-v3",
+        "tests.labeling.clips.drawn:Dot",
+    ):
         assert not needs_pictures(EnvConfig(id=other, max_episode_steps=9))
     assert not needs_pictures(EnvConfig(id="tests.environments:Drift", max_episode_steps=9))
 
@@ -61,7 +78,10 @@ def test_a_picture_fits_and_comes_back() -> None:
         assert (kept.dtype.name, kept.nbytes) == ("float64", PICTURE_BYTES)
         picture = open_picture(kept)
         assert max(picture.shape) in (PICTURE_SIDE, PICTURE_SIDE // 2)
-        assert picture.shape[1] * 2 == picture.shape[0] * 3 or abs(picture.shape[0] * 3 - picture.shape[1] * 2) <= 3
+        assert (
+            picture.shape[1] * 2 == picture.shape[0] * 3
+            or abs(picture.shape[0] * 3 - picture.shape[1] * 2) <= 3
+        )
 
 
 def test_a_damaged_picture_is_refused() -> None:
@@ -85,7 +105,9 @@ def test_an_env_runner_keeps_them_for_people_alone(source: str) -> None:
 
 
 def test_clips_are_made_of_them() -> None:
-    episode = play_episode(random_act, PAINTED, probe(PAINTED).spaces, steps=6, seed=0, name="painted")
+    episode = play_episode(
+        random_act, PAINTED, probe(PAINTED).spaces, steps=6, seed=0, name="painted"
+    )
     view = make_view(PAINTED, ClipsConfig())
     frames = view.frames(episode)
     assert view.how == "picture kept with the step"
@@ -97,14 +119,21 @@ def test_a_lander_is_drawn_from_its_ground_and_bodies() -> None:
     config = EnvConfig(id="LunarLander-v3", hide_termination=True)
     vector: Any = make_vector_env(config, num_envs=1, vectorize="sync")
     drawing = make_env(config, render_mode="rgb_array")
-    episode = play_episode(random_act, config, probe(config).spaces, steps=40, seed=4, name="lander")
-    assert (episode.state_kind, state_kind(vector.envs[0]), way_to_draw(drawing)) == ("lander", "lander", "lander")
+    episode = play_episode(
+        random_act, config, probe(config).spaces, steps=40, seed=4, name="lander"
+    )
+    assert (episode.state_kind, state_kind(vector.envs[0]), way_to_draw(drawing)) == (
+        "lander",
+        "lander",
+        "lander",
+    )
     view = make_view(config, ClipsConfig(width=600, height=400))
     frames = view.frames(episode)
     drawing.reset(seed=4)
     for step, action in enumerate(episode.actions):
         sim: Any = drawing.unwrapped
-        for particle in sim.particles:  # sparks are made only while drawing, and say nothing about the flight
+        # sparks are made only while drawing, and say nothing about the flight
+        for particle in sim.particles:
             sim.world.DestroyBody(particle)
         sim.particles = []
         differs = np.abs(frames[step].astype(int) - np.asarray(drawing.render())).max(axis=-1) > 30

@@ -27,7 +27,9 @@ def shown(config: EnvConfig, states: Array, *, backend: str) -> Clip:
     """A clip of these states, lossless."""
     segment, _ = played(config, steps=len(states))
     object.__setattr__(segment, "state", states)
-    settings = ClipsConfig.model_validate({"width": SIDE, "height": SIDE, "codec": "apng", "backend": backend})
+    settings = ClipsConfig.model_validate(
+        {"width": SIDE, "height": SIDE, "codec": "apng", "backend": backend}
+    )
     with Painter(config, settings) as painter:
         return painter.clip(segment)
 
@@ -36,7 +38,14 @@ def shown(config: EnvConfig, states: Array, *, backend: str) -> Clip:
 def gymnasium(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of what Gymnasium drew, in a process that may load OpenGL."""
     folder = tmp_path_factory.mktemp("gymnasium")
-    command = [sys.executable, "-m", "tests.labeling.clips.gymnasium_frames", str(folder), str(SIDE), *LIKE_GYMNASIUM]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.labeling.clips.gymnasium_frames",
+        str(folder),
+        str(SIDE),
+        *LIKE_GYMNASIUM,
+    ]
     subprocess.run(command, check=True, env={**os.environ, "MUJOCO_GL": gl.best()})
     return folder
 

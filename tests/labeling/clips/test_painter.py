@@ -79,7 +79,10 @@ def test_what_cannot_be_drawn_says_why_and_costs_no_process(place: float, words:
 
 def test_an_environment_that_cannot_be_made_for_drawing_is_said_in_one_line() -> None:
     config = EnvConfig(id="tests.labeling.clips.drawn:NoPicture", max_episode_steps=9)
-    with Painter(config, CLIPS) as painter, pytest.raises(PainterBroken, match=r"cannot be drawn: .*no paint left"):
+    with (
+        Painter(config, CLIPS) as painter,
+        pytest.raises(PainterBroken, match=r"cannot be drawn: .*no paint left"),
+    ):
         painter.clip(dots(1))
 
 

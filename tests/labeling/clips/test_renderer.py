@@ -1,4 +1,6 @@
-"""The clip renderer at a real queue: what was admitted is drawn, and nothing is offered before."""
+"""The clip renderer at a real queue: what was admitted is drawn, and nothing is offered
+before.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,13 @@ def reserve(queue: QueryQueue, name: str, *, first: Segment | None = None, **mor
     query = Query(id=name, first=one, second=other)
     payloads = more.pop("payloads", {each.id: encode(each) for each in (one, other)})
     put = queue.put(
-        query=name, first=one.id, second=other.id, body=body_of(query), payloads=payloads, ready=False, **more
+        query=name,
+        first=one.id,
+        second=other.id,
+        body=body_of(query),
+        payloads=payloads,
+        ready=False,
+        **more,
     )
     assert put == "ok"
 
@@ -68,7 +76,9 @@ def offered(queue: QueryQueue, labeler: str = "ann") -> list[str]:
 
 def answer(queue: QueryQueue) -> None:
     for lease in queue.lease(labeler="ann", page="ann-page", n=2):
-        queue.answer(query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="first")
+        queue.answer(
+            query=lease.query, labeler="ann", page="ann-page", token=lease.token, answer="first"
+        )
 
 
 def test_a_reserved_query_is_offered_once_both_clips_are_there(
@@ -108,20 +118,28 @@ def test_what_cannot_be_drawn_is_dropped_with_why_and_the_next_is_offered(
     drain(renderer)
     assert offered(queue) == ["good"]
     stats = queue.stats()
-    assert (stats.asked, stats.dropped, stats.open) == (1, 4, 1), "no budget pays for what nobody can see"
+    assert (stats.asked, stats.dropped, stats.open) == (1, 4, 1), (
+        "no budget pays for what nobody can see"
+    )
     events = queue.events(consumer="trainer")
     reasons = {event.query: event.meta["reason"] for event in events}
     assert reasons["blank"] == "no clip: every frame is the same single color"
     assert reasons["fails0"] == reasons["fails1"] == "no clip: RuntimeError: the brush broke"
     assert reasons["lost"] == "no clip: segment lost-a is not in the queue"
     assert renderer.status()["clips/dropped"] == 4
-    assert len([line for line in caplog.messages if "the brush broke" in line]) == 1, "one reason, one line"
+    assert len([line for line in caplog.messages if "the brush broke" in line]) == 1, (
+        "one reason, one line"
+    )
 
 
-def test_where_nothing_can_ever_be_drawn_the_run_is_told(queue: QueryQueue, renderer: ClipRenderer) -> None:
+def test_where_nothing_can_ever_be_drawn_the_run_is_told(
+    queue: QueryQueue, renderer: ClipRenderer
+) -> None:
     for number in range(HOPELESS):
         reserve(queue, f"q{number}", first=dots(FAIL, name=f"a{number}"))
-    with pytest.raises(RlhpError, match=r"none of the first 10 queries could be drawn.*the brush broke; cure that"):
+    with pytest.raises(
+        RlhpError, match=r"none of the first 10 queries could be drawn.*the brush broke; cure that"
+    ):
         drain(renderer)
 
 
@@ -151,7 +169,11 @@ def test_clips_of_finished_queries_make_room_and_their_undo_ends(
     used = 10**9 - clips.room(10**9)
     assert used > 0
     assert clips.room(used - 1) > 0
-    assert [clips.fetch(query=f"q{number}", side="first") is None for number in range(3)] == [True, False, False]
+    assert [clips.fetch(query=f"q{number}", side="first") is None for number in range(3)] == [
+        True,
+        False,
+        False,
+    ]
     assert queue.undo(query="q0", labeler="ann", page="ann-page", rev=1).status == "no"
     assert queue.undo(query="q1", labeler="ann", page="ann-page", rev=1).status == "ok"
 
@@ -192,7 +214,9 @@ def test_clips_and_undo_of_a_finished_query_end_when_the_run_says_so(
     drain(renderer)
     answer(queue)
     queue.sweep()
-    assert clips.fetch(query="q0", side="first") is not None, "the answer is not on the trainer's disk yet"
+    assert clips.fetch(query="q0", side="first") is not None, (
+        "the answer is not on the trainer's disk yet"
+    )
     queue.ack([event.stream_id for event in queue.events(consumer="trainer")])
     queue.sweep()
     assert clips.fetch(query="q0", side="first") is None
@@ -209,7 +233,8 @@ def test_clips_may_lie_in_a_directory(queue: QueryQueue, painter: Painter, tmp_p
     assert reader.fetch(query="q0", side="second") == files[1].read_bytes()
     assert offered(queue) == ["q0"]
     assert writer.prune() == 0
-    with redis.Redis.from_url(queue.url) as client:  # as the queue does half an hour after the query
+    # as the queue does half an hour after the query
+    with redis.Redis.from_url(queue.url) as client:
         client.delete(f"rlhp:{{{queue.run}}}:clip:q0:first")
     assert writer.prune() == 1
     files[1].unlink()

@@ -52,7 +52,9 @@ def test_the_video_plays_at_the_speed_asked_for(codec: Codec) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_odd_edge_is_repeated_once(codec: Codec) -> None:
-    assert first_frame(encode(moving_square(2, height=63, width=95), fps=20, codec=codec)).shape == (64, 96, 3)
+    assert first_frame(
+        encode(moving_square(2, height=63, width=95), fps=20, codec=codec)
+    ).shape == (64, 96, 3)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -71,23 +73,33 @@ def test_a_lower_crf_is_better_and_larger() -> None:
 def test_browsers_are_told_what_it_is() -> None:
     kinds = [media_type(encode(moving_square(2), fps=20, codec=codec)) for codec in CODECS]
     assert kinds == ["video/webm", "video/mp4", "image/png"]
-    with pytest.raises(ValueError, match="neither WebM, MP4 nor PNG: 5 bytes that start with b'hello'"):
+    with pytest.raises(
+        ValueError, match="neither WebM, MP4 nor PNG: 5 bytes that start with b'hello'"
+    ):
         media_type(b"hello")
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_a_video_that_ends_before_its_first_frame_does_not_play(codec: Codec, share: float) -> None:
-    data = encode(np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8), fps=20, codec=codec)
+    data = encode(
+        np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8), fps=20, codec=codec
+    )
     with pytest.raises(ValueError, match="does not play"):
         first_frame(data[: int(share * len(data))])
 
 
 @pytest.mark.parametrize(
     "frames",
-    [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 3), np.float32)],
+    [
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+    ],
     ids=["none", "gray", "floats"],
 )
 def test_what_is_no_film_is_refused(frames: Array) -> None:
-    with pytest.raises(ValueError, match=r"a film is uint8 \[T, H, W, 3\] with at least one frame, got"):
+    with pytest.raises(
+        ValueError, match=r"a film is uint8 \[T, H, W, 3\] with at least one frame, got"
+    ):
         encode(frames, fps=20)

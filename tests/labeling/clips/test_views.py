@@ -13,7 +13,14 @@ from rlhp.labeling.clips.views import as_rgb, check_drawable, fitted, make_view
 from rlhp.types import Array
 from tests.labeling.clips.drawn import DOT, dots, played
 
-SMALL_WORLDS = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1", "Taxi-v3")
+SMALL_WORLDS = (
+    "CartPole-v1",
+    "Pendulum-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "FrozenLake-v1",
+    "Taxi-v3",
+)
 
 
 @pytest.mark.parametrize("name", SMALL_WORLDS)
@@ -28,7 +35,8 @@ def test_a_small_world_is_drawn_as_it_drew_itself(name: str) -> None:
     assert segment.state is None
     assert frames.shape == (6, *pictures[0].shape)
     for frame, picture in zip(frames, pictures, strict=True):
-        # Float32 observations against float64 states: an edge may fall one pixel beside.
+        # Float32 observations against float64 states: an edge may fall one pixel
+        # beside.
         assert np.mean(np.abs(frame.astype(int) - picture) > 8) < 2e-3
     assert len({frame.tobytes() for frame in frames}) > 1
 
@@ -63,7 +71,10 @@ def test_a_segment_without_the_state_it_is_drawn_from_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tests.environments:Drift", "cannot be drawn: it is neither MuJoCo nor one of Gymnasium's small worlds"),
+        (
+            "tests.environments:Drift",
+            "cannot be drawn: it is neither MuJoCo nor one of Gymnasium's small worlds",
+        ),
         (
             "tests.labeling.clips.drawn:Undrawable",
             "can be put into a state, but not drawn: give it render_mode='rgb_array'",
@@ -78,7 +89,12 @@ def test_what_cannot_be_drawn_is_said_before_the_start(name: str, words: str) ->
 
 @pytest.mark.parametrize(
     ("name", "way"),
-    [("Hopper-v5", "mujoco"), ("CartPole-v1", "observed"), (DOT.id, "state"), ("ALE/Pong-v5", "replay")],
+    [
+        ("Hopper-v5", "mujoco"),
+        ("CartPole-v1", "observed"),
+        (DOT.id, "state"),
+        ("ALE/Pong-v5", "replay"),
+    ],
 )
 def test_what_can_be_drawn_says_how(name: str, way: str) -> None:
     assert check_drawable(EnvConfig(id=name, max_episode_steps=9)) == way

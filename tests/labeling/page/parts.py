@@ -25,13 +25,23 @@ from rlhp.queue.queue import QueryQueue
 ROOT = Path(__file__).parents[3]
 WEBM = b"\x1a\x45\xdf\xa3"
 """How a WebM begins: enough of a video for whoever only carries it."""
-FACTS = {"env": "Hopper-v5", "source": "human", "fps": "40", "instruction": "Prefer backflips.", "budget": "100"}
+FACTS = {
+    "env": "Hopper-v5",
+    "source": "human",
+    "fps": "40",
+    "instruction": "Prefer backflips.",
+    "budget": "100",
+}
 
 
 def human_run(url: str, *, lease_seconds: float = 60.0, **facts: str) -> QueryQueue:
     """The queue of a new run that people answer."""
     queue = QueryQueue(url, run=f"page-{secrets.token_hex(6)}", lease_seconds=lease_seconds)
-    queue.open(cap=1000, config_sha256="c0ffee", info={**FACTS, "lease_seconds": str(lease_seconds), **facts})
+    queue.open(
+        cap=1000,
+        config_sha256="c0ffee",
+        info={**FACTS, "lease_seconds": str(lease_seconds), **facts},
+    )
     return queue
 
 
@@ -62,7 +72,8 @@ def served(queue: QueryQueue, **more: Any) -> Iterator[str]:
 def behind(door: Door, place: Place, **tls: str) -> Iterator[str]:
     """The page of this place on a thread, behind this door: the link that opens it."""
     server = Server(place, door, **tls)
-    link = f"{address_of(door, tls=bool(tls))}/#token={link_token(place.url, run=place.run, rundir=place.rundir)}"
+    token = link_token(place.url, run=place.run, rundir=place.rundir)
+    link = f"{address_of(door, tls=bool(tls))}/#token={token}"
     thread = threading.Thread(target=server.run, args=([door],))
     thread.start()
     try:
@@ -73,26 +84,37 @@ def behind(door: Door, place: Place, **tls: str) -> Iterator[str]:
         door.close()
 
 
-def command(*words: str, folder: Path | None = None, files: int | None = None) -> subprocess.Popen[str]:
+def command(
+    *words: str, folder: Path | None = None, files: int | None = None
+) -> subprocess.Popen[str]:
     """`rlhp WORDS` as a process of its own, which may open so many files."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "rlhp", *words]
     if files is not None:
         line = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *line]
     return subprocess.Popen(
-        line, cwd=folder or ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line,
+        cwd=folder or ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 @contextmanager
-def serving(queue: QueryQueue, *words: str, files: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    queue: QueryQueue, *words: str, files: int | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`rlhp serve` as a process: it, and the link that it says."""
     words = words or ("--port", "0")
     with command("serve", "--redis", queue.url, "--run", queue.run, *words, files=files) as process:
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
-            assert said.startswith(f"labeling page of run {queue.run}: http"), said + process.stdout.read()
+            assert said.startswith(f"labeling page of run {queue.run}: http"), (
+                said + process.stdout.read()
+            )
             yield process, said.split(": ", 1)[1].strip()
         finally:
             if process.poll() is None:
@@ -106,7 +128,9 @@ def address_in(link: str) -> str:
 
 
 class Tab:
-    """One open tab of a labeler: of the one whose link it is, unless another token is given."""
+    """One open tab of a labeler: of the one whose link it is, unless another token is
+    given.
+    """
 
     def __init__(self, link: str, *, page: str = "tab-1", token: str | None = None) -> None:
         token = token if token is not None else link.partition("#token=")[2]
@@ -139,5 +163,7 @@ class Tab:
 
     def answer(self, lease: dict[str, Any], choice: str = "left", **more: Any) -> str:
         """Answer; the status."""
-        said = self.post("/api/answers", query=lease["query"], token=lease["token"], choice=choice, **more)
+        said = self.post(
+            "/api/answers", query=lease["query"], token=lease["token"], choice=choice, **more
+        )
         return str(said["status"])

@@ -1,4 +1,6 @@
-"""What an admin sees and may change: labelers, the log of answers, corrections, the live view of a run directory."""
+"""What an admin sees and may change: labelers, the log of answers, corrections, the
+live view of a run directory.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,16 @@ def test_the_log_shows_the_answers_that_stand_newest_first(queue: QueryQueue, ta
     assert tab.http.get(item["clips"]["first"]).content == WEBM + b"q1 first"
 
 
-def test_a_correction_is_a_retract_and_a_new_revision_and_may_be_repeated(queue: QueryQueue, tab: Tab) -> None:
+def test_a_correction_is_a_retract_and_a_new_revision_and_may_be_repeated(
+    queue: QueryQueue, tab: Tab
+) -> None:
     ask(queue, 1)
     tab.answer(tab.leases()[0], "tie")
     said = {"query": "q0", "labeler": "local", "answer": "second"}
-    replies = [tab.http.post("/api/admin/preferences/correct", json=said).json()["status"] for _ in range(2)]
+    replies = [
+        tab.http.post("/api/admin/preferences/correct", json=said).json()["status"]
+        for _ in range(2)
+    ]
     assert replies == ["ok", "same"]
     assert choices(tab) == [("q0", "local", "second")]
     log = events(queue)
@@ -53,7 +60,12 @@ def test_a_correction_is_a_retract_and_a_new_revision_and_may_be_repeated(queue:
     assert tab.post("/api/undo")["status"] == "no", "an admin's word stands"
     assert tab.post("/api/undo", query="q0", rev=2)["status"] == "no"
     assert (queue.stats().answered, choices(tab)) == (1, [("q0", "local", "second")])
-    assert tab.http.post("/api/admin/preferences/correct", json=said | {"answer": "tie"}).json()["status"] == "ok"
+    assert (
+        tab.http.post("/api/admin/preferences/correct", json=said | {"answer": "tie"}).json()[
+            "status"
+        ]
+        == "ok"
+    )
     assert choices(tab) == [("q0", "local", "tie")]
 
 
@@ -84,7 +96,11 @@ def test_the_table_names_everybody_who_answered_or_may(queue: QueryQueue, tab: T
     assert (rows["local"]["ok"], rows["local"]["state"]) == (1, "ok")
     assert 0 < rows["local"]["median_seconds"] != 2.0, "the queue's clock, not the page's word"
     assert rows["local"]["side_bias"] == 1.0
-    assert (rows["ann"]["ok"], rows["ann"]["idle_seconds"], rows["ann"]["median_seconds"]) == (0, None, None)
+    assert (rows["ann"]["ok"], rows["ann"]["idle_seconds"], rows["ann"]["median_seconds"]) == (
+        0,
+        None,
+        None,
+    )
 
 
 def test_what_left_redis_is_read_from_the_run_directory(queue: QueryQueue, tmp_path: Path) -> None:
@@ -101,7 +117,9 @@ def test_what_left_redis_is_read_from_the_run_directory(queue: QueryQueue, tmp_p
         meddler.close()
         assert choices(tab) == [("q0", "local", "tie")]
         tab.answer(tab.leases()[0], "tie")
-        assert choices(tab) == [("q1", "local", "tie"), ("q0", "local", "tie")], "on disk or not yet"
+        assert choices(tab) == [("q1", "local", "tie"), ("q0", "local", "tie")], (
+            "on disk or not yet"
+        )
 
 
 def test_the_live_view_reads_on_where_it_left_off(queue: QueryQueue, tmp_path: Path) -> None:
@@ -111,12 +129,17 @@ def test_the_live_view_reads_on_where_it_left_off(queue: QueryQueue, tmp_path: P
     with served(queue, rundir=rundir) as link, Tab(link) as tab:
         assert tab.get("/api/live/metrics") == {"rows": rows, "next": 3}
         assert tab.get("/api/live/metrics", since=2) == {"rows": rows[2:], "next": 3}
-        assert tab.get("/api/live/metrics", since=99) == {"rows": [], "next": 3}, "a resumed run may have fewer"
+        assert tab.get("/api/live/metrics", since=99) == {"rows": [], "next": 3}, (
+            "a resumed run may have fewer"
+        )
 
 
 def test_a_query_that_is_unknown_has_no_facts(queue: QueryQueue) -> None:
     desk = Desk(Place(url=queue.url, run=queue.run))
-    assert [desk.lookup.given("q0", labeler="ann", rev=1), desk.lookup.deadline_ms("q0")] == [None, 0]
+    assert [desk.lookup.given("q0", labeler="ann", rev=1), desk.lookup.deadline_ms("q0")] == [
+        None,
+        0,
+    ]
     with pytest.raises(ValueError, match="an answer is one of first, second, tie, incomparable"):
         desk.lookup.correct("q0", labeler="ann", answer="both", meta={})
     assert desk.lookup.correct("q0", labeler="ann", answer=Answer.TIE, meta={}) == "gone"

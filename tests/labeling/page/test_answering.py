@@ -31,12 +31,16 @@ def test_the_page_hears_which_run_it_is_and_how_to_behave(queue: QueryQueue, tab
     }
 
 
-def test_a_tab_holds_two_queries_and_asking_again_gives_the_same(queue: QueryQueue, tab: Tab) -> None:
+def test_a_tab_holds_two_queries_and_asking_again_gives_the_same(
+    queue: QueryQueue, tab: Tab
+) -> None:
     ask(queue, 5)
     first = tab.post("/api/leases")
     assert [lease["query"] for lease in first["leases"]] == ["q0", "q1"]
     assert first["waiting"] is None
-    assert [lease["token"] for lease in tab.leases()] == [lease["token"] for lease in first["leases"]]
+    assert [lease["token"] for lease in tab.leases()] == [
+        lease["token"] for lease in first["leases"]
+    ]
     assert queue.stats().leased == 2
 
 
@@ -50,7 +54,13 @@ def test_two_tabs_of_one_labeler_never_show_the_same_query(queue: QueryQueue, ta
 def test_an_answer_is_stored_once_with_what_was_shown(queue: QueryQueue, tab: Tab) -> None:
     ask(queue, 1)
     (lease,) = tab.leases()
-    more = {"rev": 1, "strength": "slight", "note": "<b>both</b> fell", "latency_ms": 2100, "replays": 3}
+    more = {
+        "rev": 1,
+        "strength": "slight",
+        "note": "<b>both</b> fell",
+        "latency_ms": 2100,
+        "replays": 3,
+    }
     assert [tab.answer(lease, "right", **more) for _ in range(3)] == ["ok", "same", "same"]
     (event,) = events(queue)
     left = event.meta["shown_left"]
@@ -62,13 +72,17 @@ def test_an_answer_is_stored_once_with_what_was_shown(queue: QueryQueue, tab: Ta
     assert event.labeler == "local"
 
 
-def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(queue: QueryQueue, tab: Tab) -> None:
+def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(
+    queue: QueryQueue, tab: Tab
+) -> None:
     ask(queue, 12)
     sides: Counter[bytes] = Counter()
     for _ in range(6):
         lease = tab.leases()[0]
         left, right = (tab.http.get(lease[side]) for side in ("left", "right"))
-        assert {left.content, right.content} == {WEBM + f"{lease['query']} {side}".encode() for side in SIDES}
+        assert {left.content, right.content} == {
+            WEBM + f"{lease['query']} {side}".encode() for side in SIDES
+        }
         assert left.headers["content-type"] == "video/webm"
         assert left.headers["cache-control"] == "private, no-store"
         tab.answer(lease, "left")
@@ -82,7 +96,9 @@ def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(queue: Que
     }
 
 
-def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(queue: QueryQueue, tab: Tab) -> None:
+def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(
+    queue: QueryQueue, tab: Tab
+) -> None:
     names = ask(queue, 1)
     lease = tab.leases()[0]
     with served(queue) as link, Tab(link) as again:
@@ -91,7 +107,9 @@ def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(qu
     by_labeler = {desk.left(Labeler(name=f"labeler-{n}", admin=False), names[0]) for n in range(64)}
     by_query = {desk.left(Labeler(name="local", admin=True), f"q{n}") for n in range(64)}
     desk.close()
-    assert by_labeler == by_query == {"first", "second"}, "neither a query nor a labeler always has first on the left"
+    assert by_labeler == by_query == {"first", "second"}, (
+        "neither a query nor a labeler always has first on the left"
+    )
 
 
 @pytest.mark.parametrize("left", ["first", "second"])
@@ -126,7 +144,9 @@ def test_an_undo_that_names_its_answer_may_be_repeated(queue: QueryQueue, tab: T
     assert once["lease"]["token"] == again["lease"]["token"]
     assert queue.stats().answered == 1
     tab.answer(once["lease"], "right", rev=2)
-    assert tab.post("/api/undo", query="q1", rev=1)["status"] == "no", "the second answer is another one"
+    assert tab.post("/api/undo", query="q1", rev=1)["status"] == "no", (
+        "the second answer is another one"
+    )
     assert queue.stats().answered == 2
 
 
@@ -159,7 +179,9 @@ def test_a_skip_is_recorded_and_not_offered_again(queue: QueryQueue, tab: Tab) -
     said = tab.post("/api/skips", query=lease["query"], token=lease["token"])
     assert said == {"status": "ok", "message": "done"}
     assert tab.leases() == []
-    assert [event.event for event in events(queue)] == ["skip", "drop"], "nobody else is here to ask"
+    assert [event.event for event in events(queue)] == ["skip", "drop"], (
+        "nobody else is here to ask"
+    )
 
 
 def test_a_closed_tab_gives_its_queries_back_at_once(queue: QueryQueue, tab: Tab) -> None:
@@ -190,19 +212,27 @@ def test_late_and_extra_answers_are_told_apart(queue: QueryQueue, tab: Tab) -> N
     assert tab.answer(late) == "late"
     (lent,) = queue.lease(labeler="bob", page="bob", n=1)
     assert lent.query == extra["query"]
-    assert queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie") == "ok"
+    assert (
+        queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie")
+        == "ok"
+    )
     said = tab.post("/api/answers", query=extra["query"], token=extra["token"], choice="left")
     assert said["status"] == "extra"
     assert said["message"] == "somebody else had answered: the answer is stored, but not counted"
 
 
-def test_several_labelers_are_asked_where_several_votes_are_wanted(queue: QueryQueue, tab: Tab) -> None:
+def test_several_labelers_are_asked_where_several_votes_are_wanted(
+    queue: QueryQueue, tab: Tab
+) -> None:
     ask(queue, 1, want=2)
     assert tab.answer(tab.leases()[0]) == "ok"
     assert tab.leases() == []
     assert queue.stats().pending == 1
     (lent,) = queue.lease(labeler="bob", page="bob", n=1)
-    assert queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie") == "ok"
+    assert (
+        queue.answer(query=lent.query, labeler="bob", page="bob", token=lent.token, answer="tie")
+        == "ok"
+    )
     assert queue.stats().done == 1
 
 
@@ -213,4 +243,7 @@ def test_a_paused_labeler_is_told_why(queue: QueryQueue, tab: Tab) -> None:
     said = tab.post("/api/leases")
     pauses.close()
     assert said["leases"] == []
-    assert said["waiting"] == {"reason": "paused", "detail": "you are paused: 30 of 31 answers were for the same side"}
+    assert said["waiting"] == {
+        "reason": "paused",
+        "detail": "you are paused: 30 of 31 answers were for the same side",
+    }

@@ -1,4 +1,6 @@
-"""The example client labels a run through the page's own interface, and stops when it is over."""
+"""The example client labels a run through the page's own interface, and stops when it
+is over.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
     names = ask(queue, 5)
     with served(queue) as link:
         counts: list[int] = []
-        thread = threading.Thread(target=lambda: counts.append(label(Client(address_in(link), token))))
+        thread = threading.Thread(
+            target=lambda: counts.append(label(Client(address_in(link), token)))
+        )
         thread.start()
         until(lambda: queue.stats().answered == 5)
         queue.close()
@@ -32,7 +36,9 @@ def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
     events = queue.events(consumer="test")
     assert sorted(event.query for event in events) == names
     assert {(event.labeler, event.meta["kind"]) for event in events} == {("robot", "script")}
-    assert {event.answer for event in events} == {Answer.SECOND}, "the clip that says `second` is the longer one"
+    assert {event.answer for event in events} == {Answer.SECOND}, (
+        "the clip that says `second` is the longer one"
+    )
 
 
 def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:

@@ -1,4 +1,6 @@
-"""Connections that say nothing, too little, or read nothing: labelers are served beside them, and the log is short."""
+"""Connections that say nothing, too little, or read nothing: labelers are served beside
+them, and the log is short.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ from rlhp.labeling.page import guard
 from rlhp.labeling.page import server as serving_module
 from rlhp.labeling.page.address import bound
 from rlhp.labeling.page.desk import Place
-from rlhp.labeling.page.door import FEWEST_CONNECTIONS, MOST_CONNECTIONS, RESERVED_FILES, Door, Limits, Seldom
+from rlhp.labeling.page.door import (
+    FEWEST_CONNECTIONS,
+    MOST_CONNECTIONS,
+    RESERVED_FILES,
+    Door,
+    Limits,
+    Seldom,
+)
 from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import WEBM, Tab, address_in, ask, behind, serving
@@ -92,7 +101,9 @@ def test_a_reply_that_nobody_reads_ends(queue: QueryQueue) -> None:
             until(lambda: door.visitors == 0)
 
 
-def test_a_body_that_trickles_in_is_refused(queue: QueryQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_trickles_in_is_refused(
+    queue: QueryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
     with opened(queue, FEW) as (_, link):
         head = b"POST /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n{"
@@ -121,13 +132,19 @@ def test_labelers_are_served_however_many_say_nothing_beside_them(
         mine = stack.enter_context(connected(link, REQUEST % token))
         assert reply_on(mine).startswith(b"HTTP/1.1 200 ")
         for round_ in range(3):
-            for said in [b"", b"GET / HT", b"POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"] * 8:
+            for said in [
+                b"",
+                b"GET / HT",
+                b"POST /api/session HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            ] * 8:
                 stack.enter_context(connected(link, said))
             with Tab(link) as newcomer:
                 assert newcomer.get("/api/run")["labeler"] == "local"
             assert door.visitors <= FEW.connections // 2, "all of them are from one address"
             mine.sendall(REQUEST % token)
-            assert reply_on(mine).startswith(b"HTTP/1.1 200 "), f"who has a token stays, round {round_}"
+            assert reply_on(mine).startswith(b"HTTP/1.1 200 "), (
+                f"who has a token stays, round {round_}"
+            )
 
 
 def test_where_no_file_is_left_it_says_so_once_and_serves(queue: QueryQueue) -> None:
@@ -141,7 +158,10 @@ def test_where_no_file_is_left_it_says_so_once_and_serves(queue: QueryQueue) -> 
         process.terminate()
         assert process.stdout is not None
         said = process.stdout.read()
-    assert "connections from 127.0.0.1: the oldest that asks for nothing is closed for each new one" in said
+    assert (
+        "connections from 127.0.0.1: the oldest that asks for nothing is closed for each new one"
+        in said
+    )
     assert "Traceback" not in said
     assert len(said.splitlines()) < 10, said
 

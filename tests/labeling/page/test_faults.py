@@ -51,7 +51,9 @@ def test_two_servers_of_one_run_are_one_desk(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_leaves_on_a_signal_with_exit_code_0(redis_url: str, number: signal.Signals) -> None:
+def test_a_server_leaves_on_a_signal_with_exit_code_0(
+    redis_url: str, number: signal.Signals
+) -> None:
     with human_run(redis_url) as queue, serving(queue) as (process, link), Tab(link) as tab:
         tab.get("/api/run")
         process.send_signal(number)
@@ -67,7 +69,9 @@ def test_while_redis_is_away_every_call_says_so_and_then_works_again(redis: Embe
             reply = tab.http.post("/api/answers", json=_answer(lease))
             assert reply.status_code == 503
             assert reply.headers["retry-after"] == "1"
-            assert reply.json() == {"error": "the queue is away for the moment; try again, nothing is lost"}
+            assert reply.json() == {
+                "error": "the queue is away for the moment; try again, nothing is lost"
+            }
             assert tab.http.get("/").status_code in (200, 404), "the page itself needs no Redis"
         finally:
             os.kill(redis.pid, signal.SIGCONT)
@@ -90,8 +94,21 @@ def test_a_redis_that_was_killed_comes_back_with_lease_and_session(redis: Embedd
 
 def test_the_end_of_its_holder_ends_a_server(redis_url: str, tmp_path: Path) -> None:
     with human_run(redis_url) as queue:
-        words = [sys.executable, "-m", "rlhp", "serve", "--redis", queue.url, "--run", queue.run, "--port", "0"]
-        with subprocess.Popen([*words, "--until-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        words = [
+            sys.executable,
+            "-m",
+            "rlhp",
+            "serve",
+            "--redis",
+            queue.url,
+            "--run",
+            queue.run,
+            "--port",
+            "0",
+        ]
+        with subprocess.Popen(
+            [*words, "--until-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             assert process.stdin is not None
             process.stdout.readline()
@@ -102,12 +119,17 @@ def test_the_end_of_its_holder_ends_a_server(redis_url: str, tmp_path: Path) -> 
 def test_a_server_needs_its_redis_at_the_start_and_a_port_that_is_free(
     redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["serve", "--redis", "redis://127.0.0.1:1/0", "--run", "gone", "--port", "0"]) == 2
+    assert (
+        main.run(["serve", "--redis", "redis://127.0.0.1:1/0", "--run", "gone", "--port", "0"]) == 2
+    )
     assert "no service from Redis at redis://127.0.0.1:1/0" in capsys.readouterr().err
     with human_run(redis_url) as queue, bound("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         assert main.run(["serve", "--redis", redis_url, "--run", queue.run, "--port", port]) == 2
-        assert f"cannot serve at 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
+        assert (
+            f"cannot serve at 127.0.0.1 port {port}: Address already in use"
+            in capsys.readouterr().err
+        )
         with bound("127.0.0.1", int(port), or_free=True) as free:
             assert free.getsockname()[1] != taken.getsockname()[1]
 

@@ -1,4 +1,5 @@
-"""An enemy with a token, one without, and one who knows the addresses: no 5xx, and nothing stored that should not be.
+"""An enemy with a token, one without, and one who knows the addresses: no 5xx, and
+nothing stored that should not be.
 
 RLHP_FUZZ=10000 makes as many requests instead of a few.
 """
@@ -49,12 +50,24 @@ def target(redis_url: str) -> Iterator[tuple[QueryQueue, httpx.Client, list[Oper
 def test_the_description_names_every_route(target: tuple[Any, Any, list[Operation], str]) -> None:
     found = {f"{operation.method} {operation.path}" for operation in target[2]}
     assert found == {
-        "POST /api/session", "GET /api/run", "GET /api/progress", "POST /api/leases", "POST /api/leases/extend",
-        "POST /api/leases/release", "POST /api/answers", "POST /api/skips", "POST /api/undo",
-        "GET /api/clips/{query}/{side}", "GET /api/admin/labelers", "GET /api/admin/preferences",
-        "POST /api/admin/preferences/correct", "GET /api/admin/clips/{query}/{side}", "GET /api/live/metrics",
-        "GET /api/live/policy", "GET /api/live/policy/video",
-    }  # fmt: skip
+        "POST /api/session",
+        "GET /api/run",
+        "GET /api/progress",
+        "POST /api/leases",
+        "POST /api/leases/extend",
+        "POST /api/leases/release",
+        "POST /api/answers",
+        "POST /api/skips",
+        "POST /api/undo",
+        "GET /api/clips/{query}/{side}",
+        "GET /api/admin/labelers",
+        "GET /api/admin/preferences",
+        "POST /api/admin/preferences/correct",
+        "GET /api/admin/clips/{query}/{side}",
+        "GET /api/live/metrics",
+        "GET /api/live/policy",
+        "GET /api/live/policy/video",
+    }
 
 
 @pytest.mark.timeout(max(300, REQUESTS))
@@ -65,9 +78,14 @@ def test_no_request_breaks_the_server_or_leaves_a_trace_that_should_not_be(
 ) -> None:
     _, client, known, token = target
     attack: Attack = data.draw(attacks(known, token=token))
-    reply = client.request(attack.method, attack.path, headers=dict(attack.headers), content=attack.body)
+    reply = client.request(
+        attack.method, attack.path, headers=dict(attack.headers), content=attack.body
+    )
     client.cookies.clear()
-    assert reply.status_code == 200 or reply.status_code in REFUSALS, (reply.status_code, reply.text)
+    assert reply.status_code == 200 or reply.status_code in REFUSALS, (
+        reply.status_code,
+        reply.text,
+    )
     if reply.status_code != 200 and attack.method != "HEAD":
         said = reply.json()
         assert list(said) == ["error"]
@@ -83,7 +101,10 @@ def test_what_the_attacks_left_behind_is_what_a_labeler_may_leave(
 ) -> None:
     queue = target[0]
     meddler = Meddler(queue)
-    keys = {name.removeprefix(meddler.key("")) for name in meddler.redis.scan_iter(match=meddler.key("*"))}
+    keys = {
+        name.removeprefix(meddler.key(""))
+        for name in meddler.redis.scan_iter(match=meddler.key("*"))
+    }
     names = {name.partition(":")[0] for name in meddler.redis.hkeys(meddler.key("tokens"))}
     meddler.close()
     assert {name for name in keys if not KEYS.fullmatch(name)} == set()
@@ -104,17 +125,32 @@ def raw(client: httpx.Client, request: bytes) -> bytes:
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd", "/static/%00",
-        "/static/....//app.py", "/../../etc/passwd", "/api/clips/../../x/left", "/api/clips/%2e%2e/left",
-        "/api/clips/q0%00/left", "/api/clips/q0/left%00", "/api/admin/clips/..%2f..%2fx/first", "/%c0%ae%c0%ae/",
-        "/static/" + "a" * 5000, "//", "/\xff",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2fapp.py",
+        "/static//etc/passwd",
+        "/static/%00",
+        "/static/....//app.py",
+        "/../../etc/passwd",
+        "/api/clips/../../x/left",
+        "/api/clips/%2e%2e/left",
+        "/api/clips/q0%00/left",
+        "/api/clips/q0/left%00",
+        "/api/admin/clips/..%2f..%2fx/first",
+        "/%c0%ae%c0%ae/",
+        "/static/" + "a" * 5000,
+        "//",
+        "/\xff",
     ],
-)  # fmt: skip
+)
 def test_no_path_leads_out_of_the_page(
     target: tuple[QueryQueue, httpx.Client, list[Operation], str], path: str
 ) -> None:
     _, client, _, token = target
-    lines = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    lines = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: "
+        "close\r\n\r\n"
+    )
     status = int(raw(client, lines.encode("latin-1")).split()[1])
     assert status in {400, 404, 405, 422}
 
@@ -129,7 +165,9 @@ def test_a_body_may_not_be_long_however_it_is_sent(
         assert (reply.status_code, reply.json()["error"]) == (
             413, f"a request has at most {MOST_BYTES} bytes; shorten the note",
         )  # fmt: skip
-    assert client.post("/api/answers", content=b" " * MOST_BYTES, headers=headers).status_code == 422
+    assert (
+        client.post("/api/answers", content=b" " * MOST_BYTES, headers=headers).status_code == 422
+    )
 
 
 def test_a_token_that_was_made_up_leases_answers_and_undoes_nothing(redis_url: str) -> None:
@@ -173,9 +211,14 @@ def test_forged_cookies_and_headers_are_nobody(redis_url: str) -> None:
             f"{name}; {token}",
             "\x01=\x01",
         ):
-            reply = httpx.get(address + "/api/run", headers={"Cookie": header.encode("latin-1").decode("latin-1")})
+            reply = httpx.get(
+                address + "/api/run", headers={"Cookie": header.encode("latin-1").decode("latin-1")}
+            )
             assert reply.status_code in (400, 401), header
-        assert httpx.get(address + "/api/run", headers={"Cookie": f"{name}={token}"}).status_code == 200
+        assert (
+            httpx.get(address + "/api/run", headers={"Cookie": f"{name}={token}"}).status_code
+            == 200
+        )
 
 
 def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> None:
@@ -183,15 +226,21 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
     path.mkdir()
     rundir = RunDir(path)
     rundir.metrics_file.write_text(
-        '{"env_steps": 5, "env_runners/episode_return_mean": 3.0, "return_correlation": 0.5, "labels/answered": 2}\n'
+        '{"env_steps": 5, "env_runners/episode_return_mean": 3.0, '
+        '"return_correlation": 0.5, "labels/answered": 2}\n'
         '{"env_steps": 9, "eval/episode_return_mean": 1.0, "torn'
     )
     with human_run(redis_url) as queue, served(queue, rundir=rundir) as link:
         with Tab(link) as admin:
-            assert admin.get("/api/live/metrics")["rows"][0]["env_runners/episode_return_mean"] == 3.0
+            assert (
+                admin.get("/api/live/metrics")["rows"][0]["env_runners/episode_return_mean"] == 3.0
+            )
         labelers = Accounts(queue.url, run=queue.run)
         with Tab(link, token=labelers.add("ann")) as ann:
-            assert ann.get("/api/live/metrics") == {"rows": [{"env_steps": 5, "labels/answered": 2}], "next": 1}
+            assert ann.get("/api/live/metrics") == {
+                "rows": [{"env_steps": 5, "labels/answered": 2}],
+                "next": 1,
+            }
             assert ann.get("/api/live/metrics", since=1) == {"rows": [], "next": 1}
             assert ann.get("/api/live/policy")["video"] is None
             assert ann.http.get("/api/live/policy/video").status_code == 404

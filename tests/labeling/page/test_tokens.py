@@ -53,9 +53,14 @@ def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Accounts
 
 def test_names_are_unique_and_can_be_part_of_a_key(labelers: Accounts) -> None:
     labelers.add("ann")
-    with pytest.raises(ValueError, match=r"labeler 'ann' has a token for run page-.* already; choose another name, or"):
+    with pytest.raises(
+        ValueError,
+        match=r"labeler 'ann' has a token for run page-.* already; choose another name, or",
+    ):
         labelers.add("ann")
-    with pytest.raises(ValueError, match="'local' is that of whoever opens the link that rlhp serve prints; choose"):
+    with pytest.raises(
+        ValueError, match="'local' is that of whoever opens the link that rlhp serve prints; choose"
+    ):
         labelers.add("local")
     for name in ("", "-ann", "a/b", "a b", "a" * 65, "ann\n", "local:1"):
         with pytest.raises(ValueError, match="the name of a labeler is 1 to 64 letters, digits or"):
@@ -64,7 +69,9 @@ def test_names_are_unique_and_can_be_part_of_a_key(labelers: Accounts) -> None:
         Accounts(labelers._url, run="nowhere").add("ann")
 
 
-def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_anybody(link: str) -> None:
+def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_anybody(
+    link: str,
+) -> None:
     with Tab(link) as tab, Tab(address_in(link)) as stranger:
         assert tab.get("/api/run")["labeler"] == "local"
         assert [row["name"] for row in tab.get("/api/admin/labelers")["labelers"]] == ["local"]
@@ -72,7 +79,9 @@ def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_
         assert (reply.status_code, reply.json()) == (401, REFUSED)
 
 
-@pytest.mark.parametrize("proxied", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "label.example.org"}, {}])
+@pytest.mark.parametrize(
+    "proxied", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "label.example.org"}, {}]
+)
 def test_what_a_proxy_on_this_machine_passes_on_needs_a_token_like_any_request(
     address: str, labelers: Accounts, proxied: dict[str, str]
 ) -> None:
@@ -82,9 +91,19 @@ def test_what_a_proxy_on_this_machine_passes_on_needs_a_token_like_any_request(
     assert reply.json()["labeler"] == "ann"
 
 
-def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(address: str, labelers: Accounts) -> None:
+def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(
+    address: str, labelers: Accounts
+) -> None:
     labelers.add("ann")
-    paths = ("/api", "/api/run", "/api/answers", "/api/clips/q0/left", "/api/admin/labelers", "/api/nothing", "/api//x")
+    paths = (
+        "/api",
+        "/api/run",
+        "/api/answers",
+        "/api/clips/q0/left",
+        "/api/admin/labelers",
+        "/api/nothing",
+        "/api//x",
+    )
     bodies = (b"", b"{", b'{"page": "tab"}', b"x" * 100_000)
     with httpx.Client(base_url=address) as stranger:
         replies = [
@@ -97,7 +116,9 @@ def test_a_stranger_hears_the_same_whatever_the_path_the_method_and_the_body(add
     assert replies[0].json() == REFUSED
 
 
-def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(address: str, labelers: Accounts) -> None:
+def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(
+    address: str, labelers: Accounts
+) -> None:
     token = labelers.add("ann", admin=True)
     with httpx.Client(base_url=address) as browser:
         refused = browser.post("/api/session", json={"token": token + "x"})
@@ -110,7 +131,9 @@ def test_a_session_exchanges_the_token_for_a_cookie_that_scripts_cannot_read(add
         assert browser.get("/api/run").json()["labeler"] == "ann"
 
 
-def test_cookies_of_two_runs_on_one_host_do_not_meet(redis_url: str, queue: QueryQueue, labelers: Accounts) -> None:
+def test_cookies_of_two_runs_on_one_host_do_not_meet(
+    redis_url: str, queue: QueryQueue, labelers: Accounts
+) -> None:
     with human_run(redis_url) as other, served(queue) as here, served(other) as there:
         one, two = address_in(here), address_in(there)
         others = Accounts(other.url, run=other.run)
@@ -133,16 +156,32 @@ def test_a_removed_labeler_is_out_with_the_next_request(address: str, labelers: 
     assert [each.name for each in labelers.all()] == ["bob", "local"]
 
 
-def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(link: str, labelers: Accounts) -> None:
-    with Tab(link) as local, Tab(link, token=labelers.add("ann")) as ann, Tab(address_in(link)) as stranger:
+def test_nobody_becomes_an_admin_because_the_last_labeler_was_removed(
+    link: str, labelers: Accounts
+) -> None:
+    with (
+        Tab(link) as local,
+        Tab(link, token=labelers.add("ann")) as ann,
+        Tab(address_in(link)) as stranger,
+    ):
         labelers.remove("ann")
-        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [200, 401, 401]
+        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [
+            200,
+            401,
+            401,
+        ]
         assert labelers.remove("local")
-        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [401, 401, 401]
+        assert [tab.http.get("/api/run").status_code for tab in (local, ann, stranger)] == [
+            401,
+            401,
+            401,
+        ]
     assert labelers.all() == []
 
 
-def test_links_printed_before_stay_good_until_there_are_too_many_of_them(labelers: Accounts) -> None:
+def test_links_printed_before_stay_good_until_there_are_too_many_of_them(
+    labelers: Accounts,
+) -> None:
     links = [labelers.link() for _ in range(MOST_LINKS)]
     assert all(labelers.find(token) for token in links)
     labelers.link()
@@ -161,14 +200,21 @@ def test_a_labeler_without_rights_reaches_nothing_of_an_admins(
         assert ann.http.post("/api/admin/preferences/correct", json=said).status_code == 403
 
 
-def test_nobody_speaks_for_another_labelers_tab(queue: QueryQueue, address: str, labelers: Accounts) -> None:
+def test_nobody_speaks_for_another_labelers_tab(
+    queue: QueryQueue, address: str, labelers: Accounts
+) -> None:
     ask(queue, 3)
-    with Tab(address, token=labelers.add("ann")) as ann, Tab(address, token=labelers.add("eve")) as eve:
+    with (
+        Tab(address, token=labelers.add("ann")) as ann,
+        Tab(address, token=labelers.add("eve")) as eve,
+    ):
         lease = ann.leases()[0]
         assert eve.post("/api/leases/release") == {"released": 0}
         assert eve.post("/api/leases/extend") == {"extended": 0}
         assert eve.answer(lease) == "denied"
-        assert eve.post("/api/skips", query=lease["query"], token=lease["token"])["status"] == "denied"
+        assert (
+            eve.post("/api/skips", query=lease["query"], token=lease["token"])["status"] == "denied"
+        )
         assert eve.post("/api/undo", query=lease["query"], rev=1)["status"] == "no"
         assert eve.http.get(lease["left"]).status_code == 404
         assert ann.answer(lease) == "ok"
@@ -211,7 +257,9 @@ def test_with_a_certificate_the_page_speaks_https_alone(
     with serving(queue, "--port", "0", "--certificate", pair[0], "--key", pair[1]) as (_, link):
         address = address_in(link)
         assert address.startswith("https://127.0.0.1:")
-        with httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=pair[0])) as browser:
+        with httpx.Client(
+            base_url=address, verify=ssl.create_default_context(cafile=pair[0])
+        ) as browser:
             cookie = browser.post("/api/session", json={"token": token}).headers["set-cookie"]
             assert "Secure" in cookie.split("; ")
             assert browser.get("/api/run").json()["labeler"] == "ann"
@@ -233,7 +281,9 @@ def test_a_certificate_and_a_key_that_do_not_fit_are_told_before_anything_is_ser
         assert f"no https with certificate {wrong[1]} and key" in capsys.readouterr().err
 
 
-def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_add_list_and_remove(
+    queue: QueryQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["--redis", queue.url, "--run", queue.run]
 
     def say(*words: str) -> tuple[int, str]:
@@ -241,7 +291,10 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
         out, err = capsys.readouterr()
         return code, out + err
 
-    assert say("list") == (0, "nobody has a token; rlhp labeler add NAME makes one, rlhp serve prints a link\n")
+    assert say("list") == (
+        0,
+        "nobody has a token; rlhp labeler add NAME makes one, rlhp serve prints a link\n",
+    )
     code, said = say("add", "ann", "--admin")
     assert code == 0
     assert said.startswith("admin ann: http://HOST:PORT/#token=")
@@ -250,8 +303,9 @@ def test_the_commands_add_list_and_remove(queue: QueryQueue, capsys: pytest.Capt
     assert say("list") == (0, "ann  admin\nbob\n")
     assert say("remove", "ann") == (0, "labeler ann is out\n")
     assert say("remove", "ann") == (
-        2, f"error: no labeler 'ann' has a token for run {queue.run}; rlhp labeler list names them\n",
-    )  # fmt: skip
+        2,
+        f"error: no labeler 'ann' has a token for run {queue.run}; rlhp labeler list names them\n",
+    )
     assert main.run(["labeler", "list"]) == 2
     assert "give a run directory, or the address of its queue" in capsys.readouterr().err
 

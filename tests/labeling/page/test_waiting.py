@@ -19,9 +19,24 @@ LEARNING = {**HUMAN, "phase": "learning", "allowed": "40"}
 
 def stats(**counts: Any) -> QueueStats:
     numbers = dict.fromkeys(
-        ("pending", "leased", "reserved", "done", "dropped", "admitted", "asked", "answered", "unacked", "backlog",
-         "expired", "lapsed", "checks", "set_aside"), 0,
-    )  # fmt: skip
+        (
+            "pending",
+            "leased",
+            "reserved",
+            "done",
+            "dropped",
+            "admitted",
+            "asked",
+            "answered",
+            "unacked",
+            "backlog",
+            "expired",
+            "lapsed",
+            "checks",
+            "set_aside",
+        ),
+        0,
+    )
     return QueueStats(**{"state": "open", "oldest_age_seconds": 0.0, **numbers, **counts})
 
 
@@ -30,13 +45,17 @@ def stats(**counts: Any) -> QueueStats:
     [
         ({"state": "missing"}, {}, "missing", "the run is not at this Redis yet"),
         ({"state": "closed"}, HUMAN, "closed", "the run is over; thank you"),
-        ({"pending": 3}, {"source": "oracle"}, "teachers", "teachers answer this run: it draws no clips for people"),
+        ({"pending": 3}, {"source": "oracle"}, "teachers", (
+            "teachers answer this run: it draws no clips for people"
+        )),
         ({"reserved": 1}, HUMAN, "clips", "clips of 1 query are being drawn"),
         ({"leased": 2}, HUMAN, "others", "2 queries open, all in the hands of labelers"),
         ({"asked": 100}, HUMAN, "spent", "all 100 questions of the run are answered; thank you"),
         ({"state": "draining"}, HUMAN, "draining", "the run is ending: nothing new is asked"),
         ({}, WARM, "collecting", "collecting segments: 120/500"),
-        ({"asked": 25}, {**WARM, "segments": "500"}, "answered", "the first answers are in: the reward is fitted"),
+        ({"asked": 25}, {**WARM, "segments": "500"}, "answered", (
+            "the first answers are in: the reward is fitted"
+        )),
         (
             {"asked": 40}, LEARNING, "answered",
             "all 40 questions so far are answered; more come while the policy learns",
@@ -77,16 +96,30 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_progress_tells_how_far_the_run_and_this_labeler_are() -> None:
-    found = progress_of(stats(answered=7, pending=2), {**LEARNING, "env_steps": "4096"}, labeler="ann", per_minute=3.5)
+    found = progress_of(
+        stats(answered=7, pending=2),
+        {**LEARNING, "env_steps": "4096"},
+        labeler="ann",
+        per_minute=3.5,
+    )
     assert found.model_dump() == {
-        "answered": 7, "mine": 0, "budget": 100, "open": 2, "pending": 2, "per_minute": 3.5, "waiting": None,
-        "env_steps": 4096, "reward_version": 0,
-    }  # fmt: skip
+        "answered": 7,
+        "mine": 0,
+        "budget": 100,
+        "open": 2,
+        "pending": 2,
+        "per_minute": 3.5,
+        "waiting": None,
+        "env_steps": 4096,
+        "reward_version": 0,
+    }
 
 
 def test_the_page_hears_what_the_driver_wrote(redis_url: str) -> None:
     with human_run(redis_url) as queue, served(queue) as link, Tab(link) as tab:
-        queue.set_info({"phase": "warm-up", "segments": "7", "segments_wanted": "60", "env_steps": "210"})
+        queue.set_info(
+            {"phase": "warm-up", "segments": "7", "segments_wanted": "60", "env_steps": "210"}
+        )
         said = tab.post("/api/leases")
         assert said["waiting"] == {"reason": "collecting", "detail": "collecting segments: 7/60"}
         assert said["progress"]["env_steps"] == 210

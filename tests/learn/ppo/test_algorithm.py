@@ -59,7 +59,9 @@ def test_env_runners_that_are_not_there_are_a_loss_to_be_tried_again(
 def test_a_warm_up_collects_steps_and_statistics_and_leaves_the_policy_alone(runners: int) -> None:
     config = small(rollout={"num_env_runners": runners})
     spaces = probe(config.env).spaces
-    built: PreferencePPO = algorithm_config(config, spaces, action_space=action_space(config)).build_algo()
+    built: PreferencePPO = algorithm_config(
+        config, spaces, action_space=action_space(config)
+    ).build_algo()
     if runners == 0:
         built.env_runner.segment_sink = Basket()
     policy = built.learner_group._learner.module[DEFAULT_MODULE_ID]
@@ -75,10 +77,14 @@ def test_a_warm_up_collects_steps_and_statistics_and_leaves_the_policy_alone(run
     (told, counted), *others = built.env_runner_group.foreach_env_runner(
         lambda runner: (runner.num_env_steps_sampled_lifetime, runner._moments.known["obs"].count)
     )
-    assert (told, counted) == (steps, steps), "every runner knows how far the whole run is, and sees by the same scale"
+    assert (told, counted) == (steps, steps), (
+        "every runner knows how far the whole run is, and sees by the same scale"
+    )
     assert all(other == (steps, steps) for other in others)
     if runners == 0:
         built.env_runner.reward_source = priced(config, spaces)
         built.train()
-        assert any((np.array(value) != before[name]).any() for name, value in policy.get_state().items())
+        assert any(
+            (np.array(value) != before[name]).any() for name, value in policy.get_state().items()
+        )
     built.stop()

@@ -1,4 +1,6 @@
-"""The learner's loop over minibatches: the update that RLlib's own loop makes, and what it leaves out."""
+"""The learner's loop over minibatches: the update that RLlib's own loop makes, and what
+it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ def pair(config: RunConfig) -> tuple[PPOLearner, PPOTorchLearner, list[Any]]:
 
 
 def weights(learner: PPOTorchLearner) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in learner.module[DEFAULT_MODULE_ID].named_parameters()}
+    return {
+        name: value.detach().clone()
+        for name, value in learner.module[DEFAULT_MODULE_ID].named_parameters()
+    }
 
 
 def memory(learner: PPOTorchLearner) -> list[Tensor]:
@@ -58,12 +63,22 @@ def memory(learner: PPOTorchLearner) -> list[Tensor]:
     return [state["exp_avg"] for state in learner.get_optimizer(DEFAULT_MODULE_ID).state.values()]
 
 
-def update(learner: PPOTorchLearner, episodes: list[Any], *, minibatch: int, epochs: int = 1) -> Any:
+def update(
+    learner: PPOTorchLearner, episodes: list[Any], *, minibatch: int, epochs: int = 1
+) -> Any:
     data = TrainingData(episodes=deepcopy(episodes))
-    return learner.update(training_data=data, timesteps=TIMES, num_epochs=epochs, minibatch_size=minibatch)
+    return learner.update(
+        training_data=data, timesteps=TIMES, num_epochs=epochs, minibatch_size=minibatch
+    )
 
 
-PENALTIES = {"kl_coeff": 0.3, "kl_target": 1e-9, "vf_clip": 30.0, "entropy_coeff": 0.02, "grad_clip": 0.1}
+PENALTIES = {
+    "kl_coeff": 0.3,
+    "kl_target": 1e-9,
+    "vf_clip": 30.0,
+    "entropy_coeff": 0.02,
+    "grad_clip": 0.1,
+}
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -76,7 +91,9 @@ def test_an_update_on_all_rows_at_once_is_that_of_rllib(env: str, learner: dict[
     for _ in range(3):  # the optimizer's memory too
         mine, theirs = (update(each, episodes, minibatch=rows) for each in (ours, stock))
         for name in ("policy_loss", "vf_loss", "entropy", "mean_kl_loss"):
-            said, expected = (float(each[DEFAULT_MODULE_ID][name].peek()) for each in (mine, theirs))
+            said, expected = (
+                float(each[DEFAULT_MODULE_ID][name].peek()) for each in (mine, theirs)
+            )
             assert said == pytest.approx(expected, rel=1e-3, abs=1e-5), name
     for name, value in weights(stock).items():
         assert not torch.equal(value, before[name])
@@ -96,8 +113,12 @@ def test_every_epoch_goes_through_all_rows_in_another_order() -> None:
         assert not torch.equal(epoch, rows["advantages"])
         torch.testing.assert_close(epoch.sort().values, rows["advantages"])
     assert not torch.equal(epochs[0], epochs[1])
-    assert len(list(minibatches(rows, size=500, epochs=2))) == 2, "one that holds all rows, however few"
-    assert len(list(minibatches(rows, size=32, epochs=3, total=11))) == 11, "as many as the other learners take"
+    assert len(list(minibatches(rows, size=500, epochs=2))) == 2, (
+        "one that holds all rows, however few"
+    )
+    assert len(list(minibatches(rows, size=32, epochs=3, total=11))) == 11, (
+        "as many as the other learners take"
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

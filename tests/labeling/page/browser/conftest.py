@@ -1,4 +1,6 @@
-"""A real Chromium, a real server, a real Redis: one of each for the room, a run and a browser profile for each test."""
+"""A real Chromium, a real server, a real Redis: one of each for the room, a run and a
+browser profile for each test.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,19 @@ from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, Asking, Served, op
 
 EXPECTED = ("net::ERR_", "Failed to load resource")
 """What the browser writes itself about a server that is away, or about a 401."""
-INSTRUCTION = "Which runner moves further to the right? Speed alone counts. Nearly the same distance is a tie."
+INSTRUCTION = (
+    "Which runner moves further to the right? Speed alone counts. Nearly the same distance is a "
+    "tie."
+)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    path = os.environ.get("RLHP_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = (
+        os.environ.get("RLHP_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
     if path is None:
         pytest.skip("chromium not found: apt install chromium, or set RLHP_CHROMIUM to its path")
     expect.set_options(timeout=20_000)
@@ -61,11 +70,16 @@ def tab(context: BrowserContext) -> Iterator[Callable[[], Page]]:
     def new() -> Page:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: problems.append(message.text) if message.type == "error" else None,
+        )
         return page
 
     yield new
-    assert [problem for problem in problems if not any(words in problem for words in EXPECTED)] == []
+    assert [
+        problem for problem in problems if not any(words in problem for words in EXPECTED)
+    ] == []
 
 
 @pytest.fixture

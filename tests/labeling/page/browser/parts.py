@@ -1,4 +1,6 @@
-"""A run with clips, the labeling server as a process of its own, and a browser to label in."""
+"""A run with clips, the labeling server as a process of its own, and a browser to label
+in.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,28 @@ def moving_dot(*, color: tuple[int, int, int], count: int = 20, size: int = 160)
     rows, columns = np.mgrid[:size, :size]
     frames = np.full((count, size, size, 3), 235, np.uint8)
     for at, frame in enumerate(frames, start=1):
-        frame[(rows - size // 2) ** 2 + (columns - size * at // (count + 1)) ** 2 < (size // 8) ** 2] = color
+        frame[
+            (rows - size // 2) ** 2 + (columns - size * at // (count + 1)) ** 2 < (size // 8) ** 2
+        ] = color
     return encode(frames, fps=30)
 
 
 class Asking:
     """One open run in Redis, whose queries have clips."""
 
-    def __init__(self, url: str, *, name: str = "", lease_seconds: float = 60.0, **facts: str) -> None:
+    def __init__(
+        self, url: str, *, name: str = "", lease_seconds: float = 60.0, **facts: str
+    ) -> None:
         self.url = url
-        self.queue = QueryQueue(url, run=name or f"page-{secrets.token_hex(4)}", lease_seconds=lease_seconds)
-        info = {"env": "HalfCheetah-v5", "source": "human", "lease_seconds": str(lease_seconds), **facts}
+        self.queue = QueryQueue(
+            url, run=name or f"page-{secrets.token_hex(4)}", lease_seconds=lease_seconds
+        )
+        info = {
+            "env": "HalfCheetah-v5",
+            "source": "human",
+            "lease_seconds": str(lease_seconds),
+            **facts,
+        }
         self.queue.open(cap=2000, config_sha256="0" * 64, info=info)
         self._clips = Clips(url, run=self.queue.run)
         self._asked = 0
@@ -76,7 +89,9 @@ class Asking:
         return names
 
     def log(self) -> list[Event]:
-        """Everything that was answered, skipped or taken back and not yet returned here."""
+        """Everything that was answered, skipped or taken back and not yet returned
+        here.
+        """
         found: list[Event] = []
         while batch := self.queue.events(consumer="test"):
             found += batch
@@ -94,7 +109,9 @@ class Asking:
 
 
 class Served:
-    """`rlhp serve` for one run and the token of its link: may be killed, and started again at the same address."""
+    """`rlhp serve` for one run and the token of its link: may be killed, and started
+    again at the same address.
+    """
 
     def __init__(self, *run: str, port: int = 0) -> None:
         self._run = run
@@ -104,7 +121,16 @@ class Served:
     def start(self, port: int | None = None) -> None:
         """Serve; returns once the address was printed."""
         wanted = int(self.address.rsplit(":", 1)[1]) if port is None else port
-        command = [sys.executable, "-m", "rlhp", "serve", *self._run, "--port", str(wanted), "--until-eof"]
+        command = [
+            sys.executable,
+            "-m",
+            "rlhp",
+            "serve",
+            *self._run,
+            "--port",
+            str(wanted),
+            "--until-eof",
+        ]
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -144,7 +170,9 @@ def opened(page: Page, at: Served | str, path: str = "/") -> Page:
 
 
 def playing(page: Page) -> str:
-    """Wait until a pair is on stage and was seen, so that it can be answered; its query."""
+    """Wait until a pair is on stage and was seen, so that it can be answered; its
+    query.
+    """
     page.wait_for_function(
         "() => document.body.dataset.stage === 'playing'"
         " && document.body.dataset.seen === document.body.dataset.query"
@@ -162,7 +190,9 @@ def press(page: Page, key: str) -> str:
 
 
 def answered(run: Asking, page: Page, key: str) -> dict[str, object]:
-    """Answer with this key, and what arrived of it: query, choice, rev and what is known beside."""
+    """Answer with this key, and what arrived of it: query, choice, rev and what is
+    known beside.
+    """
     query = press(page, key)
     return arrived(run, query)
 

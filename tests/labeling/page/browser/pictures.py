@@ -1,9 +1,11 @@
-"""Takes the pictures of the pages that docs/images holds: the real pages, over a real queue.
+"""Takes the pictures of the pages that docs/images holds: the real pages, over a real
+queue.
 
     MUJOCO_GL=egl python -m tests.labeling.page.browser.pictures docs/images runs/NAME
 
-The run gives its metrics to the live view. The clips are HalfCheetah's, moved by a swing of its joints; under the one
-in the live view lies its forward speed, in the place of a reward model's opinion.
+The run gives its metrics to the live view. The clips are HalfCheetah's, moved by a
+swing of its joints; under the one in the live view lies its forward speed, in the place
+of a reward model's opinion.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ from rlhp.labeling.clips.video import encode
 from rlhp.queue.accounts import Accounts
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.storage.rundir import RunDir
-from tests.labeling.page.browser.parts import CHROMIUM_FLAGS, ROOT, Asking, Served, opened, playing, press
+from tests.labeling.page.browser.parts import (
+    CHROMIUM_FLAGS,
+    ROOT,
+    Asking,
+    Served,
+    opened,
+    playing,
+    press,
+)
 
 DESK = ViewportSize(width=1280, height=832)
 HAND = ViewportSize(width=390, height=844)
@@ -61,23 +71,39 @@ def answered_by_others(asking: Asking) -> None:
                     labeler=name,
                     page=name,
                     token=lease.token,
-                    answer=dice.choices(["first", "second", "tie", "incomparable"], [5, 5, 2, 1])[0],
-                    meta={**meta, "latency_ms": dice.randint(900, 4200), "strength": dice.choice([0.5, 1.0])},
+                    answer=dice.choices(["first", "second", "tie", "incomparable"], [5, 5, 2, 1])[
+                        0
+                    ],
+                    meta={
+                        **meta,
+                        "latency_ms": dice.randint(900, 4200),
+                        "strength": dice.choice([0.5, 1.0]),
+                    },
                 )
         asking.queue.release(page=name)
 
 
 def run_directory(folder: Path, asking: Asking, *, like: Path) -> RunDir:
-    """A directory for the run, with the metrics of another one and a video of the policy."""
-    sections = {"env": {"id": "HalfCheetah-v5"}, "labels": {"source": "human"}, "tensorboard": False}
+    """A directory for the run, with the metrics of another one and a video of the
+    policy.
+    """
+    sections = {
+        "env": {"id": "HalfCheetah-v5"},
+        "labels": {"source": "human"},
+        "tensorboard": False,
+    }
     config = loading.parse({**sections, "runs_dir": str(folder), "name": asking.queue.run})
     rundir = RunDir.create(config, asking.queue.run)
     rundir.write_redis_url(asking.url)
     shutil.copy(like / "metrics.jsonl", rundir.metrics_file)
     (rundir.path / "videos").mkdir(exist_ok=True)
-    clip, speeds = max((cheetah(seed, steps=120) for seed in range(6)), key=lambda each: sum(each[1]))
+    clip, speeds = max(
+        (cheetah(seed, steps=120) for seed in range(6)), key=lambda each: sum(each[1])
+    )
     (rundir.path / "videos" / "policy.webm").write_bytes(clip)
-    (rundir.path / "videos" / "policy.json").write_text(json.dumps({"predicted": speeds, "env_steps": 20_000}))
+    (rundir.path / "videos" / "policy.json").write_text(
+        json.dumps({"predicted": speeds, "env_steps": 20_000})
+    )
     return rundir
 
 
@@ -132,7 +158,9 @@ def main(folder: Path, like: Path) -> None:
         answered_by_others(asking)
         served = Served(str(run_directory(Path(scratch), asking, like=like).path))
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS
+            )
             take(browser.new_page(viewport=DESK), served.address, tokens[0], folder)
             browser.close()
         served.stop()

@@ -1,18 +1,35 @@
-"""Answering in a real browser: keys, buttons, undo, notes, tabs beside each other. One server for the whole file."""
+"""Answering in a real browser: keys, buttons, undo, notes, tabs beside each other. One
+server for the whole file.
+"""
 
 from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.labeling.page.browser.parts import Asking, Served, answered, arrived, opened, playing, press, says, until
+from tests.labeling.page.browser.parts import (
+    Asking,
+    Served,
+    answered,
+    arrived,
+    opened,
+    playing,
+    press,
+    says,
+    until,
+)
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.mark.parametrize(
     ("key", "choice"),
-    [("ArrowLeft", "left"), ("ArrowRight", "right"), ("ArrowUp", "tie"), ("ArrowDown", "incomparable")],
+    [
+        ("ArrowLeft", "left"),
+        ("ArrowRight", "right"),
+        ("ArrowUp", "tie"),
+        ("ArrowDown", "incomparable"),
+    ],
 )
 def test_each_arrow_is_an_answer(run: Asking, label: Page, key: str, choice: str) -> None:
     said = answered(run, label, key)
@@ -32,7 +49,9 @@ def test_after_a_click_space_pauses_and_answers_nothing(run: Asking, label: Page
     query = playing(label)
     label.keyboard.press("Space")
     expect(label.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "true")
-    paused = label.evaluate("() => [...document.querySelectorAll('video.shown')].every((video) => video.paused)")
+    paused = label.evaluate(
+        "() => [...document.querySelectorAll('video.shown')].every((video) => video.paused)"
+    )
     assert paused
     assert label.evaluate("() => document.body.dataset.query") == query
 
@@ -71,11 +90,15 @@ def test_answers_are_undone_one_after_the_other(run: Asking, label: Page) -> Non
         playing(label)
     assert [press(label, "ArrowDown") for _ in asked] == asked
     until(lambda: run.queue.stats().open == 0)
-    last = {event.query: (event.answer, event.rev) for event in run.log() if event.event == "answer"}
+    last = {
+        event.query: (event.answer, event.rev) for event in run.log() if event.event == "answer"
+    }
     assert last == dict.fromkeys(asked, ("incomparable", 2))
 
 
-def test_keys_pressed_faster_than_an_undo_undo_again_and_answer_nothing(run: Asking, label: Page) -> None:
+def test_keys_pressed_faster_than_an_undo_undo_again_and_answer_nothing(
+    run: Asking, label: Page
+) -> None:
     asked = [press(label, key) for key in ("ArrowLeft", "ArrowUp")]
     playing(label)
     label.evaluate(
@@ -107,7 +130,9 @@ def test_an_undo_whose_reply_got_lost_is_asked_for_again(run: Asking, label: Pag
     label.wait_for_function("(query) => document.body.dataset.query === query", arg=asked[1])
     press(label, "ArrowRight")
     until(lambda: run.queue.stats().open == 1)
-    assert [event.query for event in run.log() if event.event == "retract"] == asked[1:], "not the one before it too"
+    assert [event.query for event in run.log() if event.event == "retract"] == asked[1:], (
+        "not the one before it too"
+    )
 
 
 def test_a_query_taken_back_in_a_tab_that_closed_is_answered_in_another(
@@ -168,7 +193,9 @@ def test_a_tab_that_is_left_gives_its_queries_back_at_once(run: Asking, label: P
     assert run.queue.stats().expired == expired, "given back, not run out"
 
 
-def test_the_queries_of_a_closed_tab_go_to_another(run: Asking, server: Served, label: Page) -> None:
+def test_the_queries_of_a_closed_tab_go_to_another(
+    run: Asking, server: Served, label: Page
+) -> None:
     held = {press(label, "ArrowLeft"), playing(label)}
     other = label.context.new_page()
     label.close()

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.browser
 
 def counted(asking: Asking) -> Counter[str]:
     """How often each query has an answer that counts."""
-    return Counter(event.query for event in asking.log() if event.event == "answer" and event.how != "extra")
+    return Counter(
+        event.query for event in asking.log() if event.event == "answer" and event.how != "extra"
+    )
 
 
 def test_an_answer_given_while_the_server_is_away_arrives_when_it_is_back(
@@ -44,7 +46,9 @@ def test_an_answer_given_while_the_server_is_away_arrives_when_it_is_back(
     assert counted(asking) == dict.fromkeys(given, 1)
 
 
-def test_an_unsent_answer_survives_its_tab(asking: Asking, served: Served, page: Page, tab: Callable[[], Page]) -> None:
+def test_an_unsent_answer_survives_its_tab(
+    asking: Asking, served: Served, page: Page, tab: Callable[[], Page]
+) -> None:
     asking.ask(2)
     opened(page, served)
     playing(page)
@@ -81,7 +85,9 @@ def test_a_reply_that_got_lost_is_asked_for_again(
     assert lost[0] == lost[1]
     assert counted(asking)[given] == 1
     # the server counts an answer before the page hears of it
-    page.wait_for_function("() => !Object.keys(localStorage).some((name) => name.includes('unsent'))")
+    page.wait_for_function(
+        "() => !Object.keys(localStorage).some((name) => name.includes('unsent'))"
+    )
 
 
 @pytest.fixture
@@ -125,7 +131,9 @@ def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, p
     expect(page.get_by_role("link", name="Admin")).to_be_hidden()
 
 
-def test_the_token_of_a_link_signs_in_and_leaves_the_address(asking: Asking, served: Served, page: Page) -> None:
+def test_the_token_of_a_link_signs_in_and_leaves_the_address(
+    asking: Asking, served: Served, page: Page
+) -> None:
     labelers = Accounts(asking.url, run=asking.queue.run)
     token = labelers.add("ann", admin=True)
     asking.ask(2)
@@ -156,11 +164,15 @@ def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_
     page.goto(f"{served.address}/#token={labelers.add('ann')}")  # only the fragment changes
     expect(page.locator("#labeler")).to_have_text("ann")
     until(lambda: asking.queue.stats().answered == 1)
-    assert [(event.query, event.labeler) for event in asking.log() if event.event == "answer"] == [(query, "ann")]
+    assert [(event.query, event.labeler) for event in asking.log() if event.event == "answer"] == [
+        (query, "ann")
+    ]
     labelers.close()
 
 
-def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Served, page: Page) -> None:
+def test_a_page_nobody_touches_lets_its_queries_go(
+    asking: Asking, served: Served, page: Page
+) -> None:
     asking.ask(2)
     page.clock.install()
     opened(page, served)
@@ -176,7 +188,9 @@ def test_a_page_nobody_touches_lets_its_queries_go(asking: Asking, served: Serve
 
 
 def asleep_while_it_asks(page: Page, served: Served) -> Route:
-    """A page of a run without queries that fell asleep; the request for some that is still under way."""
+    """A page of a run without queries that fell asleep; the request for some that is
+    still under way.
+    """
     held: list[Route] = []
     page.clock.install()
     opened(page, served)

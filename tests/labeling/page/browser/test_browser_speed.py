@@ -1,4 +1,6 @@
-"""From a key press to the next clip, and what five hundred answers leave behind. Both print what they measured."""
+"""From a key press to the next clip, and what five hundred answers leave behind. Both
+print what they measured.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ from statistics import median
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from tests.labeling.page.browser.parts import Asking, Served, moving_dot, opened, playing, press, until
+from tests.labeling.page.browser.parts import (
+    Asking,
+    Served,
+    moving_dot,
+    opened,
+    playing,
+    press,
+    until,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -21,11 +31,15 @@ WATCH = """
     window.waits.push(performance.now() - pressed);
     pressed = null;
   };
-  document.addEventListener("playing", ({ target }) => target.requestVideoFrameCallback(() => seen(target)), true);
+  const playing = ({ target }) => target.requestVideoFrameCallback(() => seen(target));
+  document.addEventListener("playing", playing, true);
 }
 """
 
-NEXT = "(shown) => document.body.dataset.seen !== shown && document.body.dataset.seen === document.body.dataset.query"
+NEXT = (
+    "(shown) => document.body.dataset.seen !== shown && document.body.dataset.seen === "
+    "document.body.dataset.query"
+)
 NEXT += " && document.body.dataset.seen"
 
 
@@ -39,9 +53,14 @@ def test_the_next_clip_plays_at_once(asking: Asking, served: Served, page: Page)
         press(page, ("ArrowLeft", "ArrowRight", "ArrowUp")[number % 3])
         playing(page)
     waits = sorted(page.evaluate("() => window.waits"))
-    print(f"key press to first frame of the next clip: median {median(waits):.0f} ms, 90 % {waits[35]:.0f} ms")
+    print(
+        f"key press to first frame of the next clip: median {median(waits):.0f} ms, 90 % "
+        f"{waits[35]:.0f} ms"
+    )
     assert len(waits) == 40
-    assert not page.evaluate("() => document.querySelectorAll('video').length > 6"), "video elements are used again"
+    assert not page.evaluate("() => document.querySelectorAll('video').length > 6"), (
+        "video elements are used again"
+    )
 
 
 @pytest.mark.slow
@@ -49,7 +68,8 @@ def test_the_next_clip_plays_at_once(asking: Asking, served: Served, page: Page)
 def test_five_hundred_answers_leave_no_memory_behind(
     asking: Asking, served: Served, page: Page, context: BrowserContext
 ) -> None:
-    small = moving_dot(color=(40, 88, 176), count=3, size=64)  # what stays behind is no matter of pixels
+    # what stays behind is no matter of pixels
+    small = moving_dot(color=(40, 88, 176), count=3, size=64)
     asking.ask(502, clips=(small, small))
     opened(page, served)
     session = context.new_cdp_session(page)
@@ -58,7 +78,11 @@ def test_five_hundred_answers_leave_no_memory_behind(
         session.send("HeapProfiler.collectGarbage")
         counts = session.send("Memory.getDOMCounters")
         heap = session.send("Runtime.getHeapUsage")
-        return {"heap": heap["usedSize"] / 2**20, "nodes": counts["nodes"], "listeners": counts["jsEventListeners"]}
+        return {
+            "heap": heap["usedSize"] / 2**20,
+            "nodes": counts["nodes"],
+            "listeners": counts["jsEventListeners"],
+        }
 
     def answer(count: int) -> None:
         shown = playing(page)
@@ -75,4 +99,6 @@ def test_five_hundred_answers_leave_no_memory_behind(
     assert after["heap"] < before["heap"] + 1.0, "two kilobytes of an answer stay"
     assert after["nodes"] < before["nodes"] + 100, "an element of every fourth answer stays"
     assert after["listeners"] < before["listeners"] + 100
-    page.wait_for_function("() => !Object.keys(localStorage).some((name) => name.includes('unsent'))")
+    page.wait_for_function(
+        "() => !Object.keys(localStorage).some((name) => name.includes('unsent'))"
+    )

@@ -1,4 +1,6 @@
-"""What a labeler sees in a real browser: the task, two clips that play together, help, and what it waits for."""
+"""What a labeler sees in a real browser: the task, two clips that play together, help,
+and what it waits for.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ pytestmark = pytest.mark.browser
 
 def test_the_task_is_on_top(label: Page) -> None:
     playing(label)
-    expect(label.get_by_role("heading", level=1)).to_have_text("Which runner moves further to the right?")
-    expect(label.locator("#criteria")).to_have_text("Speed alone counts. Nearly the same distance is a tie.")
+    expect(label.get_by_role("heading", level=1)).to_have_text(
+        "Which runner moves further to the right?"
+    )
+    expect(label.locator("#criteria")).to_have_text(
+        "Speed alone counts. Nearly the same distance is a tie."
+    )
 
 
 def test_speed_and_replay_act_on_both_clips(run: Asking, label: Page) -> None:
@@ -37,7 +43,9 @@ def test_both_clips_begin_again_together(label: Page) -> None:
     playing(label)
     label.wait_for_function("() => document.querySelector('video.shown').ended")
     label.wait_for_function("() => !document.querySelector('video.shown').ended")
-    times = label.evaluate("() => [...document.querySelectorAll('video.shown')].map((video) => video.currentTime)")
+    times = label.evaluate(
+        "() => [...document.querySelectorAll('video.shown')].map((video) => video.currentTime)"
+    )
     assert abs(times[0] - times[1]) < 0.1
 
 
@@ -45,7 +53,9 @@ def test_less_motion_plays_once(label: Page) -> None:
     label.emulate_media(reduced_motion="reduce")
     playing(label)
     expect(label.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "true")
-    assert label.evaluate("() => [...document.querySelectorAll('video.shown')].every((video) => video.ended)")
+    assert label.evaluate(
+        "() => [...document.querySelectorAll('video.shown')].every((video) => video.ended)"
+    )
 
 
 def test_help_lists_the_keys(label: Page) -> None:
