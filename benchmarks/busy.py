@@ -1,8 +1,7 @@
 """Processes that do nothing but keep cores busy, for what must not depend on load.
 
-python -m benchmarks.busy 2                     # until it is interrupted python -m
-benchmarks.busy 2 -- make demo        # while the command runs, whose exit status it
-returns
+python -m benchmarks.busy 2               # until it is interrupted
+python -m benchmarks.busy 2 -- make demo  # while the command runs; its exit status is returned
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ fake runners (`benchmarks.rig.fake_runners`) have fragments of configs/halfcheet
 labeled and offer their segments. A point is a process of its own, with a Ray of its
 own.
 
-paced         a fragment follows the last one's rewards after the time that a real
-runner takes for its steps unthrottled   it follows at once: where does it saturate?
-questions     paced, and teachers answer at once instead of at the pace of some forty
-people
+    paced         a fragment follows the last one's rewards after the time that a real runner
+                  takes for its steps
+    unthrottled   it follows at once: where does it saturate?
+    questions     paced, and teachers answer at once instead of at the pace of some forty people
 
 The reward trainer is left out, and with it new reward versions; answers are read and
 acknowledged in its place. All processes share this machine, so their CPU seconds say

@@ -1,15 +1,15 @@
 """What the parts cost one by one, at the size of HalfCheetah (17 observations, 6
 actions, segments of 30 steps).
 
-python -m benchmarks.micro                    # every figure, five repeats, two minutes,
-alone python -m benchmarks.micro --figure queue python -m benchmarks.micro --quick
-# one repeat, printed and not stored
+    python -m benchmarks.micro          # every figure, five repeats, two minutes, alone
+    python -m benchmarks.micro --figure queue
+    python -m benchmarks.micro --quick  # one repeat, printed and not stored
 
-label        pricing transitions with three members of 64-64, from raw arrays to rewards
-fit          a gradient step of three members beside one of a single member, at the
-defaults queue        leasing and answering over the embedded Redis, from processes of
-their own dataset      a preference on disk, synced: two segments and one answer
-checkpoint   saving a run's policy
+    label        predicting rewards with three members of 64-64, from raw arrays on
+    fit          a gradient step of three members beside one of a single member, at the defaults
+    queue        leasing and answering over the embedded Redis, from processes of their own
+    dataset      a preference on disk, synced: two segments and one answer
+    checkpoint   saving a run's policy
 """
 
 from __future__ import annotations

@@ -6,15 +6,10 @@ leaves as `EnvFailed`: one line with env.id, the call, where in the run that was
 the environment's own words; the exception is its cause, so a log has the whole
 traceback. What an environment puts into `info` is its own business and goes no further.
 
-What an environment returns, held against what Gymnasium asks and against its own
-spaces.
-
-Each function takes the value as it was returned and gives it back in a form that
-nothing later stumbles over; `Unfit` says key, expected and got. They run at every step,
-so what is as it should be costs well under a microsecond.
-
-How often environments are made anew after a failure, and what an env runner that has
-given up says.
+The checks hold what was returned against what Gymnasium asks and against the
+environment's own spaces. Each gives the value back in a form that nothing later
+stumbles over; `Unfit` says key, expected and got. They run at every step, so a value
+that is as it should be costs well under a microsecond.
 
 Simulators crash. So an env runner throws its environments away with whatever they had
 not finished, makes new ones and goes on, at most `RETRIES` times within

@@ -7,10 +7,8 @@ before the first step.
 
 The order of wrappers is fixed: environment, guard, hidden termination, flat
 observation, time limit. Nothing here imports torch or ray, so a labeler can draw with
-it.
-
-An environment tried before the start: a few steps of random actions, and, where it must
-be known, whole episodes.
+it. `trial` steps an environment with random actions before a run starts, and, where it
+must be known, plays whole episodes.
 """
 
 from __future__ import annotations

@@ -1,12 +1,7 @@
-"""What the simulator of an environment is in, as numbers: enough to draw it later.
+"""What the simulator of an environment is in, as numbers: enough to draw it later, for
+people.
 
-What Gymnasium's LunarLander shows, as numbers and back: terrain, lander and legs.
-
-The observation leaves the terrain out, and MuJoCo's qpos and qvel have no counterpart
-in Box2D.
-
-How steps of an environment can be shown later, to people: what an env runner has to
-keep for that.
+How an environment's steps can be shown decides what an env runner keeps of them:
 
 state      `rlhp_state()` and `rlhp_set_state(state)`, both of the environment's own: it draws
            itself from states
@@ -18,6 +13,9 @@ image      the observation is a picture
 picture    nothing of these, but it draws itself: a small picture is kept with every step, which
            may cost many times the step; so the first environment of each runner alone is drawn,
            and asked about
+
+LunarLander has a way of its own, since its observation leaves the terrain out and
+MuJoCo's qpos and qvel have no counterpart in Box2D.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class LabelerMonitor:
     """Judges all labelers by all events; call it whenever there are new ones.
 
-    watch = Watch(queue, action="pause") weights = watch(dataset.events())  # {"bob":
-    0.0, "cat": 0.31}: the others count in full
+    monitor = LabelerMonitor(queue, action="pause")
+    weights = monitor(dataset.events())  # {"bob": 0.0, "cat": 0.31}: the others count in full
     """
 
     def __init__(

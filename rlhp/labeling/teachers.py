@@ -5,14 +5,13 @@ Shapes: K steps per segment; w the weight of a step, r its env reward.
 
 The rules, in order, over the two segments of a query:
 
-1. skip:    the larger plain sum is at most skip * margin      -> `incomparable` equal:
-   the plain sums differ by less than equal * margin  -> marked, answered `tie` at the
-   end
+1. skip: the larger plain sum is at most skip * margin, answered `incomparable`
+   equal: the plain sums differ by less than equal * margin, marked
 2. compare: sums weighted by gamma ** (K - 1 - t), so the last steps count most; exact
    equality is a `tie`. With beta > 0 the answer is drawn instead, with P(first) =
    logistic(beta * weighted difference)
 3. mistake: the answer is flipped with this probability
-4. the marked ones become `tie`
+4. the marked ones are answered `tie`
 
 margin is what an average K steps of the run's last episodes earn above the floor, and
 sums are measured from the floor too. The floor is min(0, lowest return of the random

@@ -1,11 +1,13 @@
 """Convolutional networks by name, for policies and for rewards: how many layers, and
 for which pictures.
 
-network    policy                                   reward cnn        Mnih et al. 2015
-Christiano et al. 2017, A.2 cnn_coarse two layers, of which the first goes in large
-steps: the fastest on a CPU cnn_small  two layers, for small pictures mlp        none:
-pixels as a row of numbers auto       cnn for pictures of 64 pixels and more, cnn_small
-for smaller ones, mlp for all other observations
+    network      policy               reward
+    cnn          Mnih et al. 2015     Christiano et al. 2017, A.2
+    cnn_coarse   two layers, of which the first goes in large steps: the fastest on a CPU
+    cnn_small    two layers, for small pictures
+    mlp          none: pixels as a row of numbers
+    auto         cnn for pictures of 64 pixels and more, cnn_small for smaller ones, mlp for all
+                 other observations
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""People who may label a run: their names, who of them may correct others, and the
-hashes of their tokens.
+"""People who may label a run: their names, who of them may correct others, the hashes
+of their tokens, and who of them is paused.
 
 A token is 256 random bits, shown once when it is made. Redis holds its sha256 under
 `tokens` of the run, so whoever reads the database cannot answer in anybody's name, and
 a removed labeler is out with the next request. Nobody is let in without one, on
 loopback neither: behind a proxy everybody comes from there.
 
-Labelers to whom nothing is leased, each with the reason that they and whoever runs them
-are told.
+Nothing is leased to a labeler who is paused; the reason is told to the labeler and to
+whoever runs the labelers.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Labeler:
 class Accounts:
     """Who may label one run.
 
-    token = Labelers(url, run="cheetah").add("ann")       # shown to ann once, stored
-    nowhere Labelers(url, run="cheetah").find(token)              # Labeler(name="ann",
-    admin=False), or None
+        accounts = Accounts(url, run="cheetah")
+        token = accounts.add("ann")  # shown to ann once, stored nowhere
+        accounts.find(token)  # Labeler(name="ann", admin=False), or None
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.
@@ -186,10 +186,10 @@ class Pauses:
     """Who is paused in one run. What a paused labeler holds can still be answered until
     its lease runs out.
 
-    pauses = Pauses(url, run="cheetah") pauses.pause("ann", reason="30 of 31 answers
-    were for the same side") pauses.reason("ann")  # that text: `lease` now gives ann
-    nothing pauses.pardon("ann")  # somebody looked into it: she goes on, and is not
-    paused again
+        pauses = Pauses(url, run="cheetah")
+        pauses.pause("ann", reason="30 of 31 answers were for the same side")
+        pauses.reason("ann")  # that text: `lease` now gives ann nothing
+        pauses.pardon("ann")  # somebody looked into it: she goes on, and is not paused again
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.

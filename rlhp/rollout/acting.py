@@ -1,16 +1,12 @@
-"""Drawing actions row by row: RLlib's numbers to the last bit, without its detours
-where the policy is plain.
+"""What a policy is shown, and how its actions are drawn and handed to the world: the
+same for a rollout and for an evaluation.
 
-A policy network of 64-64 is five small products and activations. With RLlib's modules,
-dictionaries and distributions around them they took three times as long, a fifth of
-what a step of HalfCheetah cost.
+Rows are drawn with RLlib's numbers to the last bit, without its detours where the
+policy is plain. A policy network of 64-64 is five small products and activations. With
+RLlib's modules, dictionaries and distributions around them they took three times as
+long, a fifth of what a step of HalfCheetah cost.
 
 Shapes: N environments, O flat observation, D distribution inputs, A action.
-
-What a policy is shown and what its draws do to the world: the same for a rollout and
-for an evaluation.
-
-Shapes: N environments, A action.
 """
 
 from __future__ import annotations

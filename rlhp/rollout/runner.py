@@ -11,14 +11,12 @@ state and unbroken history at once.
 Three ways to use it: `sample` (RLlib's), `warm_up` (before reward version 1: nothing is
 predicted, nothing is learned), and, in the control arm, `sample` with the env reward.
 
-Shapes: N environments, T rows, O flat observation, A action.
-
-The state of a local env runner as it stands between two fragments, running episodes
-included.
-
 RLlib's own state of a runner is weights, statistics and a counter: what it restores
 begins its episodes anew. Where the environments can be brought back
-(`rlhp.rollout.episode_replay`), this is the rest.
+(`rlhp.rollout.episode_replay`), `runner_state` is the rest of a local one as it stands
+between two fragments, running episodes included.
+
+Shapes: N environments, T rows, O flat observation, A action.
 """
 
 from __future__ import annotations

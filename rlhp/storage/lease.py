@@ -7,10 +7,9 @@ told so at its next call and ends.
     owner = Owner.here(directory)
     acquire(claim, owner, take_over=False)  # claim(replaces) -> None: ours now; else who has it
 
-One process at a time runs what is in a directory, also where two hosts share its disk.
-
-`owner.json` says who: its content is the owner, its time of change the last heartbeat.
-Times are those of the disk's own server, so the clocks of two hosts need not agree.
+A directory is leased by its file `owner.json`, also where two hosts share its disk: the
+content is the owner, the time of change the last heartbeat. Times are those of the
+disk's own server, so the clocks of two hosts need not agree.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How much memory this process takes, and that freed memory stays with the process that
-will want it again.
+"""How this process uses memory and floating point: what it takes, that freed memory
+stays with it, and that numbers too small for a normal float are zero.
 
 A gradient step of the reward ensemble takes and frees some thirty arrays of a few
 megabytes. The C library gives such arrays back to the kernel at once and gets them
 anew, page by page: thousands of page faults per step, a fifth of its time. Within these
 limits it keeps them.
 
-Numbers too small for a normal float, which some processors add and multiply a hundred
-times as slowly.
+Some processors add and multiply denormals (numbers too small for a normal float) a
+hundred times as slowly; gradients of confidently answered pairs are such numbers.
 """
 
 from __future__ import annotations

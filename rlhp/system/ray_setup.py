@@ -1,11 +1,9 @@
-"""Where Ray writes besides the run directory: the home directory of this user, and one
-for sockets and logs.
+"""What Ray has to be told before it is imported: where it may write, and to listen on
+loopback.
 
-Ray looks at neither before it needs it, and the home directory already when it is
-imported. So whoever is about to import it asks here first.
-
-A Ray that a run starts for itself listens on loopback alone. It has to be told before
-it is imported.
+Ray needs the home directory of this user and one for sockets and logs, and the first
+already when it is imported. It looks at neither before it needs it, so whoever is about
+to import it asks here.
 
 Left to itself Ray binds to every interface of a machine, also where all of it is on
 that machine. The way to loopback is the one it takes on macOS and Windows, where it

@@ -1,15 +1,13 @@
 """MuJoCo segments drawn from their saved simulator state, with the camera that
-Gymnasium would use.
+Gymnasium would use, or plainly where no OpenGL works.
 
 Import it only after `rlhp.labeling.clips.gl.choose`: MuJoCo fixes its OpenGL backend at
-import. Not for a thread other than the one that built it, since an OpenGL context
-belongs to its thread.
+import. A view is not for a thread other than the one that built it, since an OpenGL
+context belongs to its thread.
 
-A plain drawing of a MuJoCo segment where no OpenGL works: bodies as strokes, from the
-side or from above.
-
-It needs MuJoCo's kinematics and Pillow. Every picture says that it is schematic, since
-a person may judge differently by it.
+The plain drawing shows bodies as strokes, from the side or from above, and needs
+MuJoCo's kinematics and Pillow alone. Every picture of it says that it is schematic,
+since a person may judge differently by it.
 """
 
 from __future__ import annotations

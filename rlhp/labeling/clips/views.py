@@ -17,10 +17,10 @@ two methods more than Gymnasium asks for:
     def rlhp_set_state(self, state):     # the inverse; render() follows
         *self.place, self.angle = state
 
-Shapes: K steps, H x W pixels.
-
-Gymnasium's small worlds, which draw themselves once they are put into a state that
+Gymnasium's small worlds draw themselves too, once they are put into the state that
 their observation tells.
+
+Shapes: K steps, H x W pixels.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Arrays out of an npz file that somebody names: checked before memory is taken for
 them, and never a pickle.
 
-found = NpzFile.read(path) lengths = found.numbers("lengths", kinds="iu", shape=(None,))
-# RlhpError names file, array, want and have ids = found.texts("segment_ids",
-rows=len(lengths))
+    found = NpzFile.read(path)
+    lengths = found.numbers("lengths", kinds="iu", shape=(None,))
+    ids = found.texts("segment_ids", rows=len(lengths))
+
+An RlhpError names the file, the array, what it should be and what it is.
 """
 
 from __future__ import annotations
