@@ -7,8 +7,8 @@ before the first step.
 
 The order of wrappers is fixed: environment, guard, hidden termination, flat
 observation, time limit. Nothing here imports torch or ray, so a labeler can draw with
-it. `trial` steps an environment with random actions before a run starts, and, where it
-must be known, plays whole episodes.
+it. Before a run starts, `few_steps` and `ends_by_itself` try an environment with random
+actions: some steps, and, where it states no time limit, whole episodes.
 """
 
 from __future__ import annotations
