@@ -13,11 +13,12 @@ told to stay on loopback.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rlhp.config import loading
@@ -25,7 +26,7 @@ from rlhp.config.schema import RunConfig
 from rlhp.errors import RlhpError
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
-from rlhp.system import imports, ray_setup
+from rlhp.system import imports, objects, ray_setup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +39,6 @@ Config = str | Path | Mapping[str, Any] | RunConfig
 """A YAML file, its content as plain data, or what `load_config` returned."""
 Watch = Callable[[dict[str, Any]], None]
 """Is handed every row of metrics as it is written."""
-
-_OBJECTS = "rlhp_objects"
-"""Module, of this process alone, of objects that no file defines under their name."""
 
 
 class Policy:
@@ -192,14 +190,15 @@ def train(
     made.
 
     `env`, `teacher` and `reward_module` stand for the config's `env.id`,
-    `labels.teacher.name` and `reward.module`: a class or function of a module that can
-    be imported. With `serial` all parts run in this process, and a class of a notebook
-    or of the script itself will do, or a teacher that is made already.
+    `labels.teacher.name` and `reward.module`: a class or a function, of a module, of a
+    notebook or of the script itself; a teacher may be made already. With `serial` all
+    parts run in this process and use the object itself; else each process of the run
+    has a copy of its own (`rlhp.system.objects`).
     """
-    objects = {"env.id": env, "labels.teacher.name": teacher, "reward.module": reward_module}
+    objects_by_key = {"env.id": env, "labels.teacher.name": teacher, "reward.module": reward_module}
     given = {
         key: _named(value, key=key, here=serial)
-        for key, value in objects.items()
+        for key, value in objects_by_key.items()
         if value is not None
     }
     if name is not None:
@@ -248,6 +247,12 @@ def _named(value: Any, *, key: str, here: bool) -> str:
     """
     if isinstance(value, str):
         return value
+    makes = isinstance(value, type | functools.partial) or inspect.isroutine(value)
+    if key != "labels.teacher.name" and not makes:
+        raise RlhpError(
+            f"{key} is made several times, so its class or a function that makes it is given; "
+            f"got {value!r}, which is made already"
+        )
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if (
         module not in (None, "__main__")
@@ -255,15 +260,4 @@ def _named(value: Any, *, key: str, here: bool) -> str:
         and imports.finds(f"{module}:{name}", value)
     ):
         return f"{module}:{name}"
-    if not here:
-        raise RlhpError(
-            f"{key} is read by several processes, which cannot import {value!r}; put it into a "
-            "module beside your script and give its name (package.module:Name), or train with "
-            "serial=True"
-        )
-    objects = sys.modules.setdefault(_OBJECTS, ModuleType(_OBJECTS))
-    made = value if callable(value) else lambda **_: value
-    label = f"{name.rpartition('.')[2] if name else type(value).__name__}_{len(vars(objects))}"
-    label = label if label.isidentifier() else f"Object_{len(vars(objects))}"
-    setattr(objects, label, made)
-    return f"{_OBJECTS}:{label}"
+    return objects.share(value) if here else objects.keep(value, key=key)

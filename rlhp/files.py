@@ -56,6 +56,17 @@ def expanded(path: str) -> Path:
         raise RlhpError(f"{path} begins in a home directory, and {whose}; {way_out}") from None
 
 
+STATE_DIRECTORY = "RLHP_SECRETS_DIR"
+
+
+def state_directory() -> Path:
+    """What this user's processes keep for each other and for nobody else: RLHP_SECRETS_DIR,
+    or ~/.local/state/rlhp. RlhpError for a user without a home.
+    """
+    folder = os.environ.get(STATE_DIRECTORY)
+    return Path(folder) if folder else expanded("~/.local/state/rlhp")
+
+
 Data = Callable[[IO[bytes]], object] | bytes | memoryview | str
 
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 import rlhp
 from rlhp.envs.make import make_env
@@ -27,6 +31,11 @@ print(sorted({"torch", "ray", "pandas", "pyarrow", "gymnasium"} & set(sys.module
 def plain(folder: Path) -> dict[str, Any]:
     """A run as small as it can be, below this folder."""
     return {**SMALL, "runs_dir": str(folder)}
+
+
+def short(folder: Path) -> dict[str, Any]:
+    """The same, with episodes that end soon."""
+    return {**plain(folder), "env": {"max_episode_steps": 20}}
 
 
 def child() -> dict[str, str]:
@@ -100,10 +109,22 @@ def test_a_teacher_that_no_module_names_answers_in_a_serial_run(
     assert made.path.name == "taught"
 
 
-def test_what_other_processes_cannot_import_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_what_cannot_be_copied_to_other_processes_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    teacher = Taller()
+    teacher.lock = threading.Lock()  # type: ignore[attr-defined]
     with pytest.raises(rlhp.RlhpError, match=r"labels\.teacher\.name.*serial=True"):
-        rlhp.train(plain(tmp_path), teacher=Taller())
+        rlhp.train(plain(tmp_path), teacher=teacher)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("argument", ["env", "reward_module"])
+def test_what_a_run_makes_several_times_is_no_object_that_is_made(
+    tmp_path: Path, argument: str
+) -> None:
+    with pytest.raises(rlhp.RlhpError, match=r"class or a function.*made already"):
+        rlhp.train(plain(tmp_path), **{argument: Taller()})  # type: ignore[arg-type]
 
 
 def test_a_config_is_read_from_a_file_plain_data_or_one_that_was_loaded(tmp_path: Path) -> None:
@@ -118,8 +139,34 @@ def test_a_config_is_read_from_a_file_plain_data_or_one_that_was_loaded(tmp_path
         rlhp.load_config({"label": {"budget": 3}})
 
 
-NOTEBOOK = """
-import asyncio
+SCRIPT = """
+import rlhp
+from tests.environments import Drift
+
+class Taller:
+    def answer(self, query):
+        first, second = (next(iter(s.obs.values())).mean() for s in (query.first, query.second))
+        return rlhp.Answer.FIRST if first > second else rlhp.Answer.SECOND
+
+run = rlhp.train({PLAIN}, env=Drift, teacher=Taller, sets=["rollout.num_env_runners=1"])
+print("state", run.state, "env", run.config.env.id, "answers", len(run.preferences().preferences()))
+"""
+
+
+def test_a_script_without_a_guard_trains_with_its_own_classes(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.replace("{PLAIN}", repr(short(tmp_path))))
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=child(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    asked = SMALL["labels"]["budget"]
+    said = f"state finished env tests.environments:Drift answers {asked}"
+    assert done.stdout.splitlines()[-1] == said
+
+
+CELLS = [
+    """
 import gymnasium as gym
 import numpy as np
 import rlhp
@@ -137,39 +184,42 @@ class Slider(gym.Env):
         self.place = np.clip(self.place + action, -1, 1).astype(np.float32)
         return self.place, -abs(float(self.place[0])), False, False, {}
 
-async def cell():
-    return rlhp.train({PLAIN}, env=Slider, sets=["env.max_episode_steps=20"], serial=True)
-
-run = asyncio.run(cell())
-print("state", run.state, "action", run.policy()(np.zeros(1, np.float32)).shape)
-"""
-SCRIPT = """
-import rlhp
-from tests.environments import Drift
-
-run = rlhp.train({PLAIN}, env=Drift, sets=["rollout.num_env_runners=1"])
-print("state", run.state, "env", run.config.env.id)
-"""
-
-
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (NOTEBOOK, "state finished action (1,)"),
-        (SCRIPT, "state finished env tests.environments:Drift"),
-    ],
-    ids=["notebook", "script"],
+rows = []
+""",
+    """
+alone = rlhp.train(
+    {PLAIN}, env=Slider, name="alone", serial=True, on_row=rows.append
 )
-def test_a_notebook_with_its_own_classes_and_a_script_without_a_guard(
-    tmp_path: Path, code: str, said: str
+assert rows and alone.policy()(np.zeros(1, np.float32)).shape == (1,)
+alone.state
+""",
+    """
+spread = rlhp.train(
+    {PLAIN}, env=Slider, name="spread", sets=["rollout.num_env_runners=1"]
+)
+assert spread.evaluate(episodes=1)["episodes"] == 1
+len(spread.metrics()) > 0, spread.state
+""",
+]
+
+
+def test_a_notebook_trains_with_its_own_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "mine.py"
-    data = {**plain(tmp_path), "env": {"max_episode_steps": 20}}
-    if code is NOTEBOOK:
-        data["labels"] = {**SMALL["labels"], "teacher": {"name": "oracle"}}
-    script.write_text(code.replace("{PLAIN}", repr(data)))
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=child(), check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == said
+    for key, value in child().items():
+        monkeypatch.setenv(key, value)
+    data = {**short(tmp_path), "labels": {**SMALL["labels"], "teacher": {"name": "oracle"}}}
+    sources = [cell.replace("{PLAIN}", repr(data)) for cell in CELLS]
+    kinds = nbformat.v4
+    cells = [kinds.new_code_cell(source) for source in sources]  # type: ignore[no-untyped-call]
+    book = kinds.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a Jupyter kernel says of its own start
+        NotebookClient(book, timeout=240, kernel_name="python3").execute(cwd=str(tmp_path))
+    shown = [
+        output["data"]["text/plain"]
+        for cell in book.cells
+        for output in cell["outputs"]
+        if output["output_type"] == "execute_result"
+    ]
+    assert shown == ["'finished'", "(True, 'finished')"]

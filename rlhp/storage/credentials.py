@@ -23,12 +23,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from rlhp.config.addresses import check, has_password, without_password
 from rlhp.config.schema import RedisConfig
 from rlhp.errors import RlhpError
-from rlhp.files import expanded, read_regular, write_whole
+from rlhp.files import STATE_DIRECTORY, expanded, read_regular, state_directory, write_whole
 
 URL = "RLHP_REDIS_URL"
 PASSWORD = "RLHP_REDIS_PASSWORD"
 PASSWORD_FILE = "RLHP_REDIS_PASSWORD_FILE"
-SECRETS_DIR = "RLHP_SECRETS_DIR"
 __all__ = ["address", "complete", "forget", "has_password", "keep", "kept", "without_password"]
 _TLS = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 
@@ -80,8 +79,8 @@ def keep(rundir: Path, url: str) -> None:
     except OSError as error:
         raise RlhpError(
             f"{file}: the address of Redis cannot be kept for the other processes of the run: "
-            f"{error.strerror}; set {SECRETS_DIR} to a directory of yours, or give the password "
-            "as redis.password_file"
+            f"{error.strerror}; set {STATE_DIRECTORY} to a directory of yours, or give the "
+            "password as redis.password_file"
         ) from None
 
 
@@ -99,9 +98,9 @@ def forget(rundir: Path) -> None:
 
 
 def _kept(rundir: Path) -> Path:
-    folder = os.environ.get(SECRETS_DIR)
-    home = Path(folder) if folder else expanded("~/.local/state/rlhp")
-    return home / f"{hashlib.sha256(str(rundir.resolve()).encode()).hexdigest()[:32]}.url"
+    return (
+        state_directory() / f"{hashlib.sha256(str(rundir.resolve()).encode()).hexdigest()[:32]}.url"
+    )
 
 
 def _password(redis: RedisConfig) -> str | None:

@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from rlhp.errors import RlhpError
+from rlhp.system import objects
 
 
 def load(name: str, *, key: str) -> Any:
@@ -27,6 +28,8 @@ def load(name: str, *, key: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not all(part.isidentifier() for part in attribute.split(".")):
         raise RlhpError(f"{key} is named package.module:Name, got {name!r}")
+    if module == objects.MODULE:
+        return objects.kept(attribute, key=key)
     found = load_module(module, key=key, value=name)
     try:
         return attrgetter(attribute)(found)

@@ -88,7 +88,7 @@ def test_a_place_that_cannot_be_written_is_told_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(credentials.SECRETS_DIR, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv("RLHP_SECRETS_DIR", str(tmp_path / "file" / "below"))
     with pytest.raises(
         ValueError,
         match=r"cannot be kept .* set RLHP_SECRETS_DIR .* or give .* redis\.password_file",
