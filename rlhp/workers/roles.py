@@ -228,12 +228,7 @@ class QueryProcess:
         log_of(parts.rundir, "query-actor")
         stand_back()
         self._path = str(parts.rundir.path)
-        reward = Replicas(
-            parts.rundir.name,
-            favorite=0,
-            timeout_seconds=parts.config.rollout.reward_timeout_seconds,
-            who="query actor",
-        )
+        reward = Replicas(parts.rundir.name, favorite=0, who="query actor")
         self._role = QueryActor(
             parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward
         )

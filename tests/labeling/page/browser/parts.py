@@ -80,7 +80,6 @@ class Asking:
                 body={"purpose": "train"},
                 payloads={},
                 ready=False,
-                priority=-float(self._asked),
             )
             self._clips.store(query=name, side="first", data=first)
             self._clips.store(query=name, side="second", data=second)
