@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from rlhp.errors import RlhpError, Unreachable
 from rlhp.queue.connection import Connection
 from rlhp.queue.records import text
-from rlhp.queue.runs import check_name, key
+from rlhp.queue.runs import key
 
 UNREADY_SECONDS = 600
 """A clip goes after this, unless the queue's `ready` made it stay until its query is
@@ -43,6 +43,7 @@ class Waiting:
 class Clips:
     """Clips of one run.
 
+    clips = queue.clips.kept_in(config.clips.store)
     for waiting in clips.waiting(8):
         for side in SIDES:
             clips.store(query=waiting.query, side=side, data=...)
@@ -52,14 +53,15 @@ class Clips:
     `store` while the store is.
     """
 
-    def __init__(self, url: str, *, run: str, store: str | None = None) -> None:
-        """`store` is for whoever stores: null, `file:///directory` or
-        `s3://bucket/prefix`; readers ask Redis.
+    def __init__(self, connection: Connection, *, run: str, store: Folder | None = None) -> None:
+        self._connection, self._run, self._store = connection, run, store
+
+    def kept_in(self, store: str | None) -> Clips:
+        """The same, for whoever stores them: in Redis, or in `file:///directory` or
+        `s3://bucket/prefix`. Readers ask Redis where a clip lies.
         """
-        check_name("run", run)
-        self._run = run
-        self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
-        self._store = None if store is None else Folder(store, run)
+        folder = None if store is None else Folder(store, self._run)
+        return Clips(self._connection, run=self._run, store=folder)
 
     def waiting(self, count: int) -> list[Waiting]:
         """At most `count` reserved queries, those asked first in front."""
@@ -110,10 +112,6 @@ class Clips:
         for name in gone:
             self._store.delete(name)
         return len(gone)
-
-    def close(self) -> None:
-        """Close this process's connection; the next call opens another."""
-        self._connection.close()
 
 
 class Folder:

@@ -12,18 +12,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, cast
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlhp.config import addresses
 from rlhp.errors import RlhpError
 from rlhp.queue import connection, records, runs
+from rlhp.queue.accounts import Accounts, Pauses
+from rlhp.queue.clips import Clips
 from rlhp.queue.connection import QueueUnavailable, ping
 from rlhp.queue.log import Readers, set_aside
 from rlhp.queue.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.queue.runs import list_runs
 from rlhp.storage.lease import Held, Owner, acquire
 from rlhp.types import Answer, digest, pair_id, parse_answer
+
+if TYPE_CHECKING:
+    from rlhp.queue.lookup import Counters, Lookup
 
 __all__ = [
     "Event",
@@ -58,6 +63,9 @@ class QueryQueue:
         events = queue.events(consumer="trainer")
         write(events)
         queue.ack([event.stream_id for event in events])
+
+    Parts of it, which share its connections: `accounts`, who may label; `pauses`;
+    `clips`; `lookup`, for pages and admins; `counters`.
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.
@@ -119,6 +127,22 @@ class QueryQueue:
 
     def __repr__(self) -> str:
         return f"QueryQueue({addresses.shown(self.url)!r}, run={self.run!r})"
+
+    # Parts, over the connections of this object
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Reads of single queries, and the correction of an answer."""
+        from rlhp.queue import lookup  # with pyarrow, which no labeler needs
+
+        return lookup.Lookup(self._connection, run=self.run)
+
+    @cached_property
+    def counters(self) -> Counters:
+        """The counters, and the way back to them."""
+        from rlhp.queue import lookup
+
+        return lookup.Counters(self._connection, run=self.run)
 
     # The run
 
@@ -459,3 +483,6 @@ class QueryQueue:
         self._script = self._connection.script
         self._client = self._connection.client
         self._readers = Readers(self.url, run=self.run, connection=self._connection)
+        self.accounts = Accounts(self._connection, run=self.run)
+        self.pauses = Pauses(self._connection, run=self.run)
+        self.clips = Clips(self._connection, run=self.run)

@@ -32,7 +32,6 @@ from rlhp.labeling.clips.renderer import ClipRenderer
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.query.actor import QueryActor
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.client import Replicas, replica_names
 from rlhp.reward.service import RewardModel
@@ -278,7 +277,7 @@ class ClipProcess:
 
 def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
     """The role that draws the queries of this queue."""
-    clips = Clips(queue.url, run=queue.run, store=config.clips.store)
+    clips = queue.clips.kept_in(config.clips.store)
     return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
 
 

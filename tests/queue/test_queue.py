@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from tests.queue.parts import Meddler, ask, events, opened, say, take
 
@@ -161,7 +160,7 @@ def test_what_is_hidden_reaches_the_log_and_no_labeler(queue: QueryQueue) -> Non
 
 
 def test_a_query_without_clips_is_reserved_until_they_are_ready(queue: QueryQueue) -> None:
-    clips = Clips(queue.url, run=queue.run)
+    clips = queue.clips
     assert ask(queue, "q", ready=False) == "ok"
     assert (queue.stats().reserved, queue.lease(labeler="ann", page="p")) == (1, [])
     clips.store(query="q", side="first", data=b"webm")
