@@ -584,28 +584,6 @@ def _address_conflicts(redis: RedisConfig) -> list[str]:
     return problems
 
 
-__all__ = [  # those of rlhp.config.schema, configenv, configkeeping and configlabeling too
-    "AtariConfig",
-    "CheckpointConfig",
-    "ClipsConfig",
-    "EnvConfig",
-    "EvaluationConfig",
-    "LabelsConfig",
-    "LearnerConfig",
-    "PageConfig",
-    "QualityConfig",
-    "QueryConfig",
-    "RayConfig",
-    "RedisConfig",
-    "RewardConfig",
-    "RolloutConfig",
-    "RunConfig",
-    "Section",
-    "TeacherConfig",
-    "WatchConfig",
-]
-
-Positive = Field(gt=0)
 WIDEST = 65_536
 
 
