@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.report import rows
 from rlhp.labeling.clips.video import encode
-from rlhp.queue.clips import SIDES, Clips
+from rlhp.queue.clips import SIDES
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
 
@@ -64,7 +64,7 @@ def clip(seed: int, *, frames: int = 45, size: int = 240) -> bytes:
 
 def ask(url: str, queue: QueryQueue) -> int:
     """Queries with clips; bytes of one clip."""
-    clips, films = Clips(url, run=queue.run), [clip(seed) for seed in range(6)]
+    clips, films = queue.clips, [clip(seed) for seed in range(6)]
     for number in range(ANSWERS + 2):
         name = f"q{number}"
         queue.put(
@@ -73,7 +73,6 @@ def ask(url: str, queue: QueryQueue) -> int:
         for at, side in enumerate(SIDES):
             clips.store(query=name, side=side, data=films[(number + at) % len(films)])
         queue.ready(query=name)
-    clips.close()
     return len(films[0])
 
 

@@ -214,12 +214,10 @@ def measure(minutes: float, *, folder: Path, watching: int) -> dict[str, Any]:
 
 
 def _admit(queue: QueryQueue, names: list[str]) -> None:
-    from rlhp.queue.accounts import Accounts
 
-    labelers = Accounts(queue.url, run=queue.run)
+    labelers = queue.accounts
     for name in names:
         os.environ["RLHP_TOKEN_" + name.replace("-", "_")] = labelers.add(name)
-    labelers.close()
 
 
 def _mayhem(
@@ -230,7 +228,7 @@ def _mayhem(
     """
     spawn, clips, dice = (
         multiprocessing.get_context("spawn"),
-        Clips(queue.url, run=queue.run),
+        queue.clips,
         random.Random(0),
     )
     kills = sorted(dice.uniform(0.1, 0.9) * seconds for _ in range(PROCESSES))

@@ -17,7 +17,7 @@ from rlhp.errors import RlhpError
 
 if TYPE_CHECKING:
     from rlhp.labeling.page.desk import Place
-    from rlhp.queue.accounts import Accounts
+    from rlhp.queue.queue import QueryQueue
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -107,7 +107,7 @@ def add(
 ) -> None:
     """Admit a labeler; the token is shown once."""
     place = _place(run_directory, redis, run_name)
-    token = _labelers(place).add(name, admin=admin)
+    token = _queue(place).accounts.add(name, admin=admin)
     where = place.rundir.page_url() if place.rundir is not None else None
     click.echo(
         f"{'admin' if admin else 'labeler'} {name}: {where or 'http://HOST:PORT'}/#token={token}"
@@ -119,7 +119,7 @@ def add(
 @_which_run
 def list_(run_directory: Path | None, redis: str | None, run_name: str | None) -> None:
     """Name everybody with a token."""
-    found = _labelers(_place(run_directory, redis, run_name)).all()
+    found = _queue(_place(run_directory, redis, run_name)).accounts.all()
     for each in found:
         click.echo(f"{each.name}{'  admin' if each.admin else ''}")
     if not found:
@@ -135,7 +135,7 @@ def list_(run_directory: Path | None, redis: str | None, run_name: str | None) -
 def remove(name: str, run_directory: Path | None, redis: str | None, run_name: str | None) -> None:
     """Make a labeler's token worthless at once; answers given stay."""
     place = _place(run_directory, redis, run_name)
-    if not _labelers(place).remove(name):
+    if not _queue(place).accounts.remove(name):
         raise RlhpError(
             f"no labeler {name!r} has a token for run {place.run}; rlhp labeler list names them"
         )
@@ -147,12 +147,7 @@ def remove(name: str, run_directory: Path | None, redis: str | None, run_name: s
 @_which_run
 def pardon(name: str, run_directory: Path | None, redis: str | None, run_name: str | None) -> None:
     """Let a paused labeler go on, and never pause it again; its answers count in full."""
-    from rlhp.queue.accounts import Pauses
-    from rlhp.queue.queue import ping
-
-    place = _place(run_directory, redis, run_name)
-    ping(place.url)
-    Pauses(place.url, run=place.run).pardon(name)
+    _queue(_place(run_directory, redis, run_name)).pauses.pardon(name)
     click.echo(f"labeler {name} is pardoned")
 
 
@@ -179,9 +174,8 @@ def _place(run_directory: Path | None, redis: str | None, run_name: str | None) 
     )
 
 
-def _labelers(place: Place) -> Accounts:
-    from rlhp.queue.accounts import Accounts
-    from rlhp.queue.queue import ping
+def _queue(place: Place) -> QueryQueue:
+    from rlhp.queue.queue import QueryQueue, ping
 
     ping(place.url)
-    return Accounts(place.url, run=place.run)
+    return QueryQueue(place.url, run=place.run)

@@ -235,7 +235,6 @@ def compare(config: Path, sets: tuple[str, ...]) -> int:
 @click.option(
     "--set-teacher", "sets", multiple=True, metavar="KEY=VALUE", help="One key of labels.teacher."
 )
-@click.option("--latency", type=float, metavar="SECONDS", help="Time taken per answer.")
 @click.option("--name", help="Name of this labeler.")
 @click.option("--seed", type=SEED, help="Of the teacher's faults; otherwise the run's seed, or 0.")
 @click.option(
@@ -249,7 +248,6 @@ def label(
     run_name: str | None,
     teacher: str | None,
     sets: tuple[str, ...],
-    latency: float | None,
     name: str | None,
     seed: int | None,
     until_eof: bool,
@@ -278,7 +276,7 @@ def label(
     else:
         assert redis is not None
         redis = credentials.complete(redis)
-    chosen = _teacher(start, name=teacher, sets=sets, latency=latency)
+    chosen = _teacher(start, name=teacher, sets=sets)
     return run_labeler(
         redis,
         run=run_name,
@@ -456,13 +454,10 @@ def _warn_of_changes(rundir: RunDir) -> None:
         click.echo(f"warning: {line}", err=True)
 
 
-def _teacher(
-    start: TeacherConfig, *, name: str | None, sets: Sequence[str], latency: float | None
-) -> TeacherConfig:
+def _teacher(start: TeacherConfig, *, name: str | None, sets: Sequence[str]) -> TeacherConfig:
     from rlhp.config import loading
     from rlhp.config.schema import TeacherConfig
 
     if name is not None and name != start.name:
         start = TeacherConfig(name=name)  # the faults of another teacher are not this one's
-    more = [] if latency is None else [f"latency_seconds={latency}"]
-    return loading.teacher(start, sets=[*sets, *more])
+    return loading.teacher(start, sets=sets)

@@ -19,6 +19,7 @@ import copy
 import difflib
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ from rlhp.errors import RlhpError
 LONGEST_CHAIN = 20
 """A chain of files that extend each other may be this long."""
 MOST_BYTES = 4 * yamlfile.MOST_CHARACTERS
+GONE = {
+    "clips.crf": 32,
+    "reward.l2_high": 1.5,
+    "reward.l2_low": 1.1,
+    "rollout.label_timeout_seconds": 60,
+    "rollout.reward_timeout_seconds": 60,
+}
+"""Keys that nothing reads any more, each with what holds now. Run directories of
+earlier versions name them.
+"""
+
+_log = logging.getLogger(__name__)
 
 
 class ConfigError(RlhpError):
@@ -85,7 +98,7 @@ def parse(
             continue
         merged = _merge(merged, _nested(name, value), whole=_free_below(name))
         where[name] = f"--set {name}"
-    merged = _without_empty_groups(merged)
+    merged = _without_empty_groups(_without_gone(merged))
     wrong += errors.booleans_for_numbers(merged, places=where)
     try:
         config = RunConfig.model_validate(merged)
@@ -248,6 +261,22 @@ def _merge(
         elif not (isinstance(old, Mapping) and value is None):
             merged[name] = value
     return merged
+
+
+def _without_gone(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys without those in `GONE`, whose values are told where another one holds
+    now.
+    """
+    out = dict(data)
+    for name, now in GONE.items():
+        section, _, key = name.partition(".")
+        group = out.get(section)
+        if isinstance(group, Mapping) and key in group:
+            out[section] = {other: value for other, value in group.items() if other != key}
+            if group[key] != now:
+                said = f"{name}={group[key]!r} is ignored: this key is gone, and {now} holds now"
+                _log.warning("%s; take it out", redact(said))
+    return out
 
 
 def _without_empty_groups(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -202,9 +201,6 @@ class ClipsConfig(Section):
         description=(
             "VP9 in WebM, H.264 in fragmented MP4, or animated PNG, which is lossless and large."
         ),
-    )
-    crf: int = Field(
-        default=32, ge=0, le=51, description="Quality of VP9 and H.264: lower is better and larger."
     )
     backend: Literal["auto", "egl", "osmesa", "schematic"] = Field(
         default="auto",
@@ -558,11 +554,6 @@ def _cluster_conflicts(config: RunConfig) -> Iterator[str]:
 def _learning_conflicts(config: RunConfig) -> Iterator[str]:
     """What cannot be fitted or optimized so."""
     reward, learner = config.reward, config.learner
-    if reward.l2_low >= reward.l2_high:
-        yield (
-            f"reward.l2_low={reward.l2_low} must be below reward.l2_high={reward.l2_high}, or the "
-            "penalty grows and shrinks at once"
-        )
     if learner.minibatch_size > learner.train_batch_size:
         yield (
             f"learner.minibatch_size={learner.minibatch_size} cannot exceed "
@@ -593,28 +584,6 @@ def _address_conflicts(redis: RedisConfig) -> list[str]:
     return problems
 
 
-__all__ = [  # those of rlhp.config.schema, configenv, configkeeping and configlabeling too
-    "AtariConfig",
-    "CheckpointConfig",
-    "ClipsConfig",
-    "EnvConfig",
-    "EvaluationConfig",
-    "LabelsConfig",
-    "LearnerConfig",
-    "PageConfig",
-    "QualityConfig",
-    "QueryConfig",
-    "RayConfig",
-    "RedisConfig",
-    "RewardConfig",
-    "RolloutConfig",
-    "RunConfig",
-    "Section",
-    "TeacherConfig",
-    "WatchConfig",
-]
-
-Positive = Field(gt=0)
 WIDEST = 65_536
 
 
@@ -659,13 +628,6 @@ class RolloutConfig(Section):
     resources: dict[str, float] = Field(
         default_factory=dict,
         description="Further resources reserved per runner, as `{rollout: 1}`.",
-    )
-    reward_timeout_seconds: float = Field(
-        default=60,
-        gt=0,
-        # the old name
-        validation_alias=AliasChoices("reward_timeout_seconds", "label_timeout_seconds"),
-        description="Longest wait for one reward-model replica before another is tried.",
     )
     segments_per_fragment: int = Field(
         default=64,
@@ -803,10 +765,8 @@ class RewardConfig(Section):
     )
     l2_adaptive: bool = Field(
         default=False,
-        description="Keep validation loss between `l2_low` and `l2_high` times training loss.",
+        description="Keep validation loss between 1.1 and 1.5 times training loss, as the paper.",
     )
-    l2_low: float = Field(default=1.1, gt=0, description="Below this ratio the penalty shrinks.")
-    l2_high: float = Field(default=1.5, gt=0, description="Above this ratio the penalty grows.")
     pretrain_epochs: int = Field(
         default=50, ge=1, description="Passes over the initial answers before version 1."
     )

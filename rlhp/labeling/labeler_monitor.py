@@ -17,7 +17,6 @@ from dataclasses import asdict
 from rlhp.config.schema import RunConfig
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import INFO, LabelerReport, Reports, weights
-from rlhp.queue.accounts import Pauses
 from rlhp.queue.queue import QueryQueue, QueueUnavailable
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class LabelerMonitor:
     def __init__(
         self, queue: QueryQueue, *, action: str, trusted: Sequence[str] = (), teachers: bool = False
     ) -> None:
-        self._queue, self._pauses = queue, Pauses(queue.url, run=queue.run)
+        self._queue = queue
         self._action, self._trusted = action, tuple(trusted)
         self._reports_on = Reports(teachers=teachers)
         self._pardoned: tuple[str, ...] = ()
@@ -55,14 +54,14 @@ class LabelerMonitor:
         """
         try:
             self._pardoned = tuple(
-                name for name, reason in self._pauses.all().items() if not reason
+                name for name, reason in self._queue.pauses.all().items() if not reason
             )
             reports = self._reports(events)
             self._queue.set_info({INFO: json.dumps([asdict(each) for each in reports])})
             if self._action == "pause":
                 for each in reports:
                     if each.state == "paused":
-                        self._pauses.pause(each.name, reason=each.reason)
+                        self._queue.pauses.pause(each.name, reason=each.reason)
         # ValueError: a Redis that came back empty, which the driver reports
         except (QueueUnavailable, ValueError):
             reports = self._reports(events)

@@ -3,7 +3,8 @@ every node.
 
 Ray puts `ray_` in front: `env_runners/episode_return_mean` is
 `ray_rlhp_env_runners_episode_return_mean{run="NAME"}`. All of them are gauges set by
-the driver, so one scrape of its node shows the run. `cluster/grafana.json` draws them.
+the driver, so one scrape of its node shows the run. `cluster/grafana.json` is a Grafana
+dashboard of them.
 """
 
 from __future__ import annotations

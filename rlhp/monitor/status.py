@@ -346,10 +346,13 @@ def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any
     if not config.preferences or not (rundir.preferences / "dataset.json").exists():
         return {}
     from rlhp.preferences.dataset import PreferenceDataset
-    from rlhp.queue.accounts import Pauses
 
-    url = rundir.redis_url()
-    pauses = Pauses(url, run=rundir.name).all() if asked and url is not None else {}
+    url, pauses = rundir.redis_url(), {}
+    if asked and url is not None:
+        from rlhp.queue.queue import QueryQueue
+
+        with QueryQueue(url, run=rundir.name) as queue:
+            pauses = queue.pauses.all()
     pardoned = [name for name, reason in pauses.items() if not reason]
     dataset = PreferenceDataset.open(rundir.preferences)
     rows = predicted(settle(dataset.live()))

@@ -53,20 +53,16 @@ class Labeler:
 class Accounts:
     """Who may label one run.
 
-        accounts = Accounts(url, run="cheetah")
-        token = accounts.add("ann")  # shown to ann once, stored nowhere
-        accounts.find(token)  # Labeler(name="ann", admin=False), or None
+        token = queue.accounts.add("ann")  # shown to ann once, stored nowhere
+        queue.accounts.find(token)  # Labeler(name="ann", admin=False), or None
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.
     """
 
-    def __init__(self, url: str, *, run: str) -> None:
-        """Connects to nothing yet; ValueError for a URL or a name that can be none."""
-        check_name("run", run)
-        self._url, self._run = url, run
+    def __init__(self, connection: Connection, *, run: str) -> None:
+        self._connection, self._run = connection, run
         self._key = key(run, "tokens")
-        self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
 
     def add(self, name: str, *, admin: bool = False, replace: bool = False) -> str:
         """Admit a labeler; the token, which cannot be asked for again.
@@ -87,7 +83,7 @@ class Accounts:
         token, facts = _new(admin=admin)
         with self._connection.client("admit a labeler") as client:
             if not client.exists(key(self._run, "meta")):
-                raise not_open(self._run, url=self._url)
+                raise not_open(self._run, url=self._connection.url)
             stored = (
                 client.hset(self._key, name, facts)
                 if replace
@@ -145,10 +141,6 @@ class Accounts:
                 found = labeler
         return found
 
-    def close(self) -> None:
-        """Close this process's connections."""
-        self._connection.close()
-
     def _stored(self) -> list[tuple[str, Labeler]]:
         with self._connection.client("read who may label") as client:
             return [
@@ -186,20 +178,17 @@ class Pauses:
     """Who is paused in one run. What a paused labeler holds can still be answered until
     its lease runs out.
 
-        pauses = Pauses(url, run="cheetah")
-        pauses.pause("ann", reason="30 of 31 answers were for the same side")
-        pauses.reason("ann")  # that text: `lease` now gives ann nothing
-        pauses.pardon("ann")  # somebody looked into it: she goes on, and is not paused again
+        queue.pauses.pause("ann", reason="30 of 31 answers were for the same side")
+        queue.pauses.reason("ann")  # that text: `lease` now gives ann nothing
+        queue.pauses.pardon("ann")  # somebody looked into it: she goes on, for good
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.
     """
 
-    def __init__(self, url: str, *, run: str) -> None:
-        """Connects to nothing yet; ValueError for a URL or a name that can be none."""
-        check_name("run", run)
+    def __init__(self, connection: Connection, *, run: str) -> None:
+        self._connection = connection
         self._key = key(run, "paused")
-        self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
 
     def pause(self, labeler: str, *, reason: str) -> bool:
         """Lease nothing more to this labeler; False where it is paused already, or was
@@ -230,7 +219,3 @@ class Pauses:
         with self._connection.client("look for pauses") as client:
             rows = client.hgetall(self._key)
         return {text(name): text(reason) for name, reason in sorted(rows.items())}
-
-    def close(self) -> None:
-        """Close this process's connections."""
-        self._connection.close()

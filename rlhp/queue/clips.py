@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from rlhp.errors import RlhpError, Unreachable
 from rlhp.queue.connection import Connection
 from rlhp.queue.records import text
-from rlhp.queue.runs import check_name, key
+from rlhp.queue.runs import key
+from rlhp.storage.remote import filesystem
 
 UNREADY_SECONDS = 600
 """A clip goes after this, unless the queue's `ready` made it stay until its query is
 forgotten.
 """
 
+KEY = "clips.store"
 Side = Literal["first", "second"]
 SIDES: tuple[Side, Side] = ("first", "second")
 _ELSEWHERE = b"rlhp-clip-at "
@@ -43,6 +45,7 @@ class Waiting:
 class Clips:
     """Clips of one run.
 
+    clips = queue.clips.kept_in(config.clips.store)
     for waiting in clips.waiting(8):
         for side in SIDES:
             clips.store(query=waiting.query, side=side, data=...)
@@ -52,14 +55,15 @@ class Clips:
     `store` while the store is.
     """
 
-    def __init__(self, url: str, *, run: str, store: str | None = None) -> None:
-        """`store` is for whoever stores: null, `file:///directory` or
-        `s3://bucket/prefix`; readers ask Redis.
+    def __init__(self, connection: Connection, *, run: str, store: Folder | None = None) -> None:
+        self._connection, self._run, self._store = connection, run, store
+
+    def kept_in(self, store: str | None) -> Clips:
+        """The same, for whoever stores them: in Redis, or in `file:///directory` or
+        `s3://bucket/prefix`. Readers ask Redis where a clip lies.
         """
-        check_name("run", run)
-        self._run = run
-        self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
-        self._store = None if store is None else Folder(store, run)
+        folder = None if store is None else Folder(store, self._run)
+        return Clips(self._connection, run=self._run, store=folder)
 
     def waiting(self, count: int) -> list[Waiting]:
         """At most `count` reserved queries, those asked first in front."""
@@ -111,29 +115,20 @@ class Clips:
             self._store.delete(name)
         return len(gone)
 
-    def close(self) -> None:
-        """Close this process's connection; the next call opens another."""
-        self._connection.close()
-
 
 class Folder:
     """Clips of one run below a URL that pyarrow can write to."""
 
     def __init__(self, url: str, run: str) -> None:
-        """ValueError for a URL that is neither file:// nor s3://."""
+        """RlhpError for a URL that is neither file:// nor s3://."""
         if not url.startswith(("file:///", "s3://")):
             raise RlhpError(
                 f"clips.store is file:///directory or s3://bucket/prefix, got {url!r}; leave it "
                 "out to keep clips in the run's Redis"
             )
-        if "@" in url:
-            raise RlhpError(
-                "clips.store holds no credentials, since the run directory keeps it; S3's come "
-                "from AWS_*"
-            )
         place, mark, options = url.partition("?")  # of S3: region, endpoint_override and the like
         self._place, self._options = f"{place.rstrip('/')}/{run}", mark + options
-        self._filesystem, self._path = _filesystem(self._place + self._options)
+        self._filesystem, self._path = filesystem(self._place + self._options, key=KEY)
 
     def write(self, name: str, data: bytes) -> str:
         """Its URL, once all of it is there; ConnectionError where the store cannot be
@@ -178,9 +173,9 @@ class Folder:
 
 def read(url: str) -> bytes | None:
     """The bytes at a URL of a store; None where there are none (any more)."""
-    filesystem, path = _filesystem(url)
+    store, path = filesystem(url, key=KEY)
     try:
-        with filesystem.open_input_stream(path) as stream:
+        with store.open_input_stream(path) as stream:
             return cast(bytes, stream.read())
     except FileNotFoundError:
         return None
@@ -194,16 +189,3 @@ def media_type(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "video/mp4"
     raise RlhpError(f"neither WebM, MP4 nor PNG: {len(data)} bytes that start with {data[:8]!r}")
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    # a quarter of a second that a run without a store should not pay
-    from pyarrow.fs import FileSystem
-
-    try:
-        found: tuple[Any, str] = FileSystem.from_uri(url)
-    except (ValueError, OSError) as error:
-        raise RlhpError(
-            f"clips.store={url!r} cannot be used: {str(error).splitlines()[0]}"
-        ) from None
-    return found

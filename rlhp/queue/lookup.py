@@ -105,14 +105,8 @@ class Lookup:
     away.
     """
 
-    def __init__(self, url: str, *, run: str) -> None:
-        check_name("run", run)
-        self._run = run
-        self._connection = Connection(url, prefix=key(run, ""), timeout_seconds=5)
-
-    def close(self) -> None:
-        """Close this process's connections."""
-        self._connection.close()
+    def __init__(self, connection: Connection, *, run: str) -> None:
+        self._connection, self._run = connection, run
 
     def was_leased(self, query: str, *, labeler: str) -> bool:
         """Whether this labeler ever held the query: then, and only then, its clips are
@@ -188,7 +182,7 @@ class Lookup:
             return None
 
 
-class QueueHistory:
+class Counters:
     """The counters of one run's queue, and the way back to them.
 
     Whatever a query was is in the dataset once it is settled; a queue without open
@@ -196,11 +190,11 @@ class QueueHistory:
     away and may then be called again. A rewind is for the `owner`.
     """
 
-    def __init__(self, url: str, *, run: str, owner: str = "") -> None:
+    def __init__(self, connection: Connection, *, run: str) -> None:
+        self._connection = connection
         self._key = key(run, "")
-        self._connection = Connection(url, prefix=self._key, timeout_seconds=5, owner=owner)
 
-    def counters(self) -> dict[str, int]:
+    def all(self) -> dict[str, int]:
         """All counts as the scripts keep them."""
         with self._connection.client("read the counters") as client:
             return {
@@ -244,7 +238,3 @@ class QueueHistory:
         pipe.delete(f"{self._key}counts")
         if counters:
             pipe.hset(f"{self._key}counts", mapping=dict(counters))
-
-    def close(self) -> None:
-        """Close this process's connections."""
-        self._connection.close()

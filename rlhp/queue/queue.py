@@ -10,21 +10,25 @@ listed on top of `lua/prelude.lua`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, cast
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rlhp.config import addresses
 from rlhp.errors import RlhpError
 from rlhp.queue import connection, records, runs
+from rlhp.queue.accounts import Accounts, Pauses
+from rlhp.queue.clips import Clips
 from rlhp.queue.connection import QueueUnavailable, ping
 from rlhp.queue.log import Readers, set_aside
 from rlhp.queue.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.queue.runs import list_runs
 from rlhp.storage.lease import Held, Owner, acquire
 from rlhp.types import Answer, digest, pair_id, parse_answer
+
+if TYPE_CHECKING:
+    from rlhp.queue.lookup import Counters, Lookup
 
 __all__ = [
     "Event",
@@ -59,6 +63,9 @@ class QueryQueue:
         events = queue.events(consumer="trainer")
         write(events)
         queue.ack([event.stream_id for event in events])
+
+    Parts of it, which share its connections: `accounts`, who may label; `pauses`;
+    `clips`; `lookup`, for pages and admins; `counters`.
 
     Every method raises QueueUnavailable while Redis is away and may then be called
     again.
@@ -120,6 +127,22 @@ class QueryQueue:
 
     def __repr__(self) -> str:
         return f"QueryQueue({addresses.shown(self.url)!r}, run={self.run!r})"
+
+    # Parts, over the connections of this object
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Reads of single queries, and the correction of an answer."""
+        from rlhp.queue import lookup  # with pyarrow, which no labeler needs
+
+        return lookup.Lookup(self._connection, run=self.run)
+
+    @cached_property
+    def counters(self) -> Counters:
+        """The counters, and the way back to them."""
+        from rlhp.queue import lookup
+
+        return lookup.Counters(self._connection, run=self.run)
 
     # The run
 
@@ -290,13 +313,13 @@ class QueryQueue:
         second: str,
         body: Mapping[str, Any],
         payloads: Mapping[str, bytes],
-        priority: float = 0.0,
         want: int = 1,
         ready: bool = True,
         only: str | None = None,
         hidden: Mapping[str, Any] | None = None,
     ) -> records.PutStatus:
-        """Ask about two segments, given by id; higher priorities are answered first.
+        """Ask about two segments, given by id; queries are answered in the order in which
+        they were asked.
 
         `payloads` holds encoded segments by id. They are stored with the query and live
         until half an hour after it is finished, and never shorter than until its last
@@ -305,16 +328,10 @@ class QueryQueue:
         budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
         A server at its memory limit takes none.
         """
-        if (
-            first == second
-            or want < 1
-            or not set(payloads) <= {first, second}
-            or not math.isfinite(priority)
-        ):
+        if first == second or want < 1 or not set(payloads) <= {first, second}:
             raise ValueError(
-                "a query shows two different segments to at least one labeler, brings no others "
-                f"along and has a finite priority; got {first=}, {second=}, {want=}, {priority=}, "
-                f"payloads of {sorted(payloads)}"
+                "a query shows two different segments to at least one labeler and brings no others "
+                f"along; got {first=}, {second=}, {want=}, payloads of {sorted(payloads)}"
             )
         if only is not None:
             runs.check_name("labeler", only)
@@ -322,7 +339,7 @@ class QueryQueue:
         whole_body = json.dumps({**body, "first": first, "second": second})
         pieces = [item for payload in payloads.items() for item in payload]
         try:
-            facts = (query, pair, first, second, priority, want, only or "", int(ready))
+            facts = (query, pair, first, second, want, only or "", int(ready))
             status = text(
                 self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces)
             )
@@ -340,18 +357,6 @@ class QueryQueue:
         """Take a query back that nobody is answering; a reason goes into the log."""
         about = json.dumps({"reason": reason} if reason else {})
         return cast(records.DropStatus, text(self._script("drop", query, about)))
-
-    def reprioritise(self, scores: Mapping[str, float]) -> int:
-        """New priorities by query; how many were still pending and have theirs now.
-        ValueError for one not finite.
-        """
-        if bad := {query: score for query, score in scores.items() if not math.isfinite(score)}:
-            raise ValueError(f"a priority is a finite number, got {bad}; leave such queries out")
-        pairs = [item for pair in scores.items() for item in pair]
-        return sum(
-            int(self._script("reprioritise", *pairs[at : at + 1000]))
-            for at in range(0, len(pairs), 1000)
-        )
 
     def sweep(self) -> int:
         """End what ran out: leases, reservations, queries for labelers absent for a
@@ -478,3 +483,6 @@ class QueryQueue:
         self._script = self._connection.script
         self._client = self._connection.client
         self._readers = Readers(self.url, run=self.run, connection=self._connection)
+        self.accounts = Accounts(self._connection, run=self.run)
+        self.pauses = Pauses(self._connection, run=self.run)
+        self.clips = Clips(self._connection, run=self.run)

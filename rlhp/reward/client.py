@@ -23,6 +23,8 @@ from rlhp.types import Array
 
 log = logging.getLogger(__name__)
 
+REPLICA_SECONDS = 60.0
+"""Longest wait for one replica before another is tried."""
 FIRST_COMPLAINT_SECONDS = 5.0
 NEXT_COMPLAINT_SECONDS = 30.0
 SUSPECT_SECONDS = 20.0
@@ -65,12 +67,11 @@ class Replicas:
     whoever holds it.
     """
 
-    def __init__(self, run: str, *, favorite: int, timeout_seconds: float, who: str) -> None:
+    def __init__(self, run: str, *, favorite: int, who: str) -> None:
         self._run = run
         self._favorite = favorite
         self._names: list[str] = []
         self._looked = float("-inf")
-        self._timeout = timeout_seconds
         self._who = who
         self._handles: dict[str, Any] = {}
         self._suspects: dict[str, float] = {}  # until when
@@ -103,7 +104,7 @@ class Replicas:
                 try:
                     handle = self._handle(name)
                     bound = getattr(handle, method).options(concurrency_group="predict")
-                    answer = ray.get(bound.remote(*refs, **kwargs), timeout=self._timeout)
+                    answer = ray.get(bound.remote(*refs, **kwargs), timeout=REPLICA_SECONDS)
                 except (RayError, ValueError, TimeoutError) as error:
                     if isinstance(error, RayTaskError) and not isinstance(error, NoRewardYet):
                         # our own error or a prediction that is not finite: no other

@@ -19,6 +19,8 @@ import torch
 from rlhp.config.schema import RewardConfig
 from rlhp.types import Array
 
+SMALLEST_RATIO, LARGEST_RATIO = 1.1, 1.5
+"""Of validation loss to training loss: below the penalty shrinks, above it grows."""
 FACTOR = 1.001
 SMOOTHING_STEPS = 100
 LOWEST, HIGHEST = 1e-8, 1.0
@@ -31,7 +33,6 @@ class AdaptivePenalty:
     """
 
     def __init__(self, config: RewardConfig, *, members: int) -> None:
-        self._low, self._high = config.l2_low, config.l2_high
         self._adaptive = config.l2_adaptive and config.l2 > 0
         start = min(max(config.l2, LOWEST), HIGHEST) if self._adaptive else config.l2
         self.weights: Array = np.full(members, start)
@@ -56,7 +57,7 @@ class AdaptivePenalty:
         factor = FACTOR**steps
         # a NaN on either side compares as False: the weight stays
         with np.errstate(invalid="ignore"):
-            grow, shrink = validation > self._high * train, validation < self._low * train
+            grow, shrink = validation > LARGEST_RATIO * train, validation < SMALLEST_RATIO * train
         moved = np.where(
             grow, self.weights * factor, np.where(shrink, self.weights / factor, self.weights)
         )

@@ -52,7 +52,6 @@ class RunnerContext:
     `rlhp.models.convolution.POLICY`.
     """
     policy_head_scale: float
-    reward_timeout_seconds: float
     num_env_runners: int
     """How many are wanted; a run may start with fewer."""
     spaces: Spaces
@@ -89,7 +88,6 @@ class RunnerContext:
                 config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"
             ),
             policy_head_scale=config.learner.policy_head_scale,
-            reward_timeout_seconds=config.rollout.reward_timeout_seconds,
             num_env_runners=config.rollout.num_env_runners,
             spaces=spaces,
             draws_clips=config.draws_clips,
@@ -108,12 +106,7 @@ class RunnerContext:
         """The named replicas: that of the worker's own node first, then a different
         favorite for each worker.
         """
-        return Replicas(
-            self.run,
-            favorite=worker,
-            timeout_seconds=self.reward_timeout_seconds,
-            who=f"env runner {worker}",
-        )
+        return Replicas(self.run, favorite=worker, who=f"env runner {worker}")
 
     def segment_sink(self) -> SegmentSink:
         """The named query actor."""

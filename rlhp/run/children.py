@@ -25,13 +25,11 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rlhp.config.schema import PageConfig
@@ -41,13 +39,13 @@ from rlhp.labeling.page.address import address_of, bound, link_token
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
+from rlhp.system.processes import Child
 
 log = logging.getLogger(__name__)
 
 TOO_SOON_SECONDS = 10.0
 MOST_EARLY_DEATHS = 5
 GRACE_SECONDS = 5.0
-NICENESS = 10
 MOST_SAID = 20_000
 """Characters of a labeler's log that are repeated in the run's."""
 
@@ -56,20 +54,18 @@ class TeacherProcesses:
     """`count` labeler processes; call `keep` now and then."""
 
     def __init__(self, rundir: RunDir, *, count: int) -> None:
-        self._rundir = rundir
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._started: dict[int, float] = {}
+        self._processes = [self._labeler(rundir, index) for index in range(count)]
         self._settled: set[int] = set()
         self._early_deaths = 0
-        for index in range(count):
-            self._start(index)
+        for process in self._processes:
+            process.start()
 
     def keep(self) -> None:
         """Start again what has died; ChildProcessError when they keep dying at once."""
-        for index, process in list(self._processes.items()):
+        for index, process in enumerate(self._processes):
             code = process.poll()
             if code is None:
-                if time.monotonic() - self._started[index] >= TOO_SOON_SECONDS:
+                if process.age_seconds >= TOO_SOON_SECONDS:
                     self._settled.add(index)
                     self._early_deaths = 0
                 continue
@@ -78,70 +74,41 @@ class TeacherProcesses:
             self._early_deaths += index not in self._settled
             self._settled.discard(index)
             if self._early_deaths >= MOST_EARLY_DEATHS or code == 1:
+                said = process.said()[-MOST_SAID:]
                 log.error(
                     "labeler %d ended, exit code %d; the end of %s:\n%s",
                     index,
                     code,
-                    *self._said(index),
+                    process.log,
+                    said,
                 )
                 raise RoleFailed(
-                    f"labeler {index} cannot work (exit code {code}): {self._last_words(index)}"
+                    f"labeler {index} cannot work (exit code {code}): {process.last_words()}"
                 )
             log.warning("labeler %d died (exit code %d) and is started again", index, code)
-            _close(process)
-            self._start(index)
+            process.start()
 
     def pids(self) -> list[int]:
         """Process ids, for `rlhp status` and for tests that kill one."""
-        return [process.pid for process in self._processes.values()]
+        return [process.pid for process in self._processes]
 
     def stop(self) -> None:
         """Ask them to leave, which gives their leases back; kill those that do not."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
+        for process in self._processes:
+            process.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            _close(process)
+        for process in self._processes:
+            process.end(grace_seconds=max(0.1, deadline - time.monotonic()))
 
-    def _log(self, index: int) -> Path:
-        return self._rundir.path / f"labeler-{index}.log"
-
-    def _start(self, index: int) -> None:
+    def _labeler(self, rundir: RunDir, index: int) -> Child:
         who = ["--name", f"teacher-{index}", "--until-eof"]
-        command = [sys.executable, "-m", "rlhp", "label", str(self._rundir.path), *who]
-        with self._log(index).open("ab") as output:
-            # A session of its own: Ctrl-C at the terminal is the driver's to handle.
-            self._processes[index] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-            )
         # Answers are wanted soon, env steps sooner: on a small machine a teacher takes
-        # what they leave. Never back toward 0, which only an administrator may do.
-        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
-        os.setpriority(os.PRIO_PROCESS, self._processes[index].pid, niceness)
-        self._started[index] = time.monotonic()
-
-    def _said(self, index: int) -> tuple[Path, str]:
-        """Its log and the end of that, a traceback for instance."""
-        return self._log(index), self._log(index).read_text(errors="replace")[-MOST_SAID:]
-
-    def _last_words(self, index: int) -> str:
-        lines = [
-            line
-            for line in self._log(index).read_text(errors="replace").splitlines()
-            if line.strip()
-        ]
-        return lines[-1] if lines else "it said nothing"
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
+        # what they leave.
+        return Child(
+            [sys.executable, "-m", "rlhp", "label", str(rundir.path), *who],
+            log=rundir.path / f"labeler-{index}.log",
+            stands_back=True,
+        )
 
 
 SOON_SECONDS = 5.0
@@ -179,13 +146,19 @@ class PageServer:
         """ValueError for a host that is not this machine's; a port that is taken
         becomes a free one.
         """
-        self._rundir = rundir
         self._log = rundir.path / "page.log"
         self._socket = bound(config.host, config.port, or_free=True)
         self.address = address_of(self._socket)
         write_whole(rundir.page_url_file, self.address + "\n")
         self._stopping = threading.Event()
-        self._process = self._start()
+        socket = self._socket.fileno()
+        how = ["--socket", str(socket), "--until-eof"]
+        self._server = Child(
+            [sys.executable, "-m", "rlhp", "serve", str(rundir.path), *how],
+            log=self._log,
+            pass_fds=[socket],
+        )
+        self._server.start()
         self._watcher = threading.Thread(target=self._watch, name="labeling page", daemon=True)
         self._watcher.start()
         self._trimmer = threading.Thread(target=self._trim, name="page log", daemon=True)
@@ -194,67 +167,38 @@ class PageServer:
     @property
     def pid(self) -> int:
         """Of the present server process, for tests that kill it."""
-        return self._process.pid
+        return self._server.pid
 
     def stop(self) -> None:
         """Let it finish the replies under way; kill it if it does not."""
         self._stopping.set()
-        process = self._process
-        process.terminate()
-        try:
-            process.wait(PAGE_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        self._server.terminate()
+        self._watcher.join(PAGE_GRACE_SECONDS)
+        if self._watcher.is_alive():
+            self._server.kill()
         self._watcher.join()
         self._trimmer.join()
         self._socket.close()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        descriptor = self._socket.fileno()
-        command = [
-            sys.executable,
-            "-m",
-            "rlhp",
-            "serve",
-            str(self._rundir.path),
-            "--socket",
-            str(descriptor),
-        ]
-        with self._log.open("ab") as output:
-            # A session of its own: Ctrl-C at the terminal is the driver's to handle.
-            return subprocess.Popen(
-                [*command, "--until-eof"],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[descriptor],
-                start_new_session=True,
-            )
-
     def _watch(self) -> None:
         pause = 0.0
         while True:
-            started = time.monotonic()
-            code = self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            code = self._server.wait()
             if self._stopping.is_set():
-                return
-            pause = (
-                0.0
-                if time.monotonic() - started > SOON_SECONDS
-                else min(LONGEST_PAUSE_SECONDS, 1 + 2 * pause)
-            )
+                break
+            soon = self._server.age_seconds <= SOON_SECONDS
+            pause = min(LONGEST_PAUSE_SECONDS, 1 + 2 * pause) if soon else 0.0
             log.warning(
                 "the labeling page died (exit code %d) and is started again: %s",
                 code,
-                self._last_words(),
+                self._server.last_words(),
             )
             if self._stopping.wait(pause):
-                return
-            self._process = self._start()
+                break
+            self._server.start()
             if self._stopping.is_set():  # stop() terminated the one before
-                self._process.terminate()
+                self._server.terminate()
+        self._server.end(grace_seconds=0)
 
     def _trim(self) -> None:
         """Keep page.log small, and what was in it before: the server appends, so it
@@ -264,11 +208,6 @@ class PageServer:
             if self._log.stat().st_size > MOST_LOG_BYTES:
                 shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
                 os.truncate(self._log, 0)
-
-    def _last_words(self) -> str:
-        text = self._log.read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else "it said nothing"
 
 
 PAUSE_SECONDS = 1.0
@@ -285,10 +224,10 @@ def keep(
     going on, kept by nobody.
     """
     command = [sys.executable, "-m", "rlhp", "train", "--resume", str(rundir.path), *options]
-    keeper = _Keeper()
+    keeper = _Keeper(command)
     in_a_row, reached = 0, -1
     while True:
-        code = keeper.run(command)
+        code = keeper.run()
         if code >= 0 or keeper.stopping.is_set():
             return code if code >= 0 else 128 - code
         steps = max(
@@ -309,19 +248,19 @@ def keep(
 class _Keeper:
     """One child at a time, and signals handed on to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
+        # In a session of its own: a signal to our whole group would reach it twice, and
+        # Ray's handler takes one.
+        self._child = Child(command)
         self.stopping = threading.Event()
-        self._child: subprocess.Popen[bytes] | None = None
 
-    def run(self, command: Sequence[str]) -> int:
+    def run(self) -> int:
         before = {
             number: signal.signal(number, self._hand_on)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            # A session of its own: a signal to our whole group would reach it twice,
-            # and Ray's handler takes one.
-            self._child = subprocess.Popen(command, start_new_session=True)
+            self._child.start()
             return self._child.wait()
         finally:
             for number, handler in before.items():
@@ -329,5 +268,4 @@ class _Keeper:
 
     def _hand_on(self, number: int, frame: Any) -> None:
         self.stopping.set()
-        if self._child is not None:
-            self._child.send_signal(number)
+        self._child.signal(number)

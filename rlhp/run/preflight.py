@@ -25,7 +25,7 @@ from rlhp.models.ensemble import build, usable_device
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.preferences.reuse import merge_into, refuse
 from rlhp.query.selection import make_selection
-from rlhp.queue.clips import Clips
+from rlhp.queue.clips import Folder
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.lookup import recollection
 from rlhp.queue.queue import QueryQueue
@@ -87,7 +87,8 @@ def _check_preferences(config: RunConfig, facts: EnvFacts) -> None:
 
 def _check_clips(config: RunConfig, facts: EnvFacts) -> None:
     way = check_drawable(config.env)
-    Clips("redis://", run="check", store=config.clips.store)
+    if config.clips.store is not None:
+        Folder(config.clips.store, "check")
     if (
         way in ("state", "mujoco", "lander")
         and facts.native_vector

@@ -37,7 +37,7 @@ from rlhp.preferences.dataset import PreferenceDataset, read_events
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.parts import Parts, list_parts
 from rlhp.query.actor import QueryActor
-from rlhp.queue.lookup import QueueHistory, recollection
+from rlhp.queue.lookup import recollection
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer, take_in_all
 from rlhp.reward.versions import RewardStore, RewardWeights
@@ -116,7 +116,7 @@ class ExactState:
             weights = self._fitting.newest
             folder = self._rundir.preferences
             state |= {
-                "queue": _history(self._queue).counters(),
+                "queue": self._queue.counters.all(),
                 "asking": self._asking.state(),
                 "fitting": self._fitting.state(),
                 "reward": None if weights is None else weights.to_bytes(),
@@ -237,11 +237,10 @@ def _rewind(rundir: RunDir, point: Any, queue: QueryQueue) -> None:
     _set_parts_aside(rundir.preferences, point["parts"])
     weights = None if point["reward"] is None else RewardWeights.from_bytes(point["reward"])
     RewardStore(rundir.path / "reward").rewind(weights, trainer_state=point["fitting"])
-    history = _history(queue)
-    history.rewind(point["queue"])
+    queue.counters.rewind(point["queue"])
     dataset = PreferenceDataset.open(rundir.preferences, compacting=False)
     queue.recall(recollection(dataset.events()))
-    history.count(point["queue"])
+    queue.counters.count(point["queue"])
 
 
 def said_before(rundir: RunDir) -> dict[str, Answer | None]:
@@ -286,10 +285,6 @@ def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:
             if name not in parts[table]:
                 aside.mkdir(parents=True, exist_ok=True)
                 (folder / table / name).rename(aside / name)
-
-
-def _history(queue: QueryQueue) -> QueueHistory:
-    return QueueHistory(queue.url, run=queue.run, owner=queue.owner)
 
 
 def _generators() -> dict[str, Any]:

@@ -30,20 +30,17 @@ class Mirror:
     """The copies of one run's checkpoints below a URL that pyarrow can write to."""
 
     def __init__(self, url: str, run: str) -> None:
-        """ValueError for a URL that is no such place, or that holds credentials."""
+        """RlhpError for a URL that is no such place."""
         if not url.startswith(SCHEMES):
             raise RlhpError(
                 "checkpoint.store is file:///directory, s3://bucket/prefix or "
                 f"gs://bucket/prefix, got {url!r}"
             )
-        if "@" in url.partition("?")[0].removeprefix("gs://anonymous@"):
-            raise RlhpError(
-                "checkpoint.store holds no credentials, since the run directory keeps it; S3's "
-                "come from AWS_*, Google's from GOOGLE_APPLICATION_CREDENTIALS"
-            )
         place, mark, options = url.partition("?")  # of S3: region, endpoint_override and the like
         self.place = f"{place.rstrip('/')}/{run}"
-        self._filesystem, self._path = _filesystem(self.place + mark + options)
+        self._filesystem, self._path = filesystem(
+            self.place + mark + options, key="checkpoint.store"
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint mirror")
         self._last: Future[None] | None = None
         self._away = False
@@ -140,14 +137,17 @@ class Mirror:
         return [info.base_name for info in found if info.is_file]
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str, *, key: str) -> tuple[Any, str]:
+    """What reaches a store, and the path in it; RlhpError, which names the key, where
+    pyarrow knows no such place.
+    """
     # a quarter of a second that a run without a store should not pay
     from pyarrow.fs import FileSystem
 
     try:
         found: tuple[Any, str] = FileSystem.from_uri(url)
     except (ValueError, OSError) as error:
-        raise RlhpError(f"checkpoint.store={url!r} cannot be used: {_line(error)}") from None
+        raise RlhpError(f"{key}={url!r} cannot be used: {_line(error)}") from None
     return found
 
 

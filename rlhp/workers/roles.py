@@ -32,7 +32,6 @@ from rlhp.labeling.clips.renderer import ClipRenderer
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.query.actor import QueryActor
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.client import Replicas, replica_names
 from rlhp.reward.service import RewardModel
@@ -228,12 +227,7 @@ class QueryProcess:
         log_of(parts.rundir, "query-actor")
         stand_back()
         self._path = str(parts.rundir.path)
-        reward = Replicas(
-            parts.rundir.name,
-            favorite=0,
-            timeout_seconds=parts.config.rollout.reward_timeout_seconds,
-            who="query actor",
-        )
+        reward = Replicas(parts.rundir.name, favorite=0, who="query actor")
         self._role = QueryActor(
             parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward
         )
@@ -283,7 +277,7 @@ class ClipProcess:
 
 def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
     """The role that draws the queries of this queue."""
-    clips = Clips(queue.url, run=queue.run, store=config.clips.store)
+    clips = queue.clips.kept_in(config.clips.store)
     return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
 
 

@@ -234,10 +234,10 @@ def test_export_of_a_run_without_preferences_is_a_mistake(
 
 def test_a_teacher_is_the_runs_own_unless_named() -> None:
     own = TeacherConfig(name="mistake", mistake=0.3)
-    assert cli._teacher(own, name=None, sets=["mistake=0.2"], latency=1.5) == TeacherConfig(
-        name="mistake", mistake=0.2, latency_seconds=1.5
-    )
-    assert cli._teacher(own, name="noisy", sets=[], latency=None) == TeacherConfig(name="noisy")
+    assert cli._teacher(
+        own, name=None, sets=["mistake=0.2", "latency_seconds=1.5"]
+    ) == TeacherConfig(name="mistake", mistake=0.2, latency_seconds=1.5)
+    assert cli._teacher(own, name="noisy", sets=[]) == TeacherConfig(name="noisy")
 
 
 def test_status_of_a_new_run(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,17 @@ def test_numbers_and_booleans_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_key_that_is_gone_is_ignored_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = "env: {id: E}\nclips: {crf: 20, fps: 9}\nrollout: {label_timeout_seconds: 60.0}\n"
+    config = loading.load(write(tmp_path, old), sets=["reward.l2_low=1.1"])
+    assert config.clips.fps == 9
+    (line,) = caplog.messages  # the others had the value that holds now
+    assert line == "clips.crf=20 is ignored: this key is gone, and 32 holds now; take it out"
+    assert not set(loading.GONE) & set(loading.flat(config))
+
+
 def test_a_group_without_keys_is_an_empty_group(tmp_path: Path) -> None:
     config = loading.load(
         write(tmp_path, "env: {id: E}\nlabels:\n  teacher:\nquery:\n  # pool: 5\n")
@@ -182,10 +193,10 @@ def test_every_problem_is_told_at_once_with_its_place_and_the_way_out(tmp_path: 
 
 
 def test_rules_across_keys_are_one_line_each(tmp_path: Path) -> None:
-    file = write(tmp_path, "env: {id: E}\nlabels: {labelers: 0}\nreward: {l2_low: 2}\n")
+    file = write(tmp_path, "env: {id: E}\nlabels: {labelers: 0}\nlearner: {minibatch_size: 4096}\n")
     assert [problem.partition(" ")[0] for problem in refusal(file)] == [
         "labels.budget=700",
-        "reward.l2_low=2.0",
+        "learner.minibatch_size=4096",
     ]
 
 

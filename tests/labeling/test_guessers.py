@@ -13,7 +13,6 @@ import pytest
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences import quality
 from rlhp.preferences.quality import published
-from rlhp.queue.accounts import Pauses
 from rlhp.queue.queue import Lease, QueryQueue
 from tests.query.actor_parts import STEPS, actor_in, at, config, segments
 from tests.reward.trainer_parts import Run
@@ -72,7 +71,7 @@ def test_who_guesses_is_found_within_thirty_answers_and_lent_nothing_more(
     by_coin = office.work("mallory", lambda lease: coin.choice(["first", "second"]), answers=30)
     found = {each.name: each for each in published(office.queue.info())}
     assert (found["eve"].state, one_key < 30) == ("paused", True)
-    assert Pauses(office.queue.url, run=office.queue.run).reason("eve") == found["eve"].reason
+    assert office.queue.pauses.reason("eve") == found["eve"].reason
     assert found["mallory"].state in ("watch", "paused")
     assert found["mallory"].weight <= 0.5
     assert [found[name].state for name in ("ann", "bob")] == ["ok", "ok"]

@@ -13,7 +13,6 @@ from rlhp.config.schema import RunConfig
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import published, report, table
-from rlhp.queue.accounts import Pauses
 from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
 from tests.reward.trainer_parts import Run, config
@@ -53,7 +52,7 @@ def test_who_guesses_is_paused_and_everybody_s_figures_are_published(queue: Quer
     weights = watch(events)
     assert (weights["bob"], "ann" in weights) == (0.0, False)
     assert 0.1 <= weights["cat"] <= 0.5
-    pauses = Pauses(queue.url, run=queue.run)
+    pauses = queue.pauses
     assert list(pauses.all()) == ["bob"]
     assert (pauses.reason("bob") or "").startswith("checks and shared answers look like guessing")
     assert published(queue.info()) == report(events)
@@ -63,15 +62,15 @@ def test_who_guesses_is_paused_and_everybody_s_figures_are_published(queue: Quer
 def test_a_pardon_restores_weight_and_work(queue: QueryQueue) -> None:
     watch = LabelerMonitor(queue, action="pause")
     watch(gold(4, 1, by="bob"))
-    Pauses(queue.url, run=queue.run).pardon("bob")
+    queue.pauses.pardon("bob")
     assert watch(gold(6, 1, by="bob")) == {}
     assert published(queue.info())[0].state == "ok"
-    assert Pauses(queue.url, run=queue.run).reason("bob") is None
+    assert queue.pauses.reason("bob") is None
 
 
 def test_weighing_alone_pauses_nobody(queue: QueryQueue) -> None:
     assert LabelerMonitor(queue, action="weigh")(gold(4, 1, by="bob")) == {"bob": 0.0}
-    assert Pauses(queue.url, run=queue.run).all() == {}
+    assert queue.pauses.all() == {}
 
 
 def test_teachers_are_watched_only_where_the_config_says_so(queue: QueryQueue) -> None:

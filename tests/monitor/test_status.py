@@ -17,7 +17,6 @@ import pytest
 from rlhp.config import loading
 from rlhp.monitor.status import Facts, explain, gather, report
 from rlhp.preferences.dataset import PreferenceDataset
-from rlhp.queue.accounts import Pauses
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
 from rlhp.queue.records import LabelerStats, QueueStats
@@ -260,8 +259,9 @@ def test_labelers_are_judged_and_pardons_heeded(rundir: RunDir, server: str) -> 
     assert "bob: checks and shared answers look like guessing, 625 to 1." in text
     assert "teacher-0" not in text, "nobody doubts teachers"
     with rundir.running():
-        QueryQueue(server, run="demo").open(cap=10, config_sha256="x")
-        Pauses(server, run="demo").pardon("bob")
+        queue = QueryQueue(server, run="demo")
+        queue.open(cap=10, config_sha256="x")
+        queue.pauses.pardon("bob")
         assert [(each.name, each.state) for each in gather(rundir).labelers][1] == ("bob", "ok")
 
 

@@ -14,7 +14,6 @@ class Known:
     """What the rules say about one query."""
 
     number: int
-    priority: float
     want: int
     state: str = "pending"
     got: int = 0

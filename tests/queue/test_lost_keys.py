@@ -80,7 +80,6 @@ def calls(queue: QueryQueue) -> dict[str, Any]:
         "skip": lambda: queue.skip(query="undone", labeler="bob", page="bob-page", token=3),
         "undo": lambda: queue.undo(query="done", labeler="ann", page="ann-page", rev=1),
         "drop": lambda: queue.drop(query="pending"),
-        "reprioritise": lambda: queue.reprioritise({"pending": 1.0}),
         "ready": lambda: queue.ready(query="reserved"),
         "put": lambda: ask(queue, "another"),
         "release": lambda: queue.release(page="bob-page"),

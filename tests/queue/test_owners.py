@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from rlhp.errors import RlhpError
-from rlhp.queue.lookup import QueueHistory
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage import lease as owners
 from rlhp.storage.lease import Owner, TakenOver
@@ -163,8 +162,8 @@ FENCED: dict[str, Callable[[QueryQueue], Any]] = {
     "set aside": lambda queue: queue.set_aside({"1-1": "why"}),
     "recall": lambda queue: queue.recall([{"id": "x", "pair": "x", "by": []}]),
     "close": lambda queue: queue.close(),
-    "rewind": lambda queue: QueueHistory(queue.url, run=queue.run, owner=queue.owner).rewind({}),
-    "count": lambda queue: QueueHistory(queue.url, run=queue.run, owner=queue.owner).count({}),
+    "rewind": lambda queue: queue.counters.rewind({}),
+    "count": lambda queue: queue.counters.count({}),
 }
 
 

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from tests.queue.parts import Meddler, ask, events, opened, say, take
 
@@ -76,10 +75,10 @@ def test_a_dropped_query_gives_its_share_of_the_budget_back(redis_url: str) -> N
     assert (queue.stats().admitted, queue.stats().asked) == (2, 1)
 
 
-def test_equal_priorities_are_served_in_the_order_in_which_they_came(queue: QueryQueue) -> None:
+def test_queries_are_served_in_the_order_in_which_they_came(queue: QueryQueue) -> None:
     names = [f"{(7 * n) % 20:02d}" for n in range(20)]
     for name in names:
-        ask(queue, name, priority=0.25)
+        ask(queue, name)
     served = []
     for _ in names:
         lease = take(queue)
@@ -95,23 +94,6 @@ def test_a_query_that_comes_back_keeps_its_place(queue: QueryQueue) -> None:
     take(queue, page="p2")
     assert queue.release(page="p1") == 1
     assert take(queue, page="p3").query == "a"
-
-
-def test_higher_priorities_come_first_also_after_a_change(queue: QueryQueue) -> None:
-    for name, priority in (("low", -1.5), ("high", 2.0), ("middle", 1e-7)):
-        ask(queue, name, priority=priority)
-    assert take(queue, page="p1").query == "high"
-    assert queue.reprioritise({"low": 0.5, "middle": 0.25, "high": 9.0, "unknown": 1.0}) == 2
-    assert take(queue, page="p2").query == "low"
-
-
-def test_a_priority_must_be_finite(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match=r"has a finite priority; got .* priority=nan"):
-        ask(queue, "q", priority=float("nan"))
-    with pytest.raises(
-        ValueError, match=r"a priority is a finite number, got \{'q': inf\}; leave such queries out"
-    ):
-        queue.reprioritise({"q": float("inf"), "r": 1.0})
 
 
 def test_a_query_shows_two_different_segments_and_carries_no_others(queue: QueryQueue) -> None:
@@ -178,7 +160,7 @@ def test_what_is_hidden_reaches_the_log_and_no_labeler(queue: QueryQueue) -> Non
 
 
 def test_a_query_without_clips_is_reserved_until_they_are_ready(queue: QueryQueue) -> None:
-    clips = Clips(queue.url, run=queue.run)
+    clips = queue.clips
     assert ask(queue, "q", ready=False) == "ok"
     assert (queue.stats().reserved, queue.lease(labeler="ann", page="p")) == (1, [])
     clips.store(query="q", side="first", data=b"webm")

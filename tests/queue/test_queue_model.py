@@ -49,21 +49,21 @@ class QueueMachine(Model, RuleBasedStateMachine):
         # Hypothesis leaves out rules at random to get deeper with the others, so each
         # run begins with work to do.
         for number, want in enumerate(wants):
-            self.put(f"q{number}", 0.0, want)
+            self.put(f"q{number}", want)
         self.lease(first)
 
     def teardown(self) -> None:
         if hasattr(self, "meddler"):
             self.meddler.close()
 
-    @rule(query=QUERIES, priority=st.sampled_from([0.0, 1.0]), want=st.sampled_from([1, 2]))
-    def put(self, query: str, priority: float, want: int) -> None:
+    @rule(query=QUERIES, want=st.sampled_from([1, 2]))
+    def put(self, query: str, want: int) -> None:
         open_ = sum(known.state in ("pending", "leased") for known in self.known.values())
         expected = "same" if query in self.known else "full" if open_ >= CAP else "ok"
-        assert ask(self.queue, query, priority=priority, want=want) == expected
+        assert ask(self.queue, query, want=want) == expected
         if expected == "ok":
             self.admitted += 1
-            self.known[query] = Known(number=self.admitted, priority=priority, want=want)
+            self.known[query] = Known(number=self.admitted, want=want)
 
     @rule(labeler=LABELERS)
     def lease(self, labeler: str) -> None:
@@ -73,7 +73,7 @@ class QueueMachine(Model, RuleBasedStateMachine):
             for name, known in self.known.items()
             if known.state == "pending" and labeler not in known.seen
         ]
-        offered.sort(key=lambda name: (-self.known[name].priority, self.known[name].number))
+        offered.sort(key=lambda name: self.known[name].number)
         expected = {name for name, known in self.known.items() if known.held_by(labeler)}
         for name in offered[: max(0, 2 - len(expected))]:
             self.issued.append((name, self.known[name].lend(labeler)))
@@ -136,14 +136,6 @@ class QueueMachine(Model, RuleBasedStateMachine):
         if expected == "ok":
             self._dropped(query)
 
-    @rule(query=QUERIES, priority=st.sampled_from([-1.0, 0.0, 2.0]))
-    def reprioritise(self, query: str, priority: float) -> None:
-        known = self.known.get(query)
-        pending = known is not None and known.state == "pending"
-        assert self.queue.reprioritise({query: priority}) == int(pending)
-        if known is not None and pending:
-            known.priority = priority
-
     @invariant()
     def counts_agree(self) -> None:
         if not hasattr(self, "known"):
@@ -190,7 +182,7 @@ def step(machine: QueueMachine, dice: random.Random) -> None:
     query, labeler = f"q{dice.randrange(4)}", dice.choice(["ann", "bob"])
     recent, another = dice.choice([0, 0, 1, 1, 2, 3]), dice.random() < 0.1
     moves: list[tuple[int, Callable[[], None]]] = [
-        (3, lambda: machine.put(query, dice.choice([0.0, 1.0]), dice.choice([1, 2]))),
+        (3, lambda: machine.put(query, dice.choice([1, 2]))),
         (6, lambda: machine.lease(labeler)),
         (
             8,
@@ -203,7 +195,6 @@ def step(machine: QueueMachine, dice: random.Random) -> None:
         (2, machine.leases_run_out),
         (1, lambda: machine.release(labeler)),
         (1, lambda: machine.drop(query)),
-        (1, lambda: machine.reprioritise(query, dice.choice([-1.0, 0.0, 2.0]))),
     ]
     dice.choices([move for _, move in moves], weights=[weight for weight, _ in moves])[0]()
     machine.counts_agree()

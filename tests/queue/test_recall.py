@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from rlhp.preferences.events import EventRow
-from rlhp.queue.lookup import Lookup, recollection
+from rlhp.queue.lookup import recollection
 from rlhp.queue.queue import Event, QueryQueue
 from tests.queue.parts import Meddler, ask, events, opened, say, take
 
@@ -119,7 +119,7 @@ def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(
     redis_url: str, on_disk: bool
 ) -> None:
     queue = older(redis_url, "ab")
-    meddler, lookup = Meddler(queue), Lookup(redis_url, run=queue.run)
+    meddler, lookup = Meddler(queue), queue.lookup
     say(queue, take(queue))
     rows = rows_of(events(queue))
     meddler.redis.delete(meddler.key("q:a"))
@@ -145,15 +145,13 @@ def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(
     stats = queue.stats()
     assert (stats.asked, stats.answered, stats.pending) == (2, 1, 1), "nothing is counted twice"
     meddler.close()
-    lookup.close()
 
 
 def test_a_correction_of_a_correction_stands_until_the_next_one(queue: QueryQueue) -> None:
-    lookup = Lookup(queue.url, run=queue.run)
+    lookup = queue.lookup
     ask(queue, "a")
     say(queue, take(queue))
     for rev, answer in enumerate(("second", "tie", "first"), start=2):
         assert lookup.correct("a", labeler="ann", answer=answer, meta={}) == "ok"
         assert queue.undo(query="a", labeler="ann", page="ann-page", rev=rev).status == "no"
     assert queue.history(labeler="ann") == []
-    lookup.close()

@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from rlhp.config.schema import RedisConfig
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.connection import QueueUnavailable, ping
 from rlhp.queue.queue import QueryQueue
 from rlhp.queue.runs import list_runs
@@ -54,9 +53,7 @@ def live(url: str) -> QueryQueue:
     queue.ack([event.stream_id])
     queue.sweep()
     queue.trim()
-    labelers = Accounts(url, run=queue.run)
-    labelers.add("ann")
-    labelers.close()
+    queue.accounts.add("ann")
     assert queue.stats().asked == 1
     queue.close()
     return queue

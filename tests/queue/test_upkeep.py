@@ -70,17 +70,20 @@ def test_a_queue_travels_to_another_process_as_settings_only(queue: QueryQueue) 
     copy = pickle.loads(pickle.dumps(queue))
     assert (copy.run, copy.lease_seconds) == (queue.run, 60.0)
     assert take(copy).query == "q"
+    assert copy.lookup.was_leased("q", labeler="ann"), "its parts are of the same server"
 
 
 # Python 3.12 warns beside threads
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_gets_connections_of_its_own(queue: QueryQueue) -> None:
     ask(queue)
+    assert not queue.lookup.was_leased("q", labeler="ann")
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            status = 0 if take(queue).query == "q" else 2
+            leased = take(queue).query == "q" and queue.lookup.was_leased("q", labeler="ann")
+            status = 0 if leased and not queue.pauses.all() else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -128,7 +131,12 @@ def test_a_queue_that_disconnects_leaves_no_socket_and_may_come_back(tmp_path: P
         ask(queue)
         assert say(queue, take(queue)) == "ok"
         (event,) = queue.events(consumer="trainer")
-        assert connected(meddler) == 3, "one for the calls, one for the log"
+        token = queue.accounts.add("ann")
+        assert queue.accounts.find(token) is not None
+        assert (queue.pauses.all(), queue.clips.waiting(1)) == ({}, [])
+        assert queue.lookup.was_leased(event.query, labeler="ann")
+        assert queue.counters.all()["answered"] == 1
+        assert connected(meddler) == 3, "one for the calls of all parts, one for the log"
         queue.disconnect()
         assert connected(meddler) == 1
         assert queue.state == "open", "it is not the run that ended"

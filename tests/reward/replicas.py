@@ -53,4 +53,4 @@ def start(run: str, index: int, *, restarts: int = 0, node: str = "", **more: An
 
 def client(run: str, *, favorite: int = 0) -> Replicas:
     """The edge of env runner number `favorite`."""
-    return Replicas(run, favorite=favorite, timeout_seconds=60, who=f"env runner {favorite}")
+    return Replicas(run, favorite=favorite, who=f"env runner {favorite}")

@@ -19,7 +19,6 @@ import pytest
 
 from rlhp.config.schema import PageConfig
 from rlhp.labeling.page.address import link_token
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.run import children as page_module
 from rlhp.run.children import PageServer, page_server
@@ -92,7 +91,7 @@ def test_the_link_that_is_said_opens_the_page_and_stays_the_same(
             assert said[-1] == f"label at {rundir.page_link()}"
     tokens = {line.partition("/#token=")[2] for line in said}
     assert tokens == {rundir.page_token()}
-    labelers = Accounts(queue.url, run=queue.run)
+    labelers = queue.accounts
     assert [(each.name, each.admin) for each in labelers.all()] == [("local", True)]
     assert labelers.remove("local")
     with page_server(ANY_PORT, rundir, queue, say=said.append):
@@ -100,7 +99,6 @@ def test_the_link_that_is_said_opens_the_page_and_stays_the_same(
             "who starts the run again is let in again, by a new link"
         )
     assert [labelers.find(token) for token in tokens] == [None]
-    labelers.close()
 
 
 def test_the_token_of_the_link_is_kept_for_this_user_alone(run: tuple[RunDir, QueryQueue]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from rlhp.run import children as module
 from rlhp.run.children import TeacherProcesses
 from rlhp.storage.rundir import RunDir
+from rlhp.system.processes import NICENESS
 from tests.fault_parts import command_line
 from tests.labeling.parts import until
 from tests.run.parts import ask, run_in
@@ -42,7 +43,7 @@ def test_they_answer_under_a_name_each_and_leave_when_stopped(
         assert len(set(pids)) == 2
         mine = os.getpriority(os.PRIO_PROCESS, 0)
         niceness = {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
-        assert niceness == {max(module.NICENESS, mine)}, "never back toward 0"
+        assert niceness == {max(NICENESS, mine)}, "never back toward 0"
         until(lambda: queue.stats().answered == 20)
         started.keep()
         assert started.pids() == pids

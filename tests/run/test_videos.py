@@ -56,12 +56,10 @@ def label(rundir: RunDir, over: threading.Event, watching: list[Watching]) -> No
     until(lambda: rundir.redis_url() is not None or over.is_set())
     url = rundir.redis_url()
     assert url is not None
-    clips = Clips(url, run=rundir.name)
-    watching.append(Watching(clips))
     with QueryQueue(url, run=rundir.name) as queue:
+        watching.append(Watching(queue.clips))
         until(lambda: queue.state != "missing")
         LabelerWorker(queue, watching[0], name="ann", kind="human").run(over)
-    clips.close()
 
 
 @pytest.mark.usefixtures("ray_session")

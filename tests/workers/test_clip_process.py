@@ -15,7 +15,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rlhp.labeling.clips.video import first_frame
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from rlhp.queue.records import body_of
 from rlhp.run.preflight import check
@@ -71,7 +70,7 @@ def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(
     reserve(queue, "q1")
     until(lambda: queue.stats().pending == 2, seconds=140)
     assert pid_of(actor) != first
-    data = Clips(redis_url, run=queue.run).fetch(query="q1", side="second")
+    data = queue.clips.fetch(query="q1", side="second")
     assert data is not None
     first_frame(data)
     status = ray.get(actor.status.remote())

@@ -60,7 +60,7 @@ def draw(view: View, clips: ClipsConfig, *, segment_bytes: bytes) -> tuple[dict[
     drawn, busy = time.perf_counter(), time.process_time() - busy
     if frames.std() < BLANK:
         raise CannotDraw("every frame is the same single color")
-    data = encode(frames, fps=view.fps, codec=clips.codec, crf=clips.crf)
+    data = encode(frames, fps=view.fps, codec=clips.codec)
     encoded = time.perf_counter()
     shape = first_frame(data).shape  # what a browser would meet first
     facts = {

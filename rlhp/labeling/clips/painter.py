@@ -9,14 +9,12 @@ Who holds one needs neither MuJoCo nor OpenGL, and may have imported anything.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from rlhp.config.schema import ClipsConfig, EnvConfig
 from rlhp.envs.states import CannotDraw
@@ -24,9 +22,9 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.clips import gl
 from rlhp.labeling.clips.drawing import receive, send
 from rlhp.labeling.clips.views import may_be_mujoco
+from rlhp.system.processes import Child
 from rlhp.types import Segment, encode
 
-NICENESS = 10
 START_SECONDS = 120.0
 """For imports, a trial of each OpenGL backend and the environment, on a machine that is
 busy.
@@ -59,8 +57,16 @@ class Painter:
 
     def __init__(self, env: EnvConfig, clips: ClipsConfig) -> None:
         self._env, self._clips = env, clips
-        self._process: subprocess.Popen[bytes] | None = None
-        self._words: IO[bytes] | None = None
+        # One thread for OpenGL in software: on a busy machine, two of them mostly wait
+        # for each other.
+        path = os.pathsep.join(filter(None, sys.path))
+        self._process = Child(
+            [sys.executable, "-m", "rlhp.labeling.clips.drawing"],
+            talks=True,
+            env={"LP_NUM_THREADS": "1", "PYTHONPATH": path},
+            stands_back=True,
+        )
+        self._there = False
         self.how = ""
         """What draws; known with the first clip."""
 
@@ -79,11 +85,11 @@ class Painter:
         """
         data = segment if isinstance(segment, bytes) else encode(segment)
         for last in (False, True):
-            process = self._running()
+            self._keep_running()
             try:
-                facts, clip = self._ask(process, {}, data, seconds=self._clips.timeout_seconds)
+                facts, clip = self._ask({}, data, seconds=self._clips.timeout_seconds)
             except (OSError, EOFError):
-                why = self._end(process)
+                why = self._end()
                 if last:
                     raise CannotDraw(f"the drawing process ended over it, twice: {why}") from None
                 continue
@@ -95,52 +101,32 @@ class Painter:
     @property
     def pid(self) -> int | None:
         """Of the drawing process, where there is one."""
-        return None if self._process is None else self._process.pid
+        return self._process.pid if self._there else None
 
     def close(self) -> None:
         """End the drawing process."""
-        if self._process is not None:
-            self._end(self._process)
+        if self._there:
+            self._end()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        if self._process is not None:
-            self._end(self._process)
+    def _keep_running(self) -> None:
+        if self._there and self._process.poll() is None:
+            return
+        self.close()
         settings = {
             "env": self._env.model_dump(),
             "clips": self._clips.model_dump(),
             "backend": self._backend(),
         }
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads would fill and block
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rlhp.labeling.clips.drawing"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            start_new_session=True,  # Ctrl-C at the terminal is for whoever holds the painter
-            # One thread for OpenGL in software: on a busy machine, two of them mostly
-            # wait for each other.
-            env={
-                **os.environ,
-                "LP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
-        )
-        # Never back toward 0, which only an administrator may do.
-        os.setpriority(
-            os.PRIO_PROCESS, process.pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
-        )
-        self._process = process
+        self._process.start()
+        self._there = True
         try:
-            reply, _ = self._ask(process, settings, b"", seconds=START_SECONDS)
+            reply, _ = self._ask(settings, b"", seconds=START_SECONDS)
         except (OSError, EOFError):
-            reply = {"error": self._end(process)}
+            reply = {"error": self._end()}
         if "error" in reply:
-            self._end(process)
+            self.close()
             raise PainterBroken(f"clips cannot be drawn: {reply['error']}")
         self.how = reply["how"]
-        return process
 
     def _backend(self) -> gl.Backend:
         """Tried by who holds the painter, once, and not by every drawing process."""
@@ -150,43 +136,22 @@ class Painter:
             raise PainterBroken(f"clips cannot be drawn: {error}") from None
 
     def _ask(
-        self,
-        process: subprocess.Popen[bytes],
-        header: dict[str, Any],
-        data: bytes,
-        *,
-        seconds: float,
+        self, header: dict[str, Any], data: bytes, *, seconds: float
     ) -> tuple[dict[str, Any], bytes]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with _killed_after(process, seconds):
-            send(process.stdin, header, data)  # type: ignore[arg-type]  # a Popen's pipes are buffered binary files
-            return receive(process.stdout)  # type: ignore[arg-type]
+        with _killed_after(self._process, seconds):
+            send(self._process.stdin, header, data)  # type: ignore[arg-type]  # a Popen's pipes are buffered binary files
+            return receive(self._process.stdout)  # type: ignore[arg-type]
 
-    def _end(self, process: subprocess.Popen[bytes]) -> str:
+    def _end(self) -> str:
         """Close its input, wait or kill; its exit code and last words."""
-        self._process = None
-        with suppress(OSError):
-            assert process.stdin is not None
-            process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-        lines: list[str] = []
-        if self._words is not None:
-            self._words.seek(0)
-            lines = self._words.read().decode(errors="replace").strip().splitlines()
-            self._words.close()
-            self._words = None
-        return f"exit code {process.returncode}{f', {lines[-1]}' if lines else ''}"
+        self._there = False
+        code = self._process.end(grace_seconds=5)
+        said = f", {self._process.last_words()}" if self._process.said().strip() else ""
+        return f"exit code {code}{said}"
 
 
 @contextmanager
-def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+def _killed_after(process: Child, seconds: float) -> Iterator[None]:
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     timer.start()

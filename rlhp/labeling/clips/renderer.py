@@ -80,9 +80,8 @@ class ClipRenderer:
         return {"clips/ready": self._ready, "clips/dropped": self._dropped.total(), **drawn}
 
     def close(self) -> None:
-        """End the drawing process and close the connections."""
+        """End the drawing process."""
         self._painter.close()
-        self._clips.close()
 
     def _show(self, waiting: Waiting) -> int:
         segments = self._queue.segments([waiting.first, waiting.second])

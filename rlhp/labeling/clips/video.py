@@ -19,6 +19,8 @@ from rlhp.queue.clips import media_type
 from rlhp.types import Array
 
 Codec = Literal["vp9", "h264", "apng"]
+QUALITY = "32"
+"""The rate factor of VP9 and H.264: a lower one is better and larger."""
 _CONTAINER = {"vp9": "webm", "h264": "mp4"}
 _ENCODER = {"vp9": "libvpx-vp9", "h264": "libx264"}
 # One thread: clips are made beside the env runners, which need the cores.
@@ -32,7 +34,7 @@ _OPTIONS = {
 _MUXER = {"vp9": {}, "h264": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}}
 
 
-def encode(frames: Array, *, fps: int, codec: Codec = "vp9", crf: int = 32) -> bytes:
+def encode(frames: Array, *, fps: int, codec: Codec = "vp9") -> bytes:
     """[T, H, W, 3] -> the whole file. An odd edge is repeated once: half of the codecs
     want even sizes.
 
@@ -47,7 +49,7 @@ def encode(frames: Array, *, fps: int, codec: Codec = "vp9", crf: int = 32) -> b
     frames = np.pad(
         frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
     )
-    return _apng(frames, fps) if codec == "apng" else _film(frames, fps, codec, crf)
+    return _apng(frames, fps) if codec == "apng" else _film(frames, fps, codec)
 
 
 def first_frame(data: bytes) -> Array:
@@ -68,13 +70,12 @@ def first_frame(data: bytes) -> Array:
         raise RlhpError(f"this video of {len(data)} bytes does not play: {error}") from error
 
 
-def _film(frames: Array, fps: int, codec: Literal["vp9", "h264"], crf: int) -> bytes:
+def _film(frames: Array, fps: int, codec: Literal["vp9", "h264"]) -> bytes:
     av = _av()
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format=_CONTAINER[codec], options=_MUXER[codec]) as container:
-        stream = container.add_stream(
-            _ENCODER[codec], rate=fps, options={**_OPTIONS[codec], "crf": str(crf)}
-        )
+        options = {**_OPTIONS[codec], "crf": QUALITY}
+        stream = container.add_stream(_ENCODER[codec], rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

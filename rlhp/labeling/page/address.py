@@ -12,7 +12,7 @@ import socket
 from contextlib import suppress
 
 from rlhp.errors import RlhpError
-from rlhp.queue.accounts import Accounts
+from rlhp.queue.queue import QueryQueue
 from rlhp.storage.rundir import RunDir
 
 
@@ -54,15 +54,12 @@ def link_token(url: str, *, run: str, rundir: RunDir | None) -> str:
     """The token of that link: the one in the run directory while it opens the page,
     else a new one.
     """
-    labelers = Accounts(url, run=run)
-    try:
+    with QueryQueue(url, run=run) as queue:
         token = None if rundir is None else rundir.page_token()
-        if token is None or labelers.find(token) is None:
-            token = labelers.link()
+        if token is None or queue.accounts.find(token) is None:
+            token = queue.accounts.link()
             if rundir is not None:
                 # somebody else's directory: the next server prints another link
                 with suppress(OSError):
                     rundir.write_page_token(token)
         return token
-    finally:
-        labelers.close()

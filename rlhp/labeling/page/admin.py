@@ -50,7 +50,7 @@ def preference_rows(
 
 def corrected(desk: Desk, me: Labeler, said: Corrected) -> Correction:
     """Put another answer in the place of a labeler's."""
-    status = desk.lookup.correct(
+    status = desk.queue.lookup.correct(
         said.query,
         labeler=said.labeler,
         answer=said.answer,
@@ -62,10 +62,10 @@ def corrected(desk: Desk, me: Labeler, said: Corrected) -> Correction:
 
 def labeler_rows(desk: Desk) -> list[LabelerRow]:
     """Everybody who answered, was seen or has a token, by name."""
-    stats, pauses = desk.queue.stats().labelers, desk.pauses.all()
+    stats, pauses = desk.queue.stats().labelers, desk.queue.pauses.all()
     pardoned = [name for name, reason in pauses.items() if not reason]
     reports = {each.name: each for each in desk.log.reports(trusted=pardoned)}
-    names = sorted({*stats, *reports, *(labeler.name for labeler in desk.labelers.all())})
+    names = sorted({*stats, *reports, *(labeler.name for labeler in desk.queue.accounts.all())})
     return [
         _labeler(name, stats.get(name), reports.get(name), paused=pauses.get(name, ""))
         for name in names
@@ -159,7 +159,7 @@ def correct(said: Corrected, desk: TheDesk, me: Admin) -> Correction:
 @router.get("/clips/{query}/{side}", response_class=Response)
 def clip(query: QueryPath, side: Literal["first", "second"], desk: TheDesk, me: Admin) -> Response:
     """A video of any query, as long as it is kept."""
-    data = desk.clips.fetch(query=query, side=side)
+    data = desk.queue.clips.fetch(query=query, side=side)
     if data is None:
         raise HTTPException(
             404, "there is no such clip; those of finished queries are kept for half an hour"

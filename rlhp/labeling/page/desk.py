@@ -34,8 +34,8 @@ from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
 from rlhp.preferences.answers import Key
 from rlhp.preferences.events import EventRow, storable
 from rlhp.preferences.quality import LabelerReport, Reports
-from rlhp.queue.accounts import Accounts, Labeler, Pauses
-from rlhp.queue.clips import Clips, Side
+from rlhp.queue.accounts import Labeler
+from rlhp.queue.clips import Side
 from rlhp.queue.lookup import Lookup
 from rlhp.queue.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
 from rlhp.storage.rundir import RunDir
@@ -105,23 +105,16 @@ class Desk:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.queue = QueryQueue(place.url, run=place.run, lease_seconds=place.lease_seconds)
-        self.labelers = Accounts(place.url, run=place.run)
-        self.clips = Clips(place.url, run=place.run)
-        self.lookup = Lookup(place.url, run=place.run)
-        self.pauses = Pauses(place.url, run=place.run)
-        self.log = AnswerLog(self.lookup, place.rundir)
+        self.log = AnswerLog(self.queue.lookup, place.rundir)
         self._rate = Rate()
 
     def close(self) -> None:
         """Disconnect."""
         self.queue.disconnect()
-        self.labelers.close()
-        self.lookup.close()
-        self.pauses.close()
 
     def who(self, token: str | None) -> Labeler | None:
         """Whose token this is; nobody's for none, wherever the request came from."""
-        return None if token is None else self.labelers.find(token)
+        return None if token is None else self.queue.accounts.find(token)
 
     def run(self, me: Labeler) -> Run:
         """The run, and how its page behaves."""
@@ -165,7 +158,7 @@ class Desk:
             ],
             waiting=None
             if leases
-            else nothing_for_you(stats, facts, paused=self.pauses.reason(me.name)),
+            else nothing_for_you(stats, facts, paused=self.queue.pauses.reason(me.name)),
             progress=progress_of(
                 stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)
             ),
@@ -221,11 +214,11 @@ class Desk:
             return UndoOutcome(
                 status=done.status, message=explain(done.status), lease=None, choice=None
             )
-        given = self.lookup.given(query, labeler=me.name, rev=rev)
+        given = self.queue.lookup.given(query, labeler=me.name, rev=rev)
         return UndoOutcome(
             status=done.status,
             message=explain(done.status),
-            lease=lease_out(query, done.token, self.lookup.deadline_ms(query), rev=rev + 1),
+            lease=lease_out(query, done.token, self.queue.lookup.deadline_ms(query), rev=rev + 1),
             choice=None if given is None else choice_of(given, left=self.left(me, query)),
         )
 
@@ -233,10 +226,10 @@ class Desk:
         """The video on one side of a query that this labeler holds or held; None for
         any other.
         """
-        if not self.lookup.was_leased(query, labeler=me.name):
+        if not self.queue.lookup.was_leased(query, labeler=me.name):
             return None
         left = self.left(me, query)
-        return self.clips.fetch(query=query, side=left if side == "left" else _other(left))
+        return self.queue.clips.fetch(query=query, side=left if side == "left" else _other(left))
 
     def left(self, me: Labeler, query: str) -> Side:
         """Which segment this labeler sees on the left."""

@@ -28,7 +28,6 @@ from rlhp.labeling.page.address import address_of, is_loopback, link_token
 from rlhp.labeling.page.app import make_app
 from rlhp.labeling.page.desk import Place
 from rlhp.labeling.page.door import Door, Limits, to_stderr
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue, ping
 
 GRACE_SECONDS = 5
@@ -89,11 +88,8 @@ def serve(
 def _token(place: Place, *, add: str | None) -> str:
     if add is None:
         return link_token(place.url, run=place.run, rundir=place.rundir)
-    labelers = Accounts(place.url, run=place.run)
-    try:
-        return labelers.add(add, admin=True)
-    finally:
-        labelers.close()
+    with QueryQueue(place.url, run=place.run) as queue:
+        return queue.accounts.add(add, admin=True)
 
 
 def _check_pair(certificate: str | None, key: str | None) -> None:

@@ -6,10 +6,10 @@
 --
 --   meta                HASH    schema, config sha256, cap, budget, state open/draining/closed, info:<name>;
 --                               owner (token of the driver), owner_who (JSON), owner_beat (when it was last heard of)
---   q:<query>           HASH    state, priority, body, fencing token, present holder, what each labeler did;
+--   q:<query>           HASH    state, body, fencing token, present holder, what each labeler did;
 --                               `hidden` goes into the log and never to a labeler
 --   paused              HASH    labeler -> why nothing is leased to it; empty where it was pardoned
---   pending             ZSET    -priority -> `<put number>:<query>`: equal priorities first come, first served
+--   pending             ZSET    0 -> `<put number>:<query>`: first come, first served
 --   pending@<labeler>   ZSET    the same for queries addressed to one labeler, served first
 --   reserved            ZSET    deadline -> query: admitted, clips not there yet
 --   leased              ZSET    deadline -> query
@@ -76,8 +76,8 @@ local function pending_key(query)
 end
 
 local function to_pending(query)
-  -- `member` begins with the put number, so equal priorities are served in the order in which they came.
-  redis.call('ZADD', pending_key(query), -tonumber(field(query, 'prio')), field(query, 'member'))
+  -- `member` begins with the put number, so queries are served in the order in which they came.
+  redis.call('ZADD', pending_key(query), 0, field(query, 'member'))
   redis.call('HSET', qkey(query), 'state', 'pending')
 end
 

@@ -35,10 +35,8 @@ def painter() -> Iterator[Painter]:
 
 
 @pytest.fixture
-def clips(queue: QueryQueue) -> Iterator[Clips]:
-    clips = Clips(queue.url, run=queue.run)
-    yield clips
-    clips.close()
+def clips(queue: QueryQueue) -> Clips:
+    return queue.clips
 
 
 @pytest.fixture
@@ -225,7 +223,7 @@ def test_clips_and_undo_of_a_finished_query_end_when_the_run_says_so(
 
 def test_clips_may_lie_in_a_directory(queue: QueryQueue, painter: Painter, tmp_path: Path) -> None:
     store = (tmp_path / "a store").as_uri()
-    writer, reader = Clips(queue.url, run=queue.run, store=store), Clips(queue.url, run=queue.run)
+    writer, reader = queue.clips.kept_in(store), queue.clips
     reserve(queue, "q0")
     assert drain(ClipRenderer(queue, writer, painter, cap_mb=1)) == 1
     files = sorted((tmp_path / "a store" / queue.run).iterdir())
@@ -240,8 +238,6 @@ def test_clips_may_lie_in_a_directory(queue: QueryQueue, painter: Painter, tmp_p
     files[1].unlink()
     assert reader.fetch(query="q0", side="first") is None
     assert reader.fetch(query="q0", side="second") is None, "deleted by somebody else"
-    writer.close()
-    reader.close()
 
 
 def test_clips_may_lie_in_a_bucket_and_wait_while_it_is_away(
@@ -250,12 +246,12 @@ def test_clips_may_lie_in_a_bucket_and_wait_while_it_is_away(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
         monkeypatch.setenv(name, "true")
     with bucket() as server:
-        writer = Clips(queue.url, run=queue.run, store=server.url("shelf/clips"))
+        writer = queue.clips.kept_in(server.url("shelf/clips"))
         renderer = ClipRenderer(queue, writer, painter, cap_mb=1)
         reserve(queue, "q0")
         assert drain(renderer) == 1
         kept = server.objects[f"shelf/clips/{queue.run}/q0-second"]
-        reader = Clips(queue.url, run=queue.run)
+        reader = queue.clips
         assert reader.fetch(query="q0", side="second") == kept
         first_frame(kept)
         with redis.Redis.from_url(queue.url) as client:
@@ -266,11 +262,9 @@ def test_clips_may_lie_in_a_bucket_and_wait_while_it_is_away(
     with pytest.raises(ConnectionError, match="no clip can be stored at s3://shelf/clips/"):
         drain(renderer)
     assert queue.stats().reserved == 1, "it waits, as for a Redis that is away"
-    writer.close()
-    reader.close()
 
 
 @pytest.mark.parametrize("store", ["/tmp/clips", "file://relative", "http://somewhere/clips"])
 def test_a_store_that_is_none_is_refused(queue: QueryQueue, store: str) -> None:
     with pytest.raises(ValueError, match="is file:///directory or s3://bucket/prefix, got"):
-        Clips(queue.url, run=queue.run, store=store)
+        queue.clips.kept_in(store)

@@ -19,7 +19,7 @@ from rlhp.labeling.page.address import address_of, bound, link_token
 from rlhp.labeling.page.desk import Place
 from rlhp.labeling.page.door import Door, Limits
 from rlhp.labeling.page.server import Server
-from rlhp.queue.clips import SIDES, Clips
+from rlhp.queue.clips import SIDES
 from rlhp.queue.queue import QueryQueue
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def human_run(url: str, *, lease_seconds: float = 60.0, **facts: str) -> QueryQu
 
 def ask(queue: QueryQueue, count: int, *, start: int = 0, **more: Any) -> list[str]:
     """Queries with clips, each clip naming its query and side; their ids."""
-    clips = Clips(queue.url, run=queue.run)
+    clips = queue.clips
     names = [f"q{number}" for number in range(start, start + count)]
     for name in names:
         first, second = f"{name}-a", f"{name}-b"

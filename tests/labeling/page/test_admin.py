@@ -12,7 +12,6 @@ import pytest
 from rlhp.labeling.page.desk import Desk, Place
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.preferences.events import EventRow
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer
@@ -87,9 +86,8 @@ def test_only_an_answer_that_stands_can_be_corrected(queue: QueryQueue, tab: Tab
 def test_the_table_names_everybody_who_answered_or_may(queue: QueryQueue, tab: Tab) -> None:
     ask(queue, 3)
     tab.answer(tab.leases()[0], latency_ms=2000)
-    labelers = Accounts(queue.url, run=queue.run)
+    labelers = queue.accounts
     token = labelers.add("ann", admin=True)
-    labelers.close()
     with Tab(tab.link, token=token) as ann:
         rows = {row["name"]: row for row in ann.get("/api/admin/labelers")["labelers"]}
     assert sorted(rows) == ["ann", "local"]
@@ -136,11 +134,9 @@ def test_the_live_view_reads_on_where_it_left_off(queue: QueryQueue, tmp_path: P
 
 def test_a_query_that_is_unknown_has_no_facts(queue: QueryQueue) -> None:
     desk = Desk(Place(url=queue.url, run=queue.run))
-    assert [desk.lookup.given("q0", labeler="ann", rev=1), desk.lookup.deadline_ms("q0")] == [
-        None,
-        0,
-    ]
+    lookup = desk.queue.lookup
+    assert [lookup.given("q0", labeler="ann", rev=1), lookup.deadline_ms("q0")] == [None, 0]
     with pytest.raises(ValueError, match="an answer is one of first, second, tie, incomparable"):
-        desk.lookup.correct("q0", labeler="ann", answer="both", meta={})
-    assert desk.lookup.correct("q0", labeler="ann", answer=Answer.TIE, meta={}) == "gone"
+        lookup.correct("q0", labeler="ann", answer="both", meta={})
+    assert lookup.correct("q0", labeler="ann", answer=Answer.TIE, meta={}) == "gone"
     desk.close()

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rlhp.labeling.page.desk import Desk, Place, answer_of, choice_of
-from rlhp.queue.accounts import Labeler, Pauses
+from rlhp.queue.accounts import Labeler
 from rlhp.queue.clips import SIDES
 from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
@@ -238,10 +238,9 @@ def test_several_labelers_are_asked_where_several_votes_are_wanted(
 
 def test_a_paused_labeler_is_told_why(queue: QueryQueue, tab: Tab) -> None:
     ask(queue, 1)
-    pauses = Pauses(queue.url, run=queue.run)
+    pauses = queue.pauses
     pauses.pause("local", reason="30 of 31 answers were for the same side")
     said = tab.post("/api/leases")
-    pauses.close()
     assert said["leases"] == []
     assert said["waiting"] == {
         "reason": "paused",

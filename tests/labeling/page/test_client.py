@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from examples.label_client import Client, choose, label
-from rlhp.queue.accounts import Accounts, Pauses
 from rlhp.queue.queue import QueryQueue
 from rlhp.types import Answer
 from tests.labeling.page.parts import address_in, ask, served
@@ -21,7 +20,7 @@ SOURCE = Path(__file__).parents[3] / "examples" / "label_client.py"
 
 
 def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
-    token = Accounts(queue.url, run=queue.run).add("robot")
+    token = queue.accounts.add("robot")
     names = ask(queue, 5)
     with served(queue) as link:
         counts: list[int] = []
@@ -42,15 +41,15 @@ def test_it_answers_every_query_as_its_model_says(queue: QueryQueue) -> None:
 
 
 def test_it_leaves_when_it_is_paused(queue: QueryQueue) -> None:
-    token = Accounts(queue.url, run=queue.run).add("robot")
+    token = queue.accounts.add("robot")
     ask(queue, 1)
-    Pauses(queue.url, run=queue.run).pause("robot", reason="it guesses")
+    queue.pauses.pause("robot", reason="it guesses")
     with served(queue) as link:
         assert label(Client(address_in(link), token)) == 0
 
 
 def test_a_wrong_token_is_told_at_once(queue: QueryQueue) -> None:
-    Accounts(queue.url, run=queue.run).add("robot")
+    queue.accounts.add("robot")
     with served(queue) as link, pytest.raises(urllib.error.HTTPError, match="401"):
         label(Client(address_in(link), "wrong"))
 

@@ -30,7 +30,6 @@ from rlhp.labeling.page.door import (
     Limits,
     Seldom,
 )
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import WEBM, Tab, address_in, ask, behind, serving
 from tests.labeling.parts import until
@@ -92,7 +91,7 @@ def test_half_of_a_tls_handshake_is_let_go(queue: QueryQueue, pair: tuple[str, s
 
 def test_a_reply_that_nobody_reads_ends(queue: QueryQueue) -> None:
     (query,) = ask(queue, 1)
-    Clips(queue.url, run=queue.run).store(query=query, side="first", data=WEBM + bytes(30_000_000))
+    queue.clips.store(query=query, side="first", data=WEBM + bytes(30_000_000))
     with opened(queue, QUICK) as (door, link):
         token = link.partition("#token=")[2].encode()
         path = f"GET /api/admin/clips/{query}/first HTTP/1.1".encode()

@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhp.labeling.page.guard import LONGEST_LINE, MOST_BYTES
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.hostile import Attack, Operation, attacks, operations
@@ -40,9 +39,8 @@ KEYS = re.compile(
 def target(redis_url: str) -> Iterator[tuple[QueryQueue, httpx.Client, list[Operation], str]]:
     with human_run(redis_url) as queue:
         ask(queue, 6)
-        labelers = Accounts(queue.url, run=queue.run)
+        labelers = queue.accounts
         token = labelers.add("ann", admin=True)
-        labelers.close()
         with served(queue) as link, httpx.Client(base_url=address_in(link), timeout=60) as client:
             yield queue, client, operations(client.get("/openapi.json").json()), token
 
@@ -198,9 +196,8 @@ def test_what_a_labeler_writes_comes_back_as_text_that_no_page_could_run(redis_u
 def test_forged_cookies_and_headers_are_nobody(redis_url: str) -> None:
     with human_run(redis_url) as queue, served(queue) as link:
         address = address_in(link)
-        labelers = Accounts(queue.url, run=queue.run)
+        labelers = queue.accounts
         token = labelers.add("ann")
-        labelers.close()
         cookie = httpx.post(address + "/api/session", json={"token": token}).headers["set-cookie"]
         (name,) = SimpleCookie(cookie)
         for header in (
@@ -235,7 +232,7 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
             assert (
                 admin.get("/api/live/metrics")["rows"][0]["env_runners/episode_return_mean"] == 3.0
             )
-        labelers = Accounts(queue.url, run=queue.run)
+        labelers = queue.accounts
         with Tab(link, token=labelers.add("ann")) as ann:
             assert ann.get("/api/live/metrics") == {
                 "rows": [{"env_steps": 5, "labels/answered": 2}],
@@ -244,4 +241,3 @@ def test_labelers_never_see_the_true_return(redis_url: str, tmp_path: Any) -> No
             assert ann.get("/api/live/metrics", since=1) == {"rows": [], "next": 1}
             assert ann.get("/api/live/policy")["video"] is None
             assert ann.http.get("/api/live/policy/video").status_code == 404
-        labelers.close()

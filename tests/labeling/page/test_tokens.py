@@ -19,10 +19,8 @@ REFUSED = {"error": "open the link with your token, or ask whoever runs this for
 
 
 @pytest.fixture
-def labelers(queue: QueryQueue) -> Iterator[Accounts]:
-    labelers = Accounts(queue.url, run=queue.run)
-    yield labelers
-    labelers.close()
+def labelers(queue: QueryQueue) -> Accounts:
+    return queue.accounts
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_a_token_is_stored_as_a_hash_alone(queue: QueryQueue, labelers: Accounts
     assert labelers.find("\ud800") is None
 
 
-def test_names_are_unique_and_can_be_part_of_a_key(labelers: Accounts) -> None:
+def test_names_are_unique_and_can_be_part_of_a_key(queue: QueryQueue, labelers: Accounts) -> None:
     labelers.add("ann")
     with pytest.raises(
         ValueError,
@@ -66,7 +64,7 @@ def test_names_are_unique_and_can_be_part_of_a_key(labelers: Accounts) -> None:
         with pytest.raises(ValueError, match="the name of a labeler is 1 to 64 letters, digits or"):
             labelers.add(name)
     with pytest.raises(ValueError, match="was never opened there"):
-        Accounts(labelers._url, run="nowhere").add("ann")
+        QueryQueue(queue.url, run="nowhere").accounts.add("ann")
 
 
 def test_whoever_opens_the_link_is_the_admin_of_this_machine_and_nobody_else_is_anybody(
@@ -136,12 +134,11 @@ def test_cookies_of_two_runs_on_one_host_do_not_meet(
 ) -> None:
     with human_run(redis_url) as other, served(queue) as here, served(other) as there:
         one, two = address_in(here), address_in(there)
-        others = Accounts(other.url, run=other.run)
+        others = other.accounts
         with httpx.Client() as browser:
             browser.post(one + "/api/session", json={"token": labelers.add("ann")})
             browser.post(two + "/api/session", json={"token": others.add("bob")})
             names = [browser.get(address + "/api/run").json()["labeler"] for address in (one, two)]
-        others.close()
     assert names == ["ann", "bob"]
 
 

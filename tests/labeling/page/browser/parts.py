@@ -20,7 +20,6 @@ import numpy as np
 from playwright.sync_api import Page, expect
 
 from rlhp.labeling.clips.video import encode
-from rlhp.queue.clips import Clips
 from rlhp.queue.queue import Event, QueryQueue
 
 CHROMIUM_FLAGS = [
@@ -65,7 +64,6 @@ class Asking:
             **facts,
         }
         self.queue.open(cap=2000, config_sha256="0" * 64, info=info)
-        self._clips = Clips(url, run=self.queue.run)
         self._asked = 0
 
     def ask(self, count: int, *, clips: tuple[bytes, bytes] | None = None) -> list[str]:
@@ -80,10 +78,9 @@ class Asking:
                 body={"purpose": "train"},
                 payloads={},
                 ready=False,
-                priority=-float(self._asked),
             )
-            self._clips.store(query=name, side="first", data=first)
-            self._clips.store(query=name, side="second", data=second)
+            self.queue.clips.store(query=name, side="first", data=first)
+            self.queue.clips.store(query=name, side="second", data=second)
             assert self.queue.ready(query=name) == "ok"
             self._asked += 1
         return names

@@ -23,7 +23,6 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from rlhp.config import loading
 from rlhp.labeling.clips.video import encode
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import (
@@ -152,9 +151,8 @@ def main(folder: Path, like: Path) -> None:
         )
         for number in range(45):
             asking.ask(1, clips=(clips[number % 5], clips[number % 5 + 1]))
-        labelers = Accounts(asking.url, run=asking.queue.run)
+        labelers = asking.queue.accounts
         tokens = [labelers.add(name, admin=name == "ann") for name in LABELERS]
-        labelers.close()
         answered_by_others(asking)
         served = Served(str(run_directory(Path(scratch), asking, like=like).path))
         with sync_playwright() as playwright:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from rlhp.queue.accounts import Accounts
 from rlhp.queue.embedded import EmbeddedRedis
 from tests.labeling.page.browser.parts import Asking, Served, opened, playing, press, says, until
 
@@ -112,9 +111,8 @@ def test_a_redis_that_is_killed_costs_no_answer(own_redis: EmbeddedRedis, page: 
 
 
 def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, page: Page) -> None:
-    labelers = Accounts(asking.url, run=asking.queue.run)
+    labelers = asking.queue.accounts
     token = labelers.add("ann")
-    labelers.close()
     asking.ask(2)
     opened(page, served.address)
     dialog = page.get_by_role("dialog", name="Your token, please")
@@ -134,7 +132,7 @@ def test_without_a_token_the_page_asks_for_one(asking: Asking, served: Served, p
 def test_the_token_of_a_link_signs_in_and_leaves_the_address(
     asking: Asking, served: Served, page: Page
 ) -> None:
-    labelers = Accounts(asking.url, run=asking.queue.run)
+    labelers = asking.queue.accounts
     token = labelers.add("ann", admin=True)
     asking.ask(2)
     opened(page, served.address, f"/#token={token}")
@@ -147,7 +145,7 @@ def test_the_token_of_a_link_signs_in_and_leaves_the_address(
 def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_meanwhile(
     asking: Asking, served: Served, page: Page
 ) -> None:
-    labelers = Accounts(asking.url, run=asking.queue.run)
+    labelers = asking.queue.accounts
     boss = labelers.add("boss", admin=True)
     token = labelers.add("ann")
     asking.ask(2)
@@ -167,7 +165,6 @@ def test_a_labeler_who_is_removed_keeps_the_unsent_answer_from_whoever_signs_in_
     assert [(event.query, event.labeler) for event in asking.log() if event.event == "answer"] == [
         (query, "ann")
     ]
-    labelers.close()
 
 
 def test_a_page_nobody_touches_lets_its_queries_go(

@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from rlhp.config import loading
-from rlhp.queue.accounts import Accounts
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
 from tests.labeling.page.browser.parts import (
@@ -73,9 +72,8 @@ def test_the_live_view_draws_the_metrics_and_goes_on(
 
 
 def test_true_returns_are_for_admins(asking: Asking, watched: Served, page: Page) -> None:
-    labelers = Accounts(asking.url, run=asking.queue.run)
+    labelers = asking.queue.accounts
     ann, boss = labelers.add("ann"), labelers.add("boss", admin=True)
-    labelers.close()
     opened(page, watched.address, f"/live#token={ann}")
     expect(page.get_by_role("img", name="Predicted return")).to_be_visible()
     expect(page.get_by_role("img", name="True return")).to_have_count(0)
@@ -135,8 +133,7 @@ def test_an_admin_sees_who_answers_and_corrects_an_answer(
 
 
 def test_the_admin_view_is_refused_to_others(asking: Asking, watched: Served, page: Page) -> None:
-    labelers = Accounts(asking.url, run=asking.queue.run)
+    labelers = asking.queue.accounts
     token = labelers.add("ann")
-    labelers.close()
     opened(page, watched.address, f"/admin#token={token}")
     expect(page.get_by_role("alert").first).to_contain_text("admins")
