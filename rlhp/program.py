@@ -71,7 +71,6 @@ from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
-from rlhp.rollout.context import query_actor_name
 from rlhp.run import recovery
 from rlhp.run.children import TeacherProcesses, page_server
 from rlhp.run.loop import Loop
@@ -86,15 +85,15 @@ from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import log_to, told
 from rlhp.system.memory import flushed
 from rlhp.system.ray import NAMESPACE, hush, ray_cluster
+from rlhp.system.roles import CLIP_RENDERER, QUERY_ACTOR, REWARD_TRAINER, actor_name
 from rlhp.workers.placement import RewardModels
 from rlhp.workers.resources import local_cpus, refuse_too_small
 from rlhp.workers.roles import (
-    ClipProcess,
+    ClipRendererProcess,
     Parts,
-    QueryProcess,
-    TrainerProcess,
+    QueryActorProcess,
+    RewardTrainerProcess,
     clip_renderer,
-    trainer_name,
 )
 
 log = logging.getLogger(__name__)
@@ -174,7 +173,6 @@ def _run(
         say=display.message,
         quiet_seconds=config.watch.quiet_seconds,
         alarms=alarms,
-        notes=services.notes if isinstance(services, ClusterServices) else dict,
         also=watch,
     )
     stack.enter_context(monitor)
@@ -423,19 +421,19 @@ def _start_services(
     }  # fmt: skip
     models = RewardModels(config, rundir, facts.spaces)
     query_actor = (
-        ray.remote(**beside)(QueryProcess)
-        .options(name=query_actor_name(name))
+        ray.remote(**beside)(QueryActorProcess)
+        .options(name=actor_name(name, QUERY_ACTOR))
         .remote(path, owner=queue.owner)
     )
     ray.get(query_actor.status.remote())
-    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(TrainerProcess)
-    trainer = trainer.options(name=trainer_name(name)).remote(path, owner=queue.owner)
+    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(RewardTrainerProcess)
+    trainer = trainer.options(name=actor_name(name, REWARD_TRAINER)).remote(path, owner=queue.owner)
     ray.get(trainer.status.remote())
     clips = None
     if config.draws_clips:
         clips = (
-            ray.remote(**beside)(ClipProcess)
-            .options(name=f"{name}:clip_renderer")
+            ray.remote(**beside)(ClipRendererProcess)
+            .options(name=actor_name(name, CLIP_RENDERER))
             .remote(path, owner=queue.owner)
         )
 

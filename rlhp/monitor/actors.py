@@ -11,12 +11,18 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rlhp.files import write_whole
+from rlhp.system.roles import (
+    QueryActorStatus,
+    RewardModelStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    spoken,
+)
 
 QUIET_ROLE_SECONDS = 10.0
 """A role whose thread has turned since is not called busy."""
@@ -28,7 +34,7 @@ class ActorFacts:
 
     run: str
     role: str
-    """`env runner`, `learner`, `reward model 0`, `query actor`, ..."""
+    """Its name in `rlhp.system.roles`: `env_runner`, `reward_model_0`, ..."""
     name: str
     """By which Ray finds it; empty for those of RLlib."""
     state: str
@@ -41,6 +47,10 @@ class ActorFacts:
     restarts: int
     note: str = ""
     """What it is at: the version it serves, what it waits for."""
+    waiting_for: str | None = None
+    """The connection that it said it waits for."""
+    version: int | None = None
+    """The reward version that it said it has."""
 
     @property
     def here(self) -> bool:
@@ -54,7 +64,8 @@ def table(actors: Sequence[ActorFacts]) -> list[str]:
         return []
     rows = [("actor", "node", "process", "state", "restarts", "")]
     rows += [
-        (a.role, a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note) for a in actors
+        (spoken(a.role), a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note)
+        for a in actors
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
@@ -73,7 +84,7 @@ def troubles(actors: Sequence[ActorFacts]) -> list[str]:
         "dependencies_unready": "waits for what it is built from",
     }
     return [
-        f"The {each.role} {why.get(each.state, f'is {each.state}')}."
+        f"The {spoken(each.role)} {why.get(each.state, f'is {each.state}')}."
         for each in actors
         if not each.here
     ]
@@ -100,17 +111,18 @@ def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
     return [], None
 
 
-def note(status: Mapping[str, Any]) -> str:
-    """The status of a role in a few words: what it serves, what waits, what it waits
-    for.
-    """
-    words = []
-    if (version := status.get("version", status.get("reward/version"))) is not None:
-        words.append(f"version {version}")
-    if (pool := status.get("segments/pool")) is not None:
-        words.append(f"{pool} segments")
-    if (beat := status.get("beat")) is not None and time.time() - beat > QUIET_ROLE_SECONDS:
-        words.append(f"busy for {time.time() - beat:.0f} s")
-    if waiting := status.get("waiting_for"):
-        words.append(f"waits: {waiting}")
-    return ", ".join(words)
+def told(actor: ActorFacts, status: RoleStatus | None) -> ActorFacts:
+    """The actor with what it says of itself, where it said anything."""
+    if status is None:
+        return actor
+    version = (
+        status.version if isinstance(status, RewardModelStatus | RewardTrainerStatus) else None
+    )
+    words = [] if version is None else [f"version {version}"]
+    if isinstance(status, QueryActorStatus):
+        words.append(f"{status.pool} segments")
+    if status.beat is not None and time.time() - status.beat > QUIET_ROLE_SECONDS:
+        words.append(f"busy for {time.time() - status.beat:.0f} s")
+    if status.waiting_for is not None:
+        words.append(f"waits: {status.waiting_for}")
+    return replace(actor, note=", ".join(words), waiting_for=status.waiting_for, version=version)

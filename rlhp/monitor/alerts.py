@@ -22,6 +22,7 @@ from rlhp.monitor import actors
 from rlhp.monitor.alarms import Alarms
 from rlhp.monitor.cluster_status import list_actors
 from rlhp.monitor.prometheus import Exporter
+from rlhp.monitor.rows import RunStatus
 from rlhp.storage.rundir import RunDir
 
 log = logging.getLogger(__name__)
@@ -124,13 +125,10 @@ class RunMonitor:
         say: Callable[[str], object],
         quiet_seconds: float | None,
         alarms: Alarms | None = None,
-        notes: Callable[[], Mapping[str, str]] = dict,
         also: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`notes` tells by role what an actor is at; `also` gets every row too, as a
-        sweep wants.
-        """
-        self._rundir, self._notes, self._also = rundir, notes, also
+        """`also` gets every row too, as a sweep wants."""
+        self._rundir, self._also = rundir, also
         self._concerns = Concerns(say, quiet_seconds=quiet_seconds)
         self._alarms = alarms
         self._say = say
@@ -138,8 +136,10 @@ class RunMonitor:
         self._due = 0.0
         self._blind = False
 
-    def look(self, row: dict[str, Any]) -> None:
-        """A new row of metrics, to which the alarms are added."""
+    def look(self, row: dict[str, Any], status: RunStatus) -> None:
+        """A new row of metrics, to which the alarms are added, and what the other roles
+        said when it was made.
+        """
         if self._alarms is not None:
             for text in self._alarms.look(row).values():
                 log.warning(text)
@@ -152,7 +152,7 @@ class RunMonitor:
         self._exporter.row(row, quiet_seconds=self._concerns.quiet())
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + ACTORS_EVERY_SECONDS
-            self._count()
+            self._list(status)
 
     def __enter__(self) -> Self:
         self._concerns.__enter__()
@@ -166,11 +166,11 @@ class RunMonitor:
     ) -> None:
         self._concerns.__exit__(kind, error, trace)
 
-    def _count(self) -> None:
+    def _list(self, status: RunStatus) -> None:
         if self._blind:
             return
         try:
-            found = list_actors(run=self._rundir.name, notes=self._notes())
+            found = list_actors(run=self._rundir.name, said=status.roles)
             self._exporter.actors(found)
             actors.write(self._rundir.actors_file, found)
         except Exception:  # nothing of a run depends on it

@@ -22,28 +22,35 @@ from ray.exceptions import RayError
 
 from rlhp.errors import RlhpError
 from rlhp.monitor import actors, status
-from rlhp.monitor.actors import ActorFacts, note
+from rlhp.monitor.actors import ActorFacts, told
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import NAMESPACE, hush, refuse_silence
+from rlhp.system.roles import (
+    ENV_RUNNER,
+    LEARNER,
+    QUERY_ACTOR,
+    REWARD_MODEL,
+    REWARD_TRAINER,
+    QueryActorStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    spoken,
+    without_number,
+)
 
-ROLES = {
-    "query_actor": "query actor",
-    "reward_trainer": "reward trainer",
-    "clip_renderer": "clip renderer",
-}
 UNNAMED = ("EnvRunner", "Learner")
 """How the classes of RLlib's actors end."""
 
 
 def list_actors(
-    *, run: str | None = None, notes: Mapping[str, str] | None = None
+    *, run: str | None = None, said: Mapping[str, RoleStatus] | None = None
 ) -> list[ActorFacts]:
     """The actors of one run of this driver, or of all runs of the cluster; those that
     are dead for good are left out.
 
     Needs a Ray that this process has joined. RLlib's actors have no names of their own:
-    they belong to the run whose driver (Ray's job) started them. `notes` has what is
-    known of a role besides.
+    they belong to the run whose driver (Ray's job) started them. `said` has what roles
+    said of themselves, by name.
     """
     everything: Mapping[str, Mapping[str, Any]] = ray._private.state.actors()
     present = [facts for facts in everything.values() if facts["State"] != "DEAD"]
@@ -61,31 +68,27 @@ def list_actors(
             and run in (None, whose)
             and (named or facts["ActorClassName"].endswith(UNNAMED))
         ):
-            found.append(_facts(facts, whose, notes or {}))
+            actor = _facts(facts, whose)
+            found.append(told(actor, (said or {}).get(actor.role)))
     return sorted(found, key=lambda each: (each.run, each.role, each.pid))
 
 
-def _facts(facts: Mapping[str, Any], run: str, notes: Mapping[str, str]) -> ActorFacts:
-    role = _role(facts["Name"], facts["ActorClassName"])
+def _facts(facts: Mapping[str, Any], run: str) -> ActorFacts:
     return ActorFacts(
         run=run,
-        role=role,
+        role=_role(facts["Name"], facts["ActorClassName"]),
         name=facts["Name"],
         state=facts["State"].lower(),
         node=facts["Address"]["IPAddress"],
         pid=int(facts["Pid"]),
         restarts=int(facts["NumRestarts"]),
-        note=notes.get(role, ""),
     )
 
 
 def _role(name: str, class_name: str) -> str:
-    rest = name.partition(":")[2]
-    if rest.startswith("reward_model:"):
-        return f"reward model {rest.partition(':')[2].partition('@')[0]}"
-    if rest:
-        return ROLES.get(rest, rest.replace("_", " "))
-    return "env runner" if class_name.endswith("EnvRunner") else "learner"
+    if named := name.partition(":")[2].partition("@")[0]:
+        return named
+    return ENV_RUNNER if class_name.endswith("EnvRunner") else LEARNER
 
 
 ANSWER_SECONDS = 5.0
@@ -120,21 +123,24 @@ def report(address: str, *, run: str | None) -> str:
 def _of_run(name: str, found: Sequence[ActorFacts]) -> str:
     mine = [each for each in found if each.run == name]
     said = _ask(mine)
-    mine = [replace(each, note=note(said.get(each.role, {}))) for each in mine]
-    path = next((facts["path"] for facts in said.values() if "path" in facts), None)
+    mine = [told(each, said.get(each.role)) for each in mine]
+    paths = (answer.run_path for answer in said.values() if answer.run_path is not None)
+    path = next(paths, None)
     if path is not None and Path(path).is_dir():  # on a disk that this machine shares with the run
         return status.report(replace(status.gather(RunDir.open(path)), actors=mine))
     return "\n".join([*_sentences(name, mine, said, path), "", *actors.table(mine)])
 
 
-def _ask(mine: Sequence[ActorFacts]) -> dict[str, dict[str, Any]]:
-    """What the named ones say, as far as they say it in time."""
+def _ask(mine: Sequence[ActorFacts]) -> dict[str, RoleStatus]:
+    """What the named ones say, as far as they say it in time and in words of this
+    version.
+    """
     pending: dict[Any, str] = {}
     for each in mine:
         if each.name and each.here:
             with suppress(ValueError, RayError):
                 method = ray.get_actor(each.name, namespace=NAMESPACE).status
-                if each.role.startswith("reward model"):
+                if without_number(each.role) == REWARD_MODEL:
                     method = method.options(concurrency_group="control")
                 pending[method.remote()] = each.role
     done, _ = (
@@ -145,28 +151,34 @@ def _ask(mine: Sequence[ActorFacts]) -> dict[str, dict[str, Any]]:
     said = {}
     for reference in done:
         with suppress(RayError):
-            said[pending[reference]] = ray.get(reference)
+            answer = ray.get(reference)
+            if isinstance(answer, RoleStatus):
+                said[pending[reference]] = answer
     return said
 
 
 def _sentences(
-    name: str, mine: Sequence[ActorFacts], said: Mapping[str, Mapping[str, Any]], path: str | None
+    name: str, mine: Sequence[ActorFacts], said: Mapping[str, RoleStatus], path: str | None
 ) -> Iterator[str]:
-    numbers = {key: value for facts in said.values() for key, value in facts.items()}
+    asking, trainer = said.get(QUERY_ACTOR), said.get(REWARD_TRAINER)
+    env_steps = budget = newest = answered = 0
+    if isinstance(asking, QueryActorStatus):
+        env_steps, budget = asking.env_steps, asking.budget
+    if isinstance(trainer, RewardTrainerStatus):
+        newest, answered = trainer.version, trainer.answered
     where = "" if path is None else f" in {path}, which this machine cannot see"
     yield (
-        f"{name} goes on{where}: {numbers.get('env_steps', 0):,} env steps, reward version "
-        f"{numbers.get('reward/version', 0)}, {numbers.get('labels/answered', 0)} of "
-        f"{numbers.get('labels/budget', 0)} labels."
+        f"{name} goes on{where}: {env_steps:,} env steps, reward version {newest}, {answered} of "
+        f"{budget} labels."
     )
     yield from actors.troubles(mine)
-    versions = {role: facts["version"] for role, facts in said.items() if "version" in facts}
-    newest = numbers.get("reward/version", 0)
-    for role, version in sorted(versions.items()):
-        if version < newest:
-            yield f"The {role} serves version {version}, the newest is {newest}."
-    for role, facts in sorted(said.items()):
-        if facts.get("waiting_for"):
-            yield f"The {role} waits: {facts['waiting_for']}."
-        if facts.get("fatal"):
-            yield f"The {role} failed: {facts['fatal']}."
+    for each in mine:
+        if each.version is not None and each.version < newest:
+            yield (
+                f"The {spoken(each.role)} serves version {each.version}, the newest is {newest}."
+            )
+    for role, answer in sorted(said.items()):
+        if answer.waiting_for is not None:
+            yield f"The {spoken(role)} waits: {answer.waiting_for}."
+        if answer.fatal is not None:
+            yield f"The {spoken(role)} failed: {answer.fatal}."

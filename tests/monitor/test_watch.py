@@ -19,8 +19,8 @@ from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
 ROOT = Path(__file__).parents[2]
 ALIVE = ActorFacts(
     run="demo",
-    role="reward model 0",
-    name="demo:reward_model:0",
+    role="reward_model_0",
+    name="demo:reward_model_0@node",
     state="alive",
     node="10.0.0.2",
     pid=7,
@@ -29,7 +29,7 @@ ALIVE = ActorFacts(
 )
 LOST = ActorFacts(
     run="demo",
-    role="query actor",
+    role="query_actor",
     name="demo:query_actor",
     state="pending_creation",
     node="",
