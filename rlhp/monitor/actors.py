@@ -1,8 +1,8 @@
-"""The actors of a run as last seen: who, where, how often started again, and what each
-is at.
+"""The actors of a run as they were last seen: where each is, how often it was started
+again, and what it says of itself.
 
-The driver writes `actors.json` every few seconds, so that `rlhp status` can tell
-without joining the Ray cluster.
+The driver writes them to `actors.json` every few seconds, so that `rlhp status` knows
+them without joining the Ray cluster.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ActorFacts:
     """By which Ray finds it; empty for those of RLlib."""
     state: str
     """Ray's word, in small letters: alive, restarting, pending_creation,
-    dependencies_unready.
+    dependencies_unready. Ours is away: Ray has not noticed yet that it does not answer.
     """
     node: str
     """Its address; empty while it has none."""
@@ -49,6 +49,8 @@ class ActorFacts:
     """What it is at: the version it serves, what it waits for."""
     waiting_for: str | None = None
     """The connection that it said it waits for."""
+    fatal: str | None = None
+    """The error that it said it stopped at."""
     version: int | None = None
     """The reward version that it said it has."""
 
@@ -74,22 +76,6 @@ def table(actors: Sequence[ActorFacts]) -> list[str]:
     ]
 
 
-def troubles(actors: Sequence[ActorFacts]) -> list[str]:
-    """One sentence for each actor that cannot be spoken to now."""
-    why = {
-        "restarting": "is being started again",
-        "pending_creation": (
-            "is being started, or waits for a node with room; see `ray status` where it goes on"
-        ),
-        "dependencies_unready": "waits for what it is built from",
-    }
-    return [
-        f"The {spoken(each.role)} {why.get(each.state, f'is {each.state}')}."
-        for each in actors
-        if not each.here
-    ]
-
-
 def write(file: Path, actors: Sequence[ActorFacts]) -> None:
     """Whole or not at all."""
     facts = {
@@ -105,9 +91,9 @@ def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
         facts: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
-        found = facts["actors"]
-        assert isinstance(found, list)
-        return [ActorFacts(**each) for each in found], datetime.fromisoformat(str(facts["at"]))
+        listed = facts["actors"]
+        assert isinstance(listed, list)
+        return [ActorFacts(**actor) for actor in listed], datetime.fromisoformat(str(facts["at"]))
     return [], None
 
 
@@ -125,4 +111,11 @@ def told(actor: ActorFacts, status: RoleStatus | None) -> ActorFacts:
         words.append(f"busy for {time.time() - status.beat:.0f} s")
     if status.waiting_for is not None:
         words.append(f"waits: {status.waiting_for}")
-    return replace(actor, note=", ".join(words), waiting_for=status.waiting_for, version=version)
+    return replace(
+        actor,
+        state="away" if actor.here and not status.alive else actor.state,
+        note=", ".join(words),
+        waiting_for=status.waiting_for,
+        fatal=status.fatal,
+        version=version,
+    )

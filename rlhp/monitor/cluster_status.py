@@ -1,11 +1,9 @@
-"""`rlhp status --address`: what a Ray cluster knows of the runs on it, asked of their
-actors.
+"""What Ray knows of runs: `rlhp status --address`, and the list of a run's actors.
 
-Who is there: every Ray actor of a run with its node, process, state and restarts.
-
-Ray's public listing asks the dashboard, which a local Ray does not start; the actor
-table of its control store is there always. Ray's version is pinned (`pyproject.toml`),
-and this is the one place that reads the table.
+Every actor of a run is listed with its node, process, state and restarts, and says
+itself how it is. Ray's public listing asks the dashboard, which a local Ray does not
+start; the actor table of its control store is always there. Ray's version is pinned
+(`pyproject.toml`), and no other file reads that table.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from ray.exceptions import RayError
 from rlhp.errors import RlhpError
 from rlhp.monitor import actors, status
 from rlhp.monitor.actors import ActorFacts, told
+from rlhp.monitor.diagnosis import Facts, diagnose
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import NAMESPACE, hush, refuse_silence
 from rlhp.system.roles import (
@@ -34,7 +33,6 @@ from rlhp.system.roles import (
     QueryActorStatus,
     RewardTrainerStatus,
     RoleStatus,
-    spoken,
     without_number,
 )
 
@@ -43,14 +41,14 @@ UNNAMED = ("EnvRunner", "Learner")
 
 
 def list_actors(
-    *, run: str | None = None, said: Mapping[str, RoleStatus] | None = None
+    *, run: str | None = None, statuses: Mapping[str, RoleStatus] | None = None
 ) -> list[ActorFacts]:
     """The actors of one run of this driver, or of all runs of the cluster; those that
     are dead for good are left out.
 
     Needs a Ray that this process has joined. RLlib's actors have no names of their own:
-    they belong to the run whose driver (Ray's job) started them. `said` has what roles
-    said of themselves, by name.
+    they belong to the run whose driver (Ray's job) started them. `statuses` has
+    what roles said of themselves, by name.
     """
     everything: Mapping[str, Mapping[str, Any]] = ray._private.state.actors()
     present = [facts for facts in everything.values() if facts["State"] != "DEAD"]
@@ -59,7 +57,7 @@ def list_actors(
     }
     if run is not None:
         runs[ray.get_runtime_context().get_job_id()] = run
-    found = []
+    listed = []
     for facts in present:
         named = ":" in facts["Name"]
         whose = facts["Name"].partition(":")[0] if named else runs.get(facts["JobID"])
@@ -69,8 +67,8 @@ def list_actors(
             and (named or facts["ActorClassName"].endswith(UNNAMED))
         ):
             actor = _facts(facts, whose)
-            found.append(told(actor, (said or {}).get(actor.role)))
-    return sorted(found, key=lambda each: (each.run, each.role, each.pid))
+            listed.append(told(actor, (statuses or {}).get(actor.role)))
+    return sorted(listed, key=lambda actor: (actor.run, actor.role, actor.pid))
 
 
 def _facts(facts: Mapping[str, Any], run: str) -> ActorFacts:
@@ -101,69 +99,74 @@ def report(address: str, *, run: str | None) -> str:
     """
     hush()
     refuse_silence(address)
-    mine = not ray.is_initialized()
-    if mine:
+    joins = not ray.is_initialized()
+    if joins:
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
         )
     try:
-        found = [each for each in list_actors() if run in (None, each.run)]
-        if not found:
+        listed = [actor for actor in list_actors() if run in (None, actor.run)]
+        if not listed:
             what = "no run is" if run is None else f"run {run} is not"
             raise RlhpError(
                 f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run "
                 "directory"
             )
-        return "\n\n\n".join(_of_run(name, found) for name in sorted({each.run for each in found}))
+        names = sorted({actor.run for actor in listed})
+        return "\n\n\n".join(
+            _of_run(name, [actor for actor in listed if actor.run == name]) for name in names
+        )
     finally:
-        if mine:
+        if joins:
             ray.shutdown()
 
 
-def _of_run(name: str, found: Sequence[ActorFacts]) -> str:
-    mine = [each for each in found if each.run == name]
-    said = _ask(mine)
-    mine = [told(each, said.get(each.role)) for each in mine]
-    paths = (answer.run_path for answer in said.values() if answer.run_path is not None)
+def _of_run(name: str, listed: Sequence[ActorFacts]) -> str:
+    statuses = _ask(listed)
+    listed = [told(actor, statuses.get(actor.role)) for actor in listed]
+    paths = (answer.run_path for answer in statuses.values() if answer.run_path is not None)
     path = next(paths, None)
     if path is not None and Path(path).is_dir():  # on a disk that this machine shares with the run
-        return status.report(replace(status.gather(RunDir.open(path)), actors=mine))
-    return "\n".join([*_sentences(name, mine, said, path), "", *actors.table(mine)])
+        return status.report(replace(status.gather(RunDir.open(path)), actors=listed))
+    return "\n".join([*_sentences(name, listed, statuses, path), "", *actors.table(listed)])
 
 
-def _ask(mine: Sequence[ActorFacts]) -> dict[str, RoleStatus]:
+def _ask(listed: Sequence[ActorFacts]) -> dict[str, RoleStatus]:
     """What the named ones say, as far as they say it in time and in words of this
     version.
     """
     pending: dict[Any, str] = {}
-    for each in mine:
-        if each.name and each.here:
+    for actor in listed:
+        if actor.name and actor.here:
             with suppress(ValueError, RayError):
-                method = ray.get_actor(each.name, namespace=NAMESPACE).status
-                if without_number(each.role) == REWARD_MODEL:
+                method = ray.get_actor(actor.name, namespace=NAMESPACE).status
+                if without_number(actor.role) == REWARD_MODEL:
                     method = method.options(concurrency_group="control")
-                pending[method.remote()] = each.role
+                pending[method.remote()] = actor.role
     done, _ = (
         ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS)
         if pending
         else ([], [])
     )
-    said = {}
+    statuses = {}
     for reference in done:
         with suppress(RayError):
             answer = ray.get(reference)
             if isinstance(answer, RoleStatus):
-                said[pending[reference]] = answer
-    return said
+                statuses[pending[reference]] = answer
+    return statuses
 
 
 def _sentences(
-    name: str, mine: Sequence[ActorFacts], said: Mapping[str, RoleStatus], path: str | None
+    name: str,
+    listed: Sequence[ActorFacts],
+    statuses: Mapping[str, RoleStatus],
+    path: str | None,
 ) -> Iterator[str]:
-    asking, trainer = said.get(QUERY_ACTOR), said.get(REWARD_TRAINER)
+    query_actor, trainer = statuses.get(QUERY_ACTOR), statuses.get(REWARD_TRAINER)
     env_steps = budget = newest = answered = 0
-    if isinstance(asking, QueryActorStatus):
-        env_steps, budget = asking.env_steps, asking.budget
+    if isinstance(query_actor, QueryActorStatus):
+        env_steps, budget = query_actor.env_steps, query_actor.budget
     if isinstance(trainer, RewardTrainerStatus):
         newest, answered = trainer.version, trainer.answered
     where = "" if path is None else f" in {path}, which this machine cannot see"
@@ -171,14 +174,5 @@ def _sentences(
         f"{name} goes on{where}: {env_steps:,} env steps, reward version {newest}, {answered} of "
         f"{budget} labels."
     )
-    yield from actors.troubles(mine)
-    for each in mine:
-        if each.version is not None and each.version < newest:
-            yield (
-                f"The {spoken(each.role)} serves version {each.version}, the newest is {newest}."
-            )
-    for role, answer in sorted(said.items()):
-        if answer.waiting_for is not None:
-            yield f"The {spoken(role)} waits: {answer.waiting_for}."
-        if answer.fatal is not None:
-            yield f"The {spoken(role)} failed: {answer.fatal}."
+    facts = Facts(name=name, actors=listed, learning=True)
+    yield from (finding.sentence() for finding in diagnose(facts))

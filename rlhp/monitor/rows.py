@@ -1,5 +1,5 @@
-"""From RLlib's results and the roles' numbers to rows of metrics, by the names of
-`rlhp.storage.metrics.METRICS`.
+"""Rows of metrics, made of RLlib's results and of what the roles say of themselves; their
+names are those of `rlhp.storage.metrics.METRICS`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class RunStatus:
     reward_models: Mapping[str, RewardModelStatus] = field(default_factory=dict)
     """By their names, `reward_model_0` and so on."""
     queue: QueueStats | None = None
+    queue_problem: str | None = None
+    """Why the queue could not be asked the last time."""
     labels_per_minute: float | None = None
 
     @property

@@ -49,8 +49,8 @@ MODEL_SECONDS = 5.0
 
 
 class SerialServices:
-    """The roles stepped in turn until none has anything left to do; the order never
-    varies.
+    """The roles in this process: stepped in turn until none has anything left to do,
+    always in the same order.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SerialServices:
         self._warned = False
 
     def progress(self, *, env_steps: int, learning: bool, **facts: Any) -> None:
-        """As `QueryActor.progress`."""
+        """Tell the query actor and the reward trainer how far the run is."""
         self._env_steps, self._learning = env_steps, learning
         self._query_actor.progress(env_steps=env_steps, learning=learning, **facts)
 
@@ -159,6 +159,7 @@ class ClusterServices:
         self._asked_at: dict[str, float] = {}
         self._stall_seconds = stall_seconds
         self._stats: QueueStats | None = None
+        self._queue_problem: str | None = None
         self._ask_queue_at = 0.0
         self._housekeeping = Housekeeping(queue)
         self._noticeboard = Noticeboard(queue)
@@ -191,13 +192,15 @@ class ClusterServices:
                 raise (RoleBroken if status.ours else RoleFailed)(status.fatal)
         if time.monotonic() >= self._ask_queue_at:
             pause = QUEUE_AWAY_SECONDS
-            with suppress(ConnectionError):  # the query actor says so in the log
-                self._stats = self._queue.stats()
+            try:
+                self._stats, self._queue_problem = self._queue.stats(), None
                 self._housekeeping.turn()
                 self._noticeboard.turn(
                     self.status, env_steps=self._env_steps, learning=self._learning
                 )
                 pause = QUEUE_EVERY_SECONDS
+            except ConnectionError as error:  # the query actor says so in the log
+                self._queue_problem = str(error)
             self._ask_queue_at = time.monotonic() + pause
 
     def waits_for(self) -> str | None:
@@ -256,24 +259,25 @@ class ClusterServices:
 
     def status(self) -> RunStatus:
         """What every role said last."""
-        known = {
+        said = {
             name: replace(status, alive=name not in self._away)
             for name, status in self._known.items()
         }
-        trainer = known.get(REWARD_TRAINER)
+        trainer = said.get(REWARD_TRAINER)
         return RunStatus(
-            query_actor=known.get(QUERY_ACTOR),
+            query_actor=said.get(QUERY_ACTOR),
             reward_trainer=trainer,
-            clip_renderer=known.get(CLIP_RENDERER),
-            reward_models={name: known[name] for name in self._models.actors if name in known},
+            clip_renderer=said.get(CLIP_RENDERER),
+            reward_models={name: said[name] for name in self._models.actors if name in said},
             queue=self._stats,
+            queue_problem=self._queue_problem,
             labels_per_minute=self._rate(0 if trainer is None else trainer.answered),
         )
 
     def pids(self) -> dict[str, Any]:
         """Process ids by role."""
-        known = {name: status.pid for name, status in self._known.items()}
-        return {**known, "labelers": self._labelers.pids() if self._labelers else []}
+        pids = {name: status.pid for name, status in self._known.items()}
+        return {**pids, "labelers": self._labelers.pids() if self._labelers else []}
 
 
 class Housekeeping:
@@ -312,16 +316,16 @@ class Noticeboard:
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + QUEUE_EVERY_SECONDS
-        said = status()
+        roles = status()
         facts = {"env_steps": str(env_steps), "phase": "learning" if learning else "warm-up"}
-        if said.query_actor is not None:
+        if roles.query_actor is not None:
             facts |= {
-                "segments": str(said.query_actor.pool),
-                "segments_wanted": str(said.query_actor.warmup_target),
-                "allowed": str(said.query_actor.allowed),
+                "segments": str(roles.query_actor.pool),
+                "segments_wanted": str(roles.query_actor.warmup_target),
+                "allowed": str(roles.query_actor.allowed),
             }
-        if said.reward_trainer is not None:
-            facts["reward_version"] = str(said.reward_trainer.version)
+        if roles.reward_trainer is not None:
+            facts["reward_version"] = str(roles.reward_trainer.version)
         self._queue.set_info(
             {name: value for name, value in facts.items() if self._written.get(name) != value}
         )

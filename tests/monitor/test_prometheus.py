@@ -54,7 +54,7 @@ def test_actors_are_counted_and_exported_with_the_metrics() -> None:
         .remote()
     )
     ray.get(actor.status.remote())
-    (found,) = list_actors(run="demo", said={"query_actor": query_actor(pool=3)})
+    (found,) = list_actors(run="demo", statuses={"query_actor": query_actor(pool=3)})
     assert (found.role, found.state, found.restarts, found.note) == (
         "query_actor",
         "alive",
