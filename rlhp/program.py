@@ -79,7 +79,7 @@ from rlhp.run.resume import TEACHER, ExactState, Recalled, impossible, said_befo
 from rlhp.run.services import ClusterServices, SerialServices, Services
 from rlhp.run.summary import Summary, finish
 from rlhp.run.throttle import LearnerThrottle
-from rlhp.run.videos import Films, codec_of, draw, take_of
+from rlhp.run.videos import PolicyVideos, codec_of, draw, record_episode
 from rlhp.storage.metrics import MetricsWriter, read_metrics
 from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import log_to, told
@@ -187,7 +187,7 @@ def _run(
         metrics,
         display,
         stop,
-        films=Films(config, rundir, facts, say=display.message),
+        videos=PolicyVideos(config, rundir, facts, say=display.message),
         watch=monitor.look,
         exact=exact,
         watchdog=stack.enter_context(recovery.watchdog(config, services, serial=serial)),
@@ -236,7 +236,7 @@ def evaluate(
     video: Path | None = None,
     best: bool = False,
 ) -> dict[str, Any]:
-    """The true return of a run's newest saved policy (or its best), and a film;
+    """The true return of a run's newest saved policy (or its best), and a video;
     ValueError where there is none.
     """
     hush()
@@ -250,7 +250,9 @@ def evaluate(
     if video is not None:
         env_steps = int(Checkpoints.counters(newest)["env_steps"])
         draw(
-            take_of(make_act, config, rundir, facts, env_steps=env_steps, seed=seed), config, video
+            record_episode(make_act, config, rundir, facts, env_steps=env_steps, seed=seed),
+            config,
+            video,
         )
     return {
         "checkpoint": newest.name,

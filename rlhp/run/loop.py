@@ -28,7 +28,7 @@ from rlhp.query.schedule import FEWEST_FRESH
 from rlhp.rollout.runner import env_runners_status
 from rlhp.run.services import Display, Exact, Services
 from rlhp.run.throttle import LearnerThrottle
-from rlhp.run.videos import Films
+from rlhp.run.videos import PolicyVideos
 from rlhp.run.watchdog import StallWatchdog
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
@@ -74,7 +74,7 @@ class Loop:
     metrics: MetricsWriter
     display: Display
     stop: threading.Event
-    films: Films | None = None
+    videos: PolicyVideos | None = None
     watch: Callable[[dict[str, Any], RunStatus], None] | None = None
     """Whoever wants every row too, and what the other roles said when it was made."""
     exact: Exact | None = None
@@ -281,13 +281,13 @@ class Loop:
             self._act(seed), self.config.env, episodes=self.config.evaluation.episodes, seed=seed
         )
 
-    def film(self, *, wait: bool = False) -> Path | None:
-        """A video of the present policy, as `Films.shoot` makes it; None where there is
-        none.
+    def record_video(self, *, wait: bool = False) -> Path | None:
+        """The newest video after one of the present policy was begun, as `PolicyVideos`
+        does it; None where there is none.
         """
-        if self.films is None:
+        if self.videos is None:
             return None
-        return self.films.shoot(
+        return self.videos.record(
             self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait
         )
 
@@ -302,7 +302,7 @@ class Loop:
             self.save()
             # people like to see what came of their answers
             if self.config.draws_clips and self.progress.learning:
-                self.film()
+                self.record_video()
 
     def save(self) -> None:
         """A checkpoint of this moment."""

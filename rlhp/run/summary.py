@@ -83,7 +83,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
     seed = 1_000_003 + config.seed
     trained = loop.evaluate(seed=seed)
     by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
-    film = None if interrupted else loop.film(wait=True)
+    video = None if interrupted else loop.record_video(wait=True)
     status = loop.services.status() if loop.services is not None else RunStatus()
     trainer, queue = status.reward_trainer, status.queue
     stored, newest = _on_disk(loop.rundir)
@@ -106,7 +106,7 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         reward_version=max(0 if trainer is None else trainer.version, newest),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
-        video=None if film is None else str(film),
+        video=None if video is None else str(video),
     )
     write_whole(loop.rundir.path / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

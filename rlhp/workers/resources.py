@@ -40,11 +40,11 @@ def bundles(config: RunConfig) -> list[tuple[str, Bundle]]:
     gpus = learner.num_gpus_per_learner
     # as RLlib counts
     one_learner = _plain({"CPU": 0 if gpus else 1, "GPU": gpus, **learner.resources})
-    found = [(ENV_RUNNER, runner)] * runners + [(LEARNER, one_learner)] * learner.num_learners
+    reserved = [(ENV_RUNNER, runner)] * runners + [(LEARNER, one_learner)] * learner.num_learners
     if config.preferences and config.reward_gpus:
         gpu = {"GPU": config.reward_gpus}
-        found += [(REWARD_TRAINER, gpu)] + [(REWARD_MODEL, gpu)] * (config.reward.replicas or 1)
-    return [(who, bundle) for who, bundle in found if bundle]
+        reserved += [(REWARD_TRAINER, gpu)] + [(REWARD_MODEL, gpu)] * (config.reward.replicas or 1)
+    return [(who, bundle) for who, bundle in reserved if bundle]
 
 
 def local_cpus(config: RunConfig) -> int:

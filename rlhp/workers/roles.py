@@ -158,16 +158,16 @@ ASK_EVERY_SECONDS = 0.2
 """Queries become durable in batches too; a person does not notice."""
 BACKGROUND_NICENESS = 10
 DRAIN_EVERY_SECONDS = 0.2
-"""Answers become durable in batches: each batch is a file to sync, and examples to lay
-out anew.
+"""Answers become durable in batches: for each of them a file is synced, and the
+training set is laid out anew.
 """
 
 
 class Parts:
     """What a role reads from a run directory.
 
-    `owner`: the token of the driver that it works for. `exact`: checkpoints go by the
-    names of the dataset's parts.
+    `owner` is the token of the driver that it works for. With `exact` the parts of the
+    dataset are never merged, since checkpoints go by their names.
     """
 
     def __init__(self, path: str | Path, *, owner: str = "", exact: bool = False) -> None:
@@ -218,7 +218,7 @@ class RewardModelProcess(RewardModel):
         super().__init__(spaces, newest=lambda: newest_weights(run, path), device=device)
 
     def status(self) -> RewardModelStatus:
-        """As `RewardModel.status`, and its process."""
+        """What the reward model says, and which process it is."""
         return replace(super().status(), pid=os.getpid(), memory_mb=resident_mb())
 
 
@@ -258,7 +258,7 @@ class QueryActorProcess:
         )
 
     def offer(self, segments: list[Segment]) -> int:
-        """As `QueryActor.offer`."""
+        """Add to the candidates of the query actor; returns the number taken."""
         return self._role.offer(segments)
 
     def progress(self, **facts: Any) -> None:
@@ -269,7 +269,7 @@ class QueryActorProcess:
         self._background.wake()
 
     def recent(self, count: int) -> tuple[Array, Array] | None:
-        """As `QueryActor.recent`."""
+        """At most `count` transitions of the newest segments, for the reward trainer."""
         return self._role.recent(count)
 
     def status(self) -> QueryActorStatus:
