@@ -20,6 +20,7 @@ from ray.exceptions import ActorDiedError, RayError
 from rlhp.errors import RoleBroken, RoleFailed
 from rlhp.labeling.clips.renderer import ClipRenderer
 from rlhp.labeling.worker import LabelerWorker
+from rlhp.monitor.answer_rate import AnswerRate
 from rlhp.monitor.rows import RunStatus
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
@@ -43,7 +44,6 @@ QUEUE_AWAY_SECONDS = 10.0
 """Asking a server that is away takes a second or more, which the learner should not pay
 at every turn.
 """
-PER_MINUTE_OVER_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
 MODEL_SECONDS = 5.0
 
@@ -330,20 +330,6 @@ class Noticeboard:
             {name: value for name, value in facts.items() if self._written.get(name) != value}
         )
         self._written = facts
-
-
-class AnswerRate:
-    """Answers per minute over the last minute."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def __call__(self, answered: int) -> float:
-        now = time.monotonic()
-        self._seen = [(at, count) for at, count in self._seen if now - at < PER_MINUTE_OVER_SECONDS]
-        self._seen.append((now, answered))
-        first_at, first = self._seen[0]
-        return 60.0 * (answered - first) / (now - first_at) if now - first_at > 1 else 0.0
 
 
 class Services(Protocol):

@@ -18,8 +18,7 @@ import ray
 from rlhp.errors import RoleFailed
 from rlhp.monitor.rows import queue_metrics
 from rlhp.queue.queue import QueryQueue
-from rlhp.run import services as module
-from rlhp.run.services import AnswerRate, ClusterServices
+from rlhp.run.services import ClusterServices
 from tests.labeling.parts import until
 from tests.run.parts import answer, ask, run_in
 from tests.run.roles import query_actor, reward_model, reward_trainer, told
@@ -169,18 +168,3 @@ def test_the_numbers_of_a_queue_go_by_the_names_of_metrics(queue: QueryQueue) ->
         "queue/set_aside": 0,
     }
     assert lease.query
-
-
-def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return now
-
-    monkeypatch.setattr(module, "time", Clock)
-    rate, found = AnswerRate(), []
-    for now, answered in [(0.0, 0), (0.5, 5), (10.0, 10), (30.0, 20), (89.0, 20), (149.0, 20)]:  # noqa: B007
-        found.append(rate(answered))
-    assert found == [0.0, 0.0, 60.0, 40.0, 0.0, 0.0]

@@ -31,7 +31,8 @@ from rlhp.labeling.page.messages import (
     Undone,
     UndoOutcome,
 )
-from rlhp.labeling.page.progress import Rate, facts_of, progress_of, waiting_for
+from rlhp.labeling.page.progress import facts_of, progress_of, waiting_for
+from rlhp.monitor.answer_rate import AnswerRate
 from rlhp.monitor.diagnosis import Facts
 from rlhp.preferences.answers import Key
 from rlhp.preferences.events import EventRow, storable
@@ -112,7 +113,7 @@ class Desk:
         self.lookup = Lookup(place.url, run=place.run)
         self.pauses = Pauses(place.url, run=place.run)
         self.log = AnswerLog(self.lookup, place.rundir)
-        self._rate = Rate()
+        self._rate = AnswerRate()
 
     def close(self) -> None:
         """Disconnect."""

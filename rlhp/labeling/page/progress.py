@@ -4,17 +4,11 @@ queue's counts, of what the driver writes there, and of `rlhp.monitor.diagnosis`
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Mapping
 
 from rlhp.labeling.page.messages import Progress, Waiting
 from rlhp.monitor.diagnosis import Facts, diagnose
 from rlhp.queue.records import QueueStats
-
-OVER_SECONDS = 60.0
-"""The rate of answers is that of the last minute."""
 
 
 def waiting_for(facts: Facts) -> Waiting | None:
@@ -55,28 +49,6 @@ def number(info: Mapping[str, str], name: str) -> int | None:
         return None
 
 
-class Rate:
-    """Answers per minute over the last minute, as far as this server has seen it."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-        self._lock = threading.Lock()
-
-    def __call__(self, answered: int) -> float:
-        now = time.monotonic()
-        with self._lock:
-            if not self._seen or now - self._seen[-1][0] >= 0.5:
-                self._seen.append((now, answered))
-            while now - self._seen[0][0] > OVER_SECONDS and len(self._seen) > 1:
-                self._seen.popleft()
-            first_at, first = self._seen[0]
-        return (
-            round(60 * max(0, answered - first) / (now - first_at), 1)
-            if now - first_at > 1
-            else 0.0
-        )
-
-
 def progress_of(facts: Facts, *, labeler: str, per_minute: float) -> Progress:
     """What the page shows below the clips."""
     stats = facts.queue
@@ -88,7 +60,7 @@ def progress_of(facts: Facts, *, labeler: str, per_minute: float) -> Progress:
         budget=facts.budget,
         open=stats.open,
         pending=stats.pending,
-        per_minute=per_minute,
+        per_minute=round(per_minute, 1),
         waiting=waiting_for(facts),
         env_steps=facts.env_steps,
         reward_version=facts.reward_version,

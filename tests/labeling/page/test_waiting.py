@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from rlhp.labeling.page.progress import Rate, facts_of, progress_of, waiting_for
+from rlhp.labeling.page.progress import facts_of, progress_of, waiting_for
 from rlhp.queue.queue import QueryQueue
 from tests.labeling.page.parts import Tab, ask, human_run, served
 from tests.queue.parts import stats
@@ -79,19 +78,6 @@ def test_a_run_whose_process_is_gone_says_so_unless_something_is_left_to_answer(
     over = waiting_for(facts_of(stats(state="closed"), LEARNING, gone=True))
     assert over is not None
     assert over.reason == "closed"
-
-
-def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    rate = Rate()
-    assert rate(5) == 0.0
-    now += 30
-    assert rate(20) == 30.0
-    now += 55
-    assert rate(20) == 0.0, "the first 15 came more than a minute ago"
-    now += 1
-    assert rate(19) == 0.0, "an undo is no negative rate"
 
 
 def test_the_progress_tells_how_far_the_run_and_this_labeler_are() -> None:
