@@ -50,9 +50,9 @@ CONFIG = ROOT / "configs" / "pendulum.yaml"
 KINDS = {
     "env runner": "ray::ColumnarEnvRunner",
     "reward model": "ray::RewardModelProcess",
-    "query actor": "ray::QueryProcess",
-    "reward trainer": "ray::TrainerProcess",
-    "clip renderer": "ray::ClipProcess",
+    "query actor": "ray::QueryActorProcess",
+    "reward trainer": "ray::RewardTrainerProcess",
+    "clip renderer": "ray::ClipRendererProcess",
     "learner": "ray::_WrappedExecutable",
     "Redis": "-server 127.0.0.1:",
     "page": "-m rlhp serve",

@@ -28,6 +28,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,14 +47,21 @@ from rlhp.envs.make import EnvFacts
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.fit import Fitter
 from rlhp.reward.versions import RewardStore
-from rlhp.rollout.context import RunnerContext, query_actor_name
+from rlhp.rollout.context import RunnerContext
 from rlhp.run.children import TeacherProcesses
 from rlhp.run.preflight import make_dataset, opened_queue
 from rlhp.storage.rundir import RunDir
 from rlhp.system.memory import resident_mb
 from rlhp.system.ray import NAMESPACE, ray_cluster
+from rlhp.system.roles import (
+    QUERY_ACTOR,
+    QueryActorStatus,
+    RewardModelStatus,
+    RoleStatus,
+    actor_name,
+)
 from rlhp.workers.placement import RewardModels
-from rlhp.workers.roles import DRAIN_EVERY_SECONDS, QueryProcess
+from rlhp.workers.roles import DRAIN_EVERY_SECONDS, QueryActorProcess
 
 SECONDS, QUICK_SECONDS = 20.0, 3.0
 SETTLE_SECONDS, QUICK_SETTLE_SECONDS = 6.0, 1.0
@@ -150,8 +158,8 @@ class Plane:
             models = RewardModels(self._config, self._rundir, SPACES)
             stack.callback(models.stop)
             self._models = list(models.actors.values())
-            actor = ray.remote(num_cpus=0, max_restarts=-1, namespace=NAMESPACE)(QueryProcess)
-            name = query_actor_name(self._rundir.name)
+            actor = ray.remote(num_cpus=0, max_restarts=-1, namespace=NAMESPACE)(QueryActorProcess)
+            name = actor_name(self._rundir.name, QUERY_ACTOR)
             self._query_actor = actor.options(name=name).remote(str(self._rundir.path))
             stack.callback(lambda: ray.kill(self._query_actor))
             labelers = TeacherProcesses(self._rundir, count=LABELERS)
@@ -217,24 +225,24 @@ class Plane:
         while events := self.queue.events(consumer="trainer"):
             self.queue.ack([event.stream_id for event in events])
         self.queue.stats()
-        if fatal := self._known()["fatal"]:
+        if fatal := self._known().fatal:
             raise ChildProcessError(fatal)
 
-    def _known(self) -> dict[str, Any]:
-        known: dict[str, Any] = ray.get(self._query_actor.status.remote())
+    def _known(self) -> QueryActorStatus:
+        known: QueryActorStatus = ray.get(self._query_actor.status.remote())
         return known
 
-    def _ask_models(self) -> list[dict[str, Any]]:
+    def _ask_models(self) -> list[RewardModelStatus]:
         asked = [
             model.status.options(concurrency_group="control").remote() for model in self._models
         ]
-        statuses: list[dict[str, Any]] = ray.get(asked)
+        statuses: list[RewardModelStatus] = ray.get(asked)
         return statuses
 
     def _find_pids(self) -> dict[str, list[int]]:
         return {
-            "replica": [status["pid"] for status in self._ask_models()],
-            "query_actor": [self._known()["pid"]],
+            "replica": _pids(self._ask_models()),
+            "query_actor": _pids([self._known()]),
             "redis": [int((self._rundir.redis / "server.pid").read_text())],
             "gcs": alone.children_called("gcs_server"),
         }
@@ -262,6 +270,10 @@ class Plane:
     def _send_home(self) -> None:
         for host in self._hosts:
             ray.kill(host)
+
+
+def _pids(statuses: Sequence[RoleStatus]) -> list[int]:
+    return [status.pid for status in statuses if status.pid is not None]
 
 
 def measure(point: Point, *, seconds: float, settle_seconds: float) -> dict[str, Any]:

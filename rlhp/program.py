@@ -71,7 +71,6 @@ from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
-from rlhp.rollout.context import query_actor_name
 from rlhp.run import recovery
 from rlhp.run.children import TeacherProcesses, page_server
 from rlhp.run.loop import Loop
@@ -80,21 +79,21 @@ from rlhp.run.resume import TEACHER, ExactState, Recalled, impossible, said_befo
 from rlhp.run.services import ClusterServices, SerialServices, Services
 from rlhp.run.summary import Summary, finish
 from rlhp.run.throttle import LearnerThrottle
-from rlhp.run.videos import Films, codec_of, draw, take_of
+from rlhp.run.videos import PolicyVideos, codec_of, draw, record_episode
 from rlhp.storage.metrics import MetricsWriter, read_metrics
 from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import log_to, told
 from rlhp.system.memory import flushed
 from rlhp.system.ray import NAMESPACE, hush, ray_cluster
+from rlhp.system.roles import CLIP_RENDERER, QUERY_ACTOR, REWARD_TRAINER, actor_name
 from rlhp.workers.placement import RewardModels
 from rlhp.workers.resources import local_cpus, refuse_too_small
 from rlhp.workers.roles import (
-    ClipProcess,
+    ClipRendererProcess,
     Parts,
-    QueryProcess,
-    TrainerProcess,
+    QueryActorProcess,
+    RewardTrainerProcess,
     clip_renderer,
-    trainer_name,
 )
 
 log = logging.getLogger(__name__)
@@ -174,7 +173,6 @@ def _run(
         say=display.message,
         quiet_seconds=config.watch.quiet_seconds,
         alarms=alarms,
-        notes=services.notes if isinstance(services, ClusterServices) else dict,
         also=watch,
     )
     stack.enter_context(monitor)
@@ -189,7 +187,7 @@ def _run(
         metrics,
         display,
         stop,
-        films=Films(config, rundir, facts, say=display.message),
+        videos=PolicyVideos(config, rundir, facts, say=display.message),
         watch=monitor.look,
         exact=exact,
         watchdog=stack.enter_context(recovery.watchdog(config, services, serial=serial)),
@@ -238,7 +236,7 @@ def evaluate(
     video: Path | None = None,
     best: bool = False,
 ) -> dict[str, Any]:
-    """The true return of a run's newest saved policy (or its best), and a film;
+    """The true return of a run's newest saved policy (or its best), and a video;
     ValueError where there is none.
     """
     hush()
@@ -252,7 +250,9 @@ def evaluate(
     if video is not None:
         env_steps = int(Checkpoints.counters(newest)["env_steps"])
         draw(
-            take_of(make_act, config, rundir, facts, env_steps=env_steps, seed=seed), config, video
+            record_episode(make_act, config, rundir, facts, env_steps=env_steps, seed=seed),
+            config,
+            video,
         )
     return {
         "checkpoint": newest.name,
@@ -423,19 +423,19 @@ def _start_services(
     }  # fmt: skip
     models = RewardModels(config, rundir, facts.spaces)
     query_actor = (
-        ray.remote(**beside)(QueryProcess)
-        .options(name=query_actor_name(name))
+        ray.remote(**beside)(QueryActorProcess)
+        .options(name=actor_name(name, QUERY_ACTOR))
         .remote(path, owner=queue.owner)
     )
     ray.get(query_actor.status.remote())
-    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(TrainerProcess)
-    trainer = trainer.options(name=trainer_name(name)).remote(path, owner=queue.owner)
+    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(RewardTrainerProcess)
+    trainer = trainer.options(name=actor_name(name, REWARD_TRAINER)).remote(path, owner=queue.owner)
     ray.get(trainer.status.remote())
     clips = None
     if config.draws_clips:
         clips = (
-            ray.remote(**beside)(ClipProcess)
-            .options(name=f"{name}:clip_renderer")
+            ray.remote(**beside)(ClipRendererProcess)
+            .options(name=actor_name(name, CLIP_RENDERER))
             .remote(path, owner=queue.owner)
         )
 

@@ -29,9 +29,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 VICTIMS = {
     "labeler": "rlhp label",
     "redis": "-server 127.0.0.1:",
-    "reward trainer": "ray::TrainerProcess",
+    "reward trainer": "ray::RewardTrainerProcess",
     "reward model": "ray::RewardModelProcess",
-    "query actor": "ray::QueryProcess",
+    "query actor": "ray::QueryActorProcess",
     "env runner": "ray::ColumnarEnvRunner",
     "learner": "ray::_WrappedExecutable",
     "driver": "rlhp train --resume",

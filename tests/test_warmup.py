@@ -8,13 +8,13 @@ import threading
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rlhp import program
 from rlhp.config.schema import RunConfig
 from rlhp.monitor.console import LiveTable
+from rlhp.monitor.rows import RunStatus
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.run.loop import Loop
 from rlhp.run.preflight import check, make_dataset, opened_queue
@@ -51,7 +51,7 @@ class Lagging:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._seen: deque[dict[str, Any]] = deque([{}, {}], maxlen=2)
+        self._seen: deque[RunStatus] = deque([RunStatus(), RunStatus()], maxlen=2)
         self.progress = services.progress
         self.settle = services.settle
 
@@ -59,7 +59,7 @@ class Lagging:
         self._services.turn()
         self._seen.append(self._services.status())
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RunStatus:
         return self._seen[0]
 
 

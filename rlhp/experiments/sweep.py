@@ -32,6 +32,7 @@ from rlhp.run.preflight import check
 from rlhp.storage import rundir as places
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import ray_cluster
+from rlhp.system.roles import REWARD_TRAINER
 from rlhp.workers.resources import bundles, refuse_too_small
 
 METRIC = "true_return"
@@ -156,7 +157,7 @@ def placement(config: RunConfig) -> tune.PlacementGroupFactory:
     driver: dict[str, float] = {"CPU": 1.0}
     others = []
     for who, bundle in bundles(config):
-        if who == "reward trainer":
+        if who == REWARD_TRAINER:
             driver = {**driver, **bundle}
         else:
             others.append(bundle)

@@ -1,8 +1,8 @@
-"""The actors of a run as last seen: who, where, how often started again, and what each
-is at.
+"""The actors of a run as they were last seen: where each is, how often it was started
+again, and what it says of itself.
 
-The driver writes `actors.json` every few seconds, so that `rlhp status` can tell
-without joining the Ray cluster.
+The driver writes them to `actors.json` every few seconds, so that `rlhp status` knows
+them without joining the Ray cluster.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rlhp.files import write_whole
+from rlhp.system.roles import (
+    QueryActorStatus,
+    RewardModelStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    spoken,
+)
 
 QUIET_ROLE_SECONDS = 10.0
 """A role whose thread has turned since is not called busy."""
@@ -28,12 +34,12 @@ class ActorFacts:
 
     run: str
     role: str
-    """`env runner`, `learner`, `reward model 0`, `query actor`, ..."""
+    """Its name in `rlhp.system.roles`: `env_runner`, `reward_model_0`, ..."""
     name: str
     """By which Ray finds it; empty for those of RLlib."""
     state: str
     """Ray's word, in small letters: alive, restarting, pending_creation,
-    dependencies_unready.
+    dependencies_unready. Ours is away: Ray has not noticed yet that it does not answer.
     """
     node: str
     """Its address; empty while it has none."""
@@ -41,6 +47,12 @@ class ActorFacts:
     restarts: int
     note: str = ""
     """What it is at: the version it serves, what it waits for."""
+    waiting_for: str | None = None
+    """The connection that it said it waits for."""
+    fatal: str | None = None
+    """The error that it said it stopped at."""
+    version: int | None = None
+    """The reward version that it said it has."""
 
     @property
     def here(self) -> bool:
@@ -54,28 +66,13 @@ def table(actors: Sequence[ActorFacts]) -> list[str]:
         return []
     rows = [("actor", "node", "process", "state", "restarts", "")]
     rows += [
-        (a.role, a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note) for a in actors
+        (spoken(a.role), a.node or "-", str(a.pid or "-"), a.state, str(a.restarts), a.note)
+        for a in actors
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
         "  ".join([*(row[k].ljust(width) for k, width in enumerate(widths)), row[5]]).rstrip()
         for row in rows
-    ]
-
-
-def troubles(actors: Sequence[ActorFacts]) -> list[str]:
-    """One sentence for each actor that cannot be spoken to now."""
-    why = {
-        "restarting": "is being started again",
-        "pending_creation": (
-            "is being started, or waits for a node with room; see `ray status` where it goes on"
-        ),
-        "dependencies_unready": "waits for what it is built from",
-    }
-    return [
-        f"The {each.role} {why.get(each.state, f'is {each.state}')}."
-        for each in actors
-        if not each.here
     ]
 
 
@@ -94,23 +91,31 @@ def read(file: Path) -> tuple[list[ActorFacts], datetime | None]:
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
         facts: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
-        found = facts["actors"]
-        assert isinstance(found, list)
-        return [ActorFacts(**each) for each in found], datetime.fromisoformat(str(facts["at"]))
+        listed = facts["actors"]
+        assert isinstance(listed, list)
+        return [ActorFacts(**actor) for actor in listed], datetime.fromisoformat(str(facts["at"]))
     return [], None
 
 
-def note(status: Mapping[str, Any]) -> str:
-    """The status of a role in a few words: what it serves, what waits, what it waits
-    for.
-    """
-    words = []
-    if (version := status.get("version", status.get("reward/version"))) is not None:
-        words.append(f"version {version}")
-    if (pool := status.get("segments/pool")) is not None:
-        words.append(f"{pool} segments")
-    if (beat := status.get("beat")) is not None and time.time() - beat > QUIET_ROLE_SECONDS:
-        words.append(f"busy for {time.time() - beat:.0f} s")
-    if waiting := status.get("waiting_for"):
-        words.append(f"waits: {waiting}")
-    return ", ".join(words)
+def told(actor: ActorFacts, status: RoleStatus | None) -> ActorFacts:
+    """The actor with what it says of itself, where it said anything."""
+    if status is None:
+        return actor
+    version = (
+        status.version if isinstance(status, RewardModelStatus | RewardTrainerStatus) else None
+    )
+    words = [] if version is None else [f"version {version}"]
+    if isinstance(status, QueryActorStatus):
+        words.append(f"{status.pool} segments")
+    if status.beat is not None and time.time() - status.beat > QUIET_ROLE_SECONDS:
+        words.append(f"busy for {time.time() - status.beat:.0f} s")
+    if status.waiting_for is not None:
+        words.append(f"waits: {status.waiting_for}")
+    return replace(
+        actor,
+        state="away" if actor.here and not status.alive else actor.state,
+        note=", ".join(words),
+        waiting_for=status.waiting_for,
+        fatal=status.fatal,
+        version=version,
+    )

@@ -1,5 +1,4 @@
-"""What is wrong with what is being learned, said while it goes on: each alarm with its
-way out.
+"""Alarms about what is being learned: what is wrong, with a way out, while it goes on.
 
     chance      fresh accuracy is no better than a coin's: the reward is wrong about what the
                 policy does now
@@ -28,14 +27,14 @@ import numpy as np
 from rlhp.config.schema import RunConfig
 
 VERSIONS = 8
-"""Over which the predicted return is seen to rise, half against half."""
+"""The predicted return is seen to rise over so many versions, half against half."""
 LASTING = 4
 """Versions in a row for which an alarm has to hold."""
 FEWEST = 30
-"""Answers before anything is said about their shares."""
+"""Nothing is said about the shares of fewer answers."""
 CHANCE = 0.65
-"""An upper end of the interval below this: 60 answers of which 53 % or fewer were
-predicted.
+"""An interval of the accuracy that ends below this is no better than a coin: of 60
+answers 53 % or fewer were predicted.
 """
 NEARLY_CHANCE = 0.6
 UNDECIDED = 0.8
@@ -68,23 +67,23 @@ class Alarms:
         """The alarms that this row raised, which were not active before."""
         before, version = self._row.get("reward/version") or 0, row.get("reward/version") or 0
         self._row |= {name: value for name, value in row.items() if value is not None}
-        found = {"undecided": self._undecided()}
+        judged = {"undecided": self._undecided()}
         if version > before:
             self._versions.append(dict(self._row))
             self._best_low = max(self._best_low, self._row.get("reward/fresh_accuracy_low") or 0.0)
             for name, judge in self._lasting.items():
                 text = judge(self)
                 self._lasted[name] = self._lasted.get(name, 0) + 1 if text is not None else 0
-                found[name] = text if self._lasted[name] >= LASTING else None
+                judged[name] = text if self._lasted[name] >= LASTING else None
         elif not version:
-            found |= dict.fromkeys(self._lasting)
+            judged |= dict.fromkeys(self._lasting)
         raised = {
             name: text
-            for name, text in found.items()
+            for name, text in judged.items()
             if text is not None and name not in self.active
         }
         self.active = {
-            name: text for name, text in (self.active | found).items() if text is not None
+            name: text for name, text in (self.active | judged).items() if text is not None
         }
         return raised
 
@@ -122,7 +121,9 @@ class Alarms:
         versions, row = self._versions, self._row
         accuracy, high = row.get("reward/fresh_accuracy"), row.get("reward/fresh_accuracy_high")
         predicted = [
-            each["predicted_return_mean"] for each in versions if "predicted_return_mean" in each
+            version["predicted_return_mean"]
+            for version in versions
+            if "predicted_return_mean" in version
         ]
         if (
             len(predicted) < VERSIONS
@@ -136,7 +137,7 @@ class Alarms:
         return (
             f"over the last {VERSIONS} reward versions the predicted return rose from "
             f"{predicted[0]:.3g} to {predicted[-1]:.3g}, and fresh accuracy fell to "
-            f"{accuracy:.0%}: the policy may exploit the reward model. Look at its film. "
+            f"{accuracy:.0%}: the policy may exploit the reward model. Look at its video. "
             f"{self._more_answers()}"
         )
 

@@ -1,12 +1,10 @@
-"""What somebody should be told who does not look at the run: nothing moves, or answers
-could not be read.
+"""What a run tells those who watch it: warnings, Prometheus gauges, and the list of its
+actors in `actors.json`.
 
-No env step, no answer and no reward version for `watch.quiet_seconds` is said once,
-with what the run seems to wait for, and again after twice that time. What is wrong with
-what is learned is in `rlhp.monitor.alarms`.
-
-What a run tells those who watch it, from the driver: concerns, Prometheus gauges, and
-the list of its actors.
+A warning goes to the terminal and into `run.log`. No env step, no answer and no reward
+version for `watch.quiet_seconds` is said once, with what explains it most, and again
+after twice that time; damage is said when it is first seen, and so is each alarm. The
+words are those of `rlhp.monitor.diagnosis`.
 """
 
 from __future__ import annotations
@@ -14,24 +12,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from rlhp.monitor import actors
+from rlhp.monitor.actors import ActorFacts
 from rlhp.monitor.alarms import Alarms
 from rlhp.monitor.cluster_status import list_actors
+from rlhp.monitor.diagnosis import Facts, alarm, diagnose
 from rlhp.monitor.prometheus import Exporter
+from rlhp.monitor.rows import RunStatus
 from rlhp.storage.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 1.0
-PROGRESS = ("env_steps", "labels/answered", "reward/version")
+AT_ONCE = ("refused", "set aside")
+"""Findings that are told when they are first seen."""
 
 
 class Concerns:
-    """`look` at every row of metrics; a thread of its own notices when there are none."""
+    """`look` at the facts of every row; a thread of its own notices when there are none."""
 
     def __init__(
         self,
@@ -42,33 +45,25 @@ class Concerns:
     ) -> None:
         """`quiet_seconds` None: silence is no concern, and there is no thread."""
         self._say, self._quiet, self._clock = say, quiet_seconds, clock
-        self._row: dict[str, Any] = {}
-        self._progress: tuple[Any, ...] = ()
-        self._since, self._said = clock(), 1
-        self._odd_told = self._refusal_told = False
+        self._facts = Facts()
+        self._progress: tuple[int, ...] = ()
+        self._since = self._looked = clock()
+        self._times = 1
+        self._told: set[str] = set()
         self._closed = threading.Event()
         if quiet_seconds is not None:
             threading.Thread(target=self._run, name="concerns", daemon=True).start()
 
-    def look(self, row: Mapping[str, Any]) -> None:
-        """A new row of metrics."""
-        self._row |= {name: value for name, value in row.items() if value is not None}
-        if (odd := int(self._row.get("queue/set_aside", 0))) and not self._odd_told:
-            self._odd_told = True
-            self._tell(
-                f"{odd} entries of the answer log made no row and are set aside: somebody's own "
-                "client wrote them, or they are damaged. The answers behind them are stored; "
-                "run.log names each"
-            )
-        if self._row.get("queue/refused", 0) and not self._refusal_told:
-            self._refusal_told = True
-            self._tell(
-                "Redis is at its memory limit, and nobody is asked any more: raise its maxmemory "
-                "(the policy goes on learning from the answers there are)"
-            )
-        progress = tuple(self._row.get(name, 0) for name in PROGRESS)
+    def look(self, facts: Facts) -> None:
+        """How the run is, at a new row of metrics."""
+        self._facts, self._looked = facts, self._clock()
+        for finding in diagnose(facts):
+            if finding.kind in AT_ONCE and finding.kind not in self._told:
+                self._told.add(finding.kind)
+                self.tell(finding.line())
+        progress = (facts.env_steps, facts.answered, facts.reward_version)
         if progress != self._progress:
-            self._progress, self._since, self._said = progress, self._clock(), 1
+            self._progress, self._since, self._times = progress, self._clock(), 1
 
     def quiet(self) -> float:
         """Seconds since anything moved."""
@@ -76,13 +71,21 @@ class Concerns:
 
     def check(self) -> None:
         """Say so if nothing has moved for too long."""
-        if self._quiet is None or self.quiet() < self._quiet * self._said:
+        if self._quiet is None or self.quiet() < self._quiet * self._times:
             return
-        self._said *= 2
-        self._tell(
+        self._times *= 2
+        silent = self._clock() - self._looked
+        facts = replace(self._facts, silent_seconds=silent if silent >= self._quiet else None)
+        why = next(each for each in diagnose(facts) if each.for_operators)
+        self.tell(
             f"nothing has moved for {self.quiet():.0f} s (no env step, no answer, no reward "
-            f"version): {self._why()}"
+            f"version): {why.line()}"
         )
+
+    def tell(self, text: str) -> None:
+        """A warning, to the log and to whoever watches."""
+        log.warning(text)
+        self._say(f"warning: {text}")
 
     def __enter__(self) -> Self:
         return self
@@ -94,21 +97,6 @@ class Concerns:
     def _run(self) -> None:
         while not self._closed.wait(LOOK_EVERY_SECONDS):
             self.check()
-
-    def _why(self) -> str:
-        row = self._row
-        waiting = int(row.get("queue/pending", 0) + row.get("queue/leased", 0))
-        if not row:
-            return "nothing was measured yet, Ray may be short of resources"
-        if row.get("phase") == "warm-up" and waiting:
-            return f"{waiting} queries wait for answers, and learning waits for them"
-        if row.get("phase") == "warm-up":
-            return "the warm-up waits for the query actor or for the reward trainer"
-        return "an iteration is stuck, perhaps waiting for a reward model or for a node"
-
-    def _tell(self, text: str) -> None:
-        log.warning(text)
-        self._say(f"warning: {text}")
 
 
 ACTORS_EVERY_SECONDS = 5.0
@@ -124,35 +112,33 @@ class RunMonitor:
         say: Callable[[str], object],
         quiet_seconds: float | None,
         alarms: Alarms | None = None,
-        notes: Callable[[], Mapping[str, str]] = dict,
         also: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`notes` tells by role what an actor is at; `also` gets every row too, as a
-        sweep wants.
-        """
-        self._rundir, self._notes, self._also = rundir, notes, also
+        """`also` gets every row too, as a sweep wants."""
+        self._rundir, self._config, self._also = rundir, rundir.config(), also
         self._concerns = Concerns(say, quiet_seconds=quiet_seconds)
         self._alarms = alarms
-        self._say = say
         self._exporter = Exporter(rundir.name)
         self._due = 0.0
         self._blind = False
+        self._actors: Sequence[ActorFacts] = ()
 
-    def look(self, row: dict[str, Any]) -> None:
-        """A new row of metrics, to which the alarms are added."""
+    def look(self, row: dict[str, Any], status: RunStatus) -> None:
+        """A new row of metrics, to which the alarms are added, and what the other roles
+        said when it was made.
+        """
         if self._alarms is not None:
-            for text in self._alarms.look(row).values():
-                log.warning(text)
-                self._say(f"warning: {text}")
+            for name, text in self._alarms.look(row).items():
+                self._concerns.tell(alarm(name, text).line())
             active = self._alarms.active
             row.update({"alarms": len(active), "alarms/names": ", ".join(sorted(active))})
         if self._also is not None:
             self._also(row)
-        self._concerns.look(row)
+        self._concerns.look(self.facts(status))
         self._exporter.row(row, quiet_seconds=self._concerns.quiet())
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + ACTORS_EVERY_SECONDS
-            self._count()
+            self._list(status)
 
     def __enter__(self) -> Self:
         self._concerns.__enter__()
@@ -166,13 +152,47 @@ class RunMonitor:
     ) -> None:
         self._concerns.__exit__(kind, error, trace)
 
-    def _count(self) -> None:
+    def facts(self, status: RunStatus) -> Facts:
+        """What the run itself knows, for a diagnosis."""
+        labels = self._config.labels
+        query_actor, trainer, queue = status.query_actor, status.reward_trainer, status.queue
+        facts = Facts(
+            name=self._rundir.name,
+            path=str(self._rundir.path),
+            source=labels.source,
+            budget=labels.budget,
+            initial=labels.initial_queries,
+            page=self._rundir.page_link(),
+            queue=queue,
+            queue_problem=status.queue_problem,
+            set_aside=0 if queue is None else queue.set_aside,
+            actors=self._actors,
+            alarms={} if self._alarms is None else self._alarms.active,
+        )
+        if query_actor is not None:
+            facts = replace(
+                facts,
+                pool=query_actor.pool,
+                pool_target=query_actor.warmup_target,
+                allowed=query_actor.allowed,
+                refused=query_actor.refused,
+            )
+        if trainer is None:
+            return facts
+        return replace(
+            facts,
+            reward_version=trainer.version,
+            learning=trainer.version > 0,
+            answered=trainer.answered,
+        )
+
+    def _list(self, status: RunStatus) -> None:
         if self._blind:
             return
         try:
-            found = list_actors(run=self._rundir.name, notes=self._notes())
-            self._exporter.actors(found)
-            actors.write(self._rundir.actors_file, found)
+            self._actors = list_actors(run=self._rundir.name, statuses=status.roles)
+            self._exporter.actors(self._actors)
+            actors.write(self._rundir.actors_file, self._actors)
         except Exception:  # nothing of a run depends on it
             self._blind = True
             log.warning("the actors of this run can no longer be listed", exc_info=True)

@@ -1,11 +1,9 @@
-"""`rlhp status --address`: what a Ray cluster knows of the runs on it, asked of their
-actors.
+"""What Ray knows of runs: `rlhp status --address`, and the list of a run's actors.
 
-Who is there: every Ray actor of a run with its node, process, state and restarts.
-
-Ray's public listing asks the dashboard, which a local Ray does not start; the actor
-table of its control store is there always. Ray's version is pinned (`pyproject.toml`),
-and this is the one place that reads the table.
+Every actor of a run is listed with its node, process, state and restarts, and says
+itself how it is. Ray's public listing asks the dashboard, which a local Ray does not
+start; the actor table of its control store is always there. Ray's version is pinned
+(`pyproject.toml`), and no other file reads that table.
 """
 
 from __future__ import annotations
@@ -22,28 +20,35 @@ from ray.exceptions import RayError
 
 from rlhp.errors import RlhpError
 from rlhp.monitor import actors, status
-from rlhp.monitor.actors import ActorFacts, note
+from rlhp.monitor.actors import ActorFacts, told
+from rlhp.monitor.diagnosis import Facts, diagnose
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import NAMESPACE, hush, refuse_silence
+from rlhp.system.roles import (
+    ENV_RUNNER,
+    LEARNER,
+    QUERY_ACTOR,
+    REWARD_MODEL,
+    REWARD_TRAINER,
+    QueryActorStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    without_number,
+)
 
-ROLES = {
-    "query_actor": "query actor",
-    "reward_trainer": "reward trainer",
-    "clip_renderer": "clip renderer",
-}
 UNNAMED = ("EnvRunner", "Learner")
 """How the classes of RLlib's actors end."""
 
 
 def list_actors(
-    *, run: str | None = None, notes: Mapping[str, str] | None = None
+    *, run: str | None = None, statuses: Mapping[str, RoleStatus] | None = None
 ) -> list[ActorFacts]:
     """The actors of one run of this driver, or of all runs of the cluster; those that
     are dead for good are left out.
 
     Needs a Ray that this process has joined. RLlib's actors have no names of their own:
-    they belong to the run whose driver (Ray's job) started them. `notes` has what is
-    known of a role besides.
+    they belong to the run whose driver (Ray's job) started them. `statuses` has
+    what roles said of themselves, by name.
     """
     everything: Mapping[str, Mapping[str, Any]] = ray._private.state.actors()
     present = [facts for facts in everything.values() if facts["State"] != "DEAD"]
@@ -52,7 +57,7 @@ def list_actors(
     }
     if run is not None:
         runs[ray.get_runtime_context().get_job_id()] = run
-    found = []
+    listed = []
     for facts in present:
         named = ":" in facts["Name"]
         whose = facts["Name"].partition(":")[0] if named else runs.get(facts["JobID"])
@@ -61,31 +66,27 @@ def list_actors(
             and run in (None, whose)
             and (named or facts["ActorClassName"].endswith(UNNAMED))
         ):
-            found.append(_facts(facts, whose, notes or {}))
-    return sorted(found, key=lambda each: (each.run, each.role, each.pid))
+            actor = _facts(facts, whose)
+            listed.append(told(actor, (statuses or {}).get(actor.role)))
+    return sorted(listed, key=lambda actor: (actor.run, actor.role, actor.pid))
 
 
-def _facts(facts: Mapping[str, Any], run: str, notes: Mapping[str, str]) -> ActorFacts:
-    role = _role(facts["Name"], facts["ActorClassName"])
+def _facts(facts: Mapping[str, Any], run: str) -> ActorFacts:
     return ActorFacts(
         run=run,
-        role=role,
+        role=_role(facts["Name"], facts["ActorClassName"]),
         name=facts["Name"],
         state=facts["State"].lower(),
         node=facts["Address"]["IPAddress"],
         pid=int(facts["Pid"]),
         restarts=int(facts["NumRestarts"]),
-        note=notes.get(role, ""),
     )
 
 
 def _role(name: str, class_name: str) -> str:
-    rest = name.partition(":")[2]
-    if rest.startswith("reward_model:"):
-        return f"reward model {rest.partition(':')[2].partition('@')[0]}"
-    if rest:
-        return ROLES.get(rest, rest.replace("_", " "))
-    return "env runner" if class_name.endswith("EnvRunner") else "learner"
+    if named := name.partition(":")[2].partition("@")[0]:
+        return named
+    return ENV_RUNNER if class_name.endswith("EnvRunner") else LEARNER
 
 
 ANSWER_SECONDS = 5.0
@@ -98,75 +99,80 @@ def report(address: str, *, run: str | None) -> str:
     """
     hush()
     refuse_silence(address)
-    mine = not ray.is_initialized()
-    if mine:
+    joins = not ray.is_initialized()
+    if joins:
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
         )
     try:
-        found = [each for each in list_actors() if run in (None, each.run)]
-        if not found:
+        listed = [actor for actor in list_actors() if run in (None, actor.run)]
+        if not listed:
             what = "no run is" if run is None else f"run {run} is not"
             raise RlhpError(
                 f"{what} going on in the Ray cluster at {address}; rlhp status RUN reads a run "
                 "directory"
             )
-        return "\n\n\n".join(_of_run(name, found) for name in sorted({each.run for each in found}))
+        names = sorted({actor.run for actor in listed})
+        return "\n\n\n".join(
+            _of_run(name, [actor for actor in listed if actor.run == name]) for name in names
+        )
     finally:
-        if mine:
+        if joins:
             ray.shutdown()
 
 
-def _of_run(name: str, found: Sequence[ActorFacts]) -> str:
-    mine = [each for each in found if each.run == name]
-    said = _ask(mine)
-    mine = [replace(each, note=note(said.get(each.role, {}))) for each in mine]
-    path = next((facts["path"] for facts in said.values() if "path" in facts), None)
+def _of_run(name: str, listed: Sequence[ActorFacts]) -> str:
+    statuses = _ask(listed)
+    listed = [told(actor, statuses.get(actor.role)) for actor in listed]
+    paths = (answer.run_path for answer in statuses.values() if answer.run_path is not None)
+    path = next(paths, None)
     if path is not None and Path(path).is_dir():  # on a disk that this machine shares with the run
-        return status.report(replace(status.gather(RunDir.open(path)), actors=mine))
-    return "\n".join([*_sentences(name, mine, said, path), "", *actors.table(mine)])
+        return status.report(replace(status.gather(RunDir.open(path)), actors=listed))
+    return "\n".join([*_sentences(name, listed, statuses, path), "", *actors.table(listed)])
 
 
-def _ask(mine: Sequence[ActorFacts]) -> dict[str, dict[str, Any]]:
-    """What the named ones say, as far as they say it in time."""
+def _ask(listed: Sequence[ActorFacts]) -> dict[str, RoleStatus]:
+    """What the named ones say, as far as they say it in time and in words of this
+    version.
+    """
     pending: dict[Any, str] = {}
-    for each in mine:
-        if each.name and each.here:
+    for actor in listed:
+        if actor.name and actor.here:
             with suppress(ValueError, RayError):
-                method = ray.get_actor(each.name, namespace=NAMESPACE).status
-                if each.role.startswith("reward model"):
+                method = ray.get_actor(actor.name, namespace=NAMESPACE).status
+                if without_number(actor.role) == REWARD_MODEL:
                     method = method.options(concurrency_group="control")
-                pending[method.remote()] = each.role
+                pending[method.remote()] = actor.role
     done, _ = (
         ray.wait(list(pending), num_returns=len(pending), timeout=ANSWER_SECONDS)
         if pending
         else ([], [])
     )
-    said = {}
+    statuses = {}
     for reference in done:
         with suppress(RayError):
-            said[pending[reference]] = ray.get(reference)
-    return said
+            answer = ray.get(reference)
+            if isinstance(answer, RoleStatus):
+                statuses[pending[reference]] = answer
+    return statuses
 
 
 def _sentences(
-    name: str, mine: Sequence[ActorFacts], said: Mapping[str, Mapping[str, Any]], path: str | None
+    name: str,
+    listed: Sequence[ActorFacts],
+    statuses: Mapping[str, RoleStatus],
+    path: str | None,
 ) -> Iterator[str]:
-    numbers = {key: value for facts in said.values() for key, value in facts.items()}
+    query_actor, trainer = statuses.get(QUERY_ACTOR), statuses.get(REWARD_TRAINER)
+    env_steps = budget = newest = answered = 0
+    if isinstance(query_actor, QueryActorStatus):
+        env_steps, budget = query_actor.env_steps, query_actor.budget
+    if isinstance(trainer, RewardTrainerStatus):
+        newest, answered = trainer.version, trainer.answered
     where = "" if path is None else f" in {path}, which this machine cannot see"
     yield (
-        f"{name} goes on{where}: {numbers.get('env_steps', 0):,} env steps, reward version "
-        f"{numbers.get('reward/version', 0)}, {numbers.get('labels/answered', 0)} of "
-        f"{numbers.get('labels/budget', 0)} labels."
+        f"{name} goes on{where}: {env_steps:,} env steps, reward version {newest}, {answered} of "
+        f"{budget} labels."
     )
-    yield from actors.troubles(mine)
-    versions = {role: facts["version"] for role, facts in said.items() if "version" in facts}
-    newest = numbers.get("reward/version", 0)
-    for role, version in sorted(versions.items()):
-        if version < newest:
-            yield f"The {role} serves version {version}, the newest is {newest}."
-    for role, facts in sorted(said.items()):
-        if facts.get("waiting_for"):
-            yield f"The {role} waits: {facts['waiting_for']}."
-        if facts.get("fatal"):
-            yield f"The {role} failed: {facts['fatal']}."
+    facts = Facts(name=name, actors=listed, learning=True)
+    yield from (finding.sentence() for finding in diagnose(facts))

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhp.config.schema import RunConfig
+from rlhp.monitor.diagnosis import duration
 from rlhp.storage.rundir import RunDir
 
 _BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
@@ -139,7 +140,7 @@ class LiveTable:
 
 
 def line(row: Mapping[str, Any], *, total_env_steps: int) -> str:
-    """The same facts on one line, for a log."""
+    """What the table shows, on one line, for a log."""
     parts = [f"{row.get('env_steps', 0):,}/{total_env_steps:,} steps"]
     if (rate := row.get("env_steps_per_second")) is not None:
         parts.append(f"{rate:,.0f}/s")
@@ -176,20 +177,6 @@ def sparkline(values: list[float], *, bars: str = _BARS) -> str:
     return "".join(
         bars[round((value - low) / span * (len(bars) - 1)) if span else 0] for value in values
     )
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`: two units at most."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
 
 
 def _labels(row: Mapping[str, Any]) -> str:
@@ -241,8 +228,8 @@ def fresh(row: Mapping[str, Any]) -> str | None:
 
 
 def waiting(row: Mapping[str, Any]) -> str | None:
-    """What share of the last iteration the learner waited for the reward; None where it
-    did not.
+    """The share of the last iteration in which the learner waited for the reward; None
+    where it did not wait.
     """
     held = row.get("reward/wait_seconds") or 0.0
     rest = sum(row.get(f"time/{part}_seconds") or 0.0 for part in ("sample", "learn"))

@@ -1,12 +1,8 @@
-"""Pictures of runs: learning curves over env steps, and what the reward model was doing
-meanwhile.
+"""Plots of runs: learning curves over env steps, and what the reward model did meanwhile.
 
-Lines are means over the seeds of a group, bands the 95% bootstrap interval of that
-mean. The colors are those of Okabe and Ito, told apart by color-blind eyes too, and
-every line has its own dash.
-
-Metrics of several runs as curves: runs that differ only by seed are one group with an
-interval.
+Runs that differ only by their seed are one group. Its line is the mean over the seeds,
+and its band the 95% bootstrap interval of that mean. The colors are those of Okabe and
+Ito, which color-blind eyes tell apart too, and every line has its own dash.
 
 Shapes: R runs of a group, P grid points, N bootstrap resamples.
 """
@@ -137,10 +133,10 @@ def evaluations(runs: Sequence[Run]) -> tuple[Array, Array, Array, Array] | None
     if not at:
         return None
     points = []
-    for steps, found in sorted(at.items()):
-        means = np.array([mean for mean, _ in found])
+    for steps, evaluated in sorted(at.items()):
+        means = np.array([mean for mean, _ in evaluated])
         low, high = bootstrap_interval(means[:, None])
-        spread = found[0][1] if len(found) == 1 else 0.0
+        spread = evaluated[0][1] if len(evaluated) == 1 else 0.0
         points.append((steps, means.mean(), low[0] - spread, high[0] + spread))
     steps_P, mean_P, low_P, high_P = np.array(points).T
     return steps_P, mean_P, low_P, high_P
@@ -204,8 +200,6 @@ def _stem(name: str) -> str:
         name = shorter
     return name
 
-
-pass
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
@@ -443,10 +437,10 @@ def _draw_evaluations(axes: Axes, group: Group, *, color: str) -> None:
     """One diamond per evaluation: mean and 95% interval over seeds, or over the
     episodes of the only run.
     """
-    found = evaluations(group.runs)
-    if found is None:
+    points = evaluations(group.runs)
+    if points is None:
         return
-    steps, mean, low, high = found
+    steps, mean, low, high = points
     axes.errorbar(
         steps,
         mean,

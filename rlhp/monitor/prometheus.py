@@ -16,6 +16,10 @@ from ray.util.metrics import Gauge
 
 from rlhp.monitor.actors import ActorFacts
 from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
+from rlhp.system.roles import ENV_RUNNER, LEARNER, numbered, spoken
+
+UNNAMED = (ENV_RUNNER, LEARNER)
+"""Roles whose actors RLlib starts: they have no numbers of their own."""
 
 
 class Exporter:
@@ -42,13 +46,13 @@ class Exporter:
         numbers: dict[str, int] = {}
         for each in actors:
             numbers[each.role] = number = numbers.get(each.role, -1) + 1
-            actor = f"{each.role} {number}" if each.role in ("env runner", "learner") else each.role
-            tags = {"run": self._run, "actor": actor, "node": each.node}
-            for name, value in (
+            name = numbered(each.role, number) if each.role in UNNAMED else each.role
+            tags = {"run": self._run, "actor": spoken(name), "node": each.node}
+            for gauge, value in (
                 ("rlhp_actor_up", float(each.here)),
                 ("rlhp_actor_restarts", float(each.restarts)),
             ):
-                self._gauge(name, GAUGES[name], ("run", "actor", "node")).set(value, tags)
+                self._gauge(gauge, GAUGES[gauge], ("run", "actor", "node")).set(value, tags)
 
     def _gauge(self, name: str, description: str, tags: tuple[str, ...]) -> Gauge:
         if name not in self._gauges:

@@ -1,15 +1,28 @@
-"""From RLlib's results and the roles' numbers to rows of metrics, by the names of
-`rlhp.storage.metrics.METRICS`.
+"""Rows of metrics, made of RLlib's results and of what the roles say of themselves; their
+names are those of `rlhp.storage.metrics.METRICS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from rlhp.queue.records import QueueStats
 from rlhp.system.memory import resident_mb
+from rlhp.system.roles import (
+    CLIP_RENDERER,
+    QUERY_ACTOR,
+    REWARD_TRAINER,
+    Episode,
+    QueryActorStatus,
+    RewardModelStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    without_number,
+)
 
 LEARNER = {
     "policy_loss": "learner/policy_loss",
@@ -30,22 +43,50 @@ RUNNERS = {
     "env_failures": "env_runners/failures",
 }
 """RLlib's name, or that of our env runner -> ours."""
-HIDDEN = {
-    "env_steps",
-    "path",
-    "fatal",
-    "ours",
-    "waiting_for",
-    "beat",
-    "reward/fit_seconds",
-    "reward/fitted_steps",
-    "labels/trainable",
-    "labels/duplicates",
-}
-"""Status entries for `rlhp status`, not for the curves."""
 
-Episode = tuple[float, float, int]
-"""True return, predicted return (NaN where nobody predicted all of it), length."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """What everything beside the learner said last; None for one that said nothing yet,
+    or is not there.
+    """
+
+    query_actor: QueryActorStatus | None = None
+    reward_trainer: RewardTrainerStatus | None = None
+    clip_renderer: RoleStatus | None = None
+    reward_models: Mapping[str, RewardModelStatus] = field(default_factory=dict)
+    """By their names, `reward_model_0` and so on."""
+    queue: QueueStats | None = None
+    queue_problem: str | None = None
+    """Why the queue could not be asked the last time."""
+    labels_per_minute: float | None = None
+
+    @property
+    def roles(self) -> dict[str, RoleStatus]:
+        """Everybody who said something, by name."""
+        named: dict[str, RoleStatus | None] = {
+            QUERY_ACTOR: self.query_actor,
+            REWARD_TRAINER: self.reward_trainer,
+            CLIP_RENDERER: self.clip_renderer,
+            **self.reward_models,
+        }
+        return {name: status for name, status in named.items() if status is not None}
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The metrics of all of them, for a row."""
+        row: dict[str, float | None] = {}
+        memory: dict[str, float] = {}
+        for name, status in self.roles.items():
+            row |= status.metrics
+            if status.memory_mb is not None:  # of several replicas, the one that takes most
+                metric = f"memory/{without_number(name)}_mb"
+                memory[metric] = max(status.memory_mb, memory.get(metric, 0.0))
+        if self.queue is not None:
+            row |= queue_metrics(self.queue)
+        if self.labels_per_minute is not None:
+            row["labels/per_minute"] = self.labels_per_minute
+        return row | memory
 
 
 def learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, Any]:
@@ -69,28 +110,26 @@ def runner_row(runners: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def status_row(status: Mapping[str, Any], *, env_steps: int) -> dict[str, Any]:
+def status_row(status: RunStatus, *, env_steps: int) -> dict[str, Any]:
     """What the other roles say, with the age of the reward version in env steps."""
-    row = {name: value for name, value in status.items() if name not in HIDDEN}
-    published = row.pop("reward/published_steps", None)
-    if published is not None and row.get("reward/version"):
+    row: dict[str, Any] = status.metrics
+    trainer = status.reward_trainer
+    if trainer is not None and trainer.version:
         # A run that goes on from a checkpoint may be behind its reward: then that is
         # not stale at all.
-        row["reward/staleness_steps"] = max(0, env_steps - published)
+        row["reward/staleness_steps"] = max(0, env_steps - trainer.published_steps)
     return row
 
 
-def memory_numbers(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Memory by role, of several replicas the most, from what each process says of
-    itself.
-    """
-    most: dict[str, float] = {}
-    for name, status in statuses.items():
-        role = name.rstrip("0123456789 ").replace(" ", "_")
-        megabytes = number(status.get("memory_mb"))
-        if megabytes is not None:
-            most[f"memory/{role}_mb"] = max(megabytes, most.get(f"memory/{role}_mb", 0.0))
-    return most
+def queue_metrics(stats: QueueStats) -> dict[str, float | None]:
+    """Depth and age of the queue."""
+    return {
+        "labels/asked": stats.asked,
+        "queue/pending": stats.pending + stats.reserved,
+        "queue/leased": stats.leased,
+        "queue/oldest_age_seconds": stats.oldest_age_seconds,
+        "queue/set_aside": stats.set_aside,
+    }
 
 
 def returns_row(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -102,16 +141,17 @@ def returns_row(episodes: Sequence[Episode]) -> dict[str, Any]:
         "env_runners/episode_return_mean": float(true.mean()),
         "env_runners/episode_len_mean": float(lengths.mean()),
     }
-    priced = np.isfinite(predicted)  # none that began in the warm-up, none of the control arm
-    if priced.any():
-        true, predicted = true[priced], predicted[priced]
+    # not those that began in the warm-up, and none of the control arm
+    known = np.isfinite(predicted)
+    if known.any():
+        true, predicted = true[known], predicted[known]
         row["predicted_return_mean"] = float(predicted.mean())
         if len(true) > 2:
             # returns that are almost all the same
             with np.errstate(invalid="ignore", divide="ignore"):
-                found = float(np.corrcoef(true, predicted)[0, 1])
-            if np.isfinite(found):
-                row["return_correlation"] = found
+                correlation = float(np.corrcoef(true, predicted)[0, 1])
+            if np.isfinite(correlation):
+                row["return_correlation"] = correlation
     return row
 
 

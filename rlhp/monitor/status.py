@@ -1,7 +1,8 @@
 """What a run is doing, in sentences, and why nothing is happening when nothing is.
 
-Reads `run.json`, the last row of metrics and the queue; asks no process of the run, so
-it works on finished, running and crashed runs alike.
+It reads `run.json`, the metrics and the queue, and asks no process of the run, so it
+works on finished, running and crashed runs alike. What it makes of them is
+`rlhp.monitor.diagnosis`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhp.config.schema import RunConfig
-from rlhp.monitor import actors
+from rlhp.monitor import actors, diagnosis
 from rlhp.monitor.actors import ActorFacts
-from rlhp.monitor.console import duration, fresh
+from rlhp.monitor.alarms import Alarms
+from rlhp.monitor.console import fresh
+from rlhp.monitor.diagnosis import diagnose, duration
 from rlhp.preferences.answers import settle
 from rlhp.preferences.fresh import NEWEST, by_age, by_version, predicted
 from rlhp.preferences.quality import LabelerReport, table
@@ -27,10 +30,6 @@ if TYPE_CHECKING:
     from rlhp.preferences.events import EventRow
     from rlhp.queue.records import QueueStats
 
-SILENT_SECONDS = 60.0
-"""A labeler not heard of for longer is not there: one that works polls many times a
-minute.
-"""
 VERSIONS_SHOWN = 5
 """Reward versions whose fresh accuracy is told one by one."""
 STALE_ROW_SECONDS = 120.0
@@ -39,7 +38,7 @@ STALE_ROW_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """Everything `explain` judges by."""
+    """What is on disk and at the queue of a run."""
 
     path: Path
     info: RunInfo
@@ -64,15 +63,53 @@ class Facts:
     cut_at: Mapping[str, int] = field(default_factory=dict)
     """Env steps of the run at which their segments were cut."""
 
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with what is learned, as the run itself judged it."""
+
+    def of_run(self) -> diagnosis.Facts:
+        """The facts that a diagnosis takes."""
+        row: Mapping[str, Any] = self.row if self.row is not None else {}
+        labels, queue = self.config.labels, self.queue
+        going = self.info.state == "running"
+        silent = self.row_age_seconds if going else None
+        version = int(row.get("reward/version") or 0)
+        return diagnosis.Facts(
+            name=self.info.name,
+            path=str(self.path),
+            ended=not going,
+            gone=going and not self.alive and not self.elsewhere,
+            source=labels.source,
+            budget=labels.budget,
+            initial=labels.initial_queries,
+            page=RunDir(self.path).page_link(),
+            env_steps=int(row.get("env_steps") or 0),
+            reward_version=version,
+            learning=bool(version) or row.get("phase") == "learning" if row else None,
+            pool=row.get("segments/pool"),
+            pool_target=row.get("segments/warmup_target"),
+            allowed=row.get("labels/allowed"),
+            answered=int(row.get("labels/answered") or 0) if queue is None else queue.answered,
+            queue=queue,
+            queue_problem=self.queue_problem,
+            refused=int(row.get("queue/refused") or 0),
+            set_aside=int(row.get("queue/set_aside") or 0) if queue is None else queue.set_aside,
+            actors=self.actors,
+            alarms=self.alarms,
+            silent_seconds=silent if silent is not None and silent > STALE_ROW_SECONDS else None,
+        )
+
 
 def gather(rundir: RunDir) -> Facts:
     """The facts of a run as of now."""
     from socket import gethostname
 
     info, config = rundir.info(), rundir.config()
+    rows = read_metrics(rundir.metrics_file)
     row: dict[str, Any] = {}
-    for newer in read_metrics(rundir.metrics_file):
+    for newer in rows:
         row |= {name: value for name, value in newer.items() if value is not None}
+    alarms = Alarms(config)
+    alarms.recall(rows)
     now = datetime.now(UTC)
     queue, problem = None, None
     if config.preferences and (info.state == "running" or config.redis.url is not None):
@@ -89,6 +126,7 @@ def gather(rundir: RunDir) -> Facts:
         queue=queue,
         queue_problem=problem,
         actors=actors.read(rundir.actors_file)[0] if info.state == "running" else (),
+        alarms=alarms.active,
         **_answers(rundir, config, asked=queue is not None),
     )
 
@@ -108,17 +146,8 @@ def report(facts: Facts) -> str:
 
 def explain(facts: Facts) -> list[str]:
     """What is going on, the most important first, one sentence each."""
-    sentences = [_process(facts)]
-    if facts.info.state == "running" and (facts.alive or facts.elsewhere):
-        sentences += _progress(facts)
-        sentences += actors.troubles(facts.actors)
-        if not facts.config.preferences:
-            sentences.append(
-                "This is the control arm: it trains on the env reward and asks nobody."
-            )
-        else:
-            sentences += _labels(facts)
-    return [*sentences, *_unusual(facts)]
+    findings = diagnose(facts.of_run())
+    return [_process(facts), *(each.sentence() for each in findings if each.for_operators)]
 
 
 def _process(facts: Facts) -> str:
@@ -147,131 +176,8 @@ def _process(facts: Facts) -> str:
             if facts.row_age_seconds is None
             else f", its last metrics are {duration(facts.row_age_seconds)} old"
         )
-        return (
-            f"{info.name} died: process {info.pid} is gone without a word (killed?){last}; "
-            f"{resume}."
-        )
+        return f"{info.name} died: it was process {info.pid}{last}."
     return f"{info.name} runs as process {info.pid}, started {_ago(info.started, facts.now)}."
-
-
-def _progress(facts: Facts) -> Iterator[str]:
-    if facts.row is None:
-        yield "No metrics yet: Ray is starting, or the first iteration is under way."
-    elif facts.row_age_seconds is not None and facts.row_age_seconds > STALE_ROW_SECONDS:
-        yield (
-            f"The last metrics are {duration(facts.row_age_seconds)} old: a very long iteration, "
-            f"or something hangs; look into {facts.path / 'run.log'}."
-        )
-
-
-def _labels(facts: Facts) -> Iterator[str]:
-    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
-    if facts.queue_problem is not None:
-        yield (
-            f"The queue cannot be asked: {facts.queue_problem}. Training goes on with the "
-            "answers it has."
-        )
-    stats = facts.queue
-    budget = facts.config.labels.budget
-    asked = stats.asked if stats is not None else row.get("labels/asked", 0)
-    answered = stats.answered if stats is not None else row.get("labels/answered", 0)
-    warming = not row.get("reward/version") and row.get("phase", "warm-up") == "warm-up"
-    if warming:
-        yield _warm_up(facts, asked=asked, answered=answered)
-    if stats is not None and stats.open:
-        yield _open(facts, stats)
-    if asked >= budget:
-        yield (
-            f"The label budget is spent: {asked} of {budget} asked, {answered} answered; "
-            "nothing more will be asked."
-        )
-    elif not warming and (stats is None or not stats.open):
-        yield _nothing_open(facts, asked=asked, allowed=row.get("labels/allowed"))
-    if row.get("alarms"):
-        log = facts.path / "run.log"
-        yield (
-            f"What is learned may be wrong ({row['alarms/names']}): {log} says why, and what to do."
-        )
-    if stats is not None and stats.backlog > 100:
-        yield f"{stats.backlog} answers wait for the reward trainer, which may be busy or gone."
-
-
-def _unusual(facts: Facts) -> Iterator[str]:
-    """What a run should not leave behind, whether it goes on or not."""
-    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
-    stats = facts.queue
-    if facts.info.state != "running" and stats is not None and stats.backlog:
-        resume = f"rlhp train --resume {facts.path}"
-        yield f"{stats.backlog} answers are at the queue and not on disk: {resume} stores them."
-    if refused := row.get("queue/refused", 0):
-        yield (
-            f"Redis had no memory left for a query {refused:.0f} times: raise its maxmemory, or "
-            "nobody is asked."
-        )
-    odd = row.get("queue/set_aside", 0) if stats is None else stats.set_aside
-    if odd:
-        yield (
-            f"{odd} entries of the answer log made no row and are set aside, whole: "
-            f"{facts.path / 'run.log'} says why, and Redis keeps the newest under "
-            f"rlhp:{{{facts.info.name}}}:aside."
-        )
-
-
-def _warm_up(facts: Facts, *, asked: int, answered: int) -> str:
-    row: Mapping[str, Any] = facts.row if facts.row is not None else {}
-    labels, length = facts.config.labels, facts.config.query.segment_length
-    pool, target = row.get("segments/pool", 0), row.get("segments/warmup_target")
-    if asked == 0 or (target is not None and pool < target):
-        goal = "" if target is None else f" of {target:.0f}"
-        return (
-            f"Warm-up: a random policy collects segments of {length} steps, {pool:.0f}{goal} "
-            f"so far; {asked} asked."
-        )
-    initial = labels.initial_queries
-    return (
-        f"Warm-up: learning starts after the first {initial} answers; {asked} asked, "
-        f"{answered} answered."
-    )
-
-
-def _open(facts: Facts, stats: QueueStats) -> str:
-    queries = (
-        f"{stats.open} quer{'y' if stats.open == 1 else 'ies'} open, oldest "
-        f"{duration(stats.oldest_age_seconds)}"
-    )
-    at_work = sorted(
-        name for name, labeler in stats.labelers.items() if labeler.idle_seconds <= SILENT_SECONDS
-    )
-    if at_work:
-        names = ", ".join(at_work[:3]) + (", ..." if len(at_work) > 3 else "")
-        return (
-            f"{len(at_work)} labeler{'s' if len(at_work) > 1 else ''} at work ({names}): {queries}."
-        )
-    quietest = min((labeler.idle_seconds for labeler in stats.labelers.values()), default=None)
-    seen = (
-        "no labeler was ever seen"
-        if quietest is None
-        else f"no labeler seen for {duration(quietest)}"
-    )
-    return f"Waiting for labels: {queries}, {seen}; {_way_to_label(facts)}."
-
-
-def _way_to_label(facts: Facts) -> str:
-    page = RunDir(facts.path).page_link()
-    if facts.config.labels.source == "human":
-        return (
-            f"label at {page}" if page is not None else f"start a page with rlhp serve {facts.path}"
-        )
-    return f"start one with rlhp label {facts.path}"
-
-
-def _nothing_open(facts: Facts, *, asked: int, allowed: int | None) -> str:
-    if allowed is not None and asked >= allowed:
-        return (
-            f"Nothing is open: all {allowed} queries that the schedule allows by now were "
-            "asked; more steps allow more."
-        )
-    return "Nothing is open though the budget allows more: the next pairs are being chosen."
 
 
 def _table(facts: Facts) -> Iterator[tuple[str, str]]:

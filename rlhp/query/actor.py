@@ -42,6 +42,7 @@ from rlhp.query.selection import make_selection, random_pairs
 from rlhp.queue.records import body_of
 from rlhp.reward.client import RewardSource
 from rlhp.reward.service import NoRewardYet
+from rlhp.system.roles import QueryActorStatus
 from rlhp.types import Array, Query, Segment, TeacherContext, decode, encode, pair_id, query_id
 
 
@@ -441,17 +442,26 @@ class QueryActor:
             if "schedule" in state:  # which runs of before have not, and need none
                 self._schedule.set_state(state["schedule"])
 
-    def status(self) -> dict[str, Any]:
-        """Numbers for metrics and `rlhp status`."""
+    def status(self) -> QueryActorStatus:
+        """How far it is."""
         steps = self._env_steps - self._warmup_steps if self._learning else 0
-        return {
-            "env_steps": self._env_steps,
-            "segments/pool": len(self._pool),
-            "segments/offered": self._offered,
-            "segments/warmup_target": self.warmup_target,
-            "labels/allowed": self._allowed(steps),
-            "labels/budget": self._config.labels.budget,
-            "labels/duplicates": self._duplicates,
-            "queue/refused": self._refused,
-            "reward/segment_correlation": self._agreement.correlation,
-        }
+        pool, allowed, budget = len(self._pool), self._allowed(steps), self._config.labels.budget
+        return QueryActorStatus(
+            env_steps=self._env_steps,
+            pool=pool,
+            offered=self._offered,
+            warmup_target=self.warmup_target,
+            allowed=allowed,
+            budget=budget,
+            duplicates=self._duplicates,
+            refused=self._refused,
+            metrics={
+                "segments/pool": pool,
+                "segments/offered": self._offered,
+                "segments/warmup_target": self.warmup_target,
+                "labels/allowed": allowed,
+                "labels/budget": budget,
+                "queue/refused": self._refused,
+                "reward/segment_correlation": self._agreement.correlation,
+            },
+        )

@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from rlhp.frames import FramePickle
 from rlhp.reward.service import NoRewardYet
 from rlhp.system.ray import NAMESPACE
+from rlhp.system.roles import REWARD_MODEL, actor_name, numbered
 from rlhp.types import Array
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,13 @@ def replica_name(run: str, index: int, *, node: str = "") -> str:
     """The Ray name of one reward-model replica, in the namespace `rlhp`; `node` is the
     id of the node it serves.
     """
-    return f"{run}:reward_model:{index}@{node}"
+    return f"{actor_name(run, numbered(REWARD_MODEL, index))}@{node}"
 
 
 def replica_names(run: str) -> list[str]:
     """The Ray names of all replicas of a run, wherever they are."""
-    return sorted(
-        name for name in ray.util.list_named_actors() if name.startswith(f"{run}:reward_model:")
-    )
+    replica = actor_name(run, f"{REWARD_MODEL}_")
+    return sorted(name for name in ray.util.list_named_actors() if name.startswith(replica))
 
 
 class Replicas:

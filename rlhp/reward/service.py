@@ -18,12 +18,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rlhp.envs.spaces import Spaces
 from rlhp.reward.versions import RewardPredictor, RewardWeights
+from rlhp.system.roles import RewardModelStatus
 from rlhp.types import Array
 
 Score = Callable[[Array, Array], Array]
@@ -164,19 +164,17 @@ class RewardModel:
                 }
             return max(self._models)
 
-    def status(self) -> dict[str, Any]:
-        """Newest version (0: none yet), calls and how often these were priced together,
-        transitions, microseconds per transition, last fatal error.
-        """
+    def status(self) -> RewardModelStatus:
+        """What it holds, and what it did so far."""
         held = self._models
-        return {
-            "version": max(held) if held else 0,
-            "calls": self._calls,
-            "rounds": self._together.rounds,
-            "transitions": self._transitions,
-            "us_per_transition": 1e6 * self._together.seconds / max(1, self._transitions),
-            "fatal": self._fatal,
-        }
+        return RewardModelStatus(
+            version=max(held) if held else 0,
+            calls=self._calls,
+            rounds=self._together.rounds,
+            transitions=self._transitions,
+            us_per_transition=1e6 * self._together.seconds / max(1, self._transitions),
+            fatal=self._fatal,
+        )
 
     def _model(self, version: int | None) -> tuple[RewardPredictor, int]:
         if not self._models and (weights := self._newest()) is not None:

@@ -39,9 +39,11 @@ from rlhp.preferences.fresh import NEWEST, by_age, fresh_accuracy, predicted
 from rlhp.reward.fit import Fitter
 from rlhp.reward.loss import FitReport
 from rlhp.reward.versions import RewardStore, RewardWeights
+from rlhp.system.roles import RewardTrainerStatus
 from rlhp.types import Answer, Array
 
 CONSUMER = "reward-trainer"
+"""Its name in the queues that there are, which is why it has kept its hyphen."""
 
 
 class AnswerSource(Protocol):
@@ -346,21 +348,29 @@ class RewardTrainer:
         self._fitter.add(usable, doubts=doubts(rows, weights=weights))
         self._answers_known = now
 
-    def status(self) -> dict[str, Any]:
-        """Numbers for metrics and `rlhp status`; see `rlhp.storage.metrics.METRICS` for
-        their meaning.
-        """
+    def status(self) -> RewardTrainerStatus:
+        """How far it is; `rlhp.storage.metrics.METRICS` says what the metrics mean."""
+        fresh = self._fresh
+        return RewardTrainerStatus(
+            version=self._version,
+            answered=self._answered,
+            published_steps=self._published_steps,
+            fitted_steps=self._fitted_steps(),
+            fit_seconds=self._fit_seconds,
+            trainable=self._fitter.size,
+            fresh_accuracy=fresh.get("reward/fresh_accuracy"),
+            fresh_answers=int(fresh.get("reward/fresh_answers") or 0),
+            metrics=self._metrics(),
+        )
+
+    def _metrics(self) -> dict[str, float | None]:
         report = self._report
         counts = self._dataset.counts()
         return {
             "reward/version": self._version,
-            "reward/published_steps": self._published_steps,
-            "reward/fitted_steps": self._fitted_steps(),
-            "reward/fit_seconds": self._fit_seconds,
             "labels/answered": self._answered,
             "labels/ties": counts["ties"],
             "labels/incomparable": counts["incomparable"],
-            "labels/trainable": self._fitter.size,
             "reward/updates": self._fitter.updates,
             "reward/sees_action": int(self._fitter.sees_action) if self._version else None,
             "reward/train_loss": report.train_loss if report else None,

@@ -16,6 +16,7 @@ from rlhp.models.convolution import POLICY, choose
 from rlhp.reward.client import Replicas, RewardSource
 from rlhp.system.logs import start_log
 from rlhp.system.ray import NAMESPACE
+from rlhp.system.roles import ENV_RUNNER, QUERY_ACTOR, actor_name, numbered, spoken
 from rlhp.types import Segment
 
 
@@ -100,22 +101,18 @@ class RunnerContext:
         here; 0 is the driver.
         """
         if worker and self.log_file is not None and self.log_file.parent.is_dir():
-            start_log(self.log_file, run=self.run, who=f"env-runner-{worker}")
+            start_log(self.log_file, run=self.run, who=numbered(ENV_RUNNER, worker))
 
     def reward_source(self, worker: int) -> RewardSource:
         """The named replicas: that of the worker's own node first, then a different
         favorite for each worker.
         """
-        return Replicas(self.run, favorite=worker, who=f"env runner {worker}")
+        who = spoken(numbered(ENV_RUNNER, worker))
+        return Replicas(self.run, favorite=worker, who=who)
 
     def segment_sink(self) -> SegmentSink:
         """The named query actor."""
         return RemoteSink(self.run)
-
-
-def query_actor_name(run: str) -> str:
-    """The Ray name of the query actor, in the namespace `rlhp`."""
-    return f"{run}:query_actor"
 
 
 class RemoteSink:
@@ -137,7 +134,7 @@ class RemoteSink:
         try:
             if self._pending is not None and not ray.wait([self._pending], timeout=0)[0]:
                 return 0
-            actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
+            actor = ray.get_actor(actor_name(self._run, QUERY_ACTOR), namespace=NAMESPACE)
             self._pending = actor.offer.remote(segments)
         # gone or restarting: segments are plentiful, answers are not
         except (RayError, ValueError):

@@ -23,15 +23,16 @@ from rlhp.config.schema import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import Act, Evaluation, evaluate, policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
-from rlhp.monitor.rows import Episode, learner_row, returns_row, runner_row, status_row
+from rlhp.monitor.rows import RunStatus, learner_row, returns_row, status_row
 from rlhp.query.schedule import FEWEST_FRESH
-from rlhp.rollout.runner import EPISODES, NODES
+from rlhp.rollout.runner import env_runners_status
 from rlhp.run.services import Display, Exact, Services
 from rlhp.run.throttle import LearnerThrottle
-from rlhp.run.videos import Films
+from rlhp.run.videos import PolicyVideos
 from rlhp.run.watchdog import StallWatchdog
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
+from rlhp.system.roles import Episode, QueryActorStatus
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ class Loop:
     metrics: MetricsWriter
     display: Display
     stop: threading.Event
-    films: Films | None = None
-    watch: Callable[[dict[str, Any]], None] | None = None
-    """Whoever wants every row too."""
+    videos: PolicyVideos | None = None
+    watch: Callable[[dict[str, Any], RunStatus], None] | None = None
+    """Whoever wants every row too, and what the other roles said when it was made."""
     exact: Exact | None = None
     progress: Progress = field(default_factory=Progress)
     watchdog: StallWatchdog = field(default_factory=lambda: StallWatchdog(None))
@@ -122,22 +123,23 @@ class Loop:
         services = self.services
         assert services is not None
         status = services.status()
-        if not {"reward/version", "segments/offered"} <= status.keys():
+        query_actor, trainer = status.query_actor, status.reward_trainer
+        if query_actor is None or trainer is None:
             self.stop.wait(WAIT_SECONDS)  # a cluster that has not said anything yet
             return None
-        if status["reward/version"] >= 1:
+        if trainer.version >= 1:
             self.progress.learning = True
             self._tell()
             self.display.message(
                 f"reward version 1 after {self.progress.env_steps} env steps: learning starts"
             )
             return None
-        missing = status["segments/warmup_target"] - status["segments/pool"]
-        if missing <= 0 or not self._counted(status):
+        missing = query_actor.warmup_target - query_actor.pool
+        if missing <= 0 or not self._counted(query_actor):
             return self._wait()
         with self.watchdog.watching(self.algorithm.abandon):
             result = self.algorithm.warm_up(self._steps_for(missing))
-        self._expected = status["segments/offered"] + result["offered"]
+        self._expected = query_actor.offered + result["offered"]
         self._collected = time.monotonic()
         if result["steps"]:
             self.watchdog.progressed()
@@ -163,12 +165,12 @@ class Loop:
         self._waits_since = now
         return {"phase": "warm-up"}
 
-    def _counted(self, status: dict[str, Any]) -> bool:
-        """Whether the numbers know what was collected last; after a while without, it
-        was lost on its way.
+    def _counted(self, query_actor: QueryActorStatus) -> bool:
+        """Whether the query actor knows what was collected last; after a while without,
+        it was lost on its way.
         """
         return (
-            status["segments/offered"] >= self._expected
+            query_actor.offered >= self._expected
             or time.monotonic() - self._collected > COUNT_SECONDS
         )
 
@@ -204,22 +206,19 @@ class Loop:
         return {**row, **held, "phase": "learning"}
 
     def _runner_row(self, runners: dict[str, Any]) -> dict[str, Any]:
-        episodes = runners.get(EPISODES)
-        fresh = [tuple(item) for item in episodes] if isinstance(episodes, list) else []
-        self._recent.extend(fresh)
-        self._fresh = [(float(true), int(length)) for true, _, length in fresh]
-        self.progress.episodes += len(fresh)
-        nodes = runners.get(NODES)
-        if self.services is not None and isinstance(nodes, list):
-            self.services.settle(nodes)
-        row = runner_row(runners)
-        if (failures := int(row.get("env_runners/failures", 0))) > self._env_failures:
-            self._env_failures = failures
+        status = env_runners_status(runners)
+        self._recent.extend(status.episodes)
+        self._fresh = [(float(true), int(length)) for true, _, length in status.episodes]
+        self.progress.episodes += len(status.episodes)
+        if self.services is not None and status.nodes is not None:
+            self.services.settle(status.nodes)
+        if status.failures > self._env_failures:
+            self._env_failures = status.failures
             self.display.message(
-                f"{self.config.env.id} failed and was made anew, {failures} times so far in one "
-                f"env runner at most; {self.rundir.log_file} says why"
+                f"{self.config.env.id} failed and was made anew, {status.failures} times so far "
+                f"in one env runner at most; {self.rundir.log_file} says why"
             )
-        return row
+        return dict(status.metrics)
 
     def _tell(self) -> None:
         if self.services is not None:
@@ -239,9 +238,10 @@ class Loop:
         yet.
         """
         assert self.services is not None
-        status = self.services.status()
-        known = int(status.get("reward/fresh_answers") or 0) >= FEWEST_FRESH
-        return status.get("reward/fresh_accuracy") if known else None
+        trainer = self.services.status().reward_trainer
+        if trainer is None or trainer.fresh_answers < FEWEST_FRESH:
+            return None
+        return trainer.fresh_accuracy
 
     def _write(self, row: dict[str, Any]) -> None:
         # this process may have stood still for as long as another needs to take over
@@ -249,7 +249,7 @@ class Loop:
         now, progress = time.monotonic(), self.progress
         before, steps_before = self._last_row
         progress.wall_seconds = now - self._started
-        status = self.services.status() if self.services else {}
+        status = self.services.status() if self.services else RunStatus()
         row = {
             **status_row(status, env_steps=progress.env_steps),
             **row,
@@ -271,7 +271,7 @@ class Loop:
         recent = row.get("env_runners/episode_return_mean", self._true_return)
         self._true_return = row.get("eval/episode_return_mean", recent)
         if self.watch is not None:
-            self.watch(row)  # first, since alarms are a part of the row
+            self.watch(row, status)  # first, since alarms are a part of the row
         self.metrics.write(row)
         self.display.update(row)
 
@@ -281,13 +281,13 @@ class Loop:
             self._act(seed), self.config.env, episodes=self.config.evaluation.episodes, seed=seed
         )
 
-    def film(self, *, wait: bool = False) -> Path | None:
-        """A video of the present policy, as `Films.shoot` makes it; None where there is
-        none.
+    def record_video(self, *, wait: bool = False) -> Path | None:
+        """The newest video after one of the present policy was begun, as `PolicyVideos`
+        does it; None where there is none.
         """
-        if self.films is None:
+        if self.videos is None:
             return None
-        return self.films.shoot(
+        return self.videos.record(
             self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait
         )
 
@@ -302,7 +302,7 @@ class Loop:
             self.save()
             # people like to see what came of their answers
             if self.config.draws_clips and self.progress.learning:
-                self.film()
+                self.record_video()
 
     def save(self) -> None:
         """A checkpoint of this moment."""

@@ -264,18 +264,18 @@ def _events_of(folder: Path, *, but: Sequence[str] = ()) -> list[EventRow]:
 
 
 def _gone(folder: Path, parts: Mapping[str, list[str]], *, merged: bool = False) -> list[str]:
-    """Those of these parts that are not there, as table/name: of which no other part
-    has the rows, or `merged` ones.
+    """The parts that are not there, as table/name: those whose rows no other part has,
+    or with `merged` those whose rows another part has.
     """
-    found = []
+    gone = []
     for table in TABLES:
         whole = Parts(folder / table)
         elsewhere = frozenset().union(
             *(whole.replaced(name) for name in list_parts(folder / table))
         )
         missing = [name for name in parts[table] if not (folder / table / name).exists()]
-        found += [f"{table}/{name}" for name in missing if (name in elsewhere) is merged]
-    return found
+        gone += [f"{table}/{name}" for name in missing if (name in elsewhere) is merged]
+    return gone
 
 
 def _set_parts_aside(folder: Path, parts: Mapping[str, list[str]]) -> None:

@@ -1,8 +1,8 @@
 """What the driver holds of the other roles: stepped in this process, or spoken to as
 Ray actors.
 
-The training loop knows them, the display and the exact resume by the protocols below
-alone.
+The training loop knows the roles, the display and the exact resume by the protocols at
+the end of this file, and by nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import ray
@@ -19,12 +20,22 @@ from ray.exceptions import ActorDiedError, RayError
 from rlhp.errors import RoleBroken, RoleFailed
 from rlhp.labeling.clips.renderer import ClipRenderer
 from rlhp.labeling.worker import LabelerWorker
-from rlhp.monitor.actors import note
-from rlhp.monitor.rows import memory_numbers
+from rlhp.monitor.answer_rate import AnswerRate
+from rlhp.monitor.rows import RunStatus
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
+from rlhp.queue.records import QueueStats
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.run.children import TeacherProcesses
+from rlhp.system.roles import (
+    CLIP_RENDERER,
+    QUERY_ACTOR,
+    REWARD_MODEL,
+    REWARD_TRAINER,
+    RoleStatus,
+    spoken,
+    without_number,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,38 +44,25 @@ QUEUE_AWAY_SECONDS = 10.0
 """Asking a server that is away takes a second or more, which the learner should not pay
 at every turn.
 """
-PER_MINUTE_OVER_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
 MODEL_SECONDS = 5.0
-NOTICES = {
-    "segments": "segments/pool",
-    "segments_wanted": "segments/warmup_target",
-    "allowed": "labels/allowed",
-    "reward_version": "reward/version",
-}
-"""Facts of the queue -> the metrics that they are."""
 
 
 class SerialServices:
-    """The roles stepped in turn until none has anything left to do; the order never
-    varies.
+    """The roles in this process: stepped in turn until none has anything left to do,
+    always in the same order.
     """
 
     def __init__(
         self,
         queue: QueryQueue,
-        asking: QueryActor,
-        fitting: RewardTrainer,
-        worker: LabelerWorker | None,
-        clips: ClipRenderer | None = None,
+        query_actor: QueryActor,
+        reward_trainer: RewardTrainer,
+        teacher: LabelerWorker | None,
+        clip_renderer: ClipRenderer | None = None,
     ) -> None:
-        self._queue, self._asking, self._fitting, self._worker, self._clips = (
-            queue,
-            asking,
-            fitting,
-            worker,
-            clips,
-        )
+        self._queue, self._query_actor, self._reward_trainer = queue, query_actor, reward_trainer
+        self._teacher, self._clip_renderer = teacher, clip_renderer
         self._rate = AnswerRate()
         self._housekeeping = Housekeeping(queue)
         self._noticeboard = Noticeboard(queue)
@@ -73,9 +71,9 @@ class SerialServices:
         self._warned = False
 
     def progress(self, *, env_steps: int, learning: bool, **facts: Any) -> None:
-        """As `QueryActor.progress`."""
+        """Tell the query actor and the reward trainer how far the run is."""
         self._env_steps, self._learning = env_steps, learning
-        self._asking.progress(env_steps=env_steps, learning=learning, **facts)
+        self._query_actor.progress(env_steps=env_steps, learning=learning, **facts)
 
     def settle(self, nodes: Iterable[str]) -> None:
         """There is one process."""
@@ -84,9 +82,9 @@ class SerialServices:
         """Ask, draw, answer, fit."""
         while self._ask_and_answer():
             pass
-        while self._clips is not None and self._clips.step():
+        while self._clip_renderer is not None and self._clip_renderer.step():
             pass
-        while self._fitting.step(self._env_steps):
+        while self._reward_trainer.step(self._env_steps):
             pass
         self._housekeeping.turn()
         self._noticeboard.turn(self.status, env_steps=self._env_steps, learning=self._learning)
@@ -95,14 +93,14 @@ class SerialServices:
         """One round; whether another may bring more. After one of skips alone it is the
         next turn's to ask again.
         """
-        asked = self._asking.step()
-        if self._worker is None:
+        asked = self._query_actor.step()
+        if self._teacher is None:
             return asked > 0
-        counts = self._worker.counts
+        counts = self._teacher.counts
         answers, settled = counts.answers, -1
         while settled != counts.settled:
             settled = counts.settled
-            self._worker.step()
+            self._teacher.step()
         if asked and counts.answers == answers and not self._warned:
             self._warned = True
             log.warning(
@@ -110,16 +108,16 @@ class SerialServices:
             )
         return counts.answers > answers
 
-    def status(self) -> dict[str, Any]:
-        """Numbers of every role, by metric name."""
-        clips = {} if self._clips is None else self._clips.status()
-        numbers = {
-            **self._asking.status(),
-            **self._fitting.status(),
-            **clips,
-            **queue_numbers(self._queue),
-        }
-        return {**numbers, "labels/per_minute": self._rate(numbers["labels/answered"])}
+    def status(self) -> RunStatus:
+        """What every role says now."""
+        trainer = self._reward_trainer.status()
+        return RunStatus(
+            query_actor=self._query_actor.status(),
+            reward_trainer=trainer,
+            clip_renderer=None if self._clip_renderer is None else self._clip_renderer.status(),
+            queue=self._queue.stats(),
+            labels_per_minute=self._rate(trainer.answered),
+        )
 
 
 class Models(Protocol):
@@ -143,7 +141,7 @@ class ClusterServices:
         reward_trainer: Any,
         models: Models,
         labelers: TeacherProcesses | None,
-        clips: Any = None,
+        clip_renderer: Any = None,
         *,
         stall_seconds: float = 300.0,
     ) -> None:
@@ -151,16 +149,17 @@ class ClusterServices:
         start it again.
         """
         self._queue = queue
-        self._actors = {"query actor": query_actor, "reward trainer": reward_trainer}
+        self._actors = {QUERY_ACTOR: query_actor, REWARD_TRAINER: reward_trainer}
         self._models = models
-        if clips is not None:
-            self._actors["clip renderer"] = clips
+        if clip_renderer is not None:
+            self._actors[CLIP_RENDERER] = clip_renderer
         self._labelers = labelers
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, Any] = {}  # name -> the status that is of its role
         self._pending: dict[str, Any] = {}
         self._asked_at: dict[str, float] = {}
         self._stall_seconds = stall_seconds
-        self._numbers: dict[str, Any] = {}
+        self._stats: QueueStats | None = None
+        self._queue_problem: str | None = None
         self._ask_queue_at = 0.0
         self._housekeeping = Housekeeping(queue)
         self._noticeboard = Noticeboard(queue)
@@ -173,10 +172,10 @@ class ClusterServices:
         """Tell the query actor and the reward trainer how far the run is."""
         self._env_steps, self._learning = env_steps, learning
         with suppress(RayError):  # restarting: the next call tells it
-            self._actors["query actor"].progress.remote(
+            self._actors[QUERY_ACTOR].progress.remote(
                 env_steps=env_steps, learning=learning, **facts
             )
-            self._actors["reward trainer"].progress.remote(env_steps)
+            self._actors[REWARD_TRAINER].progress.remote(env_steps)
 
     def settle(self, nodes: Iterable[str]) -> None:
         """Env runners are on these nodes: reward models go where they are."""
@@ -188,18 +187,20 @@ class ClusterServices:
             self._labelers.keep()
         for name, actor in (self._actors | self._models.actors).items():
             self._poll(name, actor)
-            known = self._known.get(name, {})
-            if known.get("fatal"):
-                raise (RoleBroken if known.get("ours") else RoleFailed)(str(known["fatal"]))
+            status: RoleStatus | None = self._known.get(name)
+            if status is not None and status.fatal is not None:
+                raise (RoleBroken if status.ours else RoleFailed)(status.fatal)
         if time.monotonic() >= self._ask_queue_at:
             pause = QUEUE_AWAY_SECONDS
-            with suppress(ConnectionError):  # the query actor says so in the log
-                self._numbers = queue_numbers(self._queue)
+            try:
+                self._stats, self._queue_problem = self._queue.stats(), None
                 self._housekeeping.turn()
                 self._noticeboard.turn(
                     self.status, env_steps=self._env_steps, learning=self._learning
                 )
                 pause = QUEUE_EVERY_SECONDS
+            except ConnectionError as error:  # the query actor says so in the log
+                self._queue_problem = str(error)
             self._ask_queue_at = time.monotonic() + pause
 
     def waits_for(self) -> str | None:
@@ -225,7 +226,7 @@ class ClusterServices:
         try:
             if pending is None:
                 method = actor.status
-                if name.startswith("reward model"):
+                if without_number(name) == REWARD_MODEL:
                     method = method.options(concurrency_group="control")
                 self._pending[name] = method.remote()
                 self._asked_at[name] = time.monotonic()
@@ -235,45 +236,48 @@ class ClusterServices:
                 self._known[name] = ray.get(pending)
                 if name in self._away:
                     self._away.discard(name)
-                    log.warning("%s is back", name)
+                    log.warning("%s is back", spoken(name))
             # stopped, or cut off
             elif time.monotonic() - self._asked_at[name] > self._stall_seconds:
                 log.warning(
-                    "%s has said nothing for %.0f s and is killed", name, self._stall_seconds
+                    "%s has said nothing for %.0f s and is killed",
+                    spoken(name),
+                    self._stall_seconds,
                 )
                 del self._pending[name]
                 ray.kill(actor, no_restart=False)
         except ActorDiedError as error:  # not restarted: it failed while it was being built
             reason = str(error).strip().splitlines()[-1]
-            raise RoleFailed(f"{name} cannot be restarted: {reason}") from error
+            raise RoleFailed(f"{spoken(name)} cannot be restarted: {reason}") from error
         except RayError as error:
             self._pending.pop(name, None)
             if name not in self._away:
                 self._away.add(name)
-                log.warning("%s is away (%s) and is being restarted", name, type(error).__name__)
+                log.warning(
+                    "%s is away (%s) and is being restarted", spoken(name), type(error).__name__
+                )
 
-    def status(self) -> dict[str, Any]:
-        """The last known numbers of every role, by metric name."""
-        roles = ("clip renderer", "query actor", "reward trainer")
-        numbers = {
-            name: value for role in roles for name, value in self._known.get(role, {}).items()
-        } | self._numbers
-        for name in ("pid", "memory_mb"):
-            numbers.pop(name, None)
-        return {
-            **numbers,
-            **memory_numbers(self._known),
-            "labels/per_minute": self._rate(numbers.get("labels/answered", 0)),
+    def status(self) -> RunStatus:
+        """What every role said last."""
+        said = {
+            name: replace(status, alive=name not in self._away)
+            for name, status in self._known.items()
         }
+        trainer = said.get(REWARD_TRAINER)
+        return RunStatus(
+            query_actor=said.get(QUERY_ACTOR),
+            reward_trainer=trainer,
+            clip_renderer=said.get(CLIP_RENDERER),
+            reward_models={name: said[name] for name in self._models.actors if name in said},
+            queue=self._stats,
+            queue_problem=self._queue_problem,
+            labels_per_minute=self._rate(0 if trainer is None else trainer.answered),
+        )
 
     def pids(self) -> dict[str, Any]:
         """Process ids by role."""
-        known = {name: status["pid"] for name, status in self._known.items() if "pid" in status}
-        return {**known, "labelers": self._labelers.pids() if self._labelers else []}
-
-    def notes(self) -> dict[str, str]:
-        """What every role was at when it last said something."""
-        return {name: note(status) for name, status in self._known.items()}
+        pids = {name: status.pid for name, status in self._known.items()}
+        return {**pids, "labelers": self._labelers.pids() if self._labelers else []}
 
 
 class Housekeeping:
@@ -305,50 +309,27 @@ class Noticeboard:
         self._due = 0.0
         self._written: dict[str, str] = {}
 
-    def turn(self, status: Callable[[], dict[str, Any]], *, env_steps: int, learning: bool) -> None:
+    def turn(self, status: Callable[[], RunStatus], *, env_steps: int, learning: bool) -> None:
         """Write what changed, if a second has gone by; raises QueueUnavailable like any
         call to the queue.
         """
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + QUEUE_EVERY_SECONDS
-        known = status()
-        numbers = {
-            "env_steps": env_steps,
-            **{name: known.get(metric) for name, metric in NOTICES.items()},
-        }
-        facts = {name: str(int(number)) for name, number in numbers.items() if number is not None}
-        facts["phase"] = "learning" if learning else "warm-up"
+        roles = status()
+        facts = {"env_steps": str(env_steps), "phase": "learning" if learning else "warm-up"}
+        if roles.query_actor is not None:
+            facts |= {
+                "segments": str(roles.query_actor.pool),
+                "segments_wanted": str(roles.query_actor.warmup_target),
+                "allowed": str(roles.query_actor.allowed),
+            }
+        if roles.reward_trainer is not None:
+            facts["reward_version"] = str(roles.reward_trainer.version)
         self._queue.set_info(
             {name: value for name, value in facts.items() if self._written.get(name) != value}
         )
         self._written = facts
-
-
-class AnswerRate:
-    """Answers per minute over the last minute."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def __call__(self, answered: int) -> float:
-        now = time.monotonic()
-        self._seen = [(at, count) for at, count in self._seen if now - at < PER_MINUTE_OVER_SECONDS]
-        self._seen.append((now, answered))
-        first_at, first = self._seen[0]
-        return 60.0 * (answered - first) / (now - first_at) if now - first_at > 1 else 0.0
-
-
-def queue_numbers(queue: QueryQueue) -> dict[str, Any]:
-    """Depth and age of the queue, by metric name."""
-    stats = queue.stats()
-    return {
-        "labels/asked": stats.asked,
-        "queue/pending": stats.pending + stats.reserved,
-        "queue/leased": stats.leased,
-        "queue/oldest_age_seconds": stats.oldest_age_seconds,
-        "queue/set_aside": stats.set_aside,
-    }
 
 
 class Services(Protocol):
@@ -378,8 +359,8 @@ class Services(Protocol):
         them failed for good.
         """
 
-    def status(self) -> dict[str, Any]:
-        """The last known numbers of all of them. Never blocks."""
+    def status(self) -> RunStatus:
+        """What all of them said last. Never blocks."""
 
 
 class Exact(Protocol):

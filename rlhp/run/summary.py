@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlhp.files import write_whole
 from rlhp.learn.evaluate import evaluate, random_act
+from rlhp.monitor.rows import RunStatus
 from rlhp.preferences.answers import answered, settle
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.reward.versions import RewardStore
@@ -82,10 +83,11 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
     seed = 1_000_003 + config.seed
     trained = loop.evaluate(seed=seed)
     by_chance = evaluate(random_act, config.env, episodes=config.evaluation.episodes, seed=seed)
-    film = None if interrupted else loop.film(wait=True)
-    status = loop.services.status() if loop.services is not None else {}
+    video = None if interrupted else loop.record_video(wait=True)
+    status = loop.services.status() if loop.services is not None else RunStatus()
+    trainer, queue = status.reward_trainer, status.queue
     stored, newest = _on_disk(loop.rundir)
-    count = max(int(status.get("labels/answered", 0)), stored)
+    count = max(0 if trainer is None else trainer.answered, stored)
     summary = Summary(
         run=str(loop.rundir.path),
         source=config.labels.source,
@@ -98,13 +100,13 @@ def finish(loop: Loop, *, interrupted: bool) -> Summary:
         true_return_std=trained.std,
         episodes=len(trained.returns),
         # the queue was looked at a moment before
-        labels_asked=max(int(status.get("labels/asked", 0)), count),
+        labels_asked=max(0 if queue is None else queue.asked, count),
         labels_answered=count,
         labels_budget=config.labels.budget,
-        reward_version=max(int(status.get("reward/version", 0)), newest),
+        reward_version=max(0 if trainer is None else trainer.version, newest),
         interrupted=interrupted,
         plots=[str(path) for path in _draw(loop)],
-        video=None if film is None else str(film),
+        video=None if video is None else str(video),
     )
     write_whole(loop.rundir.path / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

@@ -15,10 +15,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from rlhp.config.schema import RunConfig
+from rlhp.monitor.rows import RunStatus
 from rlhp.run.services import Services
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,12 @@ class Lag:
         # env steps, queries allowed by then
         self._allowed: deque[tuple[int, int]] = deque(maxlen=MILESTONES)
 
-    def __call__(self, status: Mapping[str, Any], *, env_steps: int) -> float:
+    def __call__(self, status: RunStatus, *, env_steps: int) -> float:
         """0 or more, from what the other roles said last."""
         lag = 0.0
-        if (fitted := status.get("reward/fitted_steps")) is not None:
-            lag = max(lag, env_steps - fitted)
+        trainer = status.reward_trainer
+        if trainer is not None and trainer.fitted_steps is not None:
+            lag = max(lag, env_steps - trainer.fitted_steps)
         if (
             self._teachers
             and (answered_until := self._answered_until(status, env_steps=env_steps)) is not None
@@ -50,25 +51,24 @@ class Lag:
             lag = max(lag, env_steps - answered_until)
         return lag
 
-    def _answered_until(self, status: Mapping[str, Any], *, env_steps: int) -> int | None:
+    def _answered_until(self, status: RunStatus, *, env_steps: int) -> int | None:
         """Env steps up to which all queries that the schedule allowed are answered;
         None where nothing is known.
 
         A query actor that was restarted says 0 env steps until it has heard more, which
         is no milestone.
         """
-        known, allowed, answered = (
-            status.get(name) for name in ("env_steps", "labels/allowed", "labels/answered")
-        )
-        if known is None or allowed is None or answered is None:
+        if status.query_actor is None or status.reward_trainer is None:
             return None
+        told, allowed = status.query_actor.env_steps, status.query_actor.allowed
+        answered = status.reward_trainer.answered
         while self._allowed and self._allowed[-1][0] > env_steps:
             self._allowed.pop()  # the run went back to a checkpoint
-        if not self._allowed or self._allowed[-1][0] < known:
-            self._allowed.append((int(known), int(allowed)))
-        elif self._allowed[-1][0] == known and self._allowed[-1][1] < allowed:
+        if not self._allowed or self._allowed[-1][0] < told:
+            self._allowed.append((told, allowed))
+        elif self._allowed[-1][0] == told and self._allowed[-1][1] < allowed:
             # what an adaptive schedule allows is known a turn later
-            self._allowed[-1] = (int(known), int(allowed))
+            self._allowed[-1] = (told, allowed)
         return max((steps for steps, due in self._allowed if due <= answered), default=None)
 
 

@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 
 SUFFIX = {"vp9": ".webm", "h264": ".mp4", "apng": ".png"}
 SEED = 2_000_003
-"""Plus that of the run: always the same start, so that films of one run can be
-compared.
+"""The seed of the run is added to it: every video of a run has the same start, so that
+they can be compared.
 """
 PATIENCE = 10
-"""A film is so many times longer than a clip, and may take as much longer to draw."""
+"""A video is so many times longer than a clip, and may take as much longer to draw."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Take:
+class Recording:
     """An episode that was played, not drawn yet."""
 
     episode: Segment
@@ -52,8 +52,8 @@ class Take:
     env_steps: int
 
 
-class Films:
-    """Films of one run's policy, in `videos/`; one at a time, drawn while the run goes
+class PolicyVideos:
+    """Videos of one run's policy, in `videos/`; one at a time, drawn while the run goes
     on.
     """
 
@@ -65,14 +65,14 @@ class Films:
         self._silent = False
         self._newest: Path | None = None
 
-    def shoot(
+    def record(
         self, make_act: Callable[[Any], Act], *, env_steps: int, wait: bool = False
     ) -> Path | None:
         """Play an episode now and draw it in the background, unless the last one is
         still being drawn.
 
-        With `wait` it is drawn before this returns; the newest film, None where there
-        is none.
+        With `wait` it is drawn before this returns. Returns the newest video, None where
+        there is none.
         """
         if self._silent or not self._config.clips.policy_seconds:
             return None
@@ -81,7 +81,7 @@ class Films:
         elif self._drawing is not None and self._drawing.is_alive():
             return self._newest
         try:
-            take = take_of(
+            recording = record_episode(
                 make_act,
                 self._config,
                 self._rundir,
@@ -92,7 +92,9 @@ class Films:
         except ValueError as error:
             self._give_up(str(error))
             return None
-        self._drawing = threading.Thread(target=self._draw, args=(take,), name="film", daemon=True)
+        self._drawing = threading.Thread(
+            target=self._draw, args=(recording,), name="policy video", daemon=True
+        )
         self._drawing.start()
         if wait:
             self.wait()
@@ -103,10 +105,10 @@ class Films:
         if self._drawing is not None:
             self._drawing.join()
 
-    def _draw(self, take: Take) -> None:
+    def _draw(self, recording: Recording) -> None:
         out = self._rundir.videos / f"policy{SUFFIX[self._config.clips.codec]}"
         try:
-            draw(take, self._config, out)
+            draw(recording, self._config, out)
             self._newest = out
         except (ValueError, OSError) as error:
             self._give_up(str(error))
@@ -116,7 +118,7 @@ class Films:
         self._say(f"no video of the policy: {why.partition('. To let scripts')[0]}")
 
 
-def take_of(
+def record_episode(
     make_act: Callable[[Any], Act],
     config: RunConfig,
     rundir: RunDir,
@@ -124,7 +126,7 @@ def take_of(
     *,
     env_steps: int,
     seed: int,
-) -> Take:
+) -> Recording:
     """Play an episode, as long as `clips.policy_seconds`; ValueError where it could not
     be drawn.
     """
@@ -142,10 +144,12 @@ def take_of(
             predicted = [round(float(reward), 5) for reward in rewards[0]]
         except NoRewardYet:
             version = None
-    return Take(episode=episode, predicted=predicted, reward_version=version, env_steps=env_steps)
+    return Recording(
+        episode=episode, predicted=predicted, reward_version=version, env_steps=env_steps
+    )
 
 
-def draw(take: Take, config: RunConfig, out: Path) -> None:
+def draw(recording: Recording, config: RunConfig, out: Path) -> None:
     """Write the video and, beside it, the JSON; CannotDraw or PainterBroken where that
     cannot be.
     """
@@ -153,12 +157,12 @@ def draw(take: Take, config: RunConfig, out: Path) -> None:
     with Painter(
         config.env, clips.model_copy(update={"timeout_seconds": PATIENCE * clips.timeout_seconds})
     ) as painter:
-        clip = painter.clip(take.episode)
+        clip = painter.clip(recording.episode)
     facts = {
         "fps": clip.fps,
-        "predicted": take.predicted,
-        "reward_version": take.reward_version,
-        "env_steps": take.env_steps,
+        "predicted": recording.predicted,
+        "reward_version": recording.reward_version,
+        "env_steps": recording.env_steps,
         "how": clip.how,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +170,7 @@ def draw(take: Take, config: RunConfig, out: Path) -> None:
         (out, clip.data),
         (out.with_suffix(".json"), json.dumps(facts).encode() + b"\n"),
     ):
-        write_whole(path, data)  # whoever watches sees the old film or the new one
+        write_whole(path, data)  # whoever watches sees the old video or the new one
 
 
 def codec_of(clips: ClipsConfig, out: Path) -> ClipsConfig:

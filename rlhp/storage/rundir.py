@@ -146,11 +146,18 @@ class RunInfo:
         """Whether the process of the run is there; False for a run of another host,
         which nobody here can know.
         """
-        return (
-            self.state == "running"
-            and self.host == socket.gethostname()
-            and provenance.alive(self.pid, self.pid_started)
-        )
+        return self._runs_here and provenance.alive(self.pid, self.pid_started)
+
+    @property
+    def died(self) -> bool:
+        """Whether the process of the run is gone without having said so; False for a
+        run of another host.
+        """
+        return self._runs_here and not provenance.alive(self.pid, self.pid_started)
+
+    @property
+    def _runs_here(self) -> bool:
+        return self.state == "running" and self.host == socket.gethostname()
 
 
 class RunDir:

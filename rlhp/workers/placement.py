@@ -21,6 +21,7 @@ from rlhp.envs.spaces import Spaces
 from rlhp.reward.client import replica_name
 from rlhp.storage.rundir import RunDir
 from rlhp.system.ray import NAMESPACE
+from rlhp.system.roles import REWARD_MODEL, numbered, spoken
 from rlhp.workers.roles import RewardModelProcess
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ restarts comes back.
 """
 LOOK_SECONDS = 5.0
 REQUESTS_AT_ONCE = 16
-"""Threads of a reward model: the fragments of so many env runners are priced together
+"""Threads of a reward model: it predicts the fragments of so many env runners together
 (`rlhp.reward.service`).
 """
 
@@ -54,7 +55,7 @@ class RewardModels:
             concurrency_groups={"predict": REQUESTS_AT_ONCE, "control": 1},
         )(RewardModelProcess)
         self.actors: dict[str, Any] = {}
-        """`reward model 0` -> its actor."""
+        """`reward_model_0` -> its actor."""
         self._nodes: dict[str, str] = {}  # actor -> node that it serves
         self._seen: dict[str, float] = {}  # node -> when it last had an env runner
         self._count = 0
@@ -87,7 +88,7 @@ class RewardModels:
         for name, node in list(self._nodes.items()):
             gone = node not in alive or now - self._seen[node] > IDLE_SECONDS
             if gone and self._others_serve(node, alive):
-                log.info("%s goes: its node has no env runner any more", name)
+                log.info("%s goes: its node has no env runner any more", spoken(name))
                 del self._nodes[name]
                 ray.kill(self.actors.pop(name))
 
@@ -104,10 +105,10 @@ class RewardModels:
     def _start(self, *, node: str, strategy: Any) -> None:
         index = self._count
         self._count += 1
-        name = f"reward model {index}"
+        name = numbered(REWARD_MODEL, index)
         self.actors[name] = self._actor_class.options(
             name=replica_name(self._run, index, node=node), scheduling_strategy=strategy
         ).remote(self._run, index, **self._args)
         if node:
             self._nodes[name] = node
-            log.info("%s starts on node %s", name, node[:8])
+            log.info("%s starts on node %s", spoken(name), node[:8])

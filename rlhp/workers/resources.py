@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from rlhp.config.schema import RunConfig
 from rlhp.errors import RlhpError
+from rlhp.system.roles import ENV_RUNNER, LEARNER, REWARD_MODEL, REWARD_TRAINER, spoken
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,11 @@ def bundles(config: RunConfig) -> list[tuple[str, Bundle]]:
     gpus = learner.num_gpus_per_learner
     # as RLlib counts
     one_learner = _plain({"CPU": 0 if gpus else 1, "GPU": gpus, **learner.resources})
-    found = [("env runner", runner)] * runners + [("learner", one_learner)] * learner.num_learners
+    reserved = [(ENV_RUNNER, runner)] * runners + [(LEARNER, one_learner)] * learner.num_learners
     if config.preferences and config.reward_gpus:
         gpu = {"GPU": config.reward_gpus}
-        found += [("reward trainer", gpu)] + [("reward model", gpu)] * (config.reward.replicas or 1)
-    return [(who, bundle) for who, bundle in found if bundle]
+        reserved += [(REWARD_TRAINER, gpu)] + [(REWARD_MODEL, gpu)] * (config.reward.replicas or 1)
+    return [(who, bundle) for who, bundle in reserved if bundle]
 
 
 def local_cpus(config: RunConfig) -> int:
@@ -109,7 +110,9 @@ def missing(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     counts = Counter(who for who, _ in wanted)
     each = dict(wanted)
-    needs = ", ".join(f"{count} x {who} with {_show(each[who])}" for who, count in counts.items())
+    needs = ", ".join(
+        f"{count} x {spoken(who)} with {_show(each[who])}" for who, count in counts.items()
+    )
     homeless = _homeless(wanted, nodes)
     there: Counter[str] = Counter()
     for node in nodes:
@@ -126,7 +129,9 @@ def missing(
     absent = [name for name in lacks if not there.get(name)]
     why = f" (no node has any {', '.join(absent)})" if absent else ""
     left = Counter(who for who, _ in homeless)
-    for_whom = ", ".join(f"{count} {who}{'s' * (count != 1)}" for who, count in left.items())
+    for_whom = ", ".join(
+        f"{count} {spoken(who)}{'s' * (count != 1)}" for who, count in left.items()
+    )
     return f"the run needs {needs}; {has}: {_show(lacks)} missing for {for_whom}{why}"
 
 

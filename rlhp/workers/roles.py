@@ -18,8 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -37,11 +38,23 @@ from rlhp.reward.client import Replicas, replica_names
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.reward.versions import RewardStore, RewardWeights
-from rlhp.rollout.context import query_actor_name
 from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import start_log
 from rlhp.system.memory import keep_freed_memory, resident_mb
 from rlhp.system.ray import NAMESPACE
+from rlhp.system.roles import (
+    CLIP_RENDERER,
+    QUERY_ACTOR,
+    REWARD_MODEL,
+    REWARD_TRAINER,
+    QueryActorStatus,
+    RewardModelStatus,
+    RewardTrainerStatus,
+    RoleStatus,
+    actor_name,
+    numbered,
+    spoken,
+)
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)
@@ -50,28 +63,32 @@ IDLE_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 5.0
 
 
-class Role(Protocol):
-    """Something with a status."""
-
-    def status(self) -> dict[str, Any]: ...
+Status = TypeVar("Status", bound=RoleStatus)
 
 
-class Background:
-    """Steps `role` until stopped. `step` says whether there was anything to do."""
+class Background(Generic[Status]):
+    """Calls `step` of a role until stopped; it says whether there was anything to do."""
 
     def __init__(
-        self, role: Role, step: Callable[[], Any], *, name: str, pause_seconds: float = 0.0
+        self,
+        step: Callable[[], Any],
+        status: Callable[[], Status],
+        *,
+        name: str,
+        pause_seconds: float = 0.0,
     ) -> None:
-        """`pause_seconds` lie between two steps, busy or not: what a role does in one
+        """`status` is asked after every step, by the same thread.
+
+        `pause_seconds` lie between two steps, busy or not: what a role does in one
         go costs less than in ten.
         """
         self._pause_seconds = pause_seconds
-        self._role = role
         self._step = step
-        self._name = name
+        self._ask = status
+        self._name = spoken(name)
         self._stop = threading.Event()
         self._news = threading.Event()
-        self._status: dict[str, Any] = role.status()
+        self._status = status()
         self._fatal: str | None = None
         self._ours = False
         self._waiting: str | None = None
@@ -79,17 +96,21 @@ class Background:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def status(self) -> dict[str, Any]:
-        """The role's last snapshot, plus `fatal` (its error or None), `ours` (whether
-        that is a fault of this program), `waiting_for` and `beat` (unix seconds).
-        """
-        return {
-            **self._status,
-            "fatal": self._fatal,
-            "ours": self._ours,
-            "waiting_for": self._waiting,
-            "beat": self._beat,
-        }
+    def status(self) -> Status:
+        """What the role said after its last step, and how its thread is."""
+        return self.with_thread(self._status)
+
+    def with_thread(self, status: Status) -> Status:
+        """The status with how this thread and its process are."""
+        return replace(
+            status,
+            fatal=self._fatal,
+            ours=self._ours,
+            waiting_for=self._waiting,
+            beat=self._beat,
+            pid=os.getpid(),
+            memory_mb=resident_mb(),
+        )
 
     def wake(self) -> None:
         """There is news for the role: its next step is now, whatever pause it is in."""
@@ -109,7 +130,7 @@ class Background:
         while not self._stop.is_set():
             try:
                 busy = self._step()
-                self._status = self._role.status()
+                self._status = self._ask()
             except ConnectionError as error:
                 if self._waiting is None:
                     log.warning("%s waits: %s", self._name, error)
@@ -136,16 +157,16 @@ ASK_EVERY_SECONDS = 0.2
 """Queries become durable in batches too; a person does not notice."""
 BACKGROUND_NICENESS = 10
 DRAIN_EVERY_SECONDS = 0.2
-"""Answers become durable in batches: each batch is a file to sync, and examples to lay
-out anew.
+"""Answers become durable in batches: for each of them a file is synced, and the
+training set is laid out anew.
 """
 
 
 class Parts:
     """What a role reads from a run directory.
 
-    `owner`: the token of the driver that it works for. `exact`: checkpoints go by the
-    names of the dataset's parts.
+    `owner` is the token of the driver that it works for. With `exact` the parts of the
+    dataset are never merged, since checkpoints go by their names.
     """
 
     def __init__(self, path: str | Path, *, owner: str = "", exact: bool = False) -> None:
@@ -192,17 +213,12 @@ class RewardModelProcess(RewardModel):
 
     def __init__(self, run: str, index: int, *, spaces: Spaces, device: str, path: str) -> None:
         if Path(path).is_dir():
-            log_of(RunDir(path), f"reward-model-{index}")
+            log_of(RunDir(path), numbered(REWARD_MODEL, index))
         super().__init__(spaces, newest=lambda: newest_weights(run, path), device=device)
 
-    def status(self) -> dict[str, Any]:
-        """As `RewardModel.status`, and the process id."""
-        return {**super().status(), "pid": os.getpid(), "memory_mb": resident_mb()}
-
-
-def trainer_name(run: str) -> str:
-    """The Ray name of the reward trainer, in the namespace `rlhp`."""
-    return f"{run}:reward_trainer"
+    def status(self) -> RewardModelStatus:
+        """What the reward model says, and which process it is."""
+        return replace(super().status(), pid=os.getpid(), memory_mb=resident_mb())
 
 
 def newest_weights(run: str, path: str) -> RewardWeights | None:
@@ -212,31 +228,31 @@ def newest_weights(run: str, path: str) -> RewardWeights | None:
     if Path(path).is_dir():
         return RewardStore(Path(path) / "reward").newest()
     try:
-        trainer = ray.get_actor(trainer_name(run), namespace=NAMESPACE)
+        trainer = ray.get_actor(actor_name(run, REWARD_TRAINER), namespace=NAMESPACE)
         data: bytes | None = ray.get(trainer.newest.remote(), timeout=10)
     except (RayError, ValueError, TimeoutError):
         return None
     return None if data is None else RewardWeights.from_bytes(data)
 
 
-class QueryProcess:
+class QueryActorProcess:
     """The query actor on a thread of its own, so that offers are taken while it scores."""
 
     def __init__(self, path: str, *, owner: str = "") -> None:
         parts = Parts(path, owner=owner)
-        log_of(parts.rundir, "query-actor")
+        log_of(parts.rundir, QUERY_ACTOR)
         stand_back()
         self._path = str(parts.rundir.path)
-        reward = Replicas(parts.rundir.name, favorite=0, who="query actor")
+        reward = Replicas(parts.rundir.name, favorite=0, who=spoken(QUERY_ACTOR))
         self._role = QueryActor(
             parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward
         )
         self._background = Background(
-            self._role, self._role.step, name="query actor", pause_seconds=ASK_EVERY_SECONDS
+            self._role.step, self._role.status, name=QUERY_ACTOR, pause_seconds=ASK_EVERY_SECONDS
         )
 
     def offer(self, segments: list[Segment]) -> int:
-        """As `QueryActor.offer`."""
+        """Add to the candidates of the query actor; returns the number taken."""
         return self._role.offer(segments)
 
     def progress(self, **facts: Any) -> None:
@@ -247,32 +263,31 @@ class QueryProcess:
         self._background.wake()
 
     def recent(self, count: int) -> tuple[Array, Array] | None:
-        """As `QueryActor.recent`."""
+        """At most `count` transitions of the newest segments, for the reward trainer."""
         return self._role.recent(count)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> QueryActorStatus:
         """The role's newest numbers, and how its thread is."""
-        facts = {"pid": os.getpid(), "memory_mb": resident_mb(), "path": self._path}
-        return {**self._background.status(), **self._role.status(), **facts}
+        return replace(self._background.with_thread(self._role.status()), run_path=self._path)
 
 
-class ClipProcess:
+class ClipRendererProcess:
     """The clip renderer on a thread of its own. It draws in a child process, which ends
     with this one.
     """
 
     def __init__(self, path: str, *, owner: str = "") -> None:
         parts = Parts(path, owner=owner)
-        log_of(parts.rundir, "clip-renderer")
+        log_of(parts.rundir, CLIP_RENDERER)
         stand_back()
         self._role = clip_renderer(parts.config, parts.queue())
         self._background = Background(
-            self._role, self._role.step, name="clip renderer", pause_seconds=0.05
+            self._role.step, self._role.status, name=CLIP_RENDERER, pause_seconds=0.05
         )
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RoleStatus:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
+        return self._background.status()
 
 
 def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
@@ -281,7 +296,7 @@ def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
     return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
 
 
-class TrainerProcess:
+class RewardTrainerProcess:
     """The reward trainer on a thread of its own: fitting never holds up who asks for
     its status.
     """
@@ -292,7 +307,7 @@ class TrainerProcess:
         torch.set_num_threads(1)
         keep_freed_memory()
         parts = Parts(path, owner=owner)
-        log_of(parts.rundir, "reward-trainer")
+        log_of(parts.rundir, REWARD_TRAINER)
         stand_back()
         self._run = parts.rundir.name
         self._store = parts.store
@@ -310,16 +325,16 @@ class TrainerProcess:
         )
         self._env_steps: int | None = None
         self._healed = time.monotonic()
-        self._background = Background(self._role, self._turn, name="reward trainer")
+        self._background = Background(self._turn, self._role.status, name=REWARD_TRAINER)
 
     def progress(self, env_steps: int) -> None:
         """How far the run is: fitting is paid by env steps."""
         self._env_steps = env_steps
         self._background.wake()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> RewardTrainerStatus:
         """The role's newest numbers, and how its thread is."""
-        return {**self._background.status(), "pid": os.getpid(), "memory_mb": resident_mb()}
+        return self._background.status()
 
     def newest(self) -> bytes | None:
         """The newest published weights, for a reward model that has just come up."""
@@ -347,7 +362,7 @@ class TrainerProcess:
 
     def _recent(self, count: int) -> tuple[Array, Array] | None:
         try:
-            actor = ray.get_actor(query_actor_name(self._run), namespace=NAMESPACE)
+            actor = ray.get_actor(actor_name(self._run, QUERY_ACTOR), namespace=NAMESPACE)
             newest: tuple[Array, Array] | None = ray.get(actor.recent.remote(count), timeout=30)
         except (RayError, ValueError) as error:
             log.warning(
@@ -372,7 +387,7 @@ class TrainerProcess:
             if newest is None or pending is None:
                 continue
             try:
-                if ray.get(pending, timeout=2)["version"] < newest.version:
+                if ray.get(pending, timeout=2).version < newest.version:
                     log.warning("%s lags behind version %d: sent again", name, newest.version)
                     self._call(name, "load", newest.to_bytes())
             except RayError:

@@ -118,7 +118,7 @@ def test_answers_of_who_guesses_leave_the_fit_and_doubtful_ones_count_less(
     trainer = run.trainer(judge=lambda events: verdict)
     run.answer("first", "second", "first", "first")
     trainer.step(0)
-    assert trainer.status()["labels/trainable"] == 4
+    assert trainer.status().trainable == 4
     assert trainer._fitter._examples.batch(_all(4)).weight is None
     verdict["ann"] = 0.25
     run.answer("first")
@@ -129,12 +129,12 @@ def test_answers_of_who_guesses_leave_the_fit_and_doubtful_ones_count_less(
     verdict["ann"] = 0.0
     run.answer("second")
     trainer.step(2)
-    assert trainer.status()["labels/trainable"] == 0
-    assert trainer.status()["labels/answered"] == 6, "the budget was spent all the same"
+    assert trainer.status().trainable == 0
+    assert trainer.status().answered == 6, "the budget was spent all the same"
     verdict.clear()
     run.answer("second")
     trainer.step(3)
-    assert trainer.status()["labels/trainable"] == 7
+    assert trainer.status().trainable == 7
 
 
 def _all(count: int) -> Any:

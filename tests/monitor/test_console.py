@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from rlhp.config import loading
-from rlhp.monitor.console import LiveTable, duration, line, sparkline
+from rlhp.monitor.console import LiveTable, line, sparkline
+from rlhp.monitor.diagnosis import duration
 from rlhp.storage.rundir import RunDir
 
 ROW: dict[str, Any] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import ray
@@ -13,6 +12,8 @@ import ray
 from rlhp.monitor.cluster_status import list_actors
 from rlhp.monitor.prometheus import Exporter
 from rlhp.system.ray import NAMESPACE
+from rlhp.system.roles import RoleStatus
+from tests.run.roles import query_actor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 class Role:
     """An actor that dies when it is told to."""
 
-    def status(self) -> dict[str, Any]:
-        return {"pid": 0}
+    def status(self) -> RoleStatus:
+        return RoleStatus(pid=0)
 
     def die(self) -> None:
         import os
@@ -53,9 +54,9 @@ def test_actors_are_counted_and_exported_with_the_metrics() -> None:
         .remote()
     )
     ray.get(actor.status.remote())
-    (found,) = list_actors(run="demo", notes={"query actor": "3 segments"})
+    (found,) = list_actors(run="demo", statuses={"query_actor": query_actor(pool=3)})
     assert (found.role, found.state, found.restarts, found.note) == (
-        "query actor",
+        "query_actor",
         "alive",
         0,
         "3 segments",

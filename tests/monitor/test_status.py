@@ -19,11 +19,12 @@ from rlhp.monitor.status import Facts, explain, gather, report
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
-from rlhp.queue.records import LabelerStats, QueueStats
+from rlhp.queue.records import LabelerStats
 from rlhp.storage.metrics import MetricsWriter
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer
 from tests.preferences.dataset_samples import answer, header, segment
+from tests.queue.parts import stats
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 LEARNING = {"env_steps": 5000, "phase": "learning", "reward/version": 3, "labels/allowed": 200}
@@ -33,15 +34,6 @@ LEARNING = {"env_steps": 5000, "phase": "learning", "reward/version": 3, "labels
 def rundir(tmp_path: Path) -> RunDir:
     config = loading.parse({"env": {"id": "E"}, "runs_dir": str(tmp_path), "name": "demo"})
     return RunDir.create(config, "demo")
-
-
-def stats(**counts: Any) -> QueueStats:
-    zeros = {
-        field.name: 0
-        for field in dataclasses.fields(QueueStats)
-        if field.name not in ("state", "labelers")
-    }
-    return QueueStats(**{**zeros, "state": "open", **counts})
 
 
 def facts(rundir: RunDir, *, state: str = "running", **changes: Any) -> Facts:
@@ -92,15 +84,16 @@ def test_labelers_at_work(rundir: RunDir) -> None:
 
 def test_the_budget_is_spent(rundir: RunDir) -> None:
     sentence = (
-        "The label budget is spent: 700 of 700 asked, 695 answered; nothing more will be asked."
+        "The label budget is spent: all 700 queries of the run are asked, 695 answered; a larger "
+        "labels.budget asks more."
     )
     assert explain(facts(rundir, queue=stats(asked=700, answered=695)))[1:] == [sentence]
 
 
 def test_the_schedule_holds_queries_back(rundir: RunDir) -> None:
     assert explain(facts(rundir))[1:] == [
-        "Nothing is open: all 200 queries that the schedule allows by now were asked; more steps "
-        "allow more."
+        "All 200 queries that the schedule allows by now are asked and none is open: more come "
+        "while the policy learns."
     ]
 
 
@@ -109,7 +102,7 @@ def test_redis_is_away(rundir: RunDir) -> None:
         facts(rundir, queue=None, queue_problem="ping: no service from Redis at redis://h")
     )
     assert sentences[1] == (
-        "The queue cannot be asked: ping: no service from Redis at redis://h. Training goes on "
+        "The queue cannot be asked: ping: no service from Redis at redis://h; training goes on "
         "with the answers it has."
     )
 
@@ -122,21 +115,19 @@ def test_warm_up_collects_then_waits(rundir: RunDir) -> None:
         "segments/warmup_target": 350,
     }
     assert explain(facts(rundir, row=row, queue=stats()))[1:] == [
-        "Warm-up: a random policy collects segments of 30 steps, 120 of 350 so far; 0 asked."
+        "A random policy collects segments to ask about: 120/350."
     ]
     row["segments/pool"] = 350
     sentences = explain(facts(rundir, row=row, queue=stats(asked=70, answered=50, pending=20)))
-    assert (
-        sentences[1]
-        == "Warm-up: learning starts after the first 70 answers; 70 asked, 50 answered."
-    )
-    assert sentences[2].startswith("Waiting for labels: 20 queries open")
+    assert sentences[1].startswith("Waiting for labels: 20 queries open")
+    assert sentences[2] == "Learning starts after the first 70 answers: 70 asked, 50 answered."
 
 
 def test_a_process_that_is_gone(rundir: RunDir) -> None:
     assert explain(facts(rundir, alive=False, row_age_seconds=600.0)) == [
-        "demo died: process 77 is gone without a word (killed?), its last metrics are 10 min old; "
-        "continue with rlhp train --resume runs/demo."
+        "demo died: it was process 77, its last metrics are 10 min old.",
+        "The process of the run is gone without a word: nothing is asked until it goes on; "
+        "continue with rlhp train --resume runs/demo.",
     ]
 
 
@@ -145,7 +136,7 @@ def test_metrics_that_stand_still(rundir: RunDir) -> None:
         "The last metrics are 4 min old: "
     )
     assert explain(facts(rundir, row=None, row_age_seconds=None, queue=None))[1].startswith(
-        "No metrics yet"
+        "Its processes are being started, and nothing is measured yet"
     )
 
 
@@ -160,7 +151,7 @@ def test_answers_that_are_nowhere_on_disk_are_told_whatever_state_the_run_is_in(
 ) -> None:
     left = explain(facts(rundir, state="finished", queue=stats(backlog=7)))
     assert left[1:] == [
-        "7 answers are at the queue and not on disk: rlhp train --resume runs/demo stores them."
+        "7 answers are at the queue and not on disk; rlhp train --resume runs/demo stores them."
     ]
     for state in ("running", "finished"):
         odd = explain(facts(rundir, state=state, queue=stats(asked=200, set_aside=3)))[-1]
@@ -273,7 +264,7 @@ def test_a_killed_run_says_so(rundir: RunDir) -> None:
     subprocess.run([sys.executable, "-c", code, str(rundir.path)], check=False)
     found = gather(rundir)
     assert found.queue_problem == "it has no address yet"
-    assert explain(found)[0].startswith("demo died: process ")
+    assert explain(found)[0].startswith("demo died: it was process ")
 
 
 def test_a_server_that_is_away_is_told_at_once(rundir: RunDir) -> None:

@@ -6,21 +6,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rlhp.monitor import actors
 from rlhp.monitor.actors import ActorFacts
 from rlhp.monitor.alerts import Concerns
+from rlhp.monitor.diagnosis import Facts, diagnose
 from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
+from tests.queue.parts import stats
+from tests.run.roles import query_actor
 
 ROOT = Path(__file__).parents[2]
 ALIVE = ActorFacts(
     run="demo",
-    role="reward model 0",
-    name="demo:reward_model:0",
+    role="reward_model_0",
+    name="demo:reward_model_0@node",
     state="alive",
     node="10.0.0.2",
     pid=7,
@@ -29,7 +32,7 @@ ALIVE = ActorFacts(
 )
 LOST = ActorFacts(
     run="demo",
-    role="query actor",
+    role="query_actor",
     name="demo:query_actor",
     state="pending_creation",
     node="",
@@ -52,12 +55,27 @@ def test_actors_are_listed_and_the_absent_ones_explained(tmp_path: Path) -> None
         "reward model 0  10.0.0.2  7        alive             1         version 3",
         "query actor     -         -        pending_creation  2",
     ]
-    assert actors.troubles([ALIVE, LOST]) == [
+    (trouble,) = diagnose(Facts(actors=[ALIVE, LOST], learning=True))
+    assert trouble.sentence() == (
         "The query actor is being started, or waits for a node with room; see `ray status` where "
         "it goes on."
-    ]
+    )
     actors.write(tmp_path / "actors.json", [ALIVE, LOST])
     assert actors.read(tmp_path / "actors.json")[0] == [ALIVE, LOST]
+
+
+def test_an_actor_is_listed_with_what_it_says_of_itself() -> None:
+    plain = replace(ALIVE, role="query_actor", note="")
+    waiting = actors.told(plain, query_actor(pool=3, waiting_for="no service from Redis"))
+    assert waiting.note == "3 segments, waits: no service from Redis"
+    assert [finding.what for finding in diagnose(Facts(actors=[waiting], learning=True))] == [
+        "the query actor waits: no service from Redis"
+    ]
+    away = actors.told(plain, query_actor(alive=False))
+    assert [finding.what for finding in diagnose(Facts(actors=[away], learning=True))] == [
+        "the query actor is away"
+    ]
+    assert actors.told(plain, None) == plain
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"at": "2026-01-01", "actors": [{"other": 1}]}'])
@@ -72,38 +90,44 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
     clock = Clock()
     concerns = Concerns(said.append, clock=clock)
     concerns._quiet = 100.0
-    row: dict[str, Any] = {
-        "env_steps": 60,
-        "phase": "warm-up",
-        "queue/pending": 5,
-        "queue/leased": 1,
-    }
+    facts = Facts(env_steps=60, learning=False, path="runs/demo", queue=stats(pending=5, leased=1))
     for second in range(0, 450, 10):
         clock.now = second
-        concerns.look(row)
+        concerns.look(facts)
         concerns.check()
     assert said == [
         f"warning: nothing has moved for {seconds} s (no env step, no answer, no reward version): "
-        "6 queries wait for answers, and learning waits for them"
+        "waiting for labels: 6 queries open, oldest 0 s, no labeler was ever seen; start one with "
+        "rlhp label runs/demo"
         for seconds in (100, 200, 400)
     ]
-    concerns.look({**row, "labels/answered": 1})
+    concerns.look(replace(facts, answered=1))
     assert concerns.quiet() == 0
     clock.now += 99
     concerns.check()
     assert len(said) == 3
 
 
+def test_an_iteration_without_a_row_is_told_as_that() -> None:
+    said: list[str] = []
+    clock = Clock()
+    concerns = Concerns(said.append, clock=clock)
+    concerns._quiet = 100.0
+    concerns.look(Facts(env_steps=60, learning=True, path="runs/demo", queue=stats()))
+    clock.now = 150.0
+    concerns.check()
+    assert said == [
+        "warning: nothing has moved for 150 s (no env step, no answer, no reward version): the "
+        "last metrics are 2 min old: a very long iteration, or something hangs; look into "
+        "runs/demo/run.log"
+    ]
+
+
 def test_entries_that_were_set_aside_are_told_once() -> None:
     said: list[str] = []
     concerns = Concerns(said.append)
-    for row in (
-        {"queue/set_aside": 0},
-        {"env_steps": 1},
-        {"queue/set_aside": 2},
-        {"queue/set_aside": 5},
-    ):
-        concerns.look(row)
+    for facts in (Facts(), Facts(env_steps=1), Facts(set_aside=2), Facts(set_aside=5)):
+        concerns.look(facts)
     assert len(said) == 1
     assert said[0].startswith("warning: 2 entries")
     assert "run.log" in said[0]
@@ -112,13 +136,8 @@ def test_entries_that_were_set_aside_are_told_once() -> None:
 def test_a_redis_without_memory_is_told_once() -> None:
     said: list[str] = []
     concerns = Concerns(said.append)
-    for row in (
-        {"queue/refused": 0},
-        {"queue/refused": 3},
-        {"env_steps": 1},
-        {"queue/refused": 90},
-    ):
-        concerns.look(row)
+    for facts in (Facts(), Facts(refused=3), Facts(env_steps=1), Facts(refused=90)):
+        concerns.look(facts)
     assert len(said) == 1
     assert "maxmemory" in said[0]
 

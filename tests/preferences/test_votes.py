@@ -94,6 +94,6 @@ def test_the_fit_sees_the_majority_and_thinks_again_when_a_later_vote_changes_it
     ]:
         store.add_events([answer(*pair, Answer(vote), labeler=labeler)])
         trainer._take_in()
-        assert trainer.status()["labels/trainable"] == 1
-        assert trainer.status()["labels/answered"] == 1
+        assert trainer.status().trainable == 1
+        assert trainer.status().answered == 1
         assert trainer._fitter._examples.target.tolist() == [target]

@@ -44,7 +44,7 @@ def test_before_learning_it_waits_for_enough_segments_and_then_asks_the_initial_
     actor.progress(env_steps=200, warmup_steps=200, learning=False)
     assert asked_by(actor) == 0, "more steps of warm-up buy no more labels"
     status = actor.status()
-    assert (status["segments/pool"], status["segments/offered"], status["labels/allowed"]) == (
+    assert (status.pool, status.offered, status.allowed) == (
         20,
         20,
         10,
@@ -62,11 +62,7 @@ def test_at_every_step_it_has_asked_exactly_what_the_schedule_allows(
         at(actor, env_steps, warmup_steps=warmup_steps)
         asked_by(actor)
         asked = queue.stats().asked
-        assert (
-            asked
-            == actor.budget.allowed(env_steps - warmup_steps)
-            == actor.status()["labels/allowed"]
-        )
+        assert asked == actor.budget.allowed(env_steps - warmup_steps) == actor.status().allowed
     assert asked == 50
 
 
@@ -129,7 +125,7 @@ def test_an_actor_that_was_restarted_repeats_neither_open_nor_answered_pairs(
     at(second, STEPS)
     asked_by(second)
     assert queue.stats().asked == queue.stats().admitted == 15
-    assert second.status()["labels/duplicates"] == 0, "a query of its own is no duplicate"
+    assert second.status().duplicates == 0, "a query of its own is no duplicate"
 
 
 def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(
@@ -232,10 +228,10 @@ def test_a_server_without_memory_is_counted_and_asked_again(tmp_path: Path) -> N
         at(actor, STEPS)
         client.config_set("maxmemory", "1")
         assert actor.step() == 0
-        assert actor.status()["queue/refused"] == 6
+        assert actor.status().refused == 6
         client.config_set("maxmemory", "64mb")
         assert asked_by(actor) == 6
-        assert actor.status()["queue/refused"] == 6
+        assert actor.status().refused == 6
 
 
 def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(
@@ -248,9 +244,9 @@ def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(
     at(actor, STEPS)
     asked_by(actor)
     assert queue.stats().admitted == 3
-    assert actor.status()["labels/duplicates"] == 1
+    assert actor.status().duplicates == 1
     asked_by(actor)
-    assert actor.status()["labels/duplicates"] == 1
+    assert actor.status().duplicates == 1
 
 
 def test_redis_away_leaves_step_as_a_connection_error_and_nothing_is_lost(tmp_path: Path) -> None:

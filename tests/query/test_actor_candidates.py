@@ -66,7 +66,7 @@ def test_the_newest_segments_are_asked_about(tmp_path: Path, queue: QueryQueue) 
     at(actor, STEPS)
     asked_by(actor)
     assert {id_ for lease in leases(queue) for id_ in lease.segments} <= newest
-    assert actor.status()["segments/pool"] == 40
+    assert actor.status().pool == 40
 
 
 def test_it_asks_the_highest_scores_of_ten_times_as_many_candidates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import redis
 
 from rlhp.queue.queue import Event, Lease, QueryQueue
+from rlhp.queue.records import QueueStats
 
 
 def opened(
@@ -96,3 +98,13 @@ def until(true: Callable[[], bool], *, seconds: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
+
+
+def stats(**counts: Any) -> QueueStats:
+    """An open queue in which everything that is not named is 0."""
+    zeros = {
+        field.name: 0
+        for field in dataclasses.fields(QueueStats)
+        if field.name not in ("state", "labelers")
+    }
+    return QueueStats(**{**zeros, "state": "open", **counts})

@@ -75,5 +75,5 @@ def test_rewards_are_the_same_bits_whoever_else_asks(runners: int) -> None:
             met = pool.map(lambda each: model.predict(*each)[0].tobytes(), asked)
             assert list(met) == alone
     status = model.status()
-    assert status["calls"] == 6 * runners
-    assert status["rounds"] <= status["calls"]
+    assert status.calls == 6 * runners
+    assert status.rounds <= status.calls

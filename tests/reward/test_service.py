@@ -30,12 +30,12 @@ def test_before_the_first_version_there_is_no_reward() -> None:
         model.predict(*fragment())
     with pytest.raises(NoRewardYet):
         model.score(np.zeros((1, OBS), np.float32), np.zeros((1, 2), np.float32))
-    assert model.status()["version"] == 0
+    assert model.status().version == 0
 
 
 def test_a_replica_that_starts_anew_serves_the_newest_published_version() -> None:
     model = RewardModel(PLAIN, newest=lambda: weights(7))
-    assert model.status()["version"] == 7
+    assert model.status().version == 7
     rewards, version = model.predict(*fragment())
     assert version == 7
     assert rewards.shape == (ENVS, ROWS)
@@ -46,7 +46,7 @@ def test_a_version_published_while_the_replica_was_starting_is_found_when_it_is_
     published: list[RewardWeights] = []
     model = RewardModel(PLAIN, newest=lambda: published[-1] if published else None)
     published.append(weights(1))
-    assert model.status()["version"] == 0
+    assert model.status().version == 0
     assert model.predict(*fragment())[1] == 1
 
 
@@ -86,7 +86,7 @@ def test_an_older_version_is_ignored() -> None:
     model = serving(1, 4)
     assert model.load(weights(2)) == 4
     assert model.load(weights(4).to_bytes()) == 4
-    assert model.status()["version"] == 4
+    assert model.status().version == 4
     with pytest.raises(LookupError, match=r"only \[1, 4\]"):
         model.predict(*fragment(), version=2)
 
@@ -133,7 +133,7 @@ def test_a_reward_that_is_not_finite_is_refused_and_kept_for_the_driver() -> Non
         match=r"predicted rewards must be finite; reward version 2 gave 21 of 21 that are",
     ):
         model.predict(*fragment())
-    assert str(model.status()["fatal"]).startswith(
+    assert str(model.status().fatal).startswith(
         "predicted rewards must be finite; reward version 2"
     )
 
@@ -146,7 +146,7 @@ def test_an_observation_that_is_not_finite_is_refused_too() -> None:
         ValueError, match="gave 1 of 21 that are not, and so were their observations or actions"
     ):
         model.predict(obs, actions)
-    assert model.status()["fatal"] is not None
+    assert model.status().fatal is not None
 
 
 def test_the_status_counts_calls_and_transitions() -> None:
@@ -154,8 +154,8 @@ def test_the_status_counts_calls_and_transitions() -> None:
     for _ in range(3):
         model.predict(*fragment())
     status = model.status()
-    assert (status["calls"], status["transitions"], status["fatal"]) == (3, 3 * ENVS * ROWS, None)
-    assert status["us_per_transition"] > 0
+    assert (status.calls, status.transitions, status.fatal) == (3, 3 * ENVS * ROWS, None)
+    assert status.us_per_transition > 0
 
 
 def test_bytes_that_are_no_weights_change_nothing() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def known_rows(run: Run) -> list[tuple[str, str | None, int, str]]:
     return [row.key for row in run.dataset().events()]
 
 
-def as_json(status: dict[str, Any]) -> dict[str, Any]:
-    """A status as `metrics.jsonl` would have it."""
-    found: dict[str, Any] = json.loads(json.dumps(status, allow_nan=False))
-    return found
+def as_json(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as `metrics.jsonl` would have them."""
+    read: dict[str, Any] = json.loads(json.dumps(dict(metrics), allow_nan=False))
+    return read

@@ -12,22 +12,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from rlhp.config.schema import PageConfig
 from rlhp.labeling.page.address import link_token
+from rlhp.monitor.rows import RunStatus
 from rlhp.queue.queue import QueryQueue
 from rlhp.run import children as page_module
 from rlhp.run.children import PageServer, page_server
-from rlhp.run.services import NOTICES, Noticeboard
+from rlhp.run.services import Noticeboard
 from rlhp.storage.rundir import RunDir
 from tests.fault_parts import command_line
 from tests.labeling.page.parts import command
 from tests.labeling.parts import until
 from tests.run.parts import run_in
+from tests.run.roles import query_actor, reward_trainer
 
 ANY_PORT = PageConfig(port=0)
 
@@ -168,11 +169,12 @@ def test_labelers_are_told_once_a_second_how_far_the_run_is(
     _, queue = run
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    status: dict[str, Any] = dict.fromkeys(NOTICES.values()) | {"segments/pool": 7}
+    status = RunStatus(query_actor=query_actor(pool=7))
     board = Noticeboard(queue)
     board.turn(lambda: status, env_steps=210, learning=False)
-    assert queue.info() == {"env_steps": "210", "segments": "7", "phase": "warm-up"}
-    status |= {"reward/version": 1, "segments/pool": 9}
+    warmup = {"env_steps": "210", "phase": "warm-up", "segments": "7"}
+    assert queue.info() == warmup | {"segments_wanted": "10", "allowed": "3"}
+    status = RunStatus(query_actor=query_actor(pool=9), reward_trainer=reward_trainer(version=1))
     board.turn(lambda: status, env_steps=300, learning=True)
     assert queue.info()["env_steps"] == "210", "too soon"
     now += 1.5
@@ -180,6 +182,8 @@ def test_labelers_are_told_once_a_second_how_far_the_run_is(
     assert queue.info() == {
         "env_steps": "300",
         "segments": "9",
+        "segments_wanted": "10",
+        "allowed": "3",
         "phase": "learning",
         "reward_version": "1",
     }

@@ -16,20 +16,20 @@ import pytest
 import ray
 
 from rlhp.errors import RoleFailed
+from rlhp.monitor.rows import queue_metrics
 from rlhp.queue.queue import QueryQueue
-from rlhp.run import services as module
-from rlhp.run.services import AnswerRate, ClusterServices, queue_numbers
+from rlhp.run.services import ClusterServices
 from tests.labeling.parts import until
 from tests.run.parts import answer, ask, run_in
-from tests.run.roles import told
+from tests.run.roles import query_actor, reward_model, reward_trainer, told
 
 
 @pytest.fixture(scope="module")
 def roles(ray_session: None) -> Iterator[dict[str, Any]]:
     started = {
-        "asking": told(**{"segments/pool": 7}),
-        "fitting": told(**{"labels/answered": 3}),
-        "model": told(version=2),
+        "asking": told(query_actor()),
+        "fitting": told(reward_trainer()),
+        "model": told(reward_model(2)),
     }
     yield started
     for actor in started.values():
@@ -51,7 +51,7 @@ class Models:
     """One reward model, wherever env runners are."""
 
     def __init__(self, model: Any) -> None:
-        self.actors = {"reward model 0": model}
+        self.actors = {"reward_model_0": model}
 
     def settle(self, nodes: Iterable[str]) -> None:
         pass
@@ -73,16 +73,20 @@ def test_the_status_is_the_last_known_one_of_every_role(
     roles: dict[str, Any], queue: QueryQueue
 ) -> None:
     services = held(roles, queue)
-    assert services.status() == {"labels/per_minute": 0.0}
-    until(lambda: services.turn() or "labels/answered" in services.status())  # type: ignore[func-returns-value]
-    until(lambda: services.turn() or "segments/pool" in services.status())  # type: ignore[func-returns-value]
+    assert services.status().metrics == {"labels/per_minute": 0.0}
+    until(lambda: services.turn() or services.status().reward_trainer is not None)  # type: ignore[func-returns-value]
+    until(lambda: services.turn() or services.status().query_actor is not None)  # type: ignore[func-returns-value]
     status = services.status()
-    assert (status["segments/pool"], status["labels/answered"]) == (7, 3)
-    assert (status["labels/asked"], status["queue/pending"], status["queue/leased"]) == (3, 3, 0)
+    assert status.query_actor is not None
+    assert status.reward_trainer is not None
+    assert status.queue is not None
+    assert (status.query_actor.pool, status.reward_trainer.answered) == (7, 3)
+    assert (status.queue.asked, status.queue.pending, status.queue.leased) == (3, 3, 0)
+    assert (status.metrics["segments/pool"], status.metrics["labels/asked"]) == (7, 3)
     until(lambda: services.turn() or len(services.pids()) == 4)  # type: ignore[func-returns-value]
     pids = services.pids()
     assert pids["labelers"] == []
-    assert len({pids["query actor"], pids["reward trainer"], pids["reward model 0"]}) == 3
+    assert len({pids["query_actor"], pids["reward_trainer"], pids["reward_model_0"]}) == 3
 
 
 def test_everybody_is_told_how_far_the_run_is(roles: dict[str, Any], queue: QueryQueue) -> None:
@@ -93,8 +97,8 @@ def test_everybody_is_told_how_far_the_run_is(roles: dict[str, Any], queue: Quer
         "episodes": [(1.0, 20)],
     }
     held(roles, queue).progress(env_steps=100, **facts)
-    assert ray.get(roles["asking"].status.remote())["progress"] == [[{"env_steps": 100, **facts}]]
-    assert ray.get(roles["fitting"].status.remote())["progress"] == [[100, {}]]
+    assert ray.get(roles["asking"].heard.remote()) == [[{"env_steps": 100, **facts}]]
+    assert ray.get(roles["fitting"].heard.remote()) == [[100, {}]]
 
 
 @pytest.mark.parametrize("role", ["asking", "fitting", "model"])
@@ -111,12 +115,14 @@ def test_a_role_that_dies_is_away_and_comes_back(
     roles: dict[str, Any], queue: QueryQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     services = held(roles, queue)
-    until(lambda: services.turn() or "query actor" in services.pids())  # type: ignore[func-returns-value]
-    pid = services.pids()["query actor"]
+    until(lambda: services.turn() or "query_actor" in services.pids())  # type: ignore[func-returns-value]
+    pid = services.pids()["query_actor"]
     with caplog.at_level(logging.WARNING, "rlhp.run.services"):
         os.kill(pid, signal.SIGKILL)
-        until(lambda: services.turn() or services.pids()["query actor"] != pid)  # type: ignore[func-returns-value]
-    assert services.status()["segments/pool"] == 7
+        until(lambda: services.turn() or services.pids()["query_actor"] != pid)  # type: ignore[func-returns-value]
+    status = services.status().query_actor
+    assert status is not None
+    assert (status.pool, status.alive) == (7, True)
     away = [line for line in caplog.messages if "is away" in line]
     assert away in (["query actor is away (ActorUnavailableError) and is being restarted"], [])
     assert caplog.messages[-1:] == (["query actor is back"] if away else [])
@@ -126,10 +132,10 @@ def test_a_role_that_cannot_be_restarted_ends_the_run_and_says_why(
     roles: dict[str, Any], queue: QueryQueue, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
-    asking = told(flag=str(flag))
+    asking = told(query_actor(), flag=str(flag))
     services = held({**roles, "asking": asking}, queue)
     flag.touch()
-    os.kill(ray.get(asking.status.remote())["pid"], signal.SIGKILL)
+    os.kill(ray.get(asking.status.remote()).pid, signal.SIGKILL)
     line = (
         "query actor cannot be restarted: ValueError: part-00000000.parquet is damaged; move "
         "that file away"
@@ -145,14 +151,15 @@ def test_a_queue_that_is_away_leaves_its_last_numbers(
     services._queue = QueryQueue("redis://127.0.0.1:1/0", run=queue.run)
     services._ask_queue_at = 0.0
     services.turn()
-    assert services.status()["labels/asked"] == 3
+    assert services.status().metrics["labels/asked"] == 3
 
 
 def test_the_numbers_of_a_queue_go_by_the_names_of_metrics(queue: QueryQueue) -> None:
     answer(queue, 1)
     (lease,) = queue.lease(labeler="bob", page="bob-page")
-    numbers = queue_numbers(queue)
+    numbers = queue_metrics(queue.stats())
     age = numbers.pop("queue/oldest_age_seconds")
+    assert age is not None
     assert age >= 0
     assert numbers == {
         "labels/asked": 3,
@@ -161,18 +168,3 @@ def test_the_numbers_of_a_queue_go_by_the_names_of_metrics(queue: QueryQueue) ->
         "queue/set_aside": 0,
     }
     assert lease.query
-
-
-def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return now
-
-    monkeypatch.setattr(module, "time", Clock)
-    rate, found = AnswerRate(), []
-    for now, answered in [(0.0, 0), (0.5, 5), (10.0, 10), (30.0, 20), (89.0, 20), (149.0, 20)]:  # noqa: B007
-        found.append(rate(answered))
-    assert found == [0.0, 0.0, 60.0, 40.0, 0.0, 0.0]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from rlhp.config.schema import RunConfig
+from rlhp.monitor.rows import RunStatus
 from rlhp.run.throttle import Lag, LearnerThrottle
+from tests.run.roles import query_actor, reward_trainer
 from tests.small_runs import small
 
 
@@ -32,23 +34,30 @@ class Catching:
         self.turns += 1
         self.fitted += self._stride
 
-    def status(self) -> dict[str, Any]:
-        return {"reward/fitted_steps": self.fitted}
+    def status(self) -> RunStatus:
+        return fitted(self.fitted)
+
+
+def fitted(steps: float | None) -> RunStatus:
+    return RunStatus(reward_trainer=reward_trainer(fitted_steps=steps))
 
 
 def test_fits_that_are_owed_count() -> None:
     lag = Lag(config())
-    assert lag({}, env_steps=500) == 0, "nobody has said anything yet"
-    assert lag({"reward/fitted_steps": None}, env_steps=500) == 0, "no version yet"
-    assert lag({"reward/fitted_steps": 500.0}, env_steps=500) == 0
-    assert lag({"reward/fitted_steps": 400.0}, env_steps=500) == 100
-    assert lag({"reward/fitted_steps": 900.0}, env_steps=500) == 0, (
-        "a run that goes on from a checkpoint"
+    assert lag(RunStatus(), env_steps=500) == 0, "nobody has said anything yet"
+    assert lag(fitted(None), env_steps=500) == 0, "no version yet"
+    assert lag(fitted(500.0), env_steps=500) == 0
+    assert lag(fitted(400.0), env_steps=500) == 100
+    assert lag(fitted(900.0), env_steps=500) == 0, "a run that goes on from a checkpoint"
+
+
+def asking(
+    env_steps: int, allowed: int, answered: int, *, fitted_steps: float | None = None
+) -> RunStatus:
+    return RunStatus(
+        query_actor=query_actor(env_steps=env_steps, allowed=allowed),
+        reward_trainer=reward_trainer(answered=answered, fitted_steps=fitted_steps),
     )
-
-
-def asking(env_steps: int, allowed: int, answered: int) -> dict[str, Any]:
-    return {"env_steps": env_steps, "labels/allowed": allowed, "labels/answered": answered}
 
 
 def test_answers_count_from_the_step_at_which_the_schedule_wanted_them() -> None:
@@ -81,7 +90,7 @@ def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
     settings = config().model_copy(update={"labels": config().labels.model_copy(update=labels)})
     lag = Lag(settings)
     assert lag(asking(100, 10, 0), env_steps=1000) == 0
-    assert lag({**asking(100, 10, 0), "reward/fitted_steps": 400.0}, env_steps=500) == 100
+    assert lag(asking(100, 10, 0, fitted_steps=400.0), env_steps=500) == 100
 
 
 def wait(

@@ -101,6 +101,7 @@ def test_the_end_of_a_run_is_on_record(tmp_path: Path) -> None:
     with rundir.running():
         assert rundir.info().state == "running"
         assert rundir.info().alive
+        assert not rundir.info().died
         with rundir.running():
             pass
         assert rundir.info().state == "running"
@@ -142,6 +143,7 @@ def test_a_run_that_goes_on_elsewhere_is_not_started_twice(tmp_path: Path) -> No
         other.wait()
     assert rundir.info().state == "running"
     assert not rundir.info().alive
+    assert rundir.info().died
     with rundir.running():
         assert rundir.info().pid == os.getpid()
 

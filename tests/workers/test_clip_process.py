@@ -19,7 +19,7 @@ from rlhp.queue.queue import QueryQueue
 from rlhp.queue.records import body_of
 from rlhp.run.preflight import check
 from rlhp.types import Query, encode
-from rlhp.workers.roles import ClipProcess
+from rlhp.workers.roles import ClipRendererProcess
 from tests.labeling.clips.drawn import DOT, SIDE, Dot, dots
 from tests.labeling.parts import until
 from tests.run.parts import run_in
@@ -47,7 +47,7 @@ def reserve(queue: QueryQueue, name: str) -> None:
 def pid_of(actor: Any) -> int:
     while True:  # a call to an actor that is being restarted fails
         try:
-            return int(ray.get(actor.status.remote())["pid"])
+            return int(ray.get(actor.status.remote()).pid)
         except ray.exceptions.RayActorError:
             continue
 
@@ -62,7 +62,7 @@ def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(
     }
     rundir, queue = run_in(tmp_path, redis_url, labels={"source": "human"}, **changes)
     rundir.write_redis_url(redis_url)
-    actor = ray.remote(num_cpus=0, max_restarts=-1)(ClipProcess).remote(str(rundir.path))
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(ClipRendererProcess).remote(str(rundir.path))
     reserve(queue, "q0")
     until(lambda: queue.stats().pending == 1, seconds=140)
     first = pid_of(actor)
@@ -74,8 +74,8 @@ def test_a_clip_renderer_that_is_killed_is_back_and_draws_what_was_reserved(
     assert data is not None
     first_frame(data)
     status = ray.get(actor.status.remote())
-    assert (status["clips/ready"], status["fatal"], status["waiting_for"]) == (1, None, None)
-    assert os.getpriority(os.PRIO_PROCESS, status["pid"]) >= 10, "it gives way to env runners"
+    assert (status.metrics["clips/ready"], status.fatal, status.waiting_for) == (1, None, None)
+    assert os.getpriority(os.PRIO_PROCESS, status.pid) >= 10, "it gives way to env runners"
     ray.kill(actor)
     queue.disconnect()
 

@@ -23,9 +23,9 @@ def test_a_run_reserves_one_bundle_per_process() -> None:
     )
     gpu = {"GPU": 0.1}
     assert bundles(config) == [
-        *[("env runner", {"CPU": 0.5, "rollout": 1})] * 3,
+        *[("env_runner", {"CPU": 0.5, "rollout": 1})] * 3,
         ("learner", {"CPU": 1}),
-        ("reward trainer", gpu), ("reward model", gpu), ("reward model", gpu),
+        ("reward_trainer", gpu), ("reward_model", gpu), ("reward_model", gpu),
     ]  # fmt: skip
     assert local_cpus(config) == 4
     assert local_cpus(wide(min_env_runners=1)) == 5, "a local Ray has room for those who join later"

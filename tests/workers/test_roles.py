@@ -15,7 +15,7 @@ from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.versions import RewardStore
 from rlhp.storage.rundir import RunDir
-from rlhp.workers.roles import QueryProcess, RewardModelProcess, TrainerProcess
+from rlhp.workers.roles import QueryActorProcess, RewardModelProcess, RewardTrainerProcess
 from tests.labeling.parts import until
 from tests.preferences.dataset_samples import segment
 from tests.reward.versions import fragment, weights
@@ -56,20 +56,20 @@ def test_a_replica_comes_up_with_the_newest_version_and_says_so_in_the_log(
     spaces = PreferenceDataset.open(rundir.preferences).spaces
     replica = RewardModelProcess(rundir.name, 0, spaces=spaces, device="cpu", path=str(rundir.path))
     assert replica.predict(*fragment())[1] == 2
-    assert replica.status()["pid"] == os.getpid()
+    assert replica.status().pid == os.getpid()
     assert (
-        f"reward-model-0[{os.getpid()}] INFO reward-model-0 starts" in rundir.log_file.read_text()
+        f"reward_model_0[{os.getpid()}] INFO reward_model_0 starts" in rundir.log_file.read_text()
     )
 
 
 def test_a_query_actor_asks_by_itself(run: tuple[RunDir, QueryQueue], niceness: list[int]) -> None:
     rundir, queue = run
-    actor = QueryProcess(str(rundir.path))
+    actor = QueryActorProcess(str(rundir.path))
     assert niceness == [10], "it gives way to env runners and the learner"
     actor.offer([segment(number) for number in range(10)])
     until(lambda: queue.stats().asked == 4)
     status = actor.status()
-    assert (status["segments/pool"], status["fatal"], status["waiting_for"]) == (10, None, None)
+    assert (status.pool, status.fatal, status.waiting_for) == (10, None, None)
     recent = actor.recent(7)
     assert recent is not None
     assert len(recent[0]) == 7
@@ -82,14 +82,12 @@ def test_a_reward_trainer_fits_nothing_before_it_knows_how_far_the_run_is(
     rundir, queue = run
     ask(rundir, queue, 5)
     answer(queue, 5)
-    trainer = TrainerProcess(str(rundir.path))
-    assert trainer.status()["labels/answered"] == 0
+    trainer = RewardTrainerProcess(str(rundir.path))
+    assert trainer.status().answered == 0
     trainer.progress(100)
-    until(lambda: trainer.status()["labels/answered"] == 5)
+    until(lambda: trainer.status().answered == 5)
     status = trainer.status()
-    assert (status["reward/version"], status["fatal"]) == (0, None), (
-        "no query actor knows any transitions"
-    )
+    assert (status.version, status.fatal) == (0, None), "no query actor knows any transitions"
     trainer.finish()
 
 
@@ -98,7 +96,7 @@ def test_the_last_answers_are_on_disk_when_a_reward_trainer_has_finished(
 ) -> None:
     rundir, queue = run
     ask(rundir, queue, 5)
-    trainer = TrainerProcess(str(rundir.path))
+    trainer = RewardTrainerProcess(str(rundir.path))
     answer(queue, 5)
     trainer.finish()
     assert PreferenceDataset.open(rundir.preferences).counts()["answers"] == 5
@@ -111,16 +109,16 @@ def test_answers_given_while_the_reward_trainer_is_dead_wait_and_are_used(
     rundir, queue = run
     ask(rundir, queue, 6)
     answer(queue, 3)
-    first = ray.remote(num_cpus=0)(TrainerProcess).remote(str(rundir.path))
+    first = ray.remote(num_cpus=0)(RewardTrainerProcess).remote(str(rundir.path))
     ray.get(first.progress.remote(100))
-    until(lambda: ray.get(first.status.remote())["labels/answered"] == 3)
-    os.kill(ray.get(first.status.remote())["pid"], signal.SIGKILL)
+    until(lambda: ray.get(first.status.remote()).answered == 3)
+    os.kill(ray.get(first.status.remote()).pid, signal.SIGKILL)
     answer(queue, 3)
     assert queue.stats().backlog == 3
 
-    second = TrainerProcess(str(rundir.path))
+    second = RewardTrainerProcess(str(rundir.path))
     second.progress(100)
-    until(lambda: second.status()["labels/answered"] == 6)
+    until(lambda: second.status().answered == 6)
     second.finish()
     assert queue.stats().backlog == 0
     assert [row.event for row in PreferenceDataset.open(rundir.preferences).events()] == 6 * [

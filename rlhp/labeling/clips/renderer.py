@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Any, Protocol
+from typing import Protocol
 
 from rlhp.envs.states import CannotDraw
 from rlhp.errors import RlhpError
 from rlhp.labeling.clips.painter import Clip
 from rlhp.queue.clips import SIDES, Clips, Waiting
 from rlhp.queue.queue import QueryQueue
+from rlhp.system.roles import RoleStatus
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,16 @@ class ClipRenderer:
         self._prune()
         return sum(self._show(each) for each in waiting)
 
-    def status(self) -> dict[str, Any]:
-        """Numbers for metrics and `rlhp status`."""
+    def status(self) -> RoleStatus:
+        """What it drew so far."""
         newest = self._newest
         drawn = {} if newest is None else {
             "clips/draw_ms": newest.draw_ms / newest.frames,
             "clips/encode_ms": newest.encode_ms,
             "clips/kilobytes": len(newest.data) / 1000,
         }  # fmt: skip
-        return {"clips/ready": self._ready, "clips/dropped": self._dropped.total(), **drawn}
+        counts = {"clips/ready": self._ready, "clips/dropped": self._dropped.total()}
+        return RoleStatus(metrics={**counts, **drawn})
 
     def close(self) -> None:
         """End the drawing process."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from rlhp.errors import RlhpError
 from rlhp.labeling.page.messages import (
     Answered,
     Choice,
@@ -30,7 +31,9 @@ from rlhp.labeling.page.messages import (
     Undone,
     UndoOutcome,
 )
-from rlhp.labeling.page.progress import Rate, nothing_for_you, progress_of
+from rlhp.labeling.page.progress import facts_of, progress_of, waiting_for
+from rlhp.monitor.answer_rate import AnswerRate
+from rlhp.monitor.diagnosis import Facts
 from rlhp.preferences.answers import Key
 from rlhp.preferences.events import EventRow, storable
 from rlhp.preferences.quality import LabelerReport, Reports
@@ -106,7 +109,7 @@ class Desk:
         self.place = place
         self.queue = QueryQueue(place.url, run=place.run, lease_seconds=place.lease_seconds)
         self.log = AnswerLog(self.queue.lookup, place.rundir)
-        self._rate = Rate()
+        self._rate = AnswerRate()
 
     def close(self) -> None:
         """Disconnect."""
@@ -139,30 +142,40 @@ class Desk:
 
     def progress(self, me: Labeler) -> Progress:
         """How far the run and this labeler are."""
-        stats = self.queue.stats()
-        rate = self._rate(stats.answered)
-        return progress_of(stats, self.queue.info(), labeler=me.name, per_minute=rate)
+        facts = self._facts()
+        return progress_of(facts, labeler=me.name, per_minute=self._rate(facts.answered))
 
     def lease(self, me: Labeler, *, page: str) -> Leases:
         """What this page holds, filled up to two; or why there is nothing."""
-        stats, facts = self.queue.stats(), self.queue.info()
         leases: list[Lease] = []
         # a query that was asked of teachers has no clips to show
-        if facts.get("source") != "oracle":
+        if self.queue.info().get("source") != "oracle":
             leases = self.queue.lease(labeler=me.name, page=_page(me, page), n=LEASES_PER_PAGE)
-            stats = self.queue.stats()
+        facts = self._facts()
+        waiting = None
+        if not leases:
+            paused = self.queue.pauses.reason(me.name)
+            waiting = waiting_for(replace(facts, turned_away=True, paused=paused))
         return Leases(
             leases=[
                 lease_out(lease.query, lease.token, lease.deadline_ms, rev=lease.rev)
                 for lease in leases
             ],
-            waiting=None
-            if leases
-            else nothing_for_you(stats, facts, paused=self.queue.pauses.reason(me.name)),
-            progress=progress_of(
-                stats, facts, labeler=me.name, per_minute=self._rate(stats.answered)
-            ),
+            waiting=waiting,
+            progress=progress_of(facts, labeler=me.name, per_minute=self._rate(facts.answered)),
         )
+
+    def _facts(self) -> Facts:
+        return facts_of(self.queue.stats(), self.queue.info(), gone=self._gone())
+
+    def _gone(self) -> bool:
+        """Whether the process of the run is known to be gone."""
+        if self.place.rundir is None:
+            return False
+        try:
+            return self.place.rundir.info().died
+        except RlhpError:  # a directory that cannot be read keeps nobody from labeling
+            return False
 
     def extend(self, me: Labeler, *, page: str) -> int:
         """Heartbeat of a page; how many queries it holds."""

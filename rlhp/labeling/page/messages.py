@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from rlhp.monitor.diagnosis import Kind
 from rlhp.queue.records import RunState
 from rlhp.types import Answer
 
@@ -20,20 +21,6 @@ Token = Annotated[int, Field(ge=1, le=2**53)]
 Revision = Annotated[int, Field(ge=1, le=10_000)]
 Choice = Literal["left", "right", "tie", "incomparable"]
 Strength = Literal["slight", "clear"]
-Reason = Literal[
-    "missing",
-    "starting",
-    "closed",
-    "draining",
-    "teachers",
-    "clips",
-    "others",
-    "collecting",
-    "spent",
-    "answered",
-    "empty",
-    "paused",
-]
 
 
 class Message(BaseModel):
@@ -139,7 +126,7 @@ class Run(Reply):
 class Waiting(Reply):
     """Why there is nothing to answer now."""
 
-    reason: Reason
+    reason: Kind
     detail: str
 
 

@@ -96,7 +96,7 @@ def test_a_reserved_query_is_offered_once_both_clips_are_there(
     assert pictures[0].std() > 10
     assert abs(pictures[0].astype(int) - pictures[1]).max() > 100, "two different segments"
     status = renderer.status()
-    assert (status["clips/ready"], status["clips/dropped"]) == (2, 0)
+    assert (status.metrics["clips/ready"], status.metrics["clips/dropped"]) == (2, 0)
 
 
 def test_those_asked_first_are_drawn_first(queue: QueryQueue, clips: Clips) -> None:
@@ -124,7 +124,7 @@ def test_what_cannot_be_drawn_is_dropped_with_why_and_the_next_is_offered(
     assert reasons["blank"] == "no clip: every frame is the same single color"
     assert reasons["fails0"] == reasons["fails1"] == "no clip: RuntimeError: the brush broke"
     assert reasons["lost"] == "no clip: segment lost-a is not in the queue"
-    assert renderer.status()["clips/dropped"] == 4
+    assert renderer.status().metrics["clips/dropped"] == 4
     assert len([line for line in caplog.messages if "the brush broke" in line]) == 1, (
         "one reason, one line"
     )

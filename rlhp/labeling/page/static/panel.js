@@ -9,16 +9,17 @@ const OVER = new Set(["closed", "spent", "teachers"]);
 const REASONS = {
   missing: "This run has not begun",
   starting: "This run is starting",
-  closed: "This run is over",
+  closed: "This run is over. Thank you",
+  gone: "This run stands still",
   draining: "This run is ending",
   teachers: "Teachers answer this run",
   clips: "Clips are being drawn",
   ready: "Clips are ready",
   others: "Others are at work",
   collecting: "Collecting segments",
-  spent: "All questions are asked",
+  spent: "All queries are asked. Thank you",
   answered: "You are up to date",
-  empty: "The next questions are being chosen",
+  empty: "The next queries are being chosen",
   paused: "You are asked nothing for the moment",
 };
 
