@@ -1,4 +1,4 @@
-"""From RLlib's results and the roles' numbers to rows of metrics, by the names of
+"""From the roles' numbers and recent episodes to rows of metrics, by the names of
 `rlhp.storage.metrics.METRICS`.
 """
 
@@ -9,27 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rlhp.system.memory import resident_mb
-
-LEARNER = {
-    "policy_loss": "learner/policy_loss",
-    "vf_loss": "learner/vf_loss",
-    "entropy": "learner/entropy",
-    "mean_kl_loss": "learner/kl",
-    "vf_explained_var": "learner/explained_variance",
-}
-RUNNERS = {
-    "predict_wait_ms": "reward/predict_wait_ms",
-    "predict_us_per_step": "reward/predict_us_per_step",
-    "predicted_mean": "reward/predicted_mean",
-    "predicted_std": "reward/predicted_std",
-    "segments_dropped": "segments/dropped",
-    "segments_short": "segments/short",
-    "game_score_mean": "env_runners/game_score_mean",
-    "memory_mb": "memory/env_runner_mb",
-    "env_failures": "env_runners/failures",
-}
-"""RLlib's name, or that of our env runner -> ours."""
 HIDDEN = {
     "env_steps",
     "path",
@@ -46,27 +25,6 @@ HIDDEN = {
 
 Episode = tuple[float, float, int]
 """True return, predicted return (NaN where nobody predicted all of it), length."""
-
-
-def learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, Any]:
-    """What one training iteration says about the learner; `kl` where its penalty is on,
-    since else RLlib says 0.
-    """
-    learner = result.get("learners", {}).get("default_policy", {})
-    timers = result.get("timers", {})
-    row: dict[str, Any] = {name: number(learner.get(key)) for key, name in LEARNER.items()}
-    if not kl:
-        del row["learner/kl"]
-    row["time/sample_seconds"] = number(timers.get("env_runner_sampling_timer"))
-    row["time/learn_seconds"] = number(timers.get("learner_update_timer"))
-    row["memory/learner_mb"] = number(resident_mb())
-    return row
-
-
-def runner_row(runners: Mapping[str, Any]) -> dict[str, Any]:
-    """What the env runners say, as far as they say it."""
-    row = {name: number(runners.get(key)) for key, name in RUNNERS.items()}
-    return {name: value for name, value in row.items() if value is not None}
 
 
 def status_row(status: Mapping[str, Any], *, env_steps: int) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import make_vector_env, probe
-from rlhp.learn.checkpoint import Checkpoints, load_policy
+from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.ppo.entry import loaded
 from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.storage.remote import Mirror
 from tests.labeling.clips.bucket import bucket
@@ -126,8 +127,11 @@ def test_exploration_starts_with_the_configured_width(trained: PreferencePPO) ->
 
 
 def test_a_loaded_policy_acts_as_the_live_one(trained: PreferencePPO, saved: Path) -> None:
-    module, moments = load_policy(
-        saved / "policy.pt", CONFIG, probe(CONFIG.env).spaces, action_space=action_space(CONFIG)
+    module, moments = loaded(
+        Checkpoints.policy(saved),
+        CONFIG,
+        probe(CONFIG.env).spaces,
+        action_space=action_space(CONFIG),
     )
     assert moments is not None
     vector = make_vector_env(CONFIG.env, num_envs=4, vectorize="sync")
@@ -135,9 +139,9 @@ def test_a_loaded_policy_acts_as_the_live_one(trained: PreferencePPO, saved: Pat
     live = policy_act(
         trained.env_runner.module, trained.env_runner._moments, explore=False, seed=0
     )(vector)
-    loaded = policy_act(module, moments, explore=False, seed=0)(vector)
-    np.testing.assert_array_equal(loaded(obs), live(obs))
-    assert len({row.tobytes() for row in loaded(obs)}) > 10
+    again = policy_act(module, moments, explore=False, seed=0)(vector)
+    np.testing.assert_array_equal(again(obs), live(obs))
+    assert len({row.tobytes() for row in again(obs)}) > 10
     vector.close()
 
 
@@ -146,8 +150,11 @@ def test_a_policy_that_saw_raw_observations_is_loaded_without_statistics(tmp_pat
     built = algorithm(config)
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
     built.stop()
-    _, moments = load_policy(
-        path / "policy.pt", config, probe(config.env).spaces, action_space=action_space(config)
+    _, moments = loaded(
+        Checkpoints.policy(path),
+        config,
+        probe(config.env).spaces,
+        action_space=action_space(config),
     )
     assert moments is None
 
@@ -168,6 +175,7 @@ def test_counters_come_back(saved: Path) -> None:
     assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
     assert counters == {
         "schema": 3,
+        "algorithm": "ppo",
         "env_steps": 180,
         "true_return": None,
         "iteration": 2,
@@ -319,8 +327,8 @@ def test_env_runners_elsewhere_learn_weights_and_statistics_with_the_driver(tmp_
     assert_equal(elsewhere[0], policy)
     assert_equal(elsewhere[1], built.env_runner._moments.get_state()["known"])
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
-    module, moments = load_policy(
-        path / "policy.pt", config, spaces, action_space=action_space(config)
+    module, moments = loaded(
+        Checkpoints.policy(path), config, spaces, action_space=action_space(config)
     )
     assert_equal(module.get_state(), policy)
     assert moments is not None
