@@ -169,7 +169,10 @@ class Reinforce:
 class ReinforceAlgorithm:
     """An `rlhp.learn.interface.Algorithm`."""
 
-    def check(self, config: RunConfig, spaces: Spaces) -> None:
+    def check_spaces(self, config: RunConfig, spaces: Spaces) -> None:
+        pass
+
+    def check_settings(self, config: RunConfig) -> None:
         pass
 
     def build(

@@ -259,7 +259,7 @@ def config(config: RunConfig) -> Iterator[Check]:
         level="ok", subject="config", finding=f"valid, sha256 {loading.sha256(config)[:12]}"
     )
     facts = probe(config.env)
-    algorithm_of(config).check(config, facts.spaces)
+    algorithm_of(config).check_spaces(config, facts.spaces)
     if config.preferences and config.draws_clips:
         yield Check(
             level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}"

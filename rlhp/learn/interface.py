@@ -126,8 +126,13 @@ class Learner(Protocol):
 class Algorithm(Protocol):
     """A kind of learner: what a run asks before there is one, and of a saved one."""
 
-    def check(self, config: RunConfig, spaces: Spaces) -> None:
-        """RlhpError for whatever this algorithm cannot learn, before anything starts."""
+    def check_spaces(self, config: RunConfig, spaces: Spaces) -> None:
+        """RlhpError for an environment that this algorithm cannot act in."""
+
+    def check_settings(self, config: RunConfig) -> None:
+        """RlhpError for keys that this algorithm cannot run with; asked before anything
+        starts, as the other.
+        """
 
     def build(
         self, config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any], begun: int

@@ -48,7 +48,9 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     already.
     """
     facts = probe(config.env)
-    algorithm_of(config).check(config, facts.spaces)
+    algorithm = algorithm_of(config)
+    algorithm.check_spaces(config, facts.spaces)
+    algorithm.check_settings(config)
     if config.ray.address is not None:
         refuse_silence(config.ray.address)
     if config.preferences:

@@ -29,9 +29,12 @@ from rlhp.rollout.normalization import RunningMoments
 class PPO:
     """`learner.algorithm: ppo`, an `rlhp.learn.interface.Algorithm`."""
 
-    def check(self, config: RunConfig, spaces: Spaces) -> None:
-        """RlhpError for actions, further settings and batches that PPO cannot have."""
+    def check_spaces(self, config: RunConfig, spaces: Spaces) -> None:
+        """RlhpError for actions that RLlib's policy cannot draw."""
         check_actions(config.env.id, spaces.action)
+
+    def check_settings(self, config: RunConfig) -> None:
+        """RlhpError for a wrong `learner.rllib`, or a batch that RLlib would refuse."""
         check_passthrough(ppo_keys(config).rllib)
         check_batch(config)
 
