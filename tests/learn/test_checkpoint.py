@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import make_vector_env, probe
+from rlhp.errors import RlhpError
+from rlhp.learn import checkpoint
 from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
@@ -187,6 +190,18 @@ def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) 
     (tmp_path / "rlhp.json").write_text('{"schema": 99}')
     with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 3; go on with"):
         Checkpoints.counters(tmp_path)
+
+
+def test_a_checkpoint_that_names_no_algorithm_is_ppos(saved: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(saved, tmp_path / "step-000000180")
+    facts = Checkpoints.counters(path)
+    del facts["algorithm"]
+    (path / "rlhp.json").write_text(json.dumps(facts | {"sha256": checkpoint._digest(facts)}))
+    assert Checkpoints(tmp_path, keep=1).newest() == path
+    Checkpoints.refuse_other(path, "ppo")
+    with pytest.raises(RlhpError, match=r"a checkpoint of learner\.algorithm=ppo, which") as caught:
+        Checkpoints.refuse_other(path, "sac")
+    assert str(path) in str(caught.value)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
