@@ -44,6 +44,7 @@ from benchmarks.rig.samples import ACTION, OBS, SPACES
 from rlhp.config import loading
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import EnvFacts
+from rlhp.learn.ppo.rllib import ppo_keys
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.fit import Fitter
 from rlhp.reward.versions import RewardStore
@@ -253,7 +254,7 @@ class Plane:
         """
         rollout = self._config.rollout
         envs = rollout.num_envs_per_env_runner
-        rows_each = self._config.learner.train_batch_size // rollout.num_env_runners // envs
+        rows_each = ppo_keys(self._config).train_batch_size // rollout.num_env_runners // envs
         context = RunnerContext.of(self._config, SPACES)
         host = ray.remote(num_cpus=0, max_concurrency=2)(Host)
         for place in range(min(HOSTS, self._point.runners)):

@@ -29,8 +29,9 @@ from rlhp.config.schema import EnvConfig, RunConfig
 from rlhp.envs.make import make_env, make_vector_env, probe
 from rlhp.envs.states import sim_state
 from rlhp.labeling.judges import BackflipJudge, OneLegJudge
-from rlhp.learn.checkpoint import Checkpoints, load_policy
-from rlhp.learn.evaluate import Act, policy_act, random_act
+from rlhp.learn.checkpoint import Checkpoints
+from rlhp.learn.evaluate import Act, random_act
+from rlhp.learn.registry import algorithm_of
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Array
@@ -246,8 +247,13 @@ def _trained(config: RunConfig, task: str) -> tuple[MakeAct, dict[str, Any]]:
     env = make_env(config.env)
     env.close()  # type: ignore[no-untyped-call]
     spaces = probe(config.env).spaces
-    module, moments = load_policy(
-        newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space
+    make_act = algorithm_of(config).load_policy(
+        Checkpoints.policy(newest),
+        rundir.config(),
+        spaces,
+        action_space=env.action_space,
+        explore=False,
+        seed=config.seed,
     )
     last: dict[str, Any] = {}
     for row in read_metrics(rundir.metrics_file):
@@ -261,7 +267,7 @@ def _trained(config: RunConfig, task: str) -> tuple[MakeAct, dict[str, Any]]:
         "env_return": summary.true_return,
         "wall_seconds": summary.wall_seconds,
     }
-    return policy_act(module, moments, explore=False, seed=config.seed), figures
+    return make_act, figures
 
 
 def _hash(config: RunConfig, arm: str) -> str:

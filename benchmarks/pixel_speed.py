@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from benchmarks.report import rows, tables
-from rlhp.config.schema import LearnerConfig, Network, RewardConfig
+from rlhp.config.schema import Network, PPOLearnerConfig, RewardConfig
 from rlhp.envs.spaces import Spaces, describe
-from rlhp.learn.encoder import PictureEncoder, PictureEncoderConfig
+from rlhp.learn.ppo.encoder import PictureEncoder, PictureEncoderConfig
 from rlhp.reward.fit import Fitter
 from rlhp.reward.service import RewardModel
 from rlhp.types import Answer, Array, Preference, Segment
@@ -98,7 +98,7 @@ def measure(network: Network, *, device: str, times: int, count: int = 1024) -> 
 def _policy(
     network: Network, draws: np.random.Generator, *, device: str, times: int
 ) -> tuple[float, float]:
-    hidden = (512,) if network == "cnn" else LearnerConfig().hidden
+    hidden = (512,) if network == "cnn" else PPOLearnerConfig().hidden
     encoder = PictureEncoder(
         PictureEncoderConfig(input_dims=(STACK, SIZE, SIZE), network=network, hidden=hidden)
     )

@@ -68,7 +68,8 @@ def our_sets(task: str, seed: int, *, env_steps: int, short: bool = False) -> li
     """What is changed in the task's config file."""
     peer = quick(SETTINGS[task]) if short else SETTINGS[task]
     # whole batches: the last one ends at the peer's steps or before, never after
-    last = env_steps - loading.load(CONFIGS / TASKS[task].config).learner.train_batch_size + 1
+    batch = loading.flat(loading.load(CONFIGS / TASKS[task].config))["learner.train_batch_size"]
+    last = env_steps - batch + 1
     return [
         f"seed={seed}", f"learner.total_env_steps={last}", f"labels.budget={peer.comparisons}",
         f"evaluation.episodes={peer.episodes}", *TASKS[task].sets,

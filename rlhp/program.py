@@ -59,18 +59,19 @@ from rlhp.errors import RlhpError
 from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.labeling.teachers import make_teacher
 from rlhp.labeling.worker import LabelerWorker
-from rlhp.learn.checkpoint import Checkpoints, load_policy
-from rlhp.learn.evaluate import Act, policy_act
+from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import evaluate as play
-from rlhp.learn.ppo.algorithm import PreferencePPO
-from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.learn.interface import Learner, MakeAct
+from rlhp.learn.registry import algorithm_of
 from rlhp.monitor.alarms import Alarms
 from rlhp.monitor.alerts import RunMonitor
 from rlhp.monitor.console import LiveTable
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
+from rlhp.reward.client import Replicas
 from rlhp.reward.service import RewardModel
 from rlhp.reward.trainer import RewardTrainer
+from rlhp.rollout.context import RemoteSink
 from rlhp.run import recovery
 from rlhp.run.children import TeacherProcesses, page_server
 from rlhp.run.loop import Loop
@@ -85,7 +86,15 @@ from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import log_to, told
 from rlhp.system.memory import flushed
 from rlhp.system.ray import NAMESPACE, hush, ray_cluster
-from rlhp.system.roles import CLIP_RENDERER, QUERY_ACTOR, REWARD_TRAINER, actor_name
+from rlhp.system.roles import (
+    CLIP_RENDERER,
+    ENV_RUNNER,
+    QUERY_ACTOR,
+    REWARD_TRAINER,
+    actor_name,
+    numbered,
+    spoken,
+)
 from rlhp.workers.placement import RewardModels
 from rlhp.workers.resources import local_cpus, refuse_too_small
 from rlhp.workers.roles import (
@@ -129,6 +138,7 @@ def train(
         stack.enter_context(flushed())
         stack.enter_context(rundir.running(take_over=take_over))
         if resume:  # not before the run is ours: roles of another process would read it
+            _refuse_other_algorithm(config, rundir)
             rundir.rewrite_config(config)
         stack.enter_context(log_to(rundir.log_file, run=rundir.name, who="driver"))
         return _run(
@@ -164,7 +174,7 @@ def _run(
         )
     metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=config.tensorboard))
     build = _serial if serial else _distributed
-    make_algorithm, services, exact = stack.enter_context(
+    make_learner, services, exact = stack.enter_context(
         build(config, rundir, facts, queue, display.message)
     )
     alarms = Alarms(config) if config.preferences else None
@@ -176,13 +186,15 @@ def _run(
         also=watch,
     )
     stack.enter_context(monitor)
-    pace = None
+    learner, pace = make_learner(), None
     if isinstance(services, ClusterServices):  # a serial run steps everybody until all is done
-        pace = LearnerThrottle(config, services, stop, say=display.message)
+        pace = LearnerThrottle(
+            config, services, stop, turn_steps=learner.turn_steps, say=display.message
+        )
     loop = Loop(
         config,
         rundir,
-        make_algorithm(),
+        learner,
         services,
         metrics,
         display,
@@ -195,10 +207,17 @@ def _run(
     )
     if resume:
         _restore(loop, alarms, rundir, display)
-    recovery.run(loop, make_algorithm)
+    recovery.run(loop, make_learner)
     if stop.is_set():
         rundir.update(state="interrupted")
     return finish(loop, interrupted=stop.is_set())
+
+
+def _refuse_other_algorithm(config: RunConfig, rundir: RunDir) -> None:
+    """Before the run directory says that it is one of another."""
+    newest = Checkpoints(rundir.checkpoints, keep=1).newest()
+    if newest is not None:
+        Checkpoints.refuse_other(newest, config.learner.algorithm)
 
 
 def _display(stack: ExitStack, config: RunConfig, rundir: RunDir, facts: EnvFacts) -> LiveTable:
@@ -264,7 +283,7 @@ def evaluate(
     }
 
 
-Built = Iterator[tuple[Callable[[], PreferencePPO], Services | None, ExactState | None]]
+Built = Iterator[tuple[Callable[[], Learner], Services | None, ExactState | None]]
 Say = Callable[[str], None]
 
 
@@ -298,12 +317,8 @@ def _serial(
         newest, repeatable = Checkpoints.of(config, rundir).fetch(), impossible(config) is None
         # One that was killed before it did anything is as good as new.
         begun = rundir.info().resumed if newest is not None or rundir.has_rows else 0
-        algorithm = _learner(config, facts, begun=begun)
-        point = (
-            take_back(config, rundir, newest, algorithm.env_runner, queue, say=say)
-            if repeatable
-            else None
-        )
+        learner = _learner(config, facts, begun=begun)
+        point = take_back(config, rundir, newest, learner, queue, say=say) if repeatable else None
         services, asking, fitting = None, None, None
         if queue is not None:
             # a role has a dataset of its own
@@ -329,20 +344,20 @@ def _serial(
             services = SerialServices(queue, asking, fitting, worker, clips)
             if clips is not None:
                 stack.callback(clips.close)
-            algorithm.env_runner.reward_source, algorithm.env_runner.segment_sink = model, asking
+            learner.connect(model, asking)
         exact = ExactState(
             config,
             rundir,
-            algorithm.env_runner,
+            learner,
             queue=queue,
             asking=asking,
             fitting=fitting,
             point=point,
         )
         try:
-            yield lambda: algorithm, services, exact if repeatable else None
+            yield lambda: learner, services, exact if repeatable else None
         finally:
-            algorithm.stop()
+            learner.stop()
 
 
 @contextmanager
@@ -357,24 +372,24 @@ def _distributed(
             services = _start_services(config, rundir, facts, queue, stack)
         present = stack.enter_context(ExitStack())
 
-        def make() -> PreferencePPO:
+        def make() -> Learner:
             present.close()
             info = rundir.info()
-            algorithm = _learner(config, facts, begun=info.resumed + info.restarts)
-            present.callback(_stop, algorithm)
+            learner = _learner(config, facts, begun=info.resumed + info.restarts)
+            present.callback(_stop, learner)
             if services is not None and config.rollout.num_env_runners == 0:
                 # which samples inside this process, and is no actor of its own
-                algorithm.env_runner.connect()
+                learner.connect(_replicas(rundir), RemoteSink(rundir.name))
             if services is not None:
-                services.settle(algorithm.nodes())
-            return algorithm
+                services.settle(learner.nodes())
+            return learner
 
         yield make, services, None
 
 
 def policy_of(
     rundir: RunDir, *, best: bool, explore: bool, seed: int
-) -> tuple[Spaces, Any, Callable[[Any], Act]]:
+) -> tuple[Spaces, Any, MakeAct]:
     """Spaces, action space and policy of a run; RlhpError where there is no checkpoint."""
     hush()
     config = rundir.config()
@@ -391,22 +406,28 @@ def _checkpoint(rundir: RunDir, *, best: bool) -> Path:
         raise RlhpError(
             f"{rundir.path}: no checkpoint yet, so there is no policy to play; let the run go on"
         )
+    Checkpoints.refuse_other(found, rundir.config().learner.algorithm)
     return found
 
 
 def _acting(
     checkpoint: Path, config: RunConfig, facts: EnvFacts, *, explore: bool, seed: int
-) -> tuple[Any, Callable[[Any], Act]]:
+) -> tuple[Any, MakeAct]:
     action_space = _action_space(config)
-    module, moments = load_policy(
-        checkpoint / "policy.pt", config, facts.spaces, action_space=action_space
+    make_act = algorithm_of(config).load_policy(
+        Checkpoints.policy(checkpoint),
+        config,
+        facts.spaces,
+        action_space=action_space,
+        explore=explore,
+        seed=seed,
     )
-    return action_space, policy_act(module, moments, explore=explore, seed=seed)
+    return action_space, make_act
 
 
-def _stop(algorithm: PreferencePPO) -> None:
+def _stop(learner: Learner) -> None:
     try:
-        algorithm.stop()
+        learner.stop()
     except Exception:  # of one that lost its actors; nothing of it is needed any more
         log.warning("the learner did not stop cleanly", exc_info=True)
 
@@ -457,12 +478,15 @@ def _start_services(
     )
 
 
-def _learner(config: RunConfig, facts: EnvFacts, *, begun: int) -> PreferencePPO:
-    settings = algorithm_config(
-        config, facts.spaces, action_space=_action_space(config), resumed=begun
+def _replicas(rundir: RunDir) -> Replicas:
+    """The reward models, for an env runner inside this process."""
+    return Replicas(rundir.name, favorite=0, who=spoken(numbered(ENV_RUNNER, 0)))
+
+
+def _learner(config: RunConfig, facts: EnvFacts, *, begun: int) -> Learner:
+    return algorithm_of(config).build(
+        config, facts.spaces, action_space=_action_space(config), begun=begun
     )
-    algorithm: PreferencePPO = settings.build_algo()
-    return algorithm
 
 
 def _action_space(config: RunConfig) -> Any:

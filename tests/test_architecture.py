@@ -117,6 +117,16 @@ def test_a_dependency_enters_through_its_door(package: str) -> None:
     assert strangers == [], f"{package} is imported outside {doors}"
 
 
+def test_a_learner_is_known_by_its_interface_and_by_its_name_alone() -> None:
+    strangers = [
+        relative(path)
+        for path in SOURCES
+        if not relative(path).startswith("rlhp/learn/ppo/")
+        and any(within(module, "rlhp.learn.ppo") for module in imports(path))
+    ]
+    assert strangers == ["rlhp/learn/registry.py"]
+
+
 def test_every_import_is_a_declared_dependency() -> None:
     requirements = project()
     declared = {distribution(line) for extra in ("base", "envs") for line in requirements[extra]}

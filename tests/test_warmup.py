@@ -71,14 +71,14 @@ def test_it_collects_no_more_where_the_numbers_of_the_others_come_late(tmp_path:
         stack.enter_context(rundir.running())
         queue = stack.enter_context(opened_queue(config, rundir, facts, resume=False))
         make_dataset(config, rundir, facts)
-        make_algorithm, services, _ = stack.enter_context(
+        make_learner, services, _ = stack.enter_context(
             program._serial(config, rundir, facts, queue, print)
         )
         metrics = stack.enter_context(MetricsWriter(rundir, tensorboard=False))
         display = stack.enter_context(LiveTable(config=config, rundir=rundir))
         assert services is not None
         Loop(
-            config, rundir, make_algorithm(), Lagging(services), metrics, display, threading.Event()
+            config, rundir, make_learner(), Lagging(services), metrics, display, threading.Event()
         ).run()
     assert 50 <= warmup_steps(rundir) <= NEEDED
 

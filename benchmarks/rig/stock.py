@@ -14,7 +14,7 @@ from ray.tune.registry import register_env
 
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import make_env, probe
-from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.learn.ppo.rllib import algorithm_config, ppo_keys
 
 SHARED = (
     "lr",
@@ -65,7 +65,7 @@ def stock_config(config: RunConfig) -> PPOConfig:
     stock.environment("stock-environment", **spaces)
     for name in SHARED:
         setattr(stock, name, getattr(ours, name))
-    if config.learner.normalize_obs:
+    if ppo_keys(config).normalize_obs:
         stock.env_runners(
             env_to_module_connector=lambda env=None, spaces=None, device=None: MeanStdFilter()
         )
@@ -78,7 +78,7 @@ def stock_ppo(config: RunConfig) -> PPO:
     """
     torch.set_num_threads(1)
     algorithm = stock_config(config).build_algo()
-    log_std = config.learner.log_std_init
+    log_std = ppo_keys(config).log_std_init
 
     def begin(learner: Any) -> None:
         for name, parameter in learner.module[DEFAULT_MODULE_ID].named_parameters():

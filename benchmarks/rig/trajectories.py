@@ -27,8 +27,9 @@ from rlhp import program
 from rlhp.config import loading
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import make_env, make_vector_env, probe
-from rlhp.learn.checkpoint import Checkpoints, load_policy
-from rlhp.learn.evaluate import Act, policy_act, random_act
+from rlhp.learn.checkpoint import Checkpoints
+from rlhp.learn.evaluate import Act, random_act
+from rlhp.learn.registry import algorithm_of
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Array
 
@@ -137,13 +138,18 @@ def _make(source: Source, path: Path) -> None:
         newest = Checkpoints(rundir.checkpoints, keep=1).newest()
         assert newest is not None
         spaces, env = probe(config.env).spaces, make_env(config.env)
-        module, moments = load_policy(
-            newest / "policy.pt", rundir.config(), spaces, action_space=env.action_space
+        make_act = algorithm_of(config).load_policy(
+            Checkpoints.policy(newest),
+            rundir.config(),
+            spaces,
+            action_space=env.action_space,
+            explore=True,
+            seed=0,
         )
         env.close()  # type: ignore[no-untyped-call]
     played = [
         _play(config, act, count=source.episodes, seed=seed)
-        for seed, act in enumerate((random_act, policy_act(module, moments, explore=True, seed=0)))
+        for seed, act in enumerate((random_act, make_act))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part.npz")

@@ -253,13 +253,13 @@ def config(config: RunConfig) -> Iterator[Check]:
     ray_setup.refuse(starts_ray=False)  # these imports bring Ray
     from rlhp.envs.make import probe, variable_length_warning
     from rlhp.labeling.clips.views import check_drawable
-    from rlhp.learn.ppo.rllib import check_actions
+    from rlhp.learn.registry import algorithm_of
 
     yield Check(
         level="ok", subject="config", finding=f"valid, sha256 {loading.sha256(config)[:12]}"
     )
     facts = probe(config.env)
-    check_actions(config.env.id, facts.spaces.action)
+    algorithm_of(config).check_spaces(config, facts.spaces)
     if config.preferences and config.draws_clips:
         yield Check(
             level="ok", subject="clips", finding=f"drawn from: {check_drawable(config.env)}"

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from rlhp.config import errors
-from rlhp.config.schema import RunConfig
+from rlhp.config.schema import LEARNERS, RunConfig
 from rlhp.storage.metrics import METRICS
 
 _INTRO = """\
@@ -94,7 +94,13 @@ def document() -> str:
     parts.append(_section("The run", inspect.getdoc(RunConfig) or "", top))
     for name, group in groups.items():
         own = [key for key in errors.all_keys() if key.name.rpartition(".")[0] == name]
-        parts.append(_section(f"`{name}`", inspect.getdoc(group) or "", own))
+        for algorithm in dict.fromkeys(key.algorithm for key in own):
+            of_it = [key for key in own if key.algorithm == algorithm]
+            title, meant = f"`{name}`", group
+            if algorithm is not None:
+                title += f" with `learner.algorithm: {algorithm}`"
+                meant = LEARNERS[algorithm] if name == "learner" else group
+            parts.append(_section(title, inspect.getdoc(meant) or "", of_it))
     rows = "".join(
         f"| `{name}` | {unit} | {meaning} |\n" for name, (unit, meaning) in METRICS.items()
     )

@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rlhp.config.addresses import redact
-from rlhp.config.schema import RunConfig
+from rlhp.config.schema import LEARNERS, LearnerConfig, RunConfig
 
 MOST_LINES = 20
 """So many wrong keys get a line each. A file with more is another program's, and nobody
@@ -93,10 +93,25 @@ class Key:
     meaning: str
     number: bool
     """Takes a number and no boolean."""
+    algorithm: str | None = None
+    """Of which `learner.algorithm` alone it is a key; None: it is one of every run."""
+
+
+def algorithm_in(data: Mapping[str, Any]) -> str:
+    """The `learner.algorithm` of plain data, also where there is no such algorithm."""
+    learner = data.get("learner")
+    return str(learner.get("algorithm", "ppo")) if isinstance(learner, Mapping) else "ppo"
+
+
+def keys_of(algorithm: str) -> list[Key]:
+    """Every key of a run whose learner is this one."""
+    return [key for key in all_keys() if key.algorithm in (None, algorithm)]
 
 
 def all_keys(model: type[BaseModel] = RunConfig, *, prefix: str = "") -> list[Key]:
-    """Every key below `model` in the order of declaration, depth first."""
+    """Every key below `model` in the order of declaration, depth first; those of the
+    learner's algorithms after those that every learner has.
+    """
     found: list[Key] = []
     for name, field in model.model_fields.items():
         inner = field.annotation
@@ -115,6 +130,15 @@ def all_keys(model: type[BaseModel] = RunConfig, *, prefix: str = "") -> list[Ke
                 number=not {int, float}.isdisjoint(_parts(inner)),
             )
         )
+    if model is LearnerConfig:
+        found[0] = replace(found[0], type=" or ".join(f"`{name}`" for name in LEARNERS))
+        common = {key.name for key in found}
+        found += [
+            replace(key, algorithm=algorithm)
+            for algorithm, learner in LEARNERS.items()
+            for key in all_keys(learner, prefix=prefix)
+            if key.name not in common
+        ]
     return found
 
 
@@ -125,6 +149,9 @@ def sections(model: type[BaseModel] = RunConfig, *, prefix: str = "") -> dict[st
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found[prefix + name] = field.annotation
             found |= sections(field.annotation, prefix=f"{prefix}{name}.")
+    if model is LearnerConfig:
+        for learner in LEARNERS.values():
+            found |= sections(learner, prefix=prefix)
     return found
 
 
@@ -139,9 +166,16 @@ def problems(
     details = error.errors(include_url=False)
     single = [detail for detail in details if detail["loc"]]
     across = [detail for detail in details if not detail["loc"]]
-    lines = [_line(detail, places=places, prefix=prefix) for detail in single[:MOST_LINES]]
-    if len(single) > MOST_LINES:
-        more = [prefix + _dotted(detail["loc"]) for detail in single[MOST_LINES:]]
+    algorithm = algorithm_in(data)
+    foreign = [detail for detail in single if _others(detail, algorithm)]
+    own = [detail for detail in single if detail not in foreign]
+    lines = _foreign_line(foreign, algorithm, places) if foreign else []
+    lines += [
+        _line(detail, algorithm=algorithm, places=places, prefix=prefix)
+        for detail in own[:MOST_LINES]
+    ]
+    if len(own) > MOST_LINES:
+        more = [prefix + _dotted(detail["loc"]) for detail in own[MOST_LINES:]]
         lines.append(
             f"{len(more):,} more keys are wrong, from {more[0]} to {more[-1]}; correct those "
             "above first"
@@ -156,7 +190,7 @@ def problems(
 def booleans_for_numbers(data: Mapping[str, Any], *, places: Mapping[str, str]) -> list[str]:
     """True and false where a number belongs: pydantic alone would read them as 1 and 0."""
     found = []
-    for key in all_keys():
+    for key in keys_of(algorithm_in(data)):
         value: Any = data
         for part in key.name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -168,12 +202,38 @@ def booleans_for_numbers(data: Mapping[str, Any], *, places: Mapping[str, str]) 
     return found
 
 
-def suggestion(name: str) -> str:
+def _others(detail: ErrorDetails, algorithm: str) -> list[str]:
+    """The other algorithms whose key this unknown key is."""
+    if detail["type"] != "extra_forbidden":
+        return []
+    name = _dotted(detail["loc"])
+    groups = {key.algorithm for key in all_keys() if f"{key.name}.".startswith(f"{name}.")}
+    return sorted(group for group in groups if group not in (None, algorithm))
+
+
+def _foreign_line(
+    details: Sequence[ErrorDetails], algorithm: str, places: Mapping[str, str]
+) -> list[str]:
+    """One line for all keys of other algorithms: a file that changes the algorithm of
+    another has dozens.
+    """
+    names = [_dotted(detail["loc"]) for detail in details]
+    owners = sorted({owner for detail in details for owner in _others(detail, algorithm)})
+    many = "" if len(names) == 1 else f" and {len(names) - 1} more"
+    return [
+        f"{names[0]}{many}: of learner.algorithm={' or '.join(owners)}, got "
+        f"{_show(details[0]['input'])}{_place(names[0], places)} with "
+        f"learner.algorithm={algorithm}; take {'it' if len(names) == 1 else 'them'} out, or set "
+        f"learner.algorithm={owners[0]}"
+    ]
+
+
+def suggestion(name: str, *, algorithm: str) -> str:
     """Where an unknown dotted key probably belongs."""
     leaf = name.rsplit(".", 1)[-1]
     if leaf in HABITS:
         return f"here it is called {HABITS[leaf]}"
-    known = [key.name for key in all_keys()]
+    known = [key.name for key in keys_of(algorithm)]
     close = [key for key in known if key.rsplit(".", 1)[-1] == leaf] or _closest(
         name, [*known, *sections()]
     )
@@ -184,6 +244,8 @@ def suggestion(name: str) -> str:
         return f"did you mean {' or '.join(close[:3])}?"
     parent = name.rpartition(".")[0]
     group = RunConfig if not parent else sections().get(parent)
+    if group is LearnerConfig:
+        group = LEARNERS.get(algorithm)
     if group is None:
         return "docs/configuration.md lists every key"
     return f"the keys of {parent or 'a run'} are {', '.join(group.model_fields)}"
@@ -205,13 +267,14 @@ def _closest(word: str, candidates: Sequence[str]) -> list[str]:
     )
 
 
-def _line(detail: ErrorDetails, *, places: Mapping[str, str], prefix: str) -> str:
+def _line(detail: ErrorDetails, *, algorithm: str, places: Mapping[str, str], prefix: str) -> str:
     name = prefix + _dotted(detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
+        chosen = f" with learner.algorithm={algorithm}" if name.startswith("learner.") else ""
         return (
-            f"{name}: unknown key, got {_show(detail['input'])}{_place(name, places)}; "
-            f"{suggestion(name)}"
+            f"{name}: unknown key, got {_show(detail['input'])}{_place(name, places)}{chosen}; "
+            f"{suggestion(name, algorithm=algorithm)}"
         )
     if kind == "value_error":  # raised by a check of ours, which says value and way out itself
         return f"{name}: {detail['msg'].removeprefix('Value error, ')}{_place(name, places)}"

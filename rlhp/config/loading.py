@@ -139,7 +139,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
     """Dotted key -> value, passwords replaced."""
     plain = _plain(config)
     found = {}
-    for key in errors.all_keys():
+    for key in errors.keys_of(config.learner.algorithm):
         value: Any = plain
         for part in key.name.split("."):
             value = value[part]

@@ -13,7 +13,7 @@ combinations that cannot work, each with its mechanism and its way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from textwrap import shorten
 from typing import Annotated, Any, Literal, Self
 
@@ -22,9 +22,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
+    ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
 from rlhp.config import addresses
 from rlhp.errors import RlhpError
@@ -554,7 +557,7 @@ def _cluster_conflicts(config: RunConfig) -> Iterator[str]:
 def _learning_conflicts(config: RunConfig) -> Iterator[str]:
     """What cannot be fitted or optimized so."""
     reward, learner = config.reward, config.learner
-    if learner.minibatch_size > learner.train_batch_size:
+    if isinstance(learner, PPOLearnerConfig) and learner.minibatch_size > learner.train_batch_size:
         yield (
             f"learner.minibatch_size={learner.minibatch_size} cannot exceed "
             f"learner.train_batch_size={learner.train_batch_size}"
@@ -793,8 +796,8 @@ class RewardConfig(Section):
         ge=1,
         description="The learner waits for fits of answers that have arrived, and for teachers "
         "that are programs, once "
-        "they are this many env steps behind; for people it never waits. null: one batch "
-        "(`learner.train_batch_size`).",
+        "they are this many env steps behind; for people it never waits. null: one turn "
+        "of the learner (of PPO `learner.train_batch_size`).",
     )
     target_std: float = Field(
         default=0.1,
@@ -840,11 +843,37 @@ class RewardConfig(Section):
 
 
 class LearnerConfig(Section):
-    """The RLlib learner: PPO on the new API stack."""
+    """What learns from the rewards, and the keys that every learner has; further ones
+    are those of its algorithm.
+    """
 
+    algorithm: str = Field(
+        default="ppo", description="Which learner; the keys of another one are refused."
+    )
     total_env_steps: int = Field(
         default=300_000, ge=1, description="Env steps of the whole run, warm-up included."
     )
+    num_learners: int = Field(
+        default=0, ge=0, description="Learner actors; 0 learns inside the driver."
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        description=(
+            "Of torch, in the driver: convolutions gain from two, small dense layers do not."
+        ),
+    )
+    num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs per learner.")
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="Further resources reserved per learner, as `{learner: 1}`.",
+    )
+
+
+class PPOLearnerConfig(LearnerConfig):
+    """PPO (Schulman et al. 2017), on RLlib's new API stack."""
+
+    algorithm: Literal["ppo"] = "ppo"
     lr: float = Field(default=1e-3, gt=0, description="Adam's learning rate.")
     lr_final: float | None = Field(
         default=0.0, ge=0, description="Linear schedule to this at the end; null: constant."
@@ -913,25 +942,14 @@ class LearnerConfig(Section):
         "`env.hide_termination` also take away their first mean. Predicted rewards are scaled and "
         "centered alike.",
     )
-    num_learners: int = Field(
-        default=0, ge=0, description="Learner actors; 0 learns inside the driver."
-    )
-    threads: int = Field(
-        default=1,
-        ge=1,
-        description=(
-            "Of torch, in the driver: convolutions gain from two, small dense layers do not."
-        ),
-    )
-    num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs per learner.")
-    resources: dict[str, float] = Field(
-        default_factory=dict,
-        description="Further resources reserved per learner, as `{learner: 1}`.",
-    )
     rllib: dict[str, Any] = Field(
         default_factory=dict,
         description="Further PPOConfig attributes by name, checked against RLlib.",
     )
+
+
+LEARNERS: dict[str, type[LearnerConfig]] = {"ppo": PPOLearnerConfig}
+"""`learner.algorithm` -> its section."""
 
 
 class RunConfig(Section):
@@ -956,7 +974,7 @@ class RunConfig(Section):
     query: QueryConfig = Field(default_factory=QueryConfig)
     quality: QualityConfig = Field(default_factory=QualityConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
-    learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    learner: SerializeAsAny[LearnerConfig] = Field(default_factory=PPOLearnerConfig)
     clips: ClipsConfig = Field(default_factory=ClipsConfig)
     redis: RedisConfig = Field(default_factory=RedisConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
@@ -966,6 +984,23 @@ class RunConfig(Section):
     tensorboard: bool = Field(
         default=True, description="Write TensorBoard events beside metrics.jsonl."
     )
+
+    @field_validator("learner", mode="before")
+    @classmethod
+    def _by_algorithm(cls, learner: Any) -> Any:
+        """A union that `learner.algorithm` tells apart, with a default."""
+        if not isinstance(learner, Mapping):
+            return learner
+        name = learner.get("algorithm", "ppo")
+        if isinstance(name, str) and name in LEARNERS:
+            return LEARNERS[name].model_validate(learner)
+        wrong = InitErrorDetails(
+            type="literal_error",
+            loc=("algorithm",),
+            input=name,
+            ctx={"expected": " or ".join(map(repr, LEARNERS))},
+        )
+        raise ValidationError.from_exception_data("learner", [wrong])
 
     @model_validator(mode="after")
     def _rules_across_keys(self) -> Self:

@@ -1,13 +1,13 @@
 """Checkpoints of one run: `checkpoints/step-000050000/`, whole or not there, the newest
 few and the best kept.
 
-    algorithm.pt   RLlib's state and what it forgets: policy, optimizers, KL coefficient,
-                   observation statistics
-    policy.pt      weights and observation statistics alone, for `rlhp eval`
+    algorithm.pt   the learner's state: all that learning goes on from (of PPO: policy,
+                   optimizers, KL coefficient, observation statistics)
+    policy.pt      what playing needs of it alone, for `rlhp eval`
     exact.pt       of a serial run: everything else, so that it goes on bit for bit
                    (`rlhp.run.resume`)
-    rlhp.json      our counters, the size and digest of each file, and the digest of all that;
-                   written last
+    rlhp.json      the algorithm, our counters, the size and digest of each file, and the
+                   digest of all that; written last
 
 Nothing in here is unpickled: files hold numbers, texts and arrays. A checkpoint whose
 files are not what `rlhp.json` says was cut short or damaged: it is named, and the one
@@ -40,19 +40,13 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rlhp.config.schema import RunConfig
-from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError, one_line
 from rlhp.files import Damaged, sync, write_whole
-from rlhp.learn.ppo.algorithm import PreferencePPO
-from rlhp.learn.ppo.rllib import algorithm_config
-from rlhp.rollout.normalization import RunningMoments
+from rlhp.learn.interface import Learner
 from rlhp.storage.remote import Mirror
 from rlhp.storage.rundir import RunDir
 
@@ -158,7 +152,7 @@ class Checkpoints:
 
     def save(
         self,
-        algorithm: PreferencePPO,
+        learner: Learner,
         *,
         env_steps: int,
         counters: dict[str, Any],
@@ -175,13 +169,14 @@ class Checkpoints:
             shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir()
         try:
-            save_state(temporary / "algorithm.pt", algorithm.get_state())
-            save_policy(temporary / "policy.pt", algorithm)
+            save_state(temporary / "algorithm.pt", learner.get_state())
+            save_state(temporary / "policy.pt", learner.policy_state())
             if exact is not None:
                 save_state(temporary / "exact.pt", exact)
             files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
             facts = {
                 "schema": SCHEMA,
+                "algorithm": learner.algorithm,
                 "env_steps": env_steps,
                 "true_return": true_return,
                 **counters,
@@ -266,15 +261,35 @@ class Checkpoints:
         return dict(data)
 
     @staticmethod
-    def restore(path: Path, algorithm: PreferencePPO) -> None:
-        """Set a fresh algorithm, of any number of env runners and learners, to what was
-        saved.
+    def refuse_other(path: Path, algorithm: str) -> None:
+        """RlhpError where another algorithm saved this checkpoint; PPO, the first, saved
+        those that name none.
         """
-        algorithm.restore(load_state(path / "algorithm.pt"))
+        found = Checkpoints.counters(path).get("algorithm", "ppo")
+        if found != algorithm:
+            raise RlhpError(
+                f"{path}: a checkpoint of learner.algorithm={found}, which "
+                f"learner.algorithm={algorithm} cannot go on from; set "
+                f"learner.algorithm={found}, or begin a new run"
+            )
+
+    @staticmethod
+    def restore(path: Path, learner: Learner) -> None:
+        """Set a fresh learner, of any number of env runners, to what was saved; RlhpError
+        where another algorithm saved it.
+        """
+        Checkpoints.refuse_other(path, learner.algorithm)
+        learner.restore(load_state(path / "algorithm.pt"))
+
+    @staticmethod
+    def policy(path: Path) -> dict[str, Any]:
+        """What `Learner.policy_state` said."""
+        state: dict[str, Any] = load_state(path / "policy.pt")
+        return state
 
     @staticmethod
     def exact(path: Path) -> dict[str, Any] | None:
-        """What a serial run saved beside the algorithm; None in a checkpoint of any
+        """What a serial run saved beside the learner; None in a checkpoint of any
         other.
         """
         state: dict[str, Any] | None = (
@@ -318,41 +333,3 @@ def _digest(facts: dict[str, Any]) -> str:
 def _fingerprint(path: Path) -> list[Any]:
     with path.open("rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
-
-
-def save_policy(path: Path, algorithm: PreferencePPO) -> None:
-    """Policy weights and observation statistics: all that playing needs."""
-    runner = algorithm.env_runner
-    state = {
-        name: torch.as_tensor(np.asarray(value))
-        for name, value in runner.module.get_state().items()
-    }
-    moments = runner._moments.get_state()["known"].get("obs")
-    statistics = None
-    if moments is not None:
-        statistics = {name: torch.as_tensor(np.asarray(value)) for name, value in moments.items()}
-    buffer = io.BytesIO()
-    torch.save({"module": state, "moments": statistics}, buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def load_policy(
-    path: Path, config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any]
-) -> tuple[RLModule, RunningMoments | None]:
-    """The module and its observation statistics (None where the run did not normalize)."""
-    data = load_state(path)
-    settings = algorithm_config(config, spaces, action_space=action_space)
-    space = spaces.obs.flat_space()
-    spec = settings.get_rl_module_spec(
-        spaces={DEFAULT_MODULE_ID: (space, action_space)}, inference_only=True
-    )
-    spec.observation_space, spec.action_space = space, action_space
-    module = spec.build()
-    module.set_state({name: value.numpy() for name, value in data["module"].items()})
-    if not settings.rlhp.normalize_obs:
-        return module, None
-    moments = RunningMoments()
-    if data["moments"] is not None:
-        known = {name: value.numpy() for name, value in data["moments"].items()}
-        moments.set_state({"known": {"obs": {**known, "count": float(known["count"])}}})
-    return module, moments

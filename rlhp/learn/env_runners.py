@@ -1,4 +1,4 @@
-"""The env runners of a run on a cluster that grows and shrinks.
+"""The env runners of a run on a cluster that grows and shrinks, and what they report.
 
 RLlib starts as many env runners as it is told, waits for all of them, and while one is
 lost it waits half a minute for it at each training step. Here a run may start with few;
@@ -9,15 +9,31 @@ asked without waiting; and each collects its share of a batch, however many ther
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rlhp.errors import root
+from rlhp.learn.interface import Report
+from rlhp.monitor.rows import number
+from rlhp.rollout.runner import EPISODES, NODES
 
 log = logging.getLogger(__name__)
 
+RUNNERS = {
+    "predict_wait_ms": "reward/predict_wait_ms",
+    "predict_us_per_step": "reward/predict_us_per_step",
+    "predicted_mean": "reward/predicted_mean",
+    "predicted_std": "reward/predicted_std",
+    "segments_dropped": "segments/dropped",
+    "segments_short": "segments/short",
+    "game_score_mean": "env_runners/game_score_mean",
+    "memory_mb": "memory/env_runner_mb",
+    "env_failures": "env_runners/failures",
+}
+"""What our env runner logs -> the metrics that it is."""
 
 ALONE_SECONDS = 5.0
 """With no env runner left there is nothing to do but wait a moment for one."""
@@ -121,6 +137,27 @@ def refuse_stopped(group: Any) -> None:
     done, _ = ray.wait(pings, num_returns=len(pings), timeout=ALONE_SECONDS) if pings else ([], [])
     for ping in done:
         _is_up(ping)
+
+
+def report(
+    runners: Mapping[str, Any],
+    *,
+    env_steps: int,
+    offered: int = 0,
+    metrics: Mapping[str, float | None] | None = None,
+) -> Report:
+    """RLlib's metrics of the env runners in our names, after those in `metrics`."""
+    episodes, nodes = runners.get(EPISODES), runners.get(NODES)
+    said = {name: number(runners.get(key)) for key, name in RUNNERS.items()}
+    known = {name: value for name, value in said.items() if value is not None}
+    return Report(
+        env_steps=env_steps,
+        episodes=[tuple(item) for item in episodes] if isinstance(episodes, list) else [],
+        offered=offered,
+        nodes=nodes if isinstance(nodes, list) else None,
+        failures=int(runners.get("env_failures") or 0),
+        metrics={**(metrics or {}), **known},
+    )
 
 
 def _is_up(ping: Any) -> bool:

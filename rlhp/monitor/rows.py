@@ -1,4 +1,4 @@
-"""Rows of metrics, made of RLlib's results and of what the roles say of themselves; their
+"""Rows of metrics, made of recent episodes and of what the roles say of themselves; their
 names are those of `rlhp.storage.metrics.METRICS`.
 """
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from rlhp.queue.records import QueueStats
-from rlhp.system.memory import resident_mb
 from rlhp.system.roles import (
     CLIP_RENDERER,
     QUERY_ACTOR,
@@ -23,26 +22,6 @@ from rlhp.system.roles import (
     RoleStatus,
     without_number,
 )
-
-LEARNER = {
-    "policy_loss": "learner/policy_loss",
-    "vf_loss": "learner/vf_loss",
-    "entropy": "learner/entropy",
-    "mean_kl_loss": "learner/kl",
-    "vf_explained_var": "learner/explained_variance",
-}
-RUNNERS = {
-    "predict_wait_ms": "reward/predict_wait_ms",
-    "predict_us_per_step": "reward/predict_us_per_step",
-    "predicted_mean": "reward/predicted_mean",
-    "predicted_std": "reward/predicted_std",
-    "segments_dropped": "segments/dropped",
-    "segments_short": "segments/short",
-    "game_score_mean": "env_runners/game_score_mean",
-    "memory_mb": "memory/env_runner_mb",
-    "env_failures": "env_runners/failures",
-}
-"""RLlib's name, or that of our env runner -> ours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +66,6 @@ class RunStatus:
         if self.labels_per_minute is not None:
             row["labels/per_minute"] = self.labels_per_minute
         return row | memory
-
-
-def learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, Any]:
-    """What one training iteration says about the learner; `kl` where its penalty is on,
-    since else RLlib says 0.
-    """
-    learner = result.get("learners", {}).get("default_policy", {})
-    timers = result.get("timers", {})
-    row: dict[str, Any] = {name: number(learner.get(key)) for key, name in LEARNER.items()}
-    if not kl:
-        del row["learner/kl"]
-    row["time/sample_seconds"] = number(timers.get("env_runner_sampling_timer"))
-    row["time/learn_seconds"] = number(timers.get("learner_update_timer"))
-    row["memory/learner_mb"] = number(resident_mb())
-    return row
-
-
-def runner_row(runners: Mapping[str, Any]) -> dict[str, Any]:
-    """What the env runners say, as far as they say it."""
-    row = {name: number(runners.get(key)) for key, name in RUNNERS.items()}
-    return {name: value for name, value in row.items() if value is not None}
 
 
 def status_row(status: RunStatus, *, env_steps: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from rlhp.config.schema import EnvConfig, RunConfig
 from rlhp.envs.spaces import Spaces
-from rlhp.models.convolution import POLICY, choose
 from rlhp.reward.client import Replicas, RewardSource
 from rlhp.system.logs import start_log
 from rlhp.system.ray import NAMESPACE
@@ -30,7 +29,7 @@ class SegmentSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunnerContext:
-    """Everything of the run that a runner uses, and how the learner begins."""
+    """Everything of the run that a runner uses."""
 
     run: str
     env: EnvConfig
@@ -47,12 +46,6 @@ class RunnerContext:
     has to be learned.
     """
     target_std: float
-    log_std_init: float
-    policy_network: str | None
-    """Where observations are pictures, what reads them: a name in
-    `rlhp.models.convolution.POLICY`.
-    """
-    policy_head_scale: float
     num_env_runners: int
     """How many are wanted; a run may start with fewer."""
     spaces: Spaces
@@ -66,8 +59,15 @@ class RunnerContext:
     """
 
     @staticmethod
-    def of(config: RunConfig, spaces: Spaces, *, resumed: int = 0) -> RunnerContext:
-        """The context of this run."""
+    def of(
+        config: RunConfig,
+        spaces: Spaces,
+        *,
+        resumed: int = 0,
+        normalize_obs: bool = False,
+        normalize_control_reward: bool = False,
+    ) -> RunnerContext:
+        """The context of this run; what is normalized is the learner's to say."""
         assert config.name is not None
         vectorize = config.rollout.vectorize
         return RunnerContext(
@@ -80,15 +80,10 @@ class RunnerContext:
             segment_length=config.query.segment_length,
             segments_per_fragment=config.rollout.segments_per_fragment,
             share_env_reward=config.shares_env_reward,
-            normalize_obs=config.learner.normalize_obs and spaces.obs.picture is None,
-            normalize_control_reward=config.learner.normalize_control_reward,
+            normalize_obs=normalize_obs,
+            normalize_control_reward=normalize_control_reward,
             center_control_reward=config.env.hide_termination,
             target_std=config.reward.target_std,
-            log_std_init=config.learner.log_std_init,
-            policy_network=choose(
-                config.learner.network, spaces.obs.picture, of=POLICY, key="learner.network"
-            ),
-            policy_head_scale=config.learner.policy_head_scale,
             num_env_runners=config.rollout.num_env_runners,
             spaces=spaces,
             draws_clips=config.draws_clips,

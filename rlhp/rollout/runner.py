@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,7 +38,6 @@ from rlhp.envs.make import make_vector_env, needs_pictures
 from rlhp.envs.spaces import describe
 from rlhp.envs.states import has_pictures, states_of
 from rlhp.frames import FrameColumn
-from rlhp.monitor.rows import runner_row
 from rlhp.reward.client import RewardSource
 from rlhp.rollout.acting import as_seen, drawing, executed_actions
 from rlhp.rollout.context import RunnerContext, SegmentSink
@@ -48,7 +46,6 @@ from rlhp.rollout.fragment import Fragment, build_episode, pieces
 from rlhp.rollout.normalization import RunningMoments
 from rlhp.rollout.segments import Origin, SegmentCutter
 from rlhp.system.memory import resident_mb
-from rlhp.system.roles import EnvRunnersStatus
 from rlhp.types import Array, Segment
 
 log = logging.getLogger(__name__)
@@ -63,17 +60,6 @@ a return nobody predicted.
 """
 NODES = "rlhp_nodes"
 """Metric key: the Ray node of each runner that collected a fragment."""
-
-
-def env_runners_status(results: Mapping[str, Any]) -> EnvRunnersStatus:
-    """What all env runners said of one iteration, from what RLlib made of it."""
-    episodes, nodes = results.get(EPISODES), results.get(NODES)
-    return EnvRunnersStatus(
-        metrics=runner_row(results),
-        episodes=[tuple(item) for item in episodes] if isinstance(episodes, list) else (),
-        nodes=nodes if isinstance(nodes, list) else None,
-        failures=int(results.get("env_failures") or 0),
-    )
 
 
 class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is untyped

@@ -1,7 +1,7 @@
 """The training loop of a run, the same for one process and for a cluster.
 
     warm-up    collect segments with the untrained policy, wait for reward version 1
-    learning   train one batch on predicted rewards, tell the others how far the run is, write a row
+    learning   train one turn on predicted rewards, tell the others how far the run is, write a row
     end        evaluate, save, plot
 
 It knows the learner and, through `Services`, the rest of the run; it never sees a
@@ -21,11 +21,10 @@ from typing import Any
 
 from rlhp.config.schema import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
-from rlhp.learn.evaluate import Act, Evaluation, evaluate, policy_act
-from rlhp.learn.ppo.algorithm import PreferencePPO
-from rlhp.monitor.rows import RunStatus, learner_row, returns_row, status_row
+from rlhp.learn.evaluate import Evaluation, evaluate
+from rlhp.learn.interface import Learner, MakeAct, Report
+from rlhp.monitor.rows import RunStatus, returns_row, status_row
 from rlhp.query.schedule import FEWEST_FRESH
-from rlhp.rollout.runner import env_runners_status
 from rlhp.run.services import Display, Exact, Services
 from rlhp.run.throttle import LearnerThrottle
 from rlhp.run.videos import PolicyVideos
@@ -63,13 +62,13 @@ class Progress:
 
 @dataclass
 class Loop:
-    """One run of `algorithm` with `services`, until its env steps are done or `stop` is
+    """One run of `learner` with `services`, until its env steps are done or `stop` is
     set.
     """
 
     config: RunConfig
     rundir: RunDir
-    algorithm: PreferencePPO
+    learner: Learner
     services: Services | None
     metrics: MetricsWriter
     display: Display
@@ -89,7 +88,7 @@ class Loop:
         self._saved_at = self._evaluated_at = self.progress.env_steps
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
-        self._lifetime = self._expected = 0
+        self._expected = 0
         # of the newest row that knows one; an evaluation's where there is one
         self._true_return: float | None = None
         self._waits_since: float | None = None
@@ -137,21 +136,17 @@ class Loop:
         missing = query_actor.warmup_target - query_actor.pool
         if missing <= 0 or not self._counted(query_actor):
             return self._wait()
-        with self.watchdog.watching(self.algorithm.abandon):
-            result = self.algorithm.warm_up(self._steps_for(missing))
-        self._expected = query_actor.offered + result["offered"]
+        with self.watchdog.watching(self.learner.abandon):
+            report = self.learner.warm_up(self._steps_for(missing))
+        self._expected = query_actor.offered + report.offered
         self._collected = time.monotonic()
-        if result["steps"]:
-            self.watchdog.progressed()
-        self.progress.env_steps += int(result["steps"])
+        self._take_in(report)
         self.progress.warmup_steps = self.progress.env_steps
-        self._lifetime += int(result["steps"])
-        row = self._runner_row(result["env_runners"])
         self.progress.lowest_return = min(
             [self.progress.lowest_return, *(true for true, _ in self._fresh)]
         )
         self._tell()
-        return {**row, "phase": "warm-up"}
+        return {**report.metrics, "phase": "warm-up"}
 
     def _wait(self) -> dict[str, Any] | None:
         """A moment; now and then a row, so that whoever watches sees the answers come
@@ -176,49 +171,38 @@ class Loop:
 
     def _steps_for(self, missing: int) -> int:
         """Env steps for this many segments: whole ones in every environment, at most a
-        train batch at a time.
+        turn at a time.
         """
-        runners = self.algorithm.config
-        envs = max(1, runners.num_env_runners) * runners.num_envs_per_env_runner
+        envs = self.learner.num_envs
         windows = -(-missing // envs)
-        return min(
-            self.config.learner.train_batch_size,
-            int(windows * envs * self.config.query.segment_length),
-        )
+        return min(self.learner.turn_steps, int(windows * envs * self.config.query.segment_length))
 
     def _learn(self) -> dict[str, Any]:
         done = self.progress
         held = self.pace.wait(done.env_steps, self._tell) if self.pace is not None else {}
-        with self.watchdog.watching(self.algorithm.abandon):
-            result = self.algorithm.train()
-        runners = result.get("env_runners", {})
-        sampled = int(runners.get("num_env_steps_sampled_lifetime", self._lifetime))
-        if sampled > self._lifetime:
-            self.watchdog.progressed()
-        self.progress.env_steps += sampled - self._lifetime
-        self._lifetime = sampled
+        with self.watchdog.watching(self.learner.abandon):
+            report = self.learner.train()
+        self._take_in(report)
         self.progress.iteration += 1
-        row = {
-            **learner_row(result, kl=self.config.learner.kl_coeff > 0),
-            **self._runner_row(runners),
-        }
         self._tell()
-        return {**row, **held, "phase": "learning"}
+        return {**report.metrics, **held, "phase": "learning"}
 
-    def _runner_row(self, runners: dict[str, Any]) -> dict[str, Any]:
-        status = env_runners_status(runners)
-        self._recent.extend(status.episodes)
-        self._fresh = [(float(true), int(length)) for true, _, length in status.episodes]
-        self.progress.episodes += len(status.episodes)
-        if self.services is not None and status.nodes is not None:
-            self.services.settle(status.nodes)
-        if status.failures > self._env_failures:
-            self._env_failures = status.failures
+    def _take_in(self, report: Report) -> None:
+        """Count its env steps and episodes, and follow its env runners."""
+        if report.env_steps:
+            self.watchdog.progressed()
+        self.progress.env_steps += report.env_steps
+        self._recent.extend(report.episodes)
+        self._fresh = [(float(true), int(length)) for true, _, length in report.episodes]
+        self.progress.episodes += len(report.episodes)
+        if self.services is not None and report.nodes is not None:
+            self.services.settle(report.nodes)
+        if report.failures > self._env_failures:
+            self._env_failures = report.failures
             self.display.message(
-                f"{self.config.env.id} failed and was made anew, {status.failures} times so far "
+                f"{self.config.env.id} failed and was made anew, {report.failures} times so far "
                 f"in one env runner at most; {self.rundir.log_file} says why"
             )
-        return dict(status.metrics)
 
     def _tell(self) -> None:
         if self.services is not None:
@@ -291,10 +275,8 @@ class Loop:
             self._act(self.config.seed), env_steps=self.progress.env_steps, wait=wait
         )
 
-    def _act(self, seed: int) -> Callable[[Any], Act]:
-        runner = self.algorithm.env_runner
-        moments = runner._moments if self.algorithm.config.rlhp.normalize_obs else None
-        return policy_act(runner.module, moments, explore=self.config.evaluation.explore, seed=seed)
+    def _act(self, seed: int) -> MakeAct:
+        return self.learner.policy(explore=self.config.evaluation.explore, seed=seed)
 
     def _checkpoint_when_due(self) -> None:
         every = self.config.checkpoint.every_env_steps
@@ -316,9 +298,9 @@ class Loop:
                 "expected": self._expected,
             }
             exact = self.exact.save(loop=mine)
-        with self.watchdog.watching(self.algorithm.abandon):
+        with self.watchdog.watching(self.learner.abandon):
             self._checkpoints.save(
-                self.algorithm,
+                self.learner,
                 env_steps=self.progress.env_steps,
                 counters={**self.progress.counters(), "metrics_bytes": self.metrics.size()},
                 true_return=self._true_return,
@@ -330,12 +312,12 @@ class Loop:
         newest = self._checkpoints.newest()
         return -1 if newest is None else int(self._checkpoints.counters(newest)["env_steps"])
 
-    def begin_again(self, algorithm: PreferencePPO) -> None:
-        """Go on with another algorithm from the newest checkpoint, or from the first
+    def begin_again(self, learner: Learner) -> None:
+        """Go on with another learner from the newest checkpoint, or from the first
         step where there is none.
         """
-        self.algorithm = algorithm
-        self.progress, self._lifetime = Progress(), 0
+        self.learner = learner
+        self.progress = Progress()
         self._saved_at = self._evaluated_at = 0
         self._waits_since, self._expected, self._true_return = None, 0, None
         self._last_row = (time.monotonic(), 0)
@@ -350,7 +332,7 @@ class Loop:
             self.metrics.rewind(0, env_steps=0)
             return False
         counters = self._checkpoints.counters(newest)
-        self._checkpoints.restore(newest, self.algorithm)
+        self._checkpoints.restore(newest, self.learner)
         for name in self.progress.counters():
             setattr(self.progress, name, counters[name])
         self.metrics.rewind(counters["metrics_bytes"], env_steps=self.progress.env_steps)
@@ -363,9 +345,5 @@ class Loop:
             self._evaluated_at, self._expected = mine["evaluated_at"], mine["expected"]
         self._started = time.monotonic() - self.progress.wall_seconds
         self._last_row = (time.monotonic(), self.progress.env_steps)
-        lifetime = self.algorithm.metrics.peek(
-            ("env_runners", "num_env_steps_sampled_lifetime"), default=0
-        )
-        self._lifetime = int(lifetime)
         self._tell()  # how long the warm-up was, before the first question of the resumed run
         return True

@@ -19,7 +19,7 @@ from rlhp.envs.make import EnvFacts, probe
 from rlhp.errors import RlhpError
 from rlhp.labeling.clips.views import check_drawable
 from rlhp.labeling.teachers import make_teacher
-from rlhp.learn.ppo.rllib import check_actions, check_batch, check_passthrough
+from rlhp.learn.registry import algorithm_of
 from rlhp.models.architecture import Architecture
 from rlhp.models.ensemble import build, usable_device
 from rlhp.preferences.dataset import PreferenceDataset
@@ -48,9 +48,9 @@ def check(config: RunConfig, *, resume: bool = False) -> EnvFacts:
     already.
     """
     facts = probe(config.env)
-    check_actions(config.env.id, facts.spaces.action)
-    check_passthrough(config.learner.rllib)
-    check_batch(config)
+    algorithm = algorithm_of(config)
+    algorithm.check_spaces(config, facts.spaces)
+    algorithm.check_settings(config)
     if config.ray.address is not None:
         refuse_silence(config.ray.address)
     if config.preferences:

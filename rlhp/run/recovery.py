@@ -16,7 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from rlhp.config.schema import RunConfig
 from rlhp.errors import RoleFailed
-from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.interface import Learner
 from rlhp.run.loop import Loop
 from rlhp.run.services import ClusterServices, Services
 from rlhp.run.watchdog import Stalled, StallWatchdog
@@ -30,9 +30,9 @@ new one to come.
 """
 
 
-def run(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
-    """`loop.run()` to its end, with another algorithm from `build` each time the
-    present one is lost.
+def run(loop: Loop, build: Callable[[], Learner]) -> None:
+    """`loop.run()` to its end, with another learner from `build` each time the present
+    one is lost.
 
     At most `ray.max_restarts` times in a row without a newer checkpoint; then
     RoleFailed. An error that a learner raised is not a loss: it would raise it again.
@@ -80,7 +80,7 @@ def watchdog(config: RunConfig, services: Services | None, *, serial: bool) -> S
     return StallWatchdog(config.ray.stall_seconds, excuse=services.waits_for)
 
 
-def _begin_again(loop: Loop, build: Callable[[], PreferencePPO]) -> None:
-    loop.algorithm.abandon()
+def _begin_again(loop: Loop, build: Callable[[], Learner]) -> None:
+    loop.learner.abandon()
     loop.rundir.update(restarts=loop.rundir.info().restarts + 1)
     loop.begin_again(build())

@@ -1,5 +1,5 @@
-"""A serial run goes on bit for bit: what a checkpoint needs besides RLlib's state, and
-the way back to it.
+"""A serial run goes on bit for bit: what a checkpoint needs besides the learner's state,
+and the way back to it.
 
     save      queue empty -> state of env runner, query actor, reward trainer, generators, loop
               -> exact.pt
@@ -33,6 +33,7 @@ import torch
 from rlhp.config import loading
 from rlhp.config.schema import RunConfig
 from rlhp.learn.checkpoint import Checkpoints
+from rlhp.learn.interface import Learner
 from rlhp.preferences.dataset import PreferenceDataset, read_events
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.parts import Parts, list_parts
@@ -42,12 +43,6 @@ from rlhp.queue.queue import QueryQueue
 from rlhp.reward.trainer import RewardTrainer, take_in_all
 from rlhp.reward.versions import RewardStore, RewardWeights
 from rlhp.rollout.episode_replay import CannotRestore
-from rlhp.rollout.runner import (
-    ColumnarEnvRunner,
-    restore_environments,
-    restore_runner,
-    runner_state,
-)
 from rlhp.storage.rundir import RunDir
 from rlhp.types import Answer, Query, Teacher
 
@@ -73,13 +68,13 @@ class Recalled:
 
 
 class ExactState:
-    """Everything in a serial run that is neither in RLlib's state nor on disk."""
+    """Everything in a serial run that is neither in the learner's state nor on disk."""
 
     def __init__(
         self,
         config: RunConfig,
         rundir: RunDir,
-        runner: ColumnarEnvRunner,
+        learner: Learner,
         *,
         queue: QueryQueue | None = None,
         asking: QueryActor | None = None,
@@ -87,7 +82,7 @@ class ExactState:
         point: dict[str, Any] | None = None,
     ) -> None:
         """`point`: what `take_back` found, which `restore` sets."""
-        self._config, self._rundir, self._runner = config, rundir, runner
+        self._config, self._rundir, self._learner = config, rundir, learner
         self._queue, self._asking, self._fitting = queue, asking, fitting
         self._point = point
         self._told = False
@@ -102,7 +97,7 @@ class ExactState:
             state: dict[str, Any] = {
                 "config": _digest(self._config),
                 "loop": loop,
-                "runner": runner_state(self._runner),
+                "runner": self._learner.rollout_state(),
                 "generators": _generators(),
             }
         except CannotRestore as error:
@@ -125,14 +120,14 @@ class ExactState:
         return state
 
     def restore(self) -> dict[str, Any] | None:
-        """Set what `take_back` found, after RLlib's own state; returns the loop's part,
+        """Set what `take_back` found, after the learner's own state; returns the loop's part,
         None where nothing was.
         """
         point = self._point
         if point is None:
             return None
         self._point = None
-        restore_runner(self._runner, point["runner"])
+        self._learner.restore_rollout(point["runner"])
         if self._asking is not None:
             self._asking.set_state(point["asking"])
         _set_generators(point["generators"])
@@ -163,7 +158,7 @@ def take_back(
     config: RunConfig,
     rundir: RunDir,
     checkpoint: Path | None,
-    runner: ColumnarEnvRunner,
+    learner: Learner,
     queue: QueryQueue | None,
     *,
     say: Callable[[str], object] = print,
@@ -187,7 +182,7 @@ def take_back(
             log.warning(kept)
             return None
     try:
-        restore_environments(runner, point["runner"])
+        learner.restore_environments(point["runner"])
     except CannotRestore as error:
         log.warning("episodes begin anew: the environments cannot be brought back, %s", error)
         return None

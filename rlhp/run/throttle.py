@@ -83,11 +83,13 @@ class LearnerThrottle:
         services: Services,
         stop: threading.Event,
         *,
+        turn_steps: int,
         patience_seconds: float = PATIENCE_SECONDS,
         say: Say = lambda text: None,
     ) -> None:
+        """`turn_steps`: those of the learner, the bound where the config names none."""
         most = config.reward.max_lag_steps
-        self._most = config.learner.train_batch_size if most is None else most
+        self._most = turn_steps if most is None else most
         self._lag = Lag(config)
         self._services, self._stop, self._say = services, stop, say
         self._patience_seconds = patience_seconds

@@ -1,8 +1,8 @@
 """Notices a learner's side that is there and does nothing: RLlib would wait for it for
 minutes, or for ever.
 
-    with watchdog.watching(algorithm.abandon):
-        algorithm.train()
+    with watchdog.watching(learner.abandon):
+        learner.train()
     watchdog.progressed()  # env steps were made
 
 A process that was stopped, a torn connection that nobody closed, an environment that

@@ -9,7 +9,7 @@ it. Its metrics go into rows under their names, and nobody decides by them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ENV_RUNNER = "env_runner"
@@ -117,15 +117,3 @@ class RewardModelStatus(RoleStatus):
     """How often it predicted, for one call or for several together."""
     transitions: int = 0
     us_per_transition: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnvRunnersStatus(RoleStatus):
-    """What the env runners said of one iteration, all together."""
-
-    episodes: Sequence[Episode] = ()
-    """Those that ended."""
-    nodes: Sequence[str] | None = None
-    """Ids of the nodes that they are on."""
-    failures: int = 0
-    """How often the environment failed so far in the env runner where it failed most."""

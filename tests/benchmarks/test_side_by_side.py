@@ -126,7 +126,7 @@ def test_both_sides_get_the_same_labels_and_rlhp_the_steps_that_the_peer_took(ta
     sets = side_by_side.our_sets(task, 3, env_steps=433_920)
     config = loading.load(side_by_side.CONFIGS / side_by_side.TASKS[task].config, sets=sets)
     last = config.learner.total_env_steps - 1  # a run that stands there takes one more batch
-    assert last + config.learner.train_batch_size == 433_920
+    assert last + loading.flat(config)["learner.train_batch_size"] == 433_920
     assert config.labels.budget == SETTINGS[task].comparisons
     assert config.evaluation.episodes == SETTINGS[task].episodes
     assert config.env.id.partition("-v")[0] == SETTINGS[task].env.partition("-v")[0]

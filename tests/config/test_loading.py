@@ -103,7 +103,7 @@ def test_set_is_parsed_like_the_file_and_wins(tmp_path: Path) -> None:
     config = loading.load(
         file, sets=["learner.lr=1e-5", "env.kwargs.b=[1, x]", "labels.budget=1e3", "seed=4"]
     )
-    assert config.learner.lr == 1e-5
+    assert loading.flat(config)["learner.lr"] == 1e-5
     assert config.env.kwargs == {"a": 1, "b": [1, "x"]}
     assert config.labels.budget == 1000
     assert config.seed == 4
@@ -236,6 +236,23 @@ def test_an_unknown_key_comes_with_a_suggestion(tmp_path: Path, key: str, hint: 
     (problem,) = refusal(write(tmp_path, "env: {id: E}"), f"{key}=1")
     assert ": unknown key, got " in problem
     assert hint in problem
+
+
+def test_a_learner_is_one_that_there_is_and_ppo_where_none_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "env: {id: E}\nlearner: {algorithm: ppp, lr: -1}")
+    assert refusal(file) == [
+        "learner.algorithm: must be one of 'ppo', got 'ppp' (a.yaml line 2); did you mean ppo?"
+    ]
+    assert refusal(file, "learner.algorithm=[1]")[0].startswith(
+        "learner.algorithm: must be one of 'ppo', got [1]"
+    )
+    plain = loading.load(write(tmp_path, "env: {id: E}\nlearner: {clip: 0.1}"))
+    assert plain == loading.load(tmp_path / "a.yaml", sets=["learner.algorithm=ppo"])
+    assert loading.flat(plain)["learner.clip"] == 0.1
+    (line,) = refusal(tmp_path / "a.yaml", "learner.clop=1")
+    assert line.endswith(
+        "got 1 (--set learner.clop) with learner.algorithm=ppo; did you mean learner.clip?"
+    )
 
 
 def test_every_habit_names_a_key_that_exists() -> None:
@@ -406,7 +423,8 @@ def test_merge_keys_are_taken_and_own_keys_win(tmp_path: Path) -> None:
         "0.5\n"
     )
     config = loading.load(tmp_path / "a.yaml")
-    assert (config.reward.lr, config.reward.hidden, config.learner.lr) == (0.5, (8,), 1e-3)
+    assert (config.reward.lr, config.reward.hidden) == (0.5, (8,))
+    assert loading.flat(config)["learner.lr"] == 1e-3
 
 
 def test_a_pipe_and_a_long_chain_are_not_followed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhp.config.loading import load
+from rlhp.config.loading import flat, load
 from rlhp.envs.atari import SCORES, game_of
 from rlhp.envs.make import probe, variable_length_warning
 from rlhp.envs.mujoco_tasks import TASKS, known_task
@@ -97,7 +97,7 @@ def test_a_game_s_networks_are_the_paper_s(name: str) -> None:
         False,
     )
     assert (reward.members, reward.error_rate, reward.target_std) == (3, 0.1, 0.05)
-    assert config.learner.network == "cnn"
+    assert flat(config)["learner.network"] == "cnn"
     assert config.rollout.num_env_runners * config.rollout.num_envs_per_env_runner == 16
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,9 +16,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import make_vector_env, probe
-from rlhp.learn.checkpoint import Checkpoints, load_policy
+from rlhp.errors import RlhpError
+from rlhp.learn import checkpoint
+from rlhp.learn.checkpoint import Checkpoints
 from rlhp.learn.evaluate import policy_act
 from rlhp.learn.ppo.algorithm import PreferencePPO
+from rlhp.learn.ppo.entry import loaded
 from rlhp.learn.ppo.rllib import algorithm_config
 from rlhp.storage.remote import Mirror
 from tests.labeling.clips.bucket import bucket
@@ -126,8 +130,11 @@ def test_exploration_starts_with_the_configured_width(trained: PreferencePPO) ->
 
 
 def test_a_loaded_policy_acts_as_the_live_one(trained: PreferencePPO, saved: Path) -> None:
-    module, moments = load_policy(
-        saved / "policy.pt", CONFIG, probe(CONFIG.env).spaces, action_space=action_space(CONFIG)
+    module, moments = loaded(
+        Checkpoints.policy(saved),
+        CONFIG,
+        probe(CONFIG.env).spaces,
+        action_space=action_space(CONFIG),
     )
     assert moments is not None
     vector = make_vector_env(CONFIG.env, num_envs=4, vectorize="sync")
@@ -135,9 +142,9 @@ def test_a_loaded_policy_acts_as_the_live_one(trained: PreferencePPO, saved: Pat
     live = policy_act(
         trained.env_runner.module, trained.env_runner._moments, explore=False, seed=0
     )(vector)
-    loaded = policy_act(module, moments, explore=False, seed=0)(vector)
-    np.testing.assert_array_equal(loaded(obs), live(obs))
-    assert len({row.tobytes() for row in loaded(obs)}) > 10
+    again = policy_act(module, moments, explore=False, seed=0)(vector)
+    np.testing.assert_array_equal(again(obs), live(obs))
+    assert len({row.tobytes() for row in again(obs)}) > 10
     vector.close()
 
 
@@ -146,8 +153,11 @@ def test_a_policy_that_saw_raw_observations_is_loaded_without_statistics(tmp_pat
     built = algorithm(config)
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
     built.stop()
-    _, moments = load_policy(
-        path / "policy.pt", config, probe(config.env).spaces, action_space=action_space(config)
+    _, moments = loaded(
+        Checkpoints.policy(path),
+        config,
+        probe(config.env).spaces,
+        action_space=action_space(config),
     )
     assert moments is None
 
@@ -168,6 +178,7 @@ def test_counters_come_back(saved: Path) -> None:
     assert set(counters.pop("files")) == {"algorithm.pt", "policy.pt"}
     assert counters == {
         "schema": 3,
+        "algorithm": "ppo",
         "env_steps": 180,
         "true_return": None,
         "iteration": 2,
@@ -179,6 +190,18 @@ def test_a_checkpoint_of_another_schema_is_refused(saved: Path, tmp_path: Path) 
     (tmp_path / "rlhp.json").write_text('{"schema": 99}')
     with pytest.raises(ValueError, match=r"checkpoint schema 99, this rlhp reads 3; go on with"):
         Checkpoints.counters(tmp_path)
+
+
+def test_a_checkpoint_that_names_no_algorithm_is_ppos(saved: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(saved, tmp_path / "step-000000180")
+    facts = Checkpoints.counters(path)
+    del facts["algorithm"]
+    (path / "rlhp.json").write_text(json.dumps(facts | {"sha256": checkpoint._digest(facts)}))
+    assert Checkpoints(tmp_path, keep=1).newest() == path
+    Checkpoints.refuse_other(path, "ppo")
+    with pytest.raises(RlhpError, match=r"a checkpoint of learner\.algorithm=ppo, which") as caught:
+        Checkpoints.refuse_other(path, "sac")
+    assert str(path) in str(caught.value)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -320,8 +343,8 @@ def test_env_runners_elsewhere_learn_weights_and_statistics_with_the_driver(tmp_
     assert_equal(elsewhere[0], policy)
     assert_equal(elsewhere[1], built.env_runner._moments.get_state()["known"])
     path = Checkpoints(tmp_path, keep=1).save(built, env_steps=0, counters={})
-    module, moments = load_policy(
-        path / "policy.pt", config, spaces, action_space=action_space(config)
+    module, moments = loaded(
+        Checkpoints.policy(path), config, spaces, action_space=action_space(config)
     )
     assert_equal(module.get_state(), policy)
     assert moments is not None

@@ -96,7 +96,10 @@ def test_nobody_waits_for_people(labels: dict[str, Any]) -> None:
 def wait(
     services: Catching, *, most: int | None, tell: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    return LearnerThrottle(config(max_lag_steps=most), services, threading.Event()).wait(1000, tell)
+    throttle = LearnerThrottle(
+        config(max_lag_steps=most), services, threading.Event(), turn_steps=60
+    )
+    return throttle.wait(1000, tell)
 
 
 def test_the_learner_goes_on_as_soon_as_the_lag_is_within_the_bound() -> None:
@@ -115,7 +118,7 @@ def test_who_was_restarted_meanwhile_hears_how_far_the_run_is() -> None:
 
 def test_without_the_key_the_lag_is_one_batch() -> None:
     services = Catching(0.0, stride=100.0)
-    assert wait(services, most=None)["reward/lag_steps"] <= config().learner.train_batch_size == 60
+    assert wait(services, most=None)["reward/lag_steps"] <= 60
 
 
 def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> None:
@@ -123,7 +126,12 @@ def test_a_reward_that_never_comes_closer_is_given_up_once_with_a_warning() -> N
     said: list[str] = []
     stop = threading.Event()
     throttle = LearnerThrottle(
-        config(max_lag_steps=100), services, stop, patience_seconds=0.2, say=said.append
+        config(max_lag_steps=100),
+        services,
+        stop,
+        turn_steps=60,
+        patience_seconds=0.2,
+        say=said.append,
     )
     throttle.wait(1000, lambda: None)
     turns = services.turns
@@ -145,6 +153,7 @@ def test_the_warning_goes_to_the_log_too(caplog: pytest.LogCaptureFixture) -> No
             config(max_lag_steps=1),
             Catching(0.0, stride=0.0),
             threading.Event(),
+            turn_steps=60,
             patience_seconds=0.05,
         )
         throttle.wait(100, lambda: None)
@@ -153,7 +162,9 @@ def test_the_warning_goes_to_the_log_too(caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_stop_ends_the_wait() -> None:
     stop = threading.Event()
-    throttle = LearnerThrottle(config(max_lag_steps=1), Catching(0.0, stride=0.0), stop)
+    throttle = LearnerThrottle(
+        config(max_lag_steps=1), Catching(0.0, stride=0.0), stop, turn_steps=60
+    )
     threading.Timer(0.1, stop.set).start()
     throttle.wait(1000, lambda: None)
     assert stop.is_set()

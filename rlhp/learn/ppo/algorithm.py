@@ -1,5 +1,5 @@
 """PPO on predicted rewards: RLlib's own algorithm, with our env runner and our loop
-over minibatches.
+over minibatches, as the learner of a run (`rlhp.learn.interface.Learner`).
 
 Nothing here knows where rewards come from: the episodes that reach the learner already
 hold them.
@@ -7,34 +7,76 @@ hold them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from rlhp.learn.encoder import PictureCatalog
-from rlhp.learn.env_runners import EnvRunnerPool, refuse_stopped
+from rlhp.learn.env_runners import EnvRunnerPool, refuse_stopped, report
+from rlhp.learn.evaluate import policy_act
+from rlhp.learn.interface import MakeAct, Report
+from rlhp.learn.ppo.encoder import PictureCatalog
 from rlhp.learn.ppo.learner import PPOLearner
-from rlhp.rollout.runner import ColumnarEnvRunner
+from rlhp.monitor.rows import number
+from rlhp.reward.client import RewardSource
+from rlhp.rollout.context import SegmentSink
+from rlhp.rollout.runner import (
+    ColumnarEnvRunner,
+    restore_environments,
+    restore_runner,
+    runner_state,
+)
+from rlhp.system.memory import resident_mb
+
+SAMPLED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+LOSSES = {
+    "policy_loss": "learner/policy_loss",
+    "vf_loss": "learner/vf_loss",
+    "entropy": "learner/entropy",
+    "mean_kl_loss": "learner/kl",
+    "vf_explained_var": "learner/explained_variance",
+}
+"""RLlib's name -> ours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyStart:
+    """How the policy begins. One object, since RLlib drops attributes of a config that
+    are -1, which `log_std_init` may be.
+    """
+
+    network: str | None = None
+    """Where observations are pictures, what reads them: a name in
+    `rlhp.models.convolution.POLICY`.
+    """
+    log_std_init: float = 0.0
+    head_scale: float = 1.0
 
 
 class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
-    """RLlib's PPO config plus `rlhp`, the `RunnerContext` that env runners read."""
+    """RLlib's PPO config plus `rlhp`, the `RunnerContext` that env runners read, and how
+    the policy begins.
+    """
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PreferencePPO)
         self.rlhp: Any = None
+        self.policy_start = PolicyStart()
         self.env_runner_cls = ColumnarEnvRunner
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """RLlib's module; for pictures on an encoder of our own."""
         spec = super().get_default_rl_module_spec()
-        if self.rlhp is not None and self.rlhp.policy_network is not None:
+        if self.policy_start.network is not None:
             spec.catalog_class = PictureCatalog
         return spec
 
@@ -44,9 +86,11 @@ class PreferencePPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib is untyped
 
 
 class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
-    """`train()` as RLlib has it, and `warm_up()` for the time before the first reward
-    version.
+    """A `Learner`: RLlib's PPO that reports in our names, warms up, and comes back from
+    a checkpoint.
     """
+
+    algorithm = "ppo"
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
@@ -85,6 +129,7 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
                 "logs/raylet.out) says why not"
             ) from error
         group = self.env_runner_group
+        self._told_steps = 0
         self._fleet: EnvRunnerPool | None = None
         if group.num_remote_env_runners() > 0:
             rows = self.config.rollout_fragment_length
@@ -127,9 +172,7 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             COMPONENT_LEARNER
         ]
         self.env_runner.set_state(weights)
-        lifetime = self.metrics.peek(
-            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0
-        )
+        lifetime = self.metrics.peek(SAMPLED, default=0)
         everything = ray.put(
             {**self.env_runner.get_state(), NUM_ENV_STEPS_SAMPLED_LIFETIME: lifetime}
         )
@@ -139,13 +182,61 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
             timeout_seconds=self.config.env_runner_restore_timeout_s,
         )
         self._iteration = state["training_iteration"]
+        self._told_steps = int(lifetime)
 
-    def warm_up(self, num_env_steps: int) -> dict[str, Any]:
+    @property
+    def turn_steps(self) -> int:
+        """One train batch."""
+        return int(self.config.total_train_batch_size)
+
+    @property
+    def num_envs(self) -> int:
+        """Those of the env runners that it began with."""
+        return int(max(1, self.config.num_env_runners) * self.config.num_envs_per_env_runner)
+
+    def train(self) -> Report:
+        """RLlib's iteration: one batch, several passes over it."""
+        result = super().train()
+        runners = result.get(ENV_RUNNER_RESULTS, {})
+        sampled = int(runners.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self._told_steps))
+        taken, self._told_steps = sampled - self._told_steps, sampled
+        row = _learner_row(result, kl=self.config.use_kl_loss)
+        return report(runners, env_steps=taken, metrics=row)
+
+    def policy(self, *, explore: bool, seed: int) -> MakeAct:
+        """The module of the env runner in this process, with its observation statistics."""
+        runner = self.env_runner
+        moments = runner._moments if self.config.rlhp.normalize_obs else None
+        return policy_act(runner.module, moments, explore=explore, seed=seed)
+
+    def policy_state(self) -> dict[str, Any]:
+        """Weights and observation statistics: all that playing needs."""
+        runner = self.env_runner
+        moments = runner._moments.get_state()["known"].get("obs")
+        return {
+            "module": _tensors(runner.module.get_state()),
+            "moments": None if moments is None else _tensors(moments),
+        }
+
+    def connect(self, reward_source: RewardSource, segment_sink: SegmentSink) -> None:
+        """Set the edges of the env runner in this process."""
+        self.env_runner.reward_source, self.env_runner.segment_sink = reward_source, segment_sink
+
+    def rollout_state(self) -> dict[str, Any]:
+        """That of the env runner in this process."""
+        return runner_state(self.env_runner)
+
+    def restore_environments(self, state: dict[str, Any]) -> None:
+        """Those of the env runner in this process."""
+        restore_environments(self.env_runner, state)
+
+    def restore_rollout(self, state: dict[str, Any]) -> None:
+        """The rest of the env runner in this process."""
+        restore_runner(self.env_runner, state)
+
+    def warm_up(self, num_env_steps: int) -> Report:
         """Collect at least this many env steps with the untrained policy, and offer
         their segments.
-
-        Nothing is labeled and nothing is learned. Returns `steps` taken, segments
-        `offered`, and the reduced metrics of the `env_runners`.
         """
         group = self.env_runner_group
         self.restore_env_runners(group)  # RLlib does so before it trains, not before we collect
@@ -160,16 +251,35 @@ class PreferencePPO(PPO):  # type: ignore[misc]  # RLlib is untyped
         else:
             results = [self.env_runner.warm_up(num_env_steps)]
         if not results:  # all were lost; the next round says why, or has them back
-            return {"steps": 0, "offered": 0, "env_runners": {}}
+            return Report(env_steps=0)
         self.metrics.aggregate([result["metrics"] for result in results], key=ENV_RUNNER_RESULTS)
-        lifetime = self.metrics.peek(
-            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0
-        )
+        lifetime = self.metrics.peek(SAMPLED, default=0)
         group.sync_env_runner_states(config=self.config, env_steps_sampled=lifetime)
         if not remote:
             self.env_runner._moments.fold()
-        return {
-            "steps": sum(result["steps"] for result in results),
-            "offered": sum(result["offered"] for result in results),
-            "env_runners": self.metrics.peek(ENV_RUNNER_RESULTS),
-        }
+        taken = sum(result["steps"] for result in results)
+        self._told_steps += taken
+        return report(
+            self.metrics.peek(ENV_RUNNER_RESULTS),
+            env_steps=taken,
+            offered=sum(result["offered"] for result in results),
+        )
+
+
+def _learner_row(result: Mapping[str, Any], *, kl: bool) -> dict[str, float | None]:
+    """What one training iteration says about the learner; `kl` where its penalty is on,
+    since else RLlib says 0.
+    """
+    learner = result.get("learners", {}).get("default_policy", {})
+    timers = result.get("timers", {})
+    row = {name: number(learner.get(key)) for key, name in LOSSES.items()}
+    if not kl:
+        del row["learner/kl"]
+    row["time/sample_seconds"] = number(timers.get("env_runner_sampling_timer"))
+    row["time/learn_seconds"] = number(timers.get("learner_update_timer"))
+    row["memory/learner_mb"] = number(resident_mb())
+    return row
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(np.asarray(value)) for name, value in arrays.items()}

@@ -37,12 +37,13 @@ class PPOLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib is untyped
     def build(self) -> None:
         """Build as RLlib does, then start exploration where the config wants it."""
         super().build()
+        start = self.config.policy_start
         for module in self.module._rl_modules.values():
             for name, parameter in module.named_parameters():
                 if name.endswith("log_std"):
-                    parameter.data.fill_(self.config.rlhp.log_std_init)
+                    parameter.data.fill_(start.log_std_init)
                 elif name.startswith("pi."):
-                    parameter.data.mul_(self.config.rlhp.policy_head_scale)
+                    parameter.data.mul_(start.head_scale)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """RLlib's Adam, all parameters in one call."""

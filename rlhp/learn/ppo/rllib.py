@@ -16,10 +16,11 @@ import numpy as np
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from rlhp.config.schema import LearnerConfig, RunConfig
+from rlhp.config.schema import PPOLearnerConfig, RunConfig
 from rlhp.envs.spaces import ActionSpec, Spaces
 from rlhp.errors import RlhpError
-from rlhp.learn.ppo.algorithm import PreferencePPOConfig
+from rlhp.learn.ppo.algorithm import PolicyStart, PreferencePPOConfig
+from rlhp.models.convolution import POLICY, choose
 from rlhp.rollout.context import RunnerContext
 from rlhp.rollout.normalization import RunningMoments
 
@@ -57,6 +58,7 @@ FORBIDDEN = {
     "rollout_fragment_length": "it follows from learner.train_batch_size",
     "env_runner_cls": "the columnar env runner is what asks for predicted rewards",
     "rlhp": "it is set by the run",
+    "policy_start": "learner.network, log_std_init and policy_head_scale say it",
     "clip_rewards": "predicted rewards are normalized by the reward version",
     "enable_rl_module_and_learner": "only the new API stack is supported",
     "enable_env_runner_and_connector_v2": "only the new API stack is supported",
@@ -79,6 +81,12 @@ FORBIDDEN = {
 """RLlib's name -> why it cannot be changed."""
 
 
+def ppo_keys(config: RunConfig) -> PPOLearnerConfig:
+    """The keys of PPO in this run, which learns by PPO."""
+    assert isinstance(config.learner, PPOLearnerConfig), config.learner.algorithm
+    return config.learner
+
+
 def algorithm_config(
     config: RunConfig, spaces: Spaces, *, action_space: gym.Space[Any], resumed: int = 0
 ) -> PreferencePPOConfig:
@@ -86,7 +94,7 @@ def algorithm_config(
     `learner.rllib`.
     """
     register_env(ENV_NAME, lambda _: None)  # the columnar runner makes its own environments
-    learner, rollout = config.learner, config.rollout
+    learner, rollout = ppo_keys(config), config.rollout
     at_first = rollout.min_env_runners
     if at_first is None:
         at_first = rollout.num_env_runners
@@ -108,18 +116,7 @@ def algorithm_config(
         env_to_module_connector=_moments_connector,
     )
     _ppo(algorithm, learner)
-    context = RunnerContext.of(config, spaces, resumed=resumed)
-    algorithm.rl_module(
-        model_config=DefaultModelConfig(
-            conv_filters=None
-            if context.policy_network is None
-            else [context.policy_network, learner.pixels],
-            fcnet_hiddens=list(learner.hidden),
-            fcnet_activation=learner.activation,
-            vf_share_layers=context.policy_network is not None,
-            free_log_std=isinstance(action_space, gym.spaces.Box),
-        )
-    )
+    _policy(algorithm, learner, spaces, action_space)
     algorithm.learners(
         num_learners=learner.num_learners,
         num_gpus_per_learner=learner.num_gpus_per_learner,
@@ -136,12 +133,42 @@ def algorithm_config(
     # episodes.
     seed = (10_007 * (config.seed + 1) + 1_000_003 * resumed) % 2**31
     algorithm.debugging(seed=seed, log_level="ERROR")
-    algorithm.rlhp = context
+    algorithm.rlhp = RunnerContext.of(
+        config,
+        spaces,
+        resumed=resumed,
+        normalize_obs=learner.normalize_obs and spaces.obs.picture is None,
+        normalize_control_reward=learner.normalize_control_reward,
+    )
     _pass_through(algorithm, learner.rllib)
     return algorithm
 
 
-def _ppo(algorithm: PreferencePPOConfig, learner: LearnerConfig) -> None:
+def _policy(
+    algorithm: PreferencePPOConfig,
+    learner: PPOLearnerConfig,
+    spaces: Spaces,
+    action_space: gym.Space[Any],
+) -> None:
+    """Which networks, and how they begin."""
+    network = choose(learner.network, spaces.obs.picture, of=POLICY, key="learner.network")
+    algorithm.policy_start = PolicyStart(
+        network=network,
+        log_std_init=learner.log_std_init,
+        head_scale=learner.policy_head_scale,
+    )
+    algorithm.rl_module(
+        model_config=DefaultModelConfig(
+            conv_filters=None if network is None else [network, learner.pixels],
+            fcnet_hiddens=list(learner.hidden),
+            fcnet_activation=learner.activation,
+            vf_share_layers=network is not None,
+            free_log_std=isinstance(action_space, gym.spaces.Box),
+        )
+    )
+
+
+def _ppo(algorithm: PreferencePPOConfig, learner: PPOLearnerConfig) -> None:
     """How PPO learns from a batch."""
     lr: Any = learner.lr
     if learner.lr_final is not None:
@@ -179,7 +206,7 @@ def check_batch(config: RunConfig) -> None:
     """RlhpError where whole rows of all environments are no batch of the wanted size,
     of which RLlib asks a tenth.
     """
-    learner, rollout = config.learner, config.rollout
+    learner, rollout = ppo_keys(config), config.rollout
     envs = runners_at_first(config) * rollout.num_envs_per_env_runner
     wanted, learners = learner.train_batch_size, max(1, learner.num_learners)
     total = -(-wanted // learners) * learners

@@ -69,8 +69,8 @@ def test_a_warm_up_collects_steps_and_statistics_and_leaves_the_policy_alone(run
     steps = 0
     for _ in range(2):
         result = built.warm_up(100)
-        assert 100 <= result["steps"] < 100 + 3 * max(1, runners)
-        steps += result["steps"]
+        assert 100 <= result.env_steps < 100 + 3 * max(1, runners)
+        steps += result.env_steps
     assert built.metrics.peek(LIFETIME) == steps
     for name, value in policy.get_state().items():
         np.testing.assert_array_equal(value, before[name])

@@ -19,7 +19,7 @@ from torch import Tensor
 from rlhp.config.schema import RunConfig
 from rlhp.envs.make import probe
 from rlhp.learn.ppo.learner import PPOLearner, minibatches
-from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.learn.ppo.rllib import algorithm_config, ppo_keys
 from rlhp.rollout.runner import ColumnarEnvRunner
 from tests.small_runs import action_space, small
 
@@ -36,7 +36,7 @@ def pair(config: RunConfig) -> tuple[PPOLearner, PPOTorchLearner, list[Any]]:
     """Our learner and RLlib's with the same networks, and episodes to learn from."""
     settings = algorithm_config(config, probe(config.env).spaces, action_space=action_space(config))
     runner = ColumnarEnvRunner(config=settings, worker_index=0)
-    episodes = runner.sample(num_timesteps=config.learner.train_batch_size)
+    episodes = runner.sample(num_timesteps=ppo_keys(config).train_batch_size)
     spaces = (settings.observation_space, settings.action_space)
     made = []
     for kind in (PPOLearner, PPOTorchLearner):

@@ -55,7 +55,7 @@ def test_our_keys_arrive_under_rllibs_names() -> None:
     assert (settings.lr, settings.gamma, settings.lambda_) == (2e-3, 0.9, 0.8)
     assert (settings.clip_param, settings.vf_clip_param, settings.vf_loss_coeff) == (0.1, 5.0, 0.25)
     assert (settings.entropy_coeff, settings.kl_coeff, settings.kl_target) == (0.01, 0.3, 0.02)
-    assert (settings.grad_clip, settings.grad_clip_by, settings.rlhp.log_std_init) == (
+    assert (settings.grad_clip, settings.grad_clip_by, settings.policy_start.log_std_init) == (
         1.5,
         "global_norm",
         -0.5,

@@ -11,7 +11,7 @@ import pytest
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlhp.envs.make import probe
-from rlhp.learn.ppo.rllib import algorithm_config
+from rlhp.learn.ppo.rllib import algorithm_config, ppo_keys
 from rlhp.rollout.runner import ColumnarEnvRunner
 from tests.small_runs import action_space, small
 
@@ -62,8 +62,8 @@ def test_two_learners_stay_equal_to_the_last_bit(env: dict[str, Any], pixels: st
             group.update(
                 episodes=runner.sample(num_timesteps=120),
                 timesteps={"num_env_steps_sampled_lifetime": 0},
-                num_epochs=config.learner.num_epochs,
-                minibatch_size=config.learner.minibatch_size,
+                num_epochs=ppo_keys(config).num_epochs,
+                minibatch_size=ppo_keys(config).minibatch_size,
                 shuffle_batch_per_epoch=True,
             )
             runner.set_state({"rl_module": group.get_weights()[DEFAULT_MODULE_ID]})

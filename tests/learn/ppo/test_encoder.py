@@ -13,7 +13,7 @@ from ray.rllib.core.models.base import ENCODER_OUT
 from torch.nn import functional
 
 from rlhp.envs.make import probe
-from rlhp.learn.encoder import PictureCatalog, PictureEncoder, PictureEncoderConfig
+from rlhp.learn.ppo.encoder import PictureCatalog, PictureEncoder, PictureEncoderConfig
 from rlhp.learn.ppo.rllib import algorithm_config
 from tests.small_runs import action_space, env_runner, small
 
