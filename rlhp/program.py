@@ -56,7 +56,6 @@ from rlhp.config.schema import RunConfig
 from rlhp.envs.make import EnvFacts, make_env, probe, variable_length_warning
 from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError
-from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.labeling.teachers import make_teacher
 from rlhp.labeling.worker import LabelerWorker
 from rlhp.learn.checkpoint import Checkpoints
@@ -66,11 +65,9 @@ from rlhp.learn.registry import algorithm_of
 from rlhp.monitor.alarms import Alarms
 from rlhp.monitor.alerts import RunMonitor
 from rlhp.monitor.console import LiveTable
-from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
 from rlhp.reward.client import Replicas
 from rlhp.reward.service import RewardModel
-from rlhp.reward.trainer import RewardTrainer
 from rlhp.rollout.context import RemoteSink
 from rlhp.run import recovery
 from rlhp.run.children import TeacherProcesses, page_server
@@ -103,6 +100,8 @@ from rlhp.workers.roles import (
     QueryActorProcess,
     RewardTrainerProcess,
     clip_renderer,
+    query_actor,
+    reward_trainer,
 )
 
 log = logging.getLogger(__name__)
@@ -322,18 +321,11 @@ def _serial(
         services, asking, fitting = None, None, None
         if queue is not None:
             # a role has a dataset of its own
-            parts, rewards = (Parts(rundir.path, exact=True) for _ in range(2))
-            model = RewardModel(
-                parts.spaces, newest=parts.store.newest, device=config.reward.device
-            )
-            asking = QueryActor(
-                config, parts.spaces, queue=queue, store=parts.dataset, reward=model
-            )
-            fitting = RewardTrainer(
-                config, parts.spaces, dataset=rewards.dataset, answers=queue, store=parts.store,
-                recent=asking.recent, publish=model.load, reused=rewards.dataset.counts()["reused"],
-                judge=LabelerMonitor.of(config, queue),
-            )  # fmt: skip
+            of_asking, of_fitting = (Parts(rundir.path, exact=True) for _ in range(2))
+            newest_weights = of_fitting.store.newest
+            model = RewardModel(facts.spaces, newest=newest_weights, device=config.reward.device)
+            asking = query_actor(of_asking, queue, reward=model)
+            fitting = reward_trainer(of_fitting, queue, recent=asking.recent, publish=model.load)
             worker = None
             if config.labels.source == "oracle":
                 teacher = Recalled(
@@ -346,13 +338,7 @@ def _serial(
                 stack.callback(clips.close)
             learner.connect(model, asking)
         exact = ExactState(
-            config,
-            rundir,
-            learner,
-            queue=queue,
-            asking=asking,
-            fitting=fitting,
-            point=point,
+            config, rundir, learner, queue=queue, asking=asking, fitting=fitting, point=point
         )
         try:
             yield lambda: learner, services, exact if repeatable else None
@@ -442,29 +428,25 @@ def _start_services(
     beside: dict[str, Any] = {
         "num_cpus": 0, "max_restarts": -1, "namespace": NAMESPACE, "scheduling_strategy": here
     }  # fmt: skip
+
+    def start(kind: type, called: str, *, gpus: float = 0.0) -> Any:
+        actor_class = ray.remote(num_gpus=gpus, **beside)(kind)
+        return actor_class.options(name=called).remote(path, owner=queue.owner)
+
     models = RewardModels(config, rundir, facts.spaces)
-    query_actor = (
-        ray.remote(**beside)(QueryActorProcess)
-        .options(name=actor_name(name, QUERY_ACTOR))
-        .remote(path, owner=queue.owner)
-    )
-    ray.get(query_actor.status.remote())
-    trainer = ray.remote(num_gpus=config.reward_gpus, **beside)(RewardTrainerProcess)
-    trainer = trainer.options(name=actor_name(name, REWARD_TRAINER)).remote(path, owner=queue.owner)
-    ray.get(trainer.status.remote())
+    asking = start(QueryActorProcess, actor_name(name, QUERY_ACTOR))
+    ray.get(asking.status.remote())
+    fitting = start(RewardTrainerProcess, actor_name(name, REWARD_TRAINER), gpus=config.reward_gpus)
+    ray.get(fitting.status.remote())
     clips = None
     if config.draws_clips:
-        clips = (
-            ray.remote(**beside)(ClipRendererProcess)
-            .options(name=actor_name(name, CLIP_RENDERER))
-            .remote(path, owner=queue.owner)
-        )
+        clips = start(ClipRendererProcess, actor_name(name, CLIP_RENDERER))
 
     def end(kind: Any, *_: Any) -> None:
         if kind is None:
             with suppress(RayError):  # being restarted: the last answers wait in Redis for a resume
-                ray.get(trainer.finish.remote(), timeout=LAST_ANSWERS_SECONDS)
-        for actor in (trainer, query_actor, *([clips] if clips else [])):
+                ray.get(fitting.finish.remote(), timeout=LAST_ANSWERS_SECONDS)
+        for actor in (fitting, asking, *([clips] if clips else [])):
             ray.kill(actor)
         models.stop()
 
@@ -474,7 +456,7 @@ def _start_services(
         labelers = TeacherProcesses(rundir, count=config.labels.labelers)
         stack.callback(labelers.stop)
     return ClusterServices(
-        queue, query_actor, trainer, models, labelers, clips, stall_seconds=config.ray.stall_seconds
+        queue, asking, fitting, models, labelers, clips, stall_seconds=config.ray.stall_seconds
     )
 
 

@@ -1,8 +1,10 @@
-"""The roles as processes: each is built from a run directory alone, so that a restart
-needs nothing else.
+"""The roles, built from a run directory alone, and the roles as processes, which a
+restart thus gives back whole.
 
-`rlhp.program` makes them Ray actors. Every constructor argument is small; whatever is
-large (weights, preferences, segments) is read back from where it was made durable.
+A serial run holds what `query_actor`, `reward_trainer` and `clip_renderer` build; a
+distributed one has the same within the classes that `rlhp.program` makes Ray actors.
+Every constructor argument of those is small; whatever is large (weights, preferences,
+segments) is read back from where it was made durable.
 
 Some run at their own pace (`Background`): a thread steps the role, keeps a snapshot of
 its status, and does not die silently. A lost connection is waited out with back-off and
@@ -34,9 +36,9 @@ from rlhp.labeling.labeler_monitor import LabelerMonitor
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.query.actor import QueryActor
 from rlhp.queue.queue import QueryQueue
-from rlhp.reward.client import Replicas, replica_names
+from rlhp.reward.client import Replicas, RewardSource, replica_names
 from rlhp.reward.service import RewardModel
-from rlhp.reward.trainer import RewardTrainer
+from rlhp.reward.trainer import Recent, RewardTrainer
 from rlhp.reward.versions import RewardStore, RewardWeights
 from rlhp.storage.rundir import RunDir
 from rlhp.system.logs import start_log
@@ -192,6 +194,40 @@ class Parts:
         )
 
 
+def query_actor(parts: Parts, queue: QueryQueue, *, reward: RewardSource) -> QueryActor:
+    """The role that asks, with the reward models' scores."""
+    return QueryActor(parts.config, parts.spaces, queue=queue, store=parts.dataset, reward=reward)
+
+
+def reward_trainer(
+    parts: Parts,
+    queue: QueryQueue,
+    *,
+    recent: Recent,
+    publish: Callable[[RewardWeights], object],
+    drain_every_seconds: float = 0.0,
+) -> RewardTrainer:
+    """The role that fits, with the query actor's transitions, for the reward models."""
+    return RewardTrainer(
+        parts.config,
+        parts.spaces,
+        dataset=parts.dataset,
+        answers=queue,
+        store=parts.store,
+        recent=recent,
+        publish=publish,
+        reused=parts.dataset.counts()["reused"],
+        drain_every_seconds=drain_every_seconds,
+        judge=LabelerMonitor.of(parts.config, queue),
+    )
+
+
+def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
+    """The role that draws the queries of this queue."""
+    clips = queue.clips.kept_in(config.clips.store)
+    return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
+
+
 def stand_back() -> None:
     """Give way to env runners and the learner: asking and fitting live on what they
     leave of the machine.
@@ -244,9 +280,7 @@ class QueryActorProcess:
         stand_back()
         self._path = str(parts.rundir.path)
         reward = Replicas(parts.rundir.name, favorite=0, who=spoken(QUERY_ACTOR))
-        self._role = QueryActor(
-            parts.config, parts.spaces, queue=parts.queue(), store=parts.dataset, reward=reward
-        )
+        self._role = query_actor(parts, parts.queue(), reward=reward)
         self._background = Background(
             self._role.step, self._role.status, name=QUERY_ACTOR, pause_seconds=ASK_EVERY_SECONDS
         )
@@ -290,12 +324,6 @@ class ClipRendererProcess:
         return self._background.status()
 
 
-def clip_renderer(config: RunConfig, queue: QueryQueue) -> ClipRenderer:
-    """The role that draws the queries of this queue."""
-    clips = queue.clips.kept_in(config.clips.store)
-    return ClipRenderer(queue, clips, Painter(config.env, config.clips), cap_mb=config.clips.cap_mb)
-
-
 class RewardTrainerProcess:
     """The reward trainer on a thread of its own: fitting never holds up who asks for
     its status.
@@ -311,17 +339,12 @@ class RewardTrainerProcess:
         stand_back()
         self._run = parts.rundir.name
         self._store = parts.store
-        self._role = RewardTrainer(
-            parts.config,
-            parts.spaces,
-            dataset=parts.dataset,
-            answers=parts.queue(),
-            store=parts.store,
+        self._role = reward_trainer(
+            parts,
+            parts.queue(),
             recent=self._recent,
             publish=self._publish,
-            reused=parts.dataset.counts()["reused"],
             drain_every_seconds=DRAIN_EVERY_SECONDS,
-            judge=LabelerMonitor.of(parts.config, parts.queue()),
         )
         self._env_steps: int | None = None
         self._healed = time.monotonic()
