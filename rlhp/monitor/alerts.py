@@ -76,11 +76,9 @@ class Concerns:
         self._times *= 2
         silent = self._clock() - self._looked
         facts = replace(self._facts, silent_seconds=silent if silent >= self._quiet else None)
-        why = next(each for each in diagnose(facts) if each.for_operators)
-        self.tell(
-            f"nothing has moved for {self.quiet():.0f} s (no env step, no answer, no reward "
-            f"version): {why.line()}"
-        )
+        why = [finding.line() for finding in diagnose(facts) if finding.for_operators]
+        text = f"nothing has moved for {self.quiet():.0f} s (no env step, no answer, no reward "
+        self.tell(": ".join([f"{text}version)", *why[:1]]))
 
     def tell(self, text: str) -> None:
         """A warning, to the log and to whoever watches."""
@@ -134,7 +132,7 @@ class RunMonitor:
             row.update({"alarms": len(active), "alarms/names": ", ".join(sorted(active))})
         if self._also is not None:
             self._also(row)
-        self._concerns.look(self.facts(status))
+        self._concerns.look(self.facts(status, env_steps=int(row.get("env_steps") or 0)))
         self._exporter.row(row, quiet_seconds=self._concerns.quiet())
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + ACTORS_EVERY_SECONDS
@@ -152,7 +150,7 @@ class RunMonitor:
     ) -> None:
         self._concerns.__exit__(kind, error, trace)
 
-    def facts(self, status: RunStatus) -> Facts:
+    def facts(self, status: RunStatus, *, env_steps: int) -> Facts:
         """What the run itself knows, for a diagnosis."""
         labels = self._config.labels
         query_actor, trainer, queue = status.query_actor, status.reward_trainer, status.queue
@@ -162,7 +160,8 @@ class RunMonitor:
             source=labels.source,
             budget=labels.budget,
             initial=labels.initial_queries,
-            page=self._rundir.page_link(),
+            page=self._rundir.page_url(),  # without its token, since this goes into run.log
+            env_steps=env_steps,
             queue=queue,
             queue_problem=status.queue_problem,
             set_aside=0 if queue is None else queue.set_aside,

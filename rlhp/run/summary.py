@@ -1,5 +1,5 @@
-"""What a run reached: the random policy, the trained one, the labels it took, and where
-to look.
+"""What a run reached: the returns of the random and of the trained policy, the labels
+that it took, and where its plots and its video are.
 """
 
 from __future__ import annotations

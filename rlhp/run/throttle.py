@@ -1,5 +1,5 @@
-"""How far the learner may run ahead of the machines that teach it. People are never
-waited for.
+"""How far the learner may run ahead of the programs that teach it. It never waits for
+people.
 
 A learner that is fast beside its reward trainer learns for long from a reward that is
 not fitted yet to what it does now, and what becomes of it then depends on what else the

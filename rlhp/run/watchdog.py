@@ -1,5 +1,5 @@
-"""Notices a learner's side that is there and does nothing: RLlib would wait for it for
-minutes, or for ever.
+"""A watchdog notices a learner's side that is there and does nothing: RLlib would wait
+for it for minutes, or for ever.
 
     with watchdog.watching(learner.abandon):
         learner.train()

@@ -1,9 +1,9 @@
-"""The reward models of a run: where they are, which come, which go.
+"""Where the reward models of a run are, when one is started, and when one is ended.
 
-One stands on every node that has env runners, so that no fragment crosses the network;
-or as many as `reward.replicas` says are spread over the cluster. Each is tied to its
-node softly: where that is lost, Ray starts it on another, and env runners that wait for
-a reward have one again before anybody else has noticed.
+Every node that has env runners has one, so that no fragment crosses the network; with
+`reward.replicas` that many are spread over the cluster instead. Each is tied to its
+node softly: where the node is lost, Ray starts the reward model on another, and env
+runners that wait for a reward have one again before anybody else has noticed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rlhp.workers.roles import RewardModelProcess
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
-"""How long a node may have no env runner before its reward model goes: one that
-restarts comes back.
+"""A node may be without env runners for so long before its reward model is ended: an
+env runner that restarts comes back.
 """
 LOOK_SECONDS = 5.0
 REQUESTS_AT_ONCE = 16

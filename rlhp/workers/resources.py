@@ -1,5 +1,5 @@
-"""Whether the cluster has room for a run, and what is missing where it has not: said at
-the start, not hung upon.
+"""Whether the cluster has room for a run: where it has not, the start is refused with
+what is missing, and does not hang.
 
 A placement group of all that the run reserves is asked for and given back at once. That
 is Ray's own answer to whether everything fits at the same time, it counts what other

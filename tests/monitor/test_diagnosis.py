@@ -209,7 +209,7 @@ def test_page_status_and_the_run_itself_say_the_same(
     def of_kind(facts: Facts) -> list[Finding]:
         return [finding for finding in diagnose(facts) if finding.kind == kind]
 
-    (offline,), (live,) = of_kind(on_disk.of_run()), of_kind(monitor.facts(said))
+    (offline,), (live,) = of_kind(on_disk.of_run()), of_kind(monitor.facts(said, env_steps=0))
     assert offline == live
     assert offline.what == waiting.detail
     assert offline.sentence() in status.explain(on_disk)

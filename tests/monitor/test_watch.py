@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from rlhp.config import loading
 from rlhp.monitor import actors
 from rlhp.monitor.actors import ActorFacts
-from rlhp.monitor.alerts import Concerns
+from rlhp.monitor.alerts import Concerns, RunMonitor
 from rlhp.monitor.diagnosis import Facts, diagnose
+from rlhp.monitor.rows import RunStatus
 from rlhp.storage.metrics import GAUGES, METRICS, prometheus_name
+from rlhp.storage.rundir import RunDir
 from tests.queue.parts import stats
 from tests.run.roles import query_actor
 
@@ -103,9 +106,38 @@ def test_silence_is_told_once_and_again_after_twice_the_time() -> None:
     ]
     concerns.look(replace(facts, answered=1))
     assert concerns.quiet() == 0
+    for moved in (replace(facts, env_steps=61), replace(facts, reward_version=1)):
+        clock.now += 50
+        concerns.look(moved)
+        assert concerns.quiet() == 0
     clock.now += 99
     concerns.check()
     assert len(said) == 3
+
+
+def test_env_steps_of_a_row_are_a_move_even_where_nobody_is_asked(tmp_path: Path) -> None:
+    config = loading.parse(
+        {"env": {"id": "E"}, "labels": {"source": "none"}, "runs_dir": str(tmp_path), "name": "a"}
+    )
+    monitor = RunMonitor(RunDir.create(config, "a"), say=print, quiet_seconds=None)
+    facts = monitor.facts(RunStatus(), env_steps=60)
+    assert (facts.env_steps, [finding.kind for finding in diagnose(facts)]) == (60, ["control"])
+
+
+def test_silence_that_nothing_explains_is_told_all_the_same() -> None:
+    said: list[str] = []
+    clock = Clock()
+    concerns = Concerns(said.append, clock=clock)
+    concerns._quiet = 100.0
+    clock.now = 100.0
+    concerns.look(Facts(learning=True))
+    clock.now = 199.0
+    concerns.look(Facts(learning=True))
+    clock.now = 200.0
+    concerns.check()
+    assert said == [
+        "warning: nothing has moved for 100 s (no env step, no answer, no reward version)"
+    ]
 
 
 def test_an_iteration_without_a_row_is_told_as_that() -> None:
