@@ -28,7 +28,7 @@ from rlhp.queue.connection import Connection
 from rlhp.queue.log import GROUP
 from rlhp.queue.records import Event, event_from, text
 from rlhp.queue.runs import check_name, key
-from rlhp.types import Answer, digest, pair_id, parse_answer
+from rlhp.types import Answer, comparison_id, digest, parse_answer
 
 
 def recollection(rows: Iterable[EventRow], *, again: bool = False) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _query(rows: Sequence[EventRow], *, again: bool) -> dict[str, Any]:
     # A check is addressed to the one labeler who answered it, and not a pair that is
     # asked once.
     only = next(iter(labelers), "") if one.purpose != "train" else ""
-    pair = digest("pair", only, one.query_id) if only else pair_id((one.first_id, one.second_id))
+    pair = digest("pair", only, one.query_id) if only else comparison_id(one.candidate_ids)
     standing = {row.labeler: row for row in live(rows, purpose=None, extra=True)}
     body = {
         "purpose": one.purpose,

@@ -24,7 +24,7 @@ from rlhp.queue.log import Readers, set_aside
 from rlhp.queue.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.queue.runs import list_runs
 from rlhp.storage.lease import Held, Owner, acquire
-from rlhp.types import Answer, digest, pair_id, parse_answer
+from rlhp.types import Answer, comparison_id, digest, parse_answer
 
 __all__ = [
     "Event",
@@ -318,7 +318,7 @@ class QueryQueue:
             )
         if only is not None:
             runs.check_name("labeler", only)
-        pair = pair_id((first, second)) if only is None else digest("pair", only, query)
+        pair = comparison_id((first, second)) if only is None else digest("pair", only, query)
         whole_body = json.dumps({**body, "first": first, "second": second})
         pieces = [item for payload in payloads.items() for item in payload]
         try:

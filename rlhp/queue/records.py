@@ -375,8 +375,7 @@ def query_from(body: Mapping[str, Any], segments: Mapping[str, Segment]) -> Quer
     try:
         return Query(
             id=body["query"],
-            first=segments[first],
-            second=segments[second],
+            candidates=(segments[first], segments[second]),
             purpose=body["purpose"],
             strategy=body["strategy"],
             score=body["score"],

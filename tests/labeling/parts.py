@@ -59,8 +59,10 @@ def query(
     """A query over two segments with these env rewards."""
     return Query(
         id=name,
-        first=segment(first, name=f"{name}-first"),
-        second=segment(second, name=f"{name}-second"),
+        candidates=(
+            segment(first, name=f"{name}-first"),
+            segment(second, name=f"{name}-second"),
+        ),
         context=context,
     )
 

@@ -14,7 +14,7 @@ from rlhp.preferences.answers import REUSED
 from rlhp.preferences.events import EventRow
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 from tests.preferences.dataset_samples import K, answer, segment
 from tests.query.actor_parts import (
     STEPS,
@@ -186,8 +186,8 @@ def test_reused_answers_are_not_paid_from_the_budget_of_this_run(
     actor.offer([*segments(20), *reused[:2]])
     at(actor, 0)
     assert asked_by(actor) == 10
-    pairs = {pair_id(lease.segments) for lease in leases(queue)}
-    assert pair_id((reused[0].id, reused[1].id)) not in pairs
+    pairs = {comparison_id(lease.segments) for lease in leases(queue)}
+    assert comparison_id((reused[0].id, reused[1].id)) not in pairs
 
 
 def test_segments_are_on_disk_before_the_query_exists(tmp_path: Path, queue: QueryQueue) -> None:

@@ -16,7 +16,7 @@ from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import report
 from rlhp.query.checks import Checks, any_untrained, known_answers
 from rlhp.queue.queue import Event, Lease, QueryQueue
-from rlhp.types import Answer, Array, Query, Segment, pair_id
+from rlhp.types import Answer, Array, Query, Segment, comparison_id
 from tests.preferences.dataset_samples import answer, segment
 from tests.query.actor_parts import actor_in, at, config, dataset_in, segments
 
@@ -170,7 +170,7 @@ def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(
     tmp_path: Path,
 ) -> None:
     def returns(pairs: list[tuple[Segment, Segment]]) -> Array:
-        seen.extend(pair_id((one.id, other.id)) for one, other in pairs)
+        seen.extend(comparison_id((one.id, other.id)) for one, other in pairs)
         # as bob answers
         signs = np.array([1.0 if one.start // 2 % 2 == 0 else -1.0 for one, _ in pairs])
         margin = np.stack([9.0 * signs, second * signs])
@@ -189,7 +189,7 @@ def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(
         (query.purpose, len(hidden)) for query, labeler, hidden in run.put if labeler == "ann"
     ] == [("gold", 1)]
     judged = {
-        pair_id((row.first_id, row.second_id)): any_untrained(row.query_id, people().reward, seed=0)
+        comparison_id(row.candidate_ids): any_untrained(row.query_id, people().reward, seed=0)
         for row in rows
     }
     assert seen

@@ -39,8 +39,7 @@ SEGMENTS = {"a": segment("a"), "b": segment("b")}
 def body(**changes: Any) -> dict[str, Any]:
     query = Query(
         id="q",
-        first=SEGMENTS["a"],
-        second=SEGMENTS["b"],
+        candidates=(SEGMENTS["a"], SEGMENTS["b"]),
         purpose="gold",
         strategy="disagreement",
         score=0.1,
@@ -73,7 +72,7 @@ def test_keys_added_later_are_left_alone() -> None:
         ({"first": "c"}, "segment c of query 'q' is missing or is another one"),
         (
             {"second": "a"},
-            "the body of query 'q' makes no query: query q: the two segments must differ, got a "
+            "the body of query 'q' makes no query: query q: the candidates must differ, got a "
             "twice",
         ),
         (

@@ -49,7 +49,7 @@ def renderer(queue: QueryQueue, clips: Clips, painter: Painter) -> ClipRenderer:
 def reserve(queue: QueryQueue, name: str, *, first: Segment | None = None, **more: Any) -> None:
     """A query that waits for its clips."""
     one, other = first or dots(1, 2, name=f"{name}-a"), dots(30, 31, name=f"{name}-b")
-    query = Query(id=name, first=one, second=other)
+    query = Query(id=name, candidates=(one, other))
     payloads = more.pop("payloads", {each.id: encode(each) for each in (one, other)})
     put = queue.put(
         query=name,

@@ -140,7 +140,7 @@ def test_a_query_that_is_unknown_has_no_facts(queue: QueryQueue) -> None:
         None,
         0,
     ]
-    with pytest.raises(ValueError, match="an answer is one of first, second, tie, incomparable"):
+    with pytest.raises(ValueError, match="an answer is one of first, second, third, fourth, tie"):
         desk.lookup.correct("q0", labeler="ann", answer="both", meta={})
     assert desk.lookup.correct("q0", labeler="ann", answer=Answer.TIE, meta={}) == "gone"
     desk.close()

@@ -10,7 +10,7 @@ from rlhp.labeling.page.desk import Desk, Place, answer_of, choice_of
 from rlhp.queue.accounts import Labeler, Pauses
 from rlhp.queue.clips import SIDES
 from rlhp.queue.queue import QueryQueue
-from rlhp.types import Answer
+from rlhp.types import Answer, answers_to
 from tests.labeling.page.parts import WEBM, Tab, ask, served
 from tests.queue.parts import Meddler, events
 
@@ -113,7 +113,7 @@ def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(
 
 
 @pytest.mark.parametrize("left", ["first", "second"])
-@pytest.mark.parametrize("answer", list(Answer))
+@pytest.mark.parametrize("answer", answers_to(2))
 def test_sides_and_answers_translate_both_ways(left: str, answer: Answer) -> None:
     assert answer_of(choice_of(answer, left=left), left=left) == answer  # type: ignore[arg-type]
 
