@@ -63,8 +63,7 @@ def _ask(asked: QueryQueue, count: int) -> None:
         ids = (query.first.id, query.second.id)
         status = asked.put(
             query=query.id,
-            first=ids[0],
-            second=ids[1],
+            candidates=(ids[0], ids[1]),
             body=body_of(query),
             payloads={id_: payloads[id_] for id_ in ids},
         )

@@ -40,9 +40,7 @@ class QueueEvent(Protocol):
     @property
     def query(self) -> str: ...
     @property
-    def first(self) -> str: ...
-    @property
-    def second(self) -> str: ...
+    def candidates(self) -> tuple[str, ...]: ...
     @property
     def labeler(self) -> str | None: ...
     @property
@@ -185,7 +183,7 @@ class EventRow:
         """The row of an entry of the answer stream; what it cannot place of a labeler's
         own words is the note.
         """
-        ids = (event.first, event.second)
+        ids = event.candidates
         known, note = _placed(event.meta, answer=event.answer, candidates=len(ids))
         body, gold = event.body, event.hidden.get("gold")
         return cls(

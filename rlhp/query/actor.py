@@ -75,8 +75,7 @@ class Queue(Protocol):
         self,
         *,
         query: str,
-        first: str,
-        second: str,
+        candidates: Sequence[str],
         body: Any,
         payloads: Any,
         want: int,
@@ -279,8 +278,7 @@ class QueryActor:
         payloads = {segment.id: encode(segment) for segment in query.candidates}
         status = self._queue.put(
             query=query.id,
-            first=query.first.id,
-            second=query.second.id,
+            candidates=list(payloads),
             body=body_of(query),
             payloads=payloads,
             want=self._config.labels.votes if only is None else 1,
@@ -312,7 +310,7 @@ class QueryActor:
 
     def _choose(
         self, pool: list[Segment], count: int, *, drawn: int
-    ) -> list[tuple[Query, dict[str, float]]]:
+    ) -> list[tuple[Query, dict[str, list[float]]]]:
         """The best pairs and `drawn` others, and what the members predict about each
         before anybody answers.
         """
@@ -351,8 +349,7 @@ class QueryActor:
             return [(query, {}) for query in queries]
         p_QC = choice_probabilities(returns).mean(0)
         return [
-            (query, {"predicted_first": float(p_QC[k, 0])})
-            for query, k in zip(queries, best, strict=True)
+            (query, {"predicted": p_QC[k].tolist()}) for query, k in zip(queries, best, strict=True)
         ]
 
     def _returns(self, queries: Sequence[tuple[Segment, ...]]) -> tuple[Array | None, int | None]:

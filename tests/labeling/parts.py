@@ -96,8 +96,7 @@ def put(
     payloads.pop(without or "", None)
     status = queue.put(
         query=asked.id,
-        first=asked.first.id,
-        second=asked.second.id,
+        candidates=(asked.first.id, asked.second.id),
         body=body_of(asked),
         payloads=payloads,
     )

@@ -91,8 +91,7 @@ ENTRY = Event(
     token=4,
     meta={},
     body={},
-    first="a",
-    second="b",
+    candidates=("a", "b"),
     made_ms=1767225600000,
 )
 

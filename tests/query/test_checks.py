@@ -240,14 +240,12 @@ def test_checks_pass_through_the_queue_unpaid_and_untold(tmp_path: Path, queue: 
         actor._checks.step(wait_seconds=0)
     repeats = [lease for lease in seen if lease.body["purpose"] == "repeat"]
     assert len(repeats) == 3
-    assert all("gold" not in lease.body and "predicted_first" not in lease.body for lease in seen)
+    assert all("gold" not in lease.body and "predicted" not in lease.body for lease in seen)
     assert queue.stats().asked == 10 == actor.budget.initial
     assert queue.stats().answered == 10
     assert len(PreferenceDataset.open(tmp_path).live()) == 10
-    predicted = [
-        event.hidden.get("predicted_first") for event in events if event.body["purpose"] == "train"
-    ]
-    assert all(value is not None and 0 < value < 1 for value in predicted)
+    predicted = [event.hidden["predicted"] for event in events if event.body["purpose"] == "train"]
+    assert all(0 < p < 1 for pair in predicted for p in pair)
 
 
 def test_a_restarted_actor_asks_no_check_twice(tmp_path: Path, queue: QueryQueue) -> None:

@@ -82,7 +82,7 @@ class Run:
         query = Query(id=asked, candidates=(first, second))
         payloads = {each.id: encode(each) for each in (first, second)}
         status = self.queue.put(
-            query=asked, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+            query=asked, candidates=(first.id, second.id), body=body_of(query), payloads=payloads
         )
         assert status == "ok"
         (lease,) = self.queue.lease(labeler=LABELER, page=PAGE)

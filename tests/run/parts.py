@@ -40,7 +40,7 @@ def _ask(dataset: PreferenceDataset, queue: QueryQueue, number: int) -> str:
     payloads = {each.id: encode(each) for each in (first, second)}
     assert (
         queue.put(
-            query=query.id, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+            query=query.id, candidates=(first.id, second.id), body=body_of(query), payloads=payloads
         )
         == "ok"
     )

@@ -36,8 +36,7 @@ def reserve(queue: QueryQueue, name: str) -> None:
     payloads = {each.id: encode(each) for each in (query.first, query.second)}
     put = queue.put(
         query=name,
-        first=query.first.id,
-        second=query.second.id,
+        candidates=(query.first.id, query.second.id),
         body=body_of(query),
         payloads=payloads,
         ready=False,
