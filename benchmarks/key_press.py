@@ -68,7 +68,7 @@ def ask(url: str, queue: QueryQueue) -> int:
     for number in range(ANSWERS + 2):
         name = f"q{number}"
         queue.put(
-            query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False
+            query=name, candidates=(f"{name}-a", f"{name}-b"), body={}, payloads={}, ready=False
         )
         for at, side in enumerate(SIDES):
             clips.store(query=name, side=side, data=films[(number + at) % len(films)])

@@ -271,7 +271,7 @@ def _fill(queue: QueryQueue, clips: Clips, *, start: int) -> int:
     for number in range(start, start + max(0, OPEN // 2 - stats.open)):
         name = f"q{number}"
         queue.put(
-            query=name, first=f"{name}-a", second=f"{name}-b", body={}, payloads={}, ready=False
+            query=name, candidates=(f"{name}-a", f"{name}-b"), body={}, payloads={}, ready=False
         )
         for side in SIDES:
             clips.store(query=name, side=side, data=CLIP)

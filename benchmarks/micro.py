@@ -274,8 +274,7 @@ def _append(stored: PreferenceDataset, preferences: Iterator[Preference], count:
 def _event(preference: Preference) -> EventRow:
     return EventRow(
         query_id=preference.query,
-        first_id=preference.first.id,
-        second_id=preference.second.id,
+        candidate_ids=(preference.first.id, preference.second.id),
         event="answer",
         answer=preference.answer,
         labeler=preference.labeler,

@@ -143,7 +143,7 @@ def _preference(number: int, spaces: Spaces) -> Preference:
     draws = np.random.default_rng(number)
     first, second = (_segment(f"{number}-{side}", draws) for side in ("first", "second"))
     return Preference(
-        query=str(number), first=first, second=second, answer=Answer.FIRST, labeler="bench"
+        query=str(number), candidates=(first, second), answer=Answer.FIRST, labeler="bench"
     )
 
 

@@ -37,7 +37,7 @@ from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 
 NAME = "resume"
 ON_THE_CLOCK = ("seconds", "per_second", "per_minute", "_ms", "_us_", "age", "memory")
@@ -162,7 +162,7 @@ def troubles(path: Path) -> list[str]:
     rundir, dataset = RunDir.open(path), PreferenceDataset.open(path)
     events = dataset.events()
     answers = [row for row in events if row.event == "answer"]
-    pairs = [pair_id((row.first_id, row.second_id)) for row in answers]
+    pairs = [comparison_id(row.candidate_ids) for row in answers]
     versions = [
         row["reward/version"]
         for row in read_metrics(rundir.metrics_file)

@@ -197,7 +197,7 @@ def _preference(data: dict[str, Array], pair: int, *, flipped: float) -> Prefere
         target = 1 - target
     answer = {1.0: Answer.FIRST, 0.0: Answer.SECOND, 0.5: Answer.TIE}[target]
     return Preference(
-        query=f"pair {pair}", first=first, second=second, answer=answer, labeler="bench"
+        query=f"pair {pair}", candidates=(first, second), answer=answer, labeler="bench"
     )
 
 

@@ -82,8 +82,7 @@ def answers(count: int, *, start: int = 0) -> list[EventRow]:
     return [
         EventRow(
             query_id=f"q{number}",
-            first_id=f"s{number % SEGMENTS}",
-            second_id=f"s{(7 * number + 1) % SEGMENTS}",
+            candidate_ids=(f"s{number % SEGMENTS}", f"s{(7 * number + 1) % SEGMENTS}"),
             event="answer",
             answer=dice.choice((Answer.FIRST, Answer.SECOND)),
             labeler=f"l{number % LABELERS}",

@@ -20,7 +20,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -33,34 +33,66 @@ from rlhp.errors import RlhpError, one_line
 Array = frames.Array
 
 
+MOST_CANDIDATES = 4
+"""Shown in one query."""
+
+
 class Answer(StrEnum):
-    """What a labeler said about one query."""
+    """What a labeler said about one query: which candidate is best, or why none is."""
 
     FIRST = "first"
     SECOND = "second"
+    THIRD = "third"
+    FOURTH = "fourth"
     TIE = "tie"
     INCOMPARABLE = "incomparable"
 
+    @property
+    def place(self) -> int | None:
+        """Of the preferred candidate, from 0; None for a tie and for `incomparable`."""
+        return CHOICES.index(self) if self in CHOICES else None
 
-TARGET: dict[Answer, float] = {Answer.FIRST: 1.0, Answer.SECOND: 0.0, Answer.TIE: 0.5}
-"""P(first preferred). INCOMPARABLE has no target: it is stored and counted, never
-trained on.
-"""
+
+CHOICES = (Answer.FIRST, Answer.SECOND, Answer.THIRD, Answer.FOURTH)
+"""The answers that prefer one candidate, by its place."""
 
 
-def parse_answer(text: str) -> Answer:
-    """The answer named `text`, or one ValueError that lists the four that exist."""
-    try:
-        return Answer(text)
-    except ValueError:
-        names = ", ".join(answer.value for answer in Answer)
-        raise RlhpError(f"an answer is one of {names}; got {text!r}") from None
+def answers_to(candidates: int) -> tuple[Answer, ...]:
+    """The answers that a query of so many candidates can have."""
+    return (*CHOICES[:candidates], Answer.TIE, Answer.INCOMPARABLE)
+
+
+def parse_answer(text: str, *, candidates: int = MOST_CANDIDATES) -> Answer:
+    """The answer named `text`, or one ValueError that lists those that a query of so
+    many candidates can have.
+    """
+    allowed = answers_to(candidates)
+    if text not in allowed:
+        raise RlhpError(
+            f"an answer is one of {', '.join(allowed)} where {candidates} candidates are shown; "
+            f"got {text!r}"
+        )
+    return Answer(text)
+
+
+def target(answer: Answer, *, candidates: int) -> tuple[float, ...] | None:
+    """The probability with which each candidate is the best one, by this answer.
+
+    One of them has all of it, or all share it in a tie. `incomparable` has no target:
+    it is stored and counted, never trained on.
+    """
+    parse_answer(answer, candidates=candidates)
+    if answer is Answer.INCOMPARABLE:
+        return None
+    if answer.place is None:
+        return (1 / candidates,) * candidates
+    return tuple(float(place == answer.place) for place in range(candidates))
 
 
 # eq=False: == over arrays has no truth value
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Segment:
-    """K consecutive steps of one episode: one side of a query. It never crosses a
+    """K consecutive steps of one episode: one candidate of a query. It never crosses a
     reset.
     """
 
@@ -128,6 +160,11 @@ class Segment:
         return len(self.actions)
 
     @property
+    def group(self) -> None:
+        """None, since segments of any episodes can be compared."""
+        return None
+
+    @property
     def true_return(self) -> float:
         """Undiscounted sum of env rewards; ValueError where the segment carries none."""
         if self.env_reward is None:
@@ -159,14 +196,49 @@ def segment_id(*, run: str, env_runner: int, episode: str, start: int, length: i
     return digest(run, env_runner, episode, start, length)
 
 
-def query_id(*, run: str, purpose: str, segments: tuple[str, str], salt: str = "") -> str:
-    """The id of the unordered pair asked for this purpose."""
-    return digest(run, purpose, *sorted(segments), salt)
+def query_id(*, run: str, purpose: str, candidates: Sequence[str], salt: str = "") -> str:
+    """The id of the candidates, in any order, asked for this purpose."""
+    return digest(run, purpose, *sorted(candidates), salt)
 
 
-def pair_id(segments: tuple[str, str]) -> str:
-    """The id of an unordered pair of segments, whatever the purpose."""
-    return digest("pair", *sorted(segments))
+def comparison_id(candidates: Sequence[str]) -> str:
+    """The id of these candidates in any order, whatever the purpose."""
+    # the word is from when all were pairs, and what is stored under it stays known
+    return digest("pair", *sorted(candidates))
+
+
+class Candidate(Protocol):
+    """What a query shows: two to four of them, to be compared."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+
+    @property
+    def group(self) -> str | None:
+        """What the candidates of one query have in common, as a prompt; None where any
+        can be compared.
+        """
+
+
+def check_candidates(query: str, candidates: Sequence[Candidate]) -> None:
+    """ValueError where these make no query: too few, too many, one twice, or of several
+    groups.
+    """
+    ids = [each.id for each in candidates]
+    if not 2 <= len(ids) <= MOST_CANDIDATES:
+        raise ValueError(
+            f"query {query}: a query shows 2 to {MOST_CANDIDATES} candidates, got {len(ids)}"
+        )
+    if len(set(ids)) < len(ids):
+        twice = next(each for each in ids if ids.count(each) > 1)
+        raise ValueError(f"query {query}: the candidates must differ, got {twice} twice")
+    if len(groups := {each.group for each in candidates}) > 1:
+        raise ValueError(
+            f"query {query}: the candidates are of one group, got {sorted(map(str, groups))}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,25 +257,31 @@ class TeacherContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Query:
-    """Two segments shown together, not answered yet."""
+    """Two to four candidates shown together, not answered yet."""
 
     id: str
-    first: Segment
-    second: Segment
+    candidates: tuple[Segment, ...]
     purpose: str = "train"
     strategy: str = "random"
     score: float = 0.0
-    """What the selection strategy thought of the pair: higher is asked sooner."""
+    """What the selection strategy thought of the candidates: higher is asked sooner."""
     reward_version: int | None = None
-    """Version whose members scored the pair; None before the first."""
+    """Version whose members scored the candidates; None before the first."""
     env_steps: int = 0
     context: TeacherContext | None = None
 
     def __post_init__(self) -> None:
-        if self.first.id == self.second.id:
-            raise ValueError(
-                f"query {self.id}: the two segments must differ, got {self.first.id} twice"
-            )
+        check_candidates(self.id, self.candidates)
+
+    @property
+    def first(self) -> Segment:
+        """The first candidate."""
+        return self.candidates[0]
+
+    @property
+    def second(self) -> Segment:
+        """The second candidate."""
+        return self.candidates[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -211,19 +289,31 @@ class Preference:
     """A query with its settled answer: one training example."""
 
     query: str
-    first: Segment
-    second: Segment
+    candidates: tuple[Segment, ...]
     answer: Answer
     labeler: str
 
     @property
-    def target(self) -> float:
-        """P(first preferred); ValueError for `incomparable`, which has none."""
-        if self.answer not in TARGET:
+    def first(self) -> Segment:
+        """The first candidate."""
+        return self.candidates[0]
+
+    @property
+    def second(self) -> Segment:
+        """The second candidate."""
+        return self.candidates[1]
+
+    @property
+    def target(self) -> tuple[float, ...]:
+        """The probability with which each candidate is the best one; ValueError for
+        `incomparable`, which has none.
+        """
+        found = target(self.answer, candidates=len(self.candidates))
+        if found is None:
             raise ValueError(
                 f"query {self.query}: {self.answer} has no target and is never trained on"
             )
-        return TARGET[self.answer]
+        return found
 
 
 class Teacher(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlhp.types import Answer, Query, digest
+from rlhp.types import Answer, Query, answers_to, digest
 
 LENGTH = 20
 PAID: list[float] = []
@@ -138,7 +138,7 @@ class ByQueryId:
     """Answers by a hash of the query's id, all four answers now and then."""
 
     def answer(self, query: Query) -> Answer | None:
-        answers = list(Answer) + 3 * [Answer.FIRST, Answer.SECOND]
+        answers = list(answers_to(2)) + 3 * [Answer.FIRST, Answer.SECOND]
         return answers[int(digest("by query id", query.id), 16) % len(answers)]
 
 

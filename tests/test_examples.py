@@ -70,7 +70,7 @@ def alone(tmp_path: Path, **parts: Any) -> RunConfig:
 
 def as_the_teacher_says(preferences: list[Preference]) -> bool:
     teacher = NearerTheMiddle(margin=0.02)
-    queries = [Query(id=each.query, first=each.first, second=each.second) for each in preferences]
+    queries = [Query(id=each.query, candidates=(each.first, each.second)) for each in preferences]
     return [each.answer for each in preferences] == [teacher.answer(query) for query in queries]
 
 

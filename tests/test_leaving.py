@@ -21,7 +21,7 @@ from rlhp.query.schedule import LabelBudget
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.reward.versions import RewardStore
 from rlhp.storage.rundir import RunDir
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 from tests.environments import ByObservation
 from tests.program_parts import ENDLESS, Meanwhile, newest, policy, queue_of, rows, run
 from tests.queue.parts import Meddler
@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_with_its_steps_labels_and_versions(tmp_path: Path
     dataset = PreferenceDataset.open(rundir.path)
     events = dataset.events()
     assert len(events) == len({row.query_id for row in events}) == second.labels_answered
-    assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
+    assert len({comparison_id(row.candidate_ids) for row in events}) == len(events)
     assert all(dataset.segment(id_).obs[""].tobytes() == obs for id_, obs in contents.items())
     later = [
         segment
@@ -158,7 +158,7 @@ def test_without_an_answer_a_run_waits_and_ctrl_c_leaves_it_resumable(tmp_path: 
     assert summary.env_steps > 180
     events = PreferenceDataset.open(rundir.path).events()
     assert {row.labeler for row in events} == {"ann"}
-    assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
+    assert len({comparison_id(row.candidate_ids) for row in events}) == len(events)
 
 
 def test_ctrl_c_while_learning_saves_and_evaluates(tmp_path: Path) -> None:
@@ -235,5 +235,5 @@ def test_a_redis_of_ones_own_that_comes_back_empty_ends_the_run_in_a_line_and_a_
         _, summary = run(ending, resume=rundir)
         assert summary.env_steps == 240
         events = PreferenceDataset.open(rundir.path).events()
-        assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events) <= 20
+        assert len({comparison_id(row.candidate_ids) for row in events}) == len(events) <= 20
         assert before <= summary.labels_answered <= 20

@@ -30,7 +30,7 @@ from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
 from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 from tests.environments import Contrary
 from tests.program_parts import repeatable, run
 from tests.small_runs import SMALL, small
@@ -150,7 +150,7 @@ def test_an_environment_that_cannot_be_brought_back_begins_its_episodes_anew_and
         "0 comes out" in said
     )
     events = PreferenceDataset.open(second.path).events()
-    assert len({pair_id((row.first_id, row.second_id)) for row in events}) == len(events)
+    assert len({comparison_id(row.candidate_ids) for row in events}) == len(events)
 
 
 def test_an_answer_from_elsewhere_is_never_set_aside(tmp_path: Path) -> None:

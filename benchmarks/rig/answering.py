@@ -59,12 +59,11 @@ def _ask(asked: QueryQueue, count: int) -> None:
         one, other = sorted(int(each) for each in draws.choice(len(pool), 2, replace=False))
         pairs.add((one, other))
     for number, (one, other) in enumerate(sorted(pairs)):
-        query = Query(id=f"q{number}", first=pool[one], second=pool[other])
+        query = Query(id=f"q{number}", candidates=(pool[one], pool[other]))
         ids = (query.first.id, query.second.id)
         status = asked.put(
             query=query.id,
-            first=ids[0],
-            second=ids[1],
+            candidates=(ids[0], ids[1]),
             body=body_of(query),
             payloads={id_: payloads[id_] for id_ in ids},
         )

@@ -44,5 +44,5 @@ def preference(number: int) -> Preference:
     first, second = segment(2 * number), segment(2 * number + 1)
     answer = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
     return Preference(
-        query=f"q{number}", first=first, second=second, answer=answer, labeler="oracle"
+        query=f"q{number}", candidates=(first, second), answer=answer, labeler="oracle"
     )

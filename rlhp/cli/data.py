@@ -48,6 +48,7 @@ def export(run: Path, to: str, out: Path, pairs: int | None, url: str | None) ->
         f"{done.out}: {done.preferences} preferences ({done.incomparable} incomparable), "
         f"{done.segments} segments"
     )
+    _say_wider(done.wider, to)
 
 
 @click.command(name="import")
@@ -77,6 +78,14 @@ def import_(source: Path, origin: str, out: Path, like: Path | None) -> None:
         done = import_answers(source, out, like=like)
     click.echo(f"{done.out}: {done.preferences} preferences, {done.segments} segments")
     click.echo(f"train on them with --set labels.reuse={done.out}")
+
+
+def _say_wider(count: int, to: str) -> None:
+    if count:
+        click.echo(
+            f"{count} left out: {to} holds pairs, and they are about more than two candidates; "
+            "jsonl and parquet hold them"
+        )
 
 
 def _export_tasks(run: Path, out: Path, *, pairs: int, url: str | None) -> None:

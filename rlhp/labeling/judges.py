@@ -25,7 +25,7 @@ import numpy as np
 
 from rlhp.config.schema import EnvConfig
 from rlhp.errors import RlhpError
-from rlhp.types import Answer, Array, Query, Segment
+from rlhp.types import CHOICES, Answer, Array, Query, Segment
 
 TOUCH = 0.01
 """Metres: a part this near to the floor touches it."""
@@ -40,7 +40,7 @@ _X, _PITCH = 0, 2  # places in qpos; both environments count x forward and pitch
 
 
 class Judge(ABC):
-    """Prefers the segment with the higher score; within `margin` it is a tie.
+    """Prefers the segment with the highest score; all within `margin` are a tie.
 
     Derive one by naming the environment whose states it reads and giving a score:
 
@@ -66,10 +66,10 @@ class Judge(ABC):
 
     def answer(self, query: Query) -> Answer:
         """The answer to `query`."""
-        first, second = self.score(query.first), self.score(query.second)
-        if abs(first - second) <= self.margin:
+        scores = [self.score(segment) for segment in query.candidates]
+        if max(scores) - min(scores) <= self.margin:
             return Answer.TIE
-        return Answer.FIRST if first > second else Answer.SECOND
+        return CHOICES[scores.index(max(scores))]
 
 
 class Body:

@@ -3,14 +3,15 @@ Lee et al. 2021).
 
 Shapes: K steps per segment; w the weight of a step, r its env reward.
 
-The rules, in order, over the two segments of a query:
+The rules, in order, over the two to four segments of a query:
 
-1. skip: the larger plain sum is at most skip * margin, answered `incomparable`
+1. skip: the largest plain sum is at most skip * margin, answered `incomparable`
    equal: the plain sums differ by less than equal * margin, marked
 2. compare: sums weighted by gamma ** (K - 1 - t), so the last steps count most; exact
-   equality is a `tie`. With beta > 0 the answer is drawn instead, with P(first) =
-   logistic(beta * weighted difference)
-3. mistake: the answer is flipped with this probability
+   equality of all is a `tie`. With beta > 0 the answer is drawn instead, by the softmax
+   of beta * weighted sum (Luce 1959), which for a pair is P(first) = logistic(beta *
+   weighted difference)
+3. mistake: with this probability the answer is another segment
 4. the marked ones are answered `tie`
 
 margin is what an average K steps of the run's last episodes earn above the floor, and
@@ -26,7 +27,7 @@ import difflib
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ import numpy as np
 from rlhp.config.schema import TeacherConfig
 from rlhp.errors import RlhpError
 from rlhp.system import imports
-from rlhp.types import Answer, Query, Segment, Teacher, TeacherContext, digest
+from rlhp.types import CHOICES, Answer, Query, Segment, Teacher, TeacherContext, digest
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ PRESETS: dict[str, Mapping[str, float]] = {
 
 KNOBS = ("beta", "gamma", "mistake", "skip", "equal")
 
-_FLIPPED = {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST, Answer.TIE: Answer.TIE}
-
 
 class BPrefTeacher:
     """Judges by env rewards. Without arguments it is the oracle: the larger sum wins.
@@ -62,7 +61,7 @@ class BPrefTeacher:
 
     Segments of unequal length are compared by their sums over the steps they have, as
     the reward model does: under a mean, an environment that pays one per step survived
-    would tie on every pair.
+    would tie on every query.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class BPrefTeacher:
         """The answer to `query`; ValueError where its segments carry no (or not finite)
         env rewards.
         """
-        sums = _plain_sum(query.first), _plain_sum(query.second)
+        sums = [_plain_sum(segment) for segment in query.candidates]
         skipped, equal = self._thresholds(query, sums)
         if skipped:
             return Answer.INCOMPARABLE
@@ -108,13 +107,16 @@ class BPrefTeacher:
         draw, slip = np.random.default_rng(int(digest("teacher", self.seed, query.id), 16)).random(
             2
         )
-        answer = self._compare(query, draw)
+        best = self._compare(query, draw)
+        if equal or best is None:
+            return Answer.TIE
         if slip < self.mistake:
-            answer = _FLIPPED[answer]
-        return Answer.TIE if equal else answer
+            others = [place for place in range(len(sums)) if place != best]
+            best = others[int(slip / self.mistake * len(others))]
+        return CHOICES[best]
 
-    def _thresholds(self, query: Query, sums: tuple[float, float]) -> tuple[bool, bool]:
-        """Whether the pair is too poor to judge, and whether it is too close to call."""
+    def _thresholds(self, query: Query, sums: Sequence[float]) -> tuple[bool, bool]:
+        """Whether all are too poor to judge, and whether they are too close to call."""
         if not (self.skip or self.equal):
             return False, False
         context = query.context
@@ -123,24 +125,24 @@ class BPrefTeacher:
             return False, False
         per_step = 1.0 / context.episode_length
         floor = min(0.0, context.lowest_warmup_return) * per_step
-        steps = max(query.first.length, query.second.length)
-        margin = (context.mean_episode_return * per_step - floor) * steps
-        best = max(sums[0] - floor * query.first.length, sums[1] - floor * query.second.length)
-        return self.skip > 0 and best <= self.skip * margin, abs(
-            sums[0] - sums[1]
-        ) < self.equal * margin
+        lengths = [segment.length for segment in query.candidates]
+        margin = (context.mean_episode_return * per_step - floor) * max(lengths)
+        best = max(total - floor * steps for total, steps in zip(sums, lengths, strict=True))
+        spread = max(sums) - min(sums)
+        return self.skip > 0 and best <= self.skip * margin, spread < self.equal * margin
 
-    def _compare(self, query: Query, draw: float) -> Answer:
-        """The answer before mistakes: by weighted sums, or drawn from their difference."""
-        difference = _weighted_sum(query.first, gamma=self.gamma) - _weighted_sum(
-            query.second, gamma=self.gamma
-        )
-        if difference == 0:
-            return Answer.TIE
+    def _compare(self, query: Query, draw: float) -> int | None:
+        """The place of the best segment before mistakes, by weighted sums or drawn from
+        them; None where all are alike.
+        """
+        sums = [_weighted_sum(segment, gamma=self.gamma) for segment in query.candidates]
+        if max(sums) == min(sums):
+            return None
         if self.beta is None:
-            return Answer.FIRST if difference > 0 else Answer.SECOND
-        p_first = 0.5 * (1 + math.tanh(0.5 * self.beta * difference))  # logistic, without overflow
-        return Answer.FIRST if draw < p_first else Answer.SECOND
+            best = [place for place, total in enumerate(sums) if total == max(sums)]
+            return best[int(draw * len(best))]
+        edges = np.cumsum([_luce(sums, place, beta=self.beta) for place in range(len(sums) - 1)])
+        return int(np.searchsorted(edges, draw, side="right"))
 
     def _count_missing(self, query: Query) -> None:
         self.without_context += 1
@@ -230,6 +232,15 @@ def _weighted_sum(segment: Segment, *, gamma: float) -> float:
     rewards = np.asarray(segment.env_reward, np.float64)
     weights = gamma ** np.arange(len(rewards) - 1, -1, -1, dtype=np.float64)
     return float(np.sum(weights * rewards))
+
+
+def _luce(sums: Sequence[float], place: int, *, beta: float) -> float:
+    """The probability that the segment at this place is chosen."""
+    own = sums[place]
+    behind = [beta * (total - own) for at, total in enumerate(sums) if at != place]
+    most = max(behind)
+    odds = -(most + math.log(sum(math.exp(each - most) for each in behind)))
+    return 0.5 * (1 + math.tanh(0.5 * odds))  # logistic, without overflow
 
 
 def _usable(context: TeacherContext) -> bool:

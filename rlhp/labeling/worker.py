@@ -36,7 +36,7 @@ from rlhp.labeling.teachers import make_teacher
 from rlhp.queue.queue import Lease, QueryQueue, QueueUnavailable, explain, list_runs, ping
 from rlhp.queue.records import BodyError, query_from, segment_ids
 from rlhp.storage.rundir import RunDir
-from rlhp.types import Answer, DecodeError, Query, Teacher, decode
+from rlhp.types import Answer, DecodeError, Query, Teacher, decode, parse_answer
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +233,8 @@ class LabelerWorker:
                     f"it answered {answer!r}; return an rlhp.types.Answer, or None to skip the "
                     "query"
                 )
+            if answer is not None:
+                parse_answer(answer, candidates=len(query.candidates))
         except BaseException as error:  # a teacher is anybody's code, and may call sys.exit
             if isinstance(error, KeyboardInterrupt):
                 raise

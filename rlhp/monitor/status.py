@@ -269,9 +269,7 @@ def _answers(rundir: RunDir, config: RunConfig, *, asked: bool) -> dict[str, Any
             teachers=config.labels.source == "oracle",
         ),
         "predicted": rows,
-        "cut_at": dataset.cut_at(
-            segment for row in rows for segment in (row.first_id, row.second_id)
-        ),
+        "cut_at": dataset.cut_at(segment for row in rows for segment in row.candidate_ids),
     }
 
 

@@ -42,7 +42,7 @@ from rlhp.preferences.answers import Key, count, live, unstored
 from rlhp.preferences.events import EVENT_SCHEMA, EventRow, Purpose, event_rows, event_table
 from rlhp.preferences.parts import Compaction, MovedAway, Parts, is_merged
 from rlhp.preferences.schema import SCHEMA_VERSION, segment_rows, segment_schema, segment_table
-from rlhp.types import Preference, Segment, pair_id
+from rlhp.types import Preference, Segment, comparison_id
 
 
 class SegmentCache:
@@ -240,9 +240,7 @@ def _problems(path: Path, header: Mapping[str, Any]) -> list[str]:
         *_read_table(path / "segments", schema, take_segments),
         *_read_table(path / "events", EVENT_SCHEMA, take_events),
     ]
-    lacking = [
-        row.query_id for row in events.values() if not {row.first_id, row.second_id} <= stored
-    ]
+    lacking = [row.query_id for row in events.values() if not set(row.candidate_ids) <= stored]
     if lacking:
         problems.append(
             f"{path}: {len(lacking)} queries lack a segment, the first of them {lacking[0]}"
@@ -295,8 +293,8 @@ class PreferenceDataset:
 
         dataset = PreferenceDataset.open("runs/hopper/preferences")
         for preference in dataset.preferences():
-            if preference.answer in TARGET:
-                learn(preference.first.obs, preference.second.obs, preference.target)
+            if preference.answer is not Answer.INCOMPARABLE:
+                learn([each.obs for each in preference.candidates], preference.target)
 
     Not for two threads at once.
     """
@@ -528,19 +526,19 @@ class PreferenceDataset:
             self.refresh()
         self._warn_without_segments(rows)
         rows = [row for row in rows if self._stored(row)]
-        wanted = dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
+        wanted = dict.fromkeys(segment for row in rows for segment in row.candidate_ids)
         by_id = dict(zip(wanted, self.segments(wanted), strict=True))
-        return [_preference(row, by_id[row.first_id], by_id[row.second_id]) for row in rows]
+        return [_preference(row, by_id) for row in rows]
 
     def query_ids(self) -> set[str]:
         """Queries of which anything was heard."""
         return {row.query_id for row in self._rows.values()}
 
-    def asked_pairs(self) -> set[str]:
-        """`pair_id` of every pair of which anything was heard, so that none is asked
+    def asked(self) -> set[str]:
+        """`comparison_id` of everything of which anything was heard, so that none is asked
         twice.
         """
-        return {pair_id((row.first_id, row.second_id)) for row in self._rows.values()}
+        return {comparison_id(row.candidate_ids) for row in self._rows.values()}
 
     def counts(self) -> dict[str, int]:
         """How many of everything; `answers` and its parts count those that stand,
@@ -590,7 +588,7 @@ class PreferenceDataset:
             raise parts.damaged(path, error) from error
 
     def _stored(self, row: EventRow) -> bool:
-        return row.first_id in self._places and row.second_id in self._places
+        return all(segment in self._places for segment in row.candidate_ids)
 
     def _warn_without_segments(self, rows: Sequence[EventRow]) -> None:
         new = [
@@ -641,9 +639,12 @@ def read_events(path: Path) -> list[EventRow]:
         raise parts.damaged(path, error) from error
 
 
-def _preference(row: EventRow, first: Segment, second: Segment) -> Preference:
+def _preference(row: EventRow, segments: Mapping[str, Segment]) -> Preference:
     assert row.answer is not None
     assert row.labeler is not None
     return Preference(
-        query=row.query_id, first=first, second=second, answer=row.answer, labeler=row.labeler
+        query=row.query_id,
+        candidates=tuple(segments[each] for each in row.candidate_ids),
+        answer=row.answer,
+        labeler=row.labeler,
     )

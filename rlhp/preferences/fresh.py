@@ -2,7 +2,7 @@
 the pair's answer.
 
 Every query carries what the ensemble predicted when it was asked
-(`EventRow.predicted_first`), and the reward trainer learns from its answer only
+(`EventRow.predicted`), and the reward trainer learns from its answer only
 afterwards. So each answer judges the reward once, as in prequential evaluation (Dawid
 1984), and nothing has to be held out. Unlike held-out accuracy, which is over all
 answers so far, it is about what the policy does now: the reward of a policy that went
@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from rlhp.preferences.answers import is_reused
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import wilson
-from rlhp.types import Answer
+from rlhp.types import CHOICES, Answer
 
 NEWEST = 60
 """Answers that the newest figure is over: its 95 % interval is then at most 0.25 wide.
 """
-DECISIVE = (Answer.FIRST, Answer.SECOND)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +34,7 @@ class FreshAccuracy:
 
     right: float
     """Decisive answers that were predicted; a prediction of one half counts as half
-    right.
+    right, and one in which several candidates are the likeliest in part.
     """
     decisive: int
     ties: int
@@ -61,7 +60,7 @@ def predicted(rows: Iterable[EventRow]) -> list[EventRow]:
     known = [
         row
         for row in rows
-        if row.purpose == "train" and row.predicted_first is not None and not is_reused(row)
+        if row.purpose == "train" and row.predicted is not None and not is_reused(row)
     ]
     drawn = [row for row in known if row.strategy == "random"]
     return drawn or known
@@ -70,7 +69,7 @@ def predicted(rows: Iterable[EventRow]) -> list[EventRow]:
 def fresh_accuracy(rows: Sequence[EventRow]) -> FreshAccuracy:
     """Over these answers; one that no version had predicted counts as half right."""
     answers = [row.answer for row in rows]
-    decisive = [row for row in rows if row.answer in DECISIVE]
+    decisive = [row for row in rows if row.answer in CHOICES]
     return FreshAccuracy(
         right=sum(_right(row) for row in decisive),
         decisive=len(decisive),
@@ -98,14 +97,18 @@ def by_age(
     as its older segment was when it was asked about.
     """
     aged = sorted(
-        (row for row in rows if row.first_id in cut_at and row.second_id in cut_at),
-        key=lambda row: row.env_steps - min(cut_at[row.first_id], cut_at[row.second_id]),
+        (row for row in rows if all(each in cut_at for each in row.candidate_ids)),
+        key=lambda row: row.env_steps - min(cut_at[each] for each in row.candidate_ids),
     )
     half = len(aged) // 2
     return fresh_accuracy(aged[:half]), fresh_accuracy(aged[half:])
 
 
 def _right(row: EventRow) -> float:
-    if row.predicted_first is None or row.predicted_first == 0.5:
-        return 0.5
-    return float((row.predicted_first > 0.5) == (row.answer is Answer.FIRST))
+    """How far the answer was the likeliest one; that of a chance draw where nothing was
+    predicted.
+    """
+    if row.predicted is None or row.answer is None or row.answer.place is None:
+        return 1 / len(row.candidate_ids)
+    likeliest = max(row.predicted)
+    return (row.predicted[row.answer.place] == likeliest) / row.predicted.count(likeliest)

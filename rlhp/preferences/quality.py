@@ -34,7 +34,7 @@ from typing import Literal
 
 from rlhp.preferences.answers import Key, is_corrected, live
 from rlhp.preferences.events import EventRow
-from rlhp.types import Answer
+from rlhp.types import CHOICES, Answer
 
 INFO = "labelers"
 """Under which of the run's facts the reports are."""
@@ -144,8 +144,8 @@ def binomial_p(count: int, whole: int) -> float:
     return min(1.0, 2 * math.exp(log_ways - whole * math.log(2)) * total)
 
 
-DECISIVE = (Answer.FIRST, Answer.SECOND)
-Pair = tuple[str, str]
+Compared = tuple[str, ...]
+"""Candidates, sorted, so that they are the same in whatever order they were shown."""
 
 
 @dataclass(slots=True)
@@ -173,6 +173,8 @@ class Tally:
     repeats: Share = field(default_factory=Share)
     predicted: Share = field(default_factory=Share)
     left: Share = field(default_factory=Share)
+    """Of pairs alone: chance says a half of no other."""
+    decided: int = 0
     fast: Share = field(default_factory=Share)
     seconds: list[float] = field(default_factory=list)
     """Sorted."""
@@ -180,8 +182,8 @@ class Tally:
     """The answer that stands per query, in the order of first answers; None where none
     stands.
     """
-    _said: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
-    _said_again: dict[Pair, Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
+    _said: dict[Compared, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    _said_again: dict[Compared, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def count(self, row: EventRow, by: int, *, known: Answer | None, seconds: float | None) -> None:
         """Put an answer in, or with `by=-1` take it out. `seconds`: how long it took,
@@ -190,18 +192,16 @@ class Tally:
         self.by_query[row.query_id] = row if by > 0 else None
         self.answers += by
         self.how[row.how] += by
-        if known in DECISIVE:
+        if known in CHOICES:
             self.gold.count(row.answer == known, by)
-        if row.answer in DECISIVE:
-            self.left.count((row.answer is Answer.FIRST) == (row.shown_left != "second"), by)
-            if (
-                row.purpose == "train"
-                and row.predicted_first is not None
-                and row.predicted_first != 0.5
-            ):
-                self.predicted.count(
-                    (row.answer is Answer.FIRST) == (row.predicted_first > 0.5), by
-                )
+        if row.answer is not None and row.answer.place is not None:
+            self.decided += by
+            if len(row.candidate_ids) == 2:
+                self.left.count((row.answer is Answer.FIRST) == (row.shown_left != "second"), by)
+            if row.purpose == "train" and row.predicted is not None:
+                likeliest = max(row.predicted)
+                if row.predicted.count(likeliest) == 1:
+                    self.predicted.count(row.predicted[row.answer.place] == likeliest, by)
         self._count_repeat(row, by)
         self._count_seconds(row, by, seconds)
 
@@ -225,15 +225,16 @@ class Tally:
         )
 
     def _count_repeat(self, row: EventRow, by: int) -> None:
-        """Count whether a repeat of an own decisive answer is given again. Its pair may
-        come in either order.
+        """Count whether a repeat of an own decisive answer is given again. Its candidates
+        may come in any order.
         """
         if row.answer is None or not (
-            row.purpose == "repeat" or (row.purpose == "train" and row.answer in DECISIVE)
+            row.purpose == "repeat" or (row.purpose == "train" and row.answer in CHOICES)
         ):
             return
-        pair, answer = _sorted(row, row.answer)
-        said, again = self._said[pair], self._said_again[pair]
+        compared, place = tuple(sorted(row.candidate_ids)), row.answer.place
+        answer = row.answer.value if place is None else row.candidate_ids[place]
+        said, again = self._said[compared], self._said_again[compared]
         before = _same(said, again)
         (said if row.purpose == "train" else again)[answer] += by
         after = _same(said, again)
@@ -271,7 +272,7 @@ class Agreement:
         if len(standing) < 2:
             return
         for row in standing:
-            if row.answer not in DECISIVE or is_corrected(row):
+            if row.answer not in CHOICES or is_corrected(row):
                 continue
             others = (
                 other
@@ -289,7 +290,7 @@ def majority(answers: Iterable[Answer | None]) -> tuple[Answer, int] | None:
     """What more than half of the decisive answers say, and how many say it; None where
     they are split.
     """
-    votes = Counter(answer for answer in answers if answer in DECISIVE)
+    votes = Counter(answer for answer in answers if answer in CHOICES)
     if not votes:
         return None
     answer, count = votes.most_common(1)[0]
@@ -297,21 +298,13 @@ def majority(answers: Iterable[Answer | None]) -> tuple[Answer, int] | None:
     return (answer, count) if 2 * count > votes.total() else None
 
 
-def _same(said: Counter[Answer], again: Counter[Answer]) -> Share:
+def _same(said: Counter[str], again: Counter[str]) -> Share:
     if not said.total():
         return Share()
     return Share(sum(count for answer, count in again.items() if said[answer] > 0), again.total())
 
 
-def _sorted(row: EventRow, answer: Answer) -> tuple[Pair, Answer]:
-    """The pair in one order, whichever it was shown in, and the answer to it."""
-    if row.first_id <= row.second_id:
-        return (row.first_id, row.second_id), answer
-    turned = {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST}.get(answer, answer)
-    return (row.second_id, row.first_id), turned
-
-
-__all__ = ["DECISIVE", "LabelerReport", "Reports", "majority", "report", "weights"]
+__all__ = ["LabelerReport", "Reports", "majority", "report", "weights"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -520,7 +513,7 @@ def _one(name: str, tally: Tally, agreement: Agreement, *, trusted: bool) -> Lab
     shares = {"gold": gold, "repeat": repeats, "shared": outvoted}
     evidence = sum(evidence_of(kind, each.part, of=each.whole) for kind, each in shares.items())
     side_p = binomial_p(left.part, left.whole)
-    undecided = tally.answers - left.whole
+    undecided = tally.answers - tally.decided
     state, reason = verdict(
         evidence,
         side_p=side_p,

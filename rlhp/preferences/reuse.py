@@ -34,7 +34,7 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
     rows = [
         row
         for row in source.live(purpose=None)
-        if row.first_id in source and row.second_id in source
+        if all(segment in source for segment in row.candidate_ids)
     ]
     if not rows:
         raise RlhpError(_NOTHING.format(source.path))
@@ -44,9 +44,7 @@ def merge_into(target: PreferenceDataset, source_path: str | Path) -> int:
             f"{lost} answers in {source.path} have lost their segments and are not reused",
             stacklevel=2,
         )
-    wanted = list(
-        dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
-    )
+    wanted = list(dict.fromkeys(segment for row in rows for segment in row.candidate_ids))
     for batch in _batches([segment for segment in wanted if segment not in target]):
         target.add_segments(source.segments(batch))
     origin = ", ".join(source.header["run_ids"])

@@ -38,12 +38,21 @@ from rlhp.preferences.answers import answered, live, settle
 from rlhp.preferences.events import EventRow
 from rlhp.query.checks import Checks
 from rlhp.query.schedule import AdaptiveSchedule, LabelBudget
-from rlhp.query.selection import make_selection, random_pairs
+from rlhp.query.selection import choice_probabilities, make_selection, random_pairs
 from rlhp.queue.records import body_of
 from rlhp.reward.client import RewardSource
 from rlhp.reward.service import NoRewardYet
 from rlhp.system.roles import QueryActorStatus
-from rlhp.types import Array, Query, Segment, TeacherContext, decode, encode, pair_id, query_id
+from rlhp.types import (
+    Array,
+    Query,
+    Segment,
+    TeacherContext,
+    comparison_id,
+    decode,
+    encode,
+    query_id,
+)
 
 
 class SegmentStore(Protocol):
@@ -51,7 +60,7 @@ class SegmentStore(Protocol):
 
     def add_segments(self, segments: Sequence[Segment]) -> Any: ...
 
-    def asked_pairs(self) -> set[str]: ...
+    def asked(self) -> set[str]: ...
 
     def refresh(self) -> None: ...
 
@@ -67,8 +76,7 @@ class Queue(Protocol):
         self,
         *,
         query: str,
-        first: str,
-        second: str,
+        candidates: Sequence[str],
         body: Any,
         payloads: Any,
         want: int,
@@ -88,7 +96,7 @@ too.
 """
 
 Returns = Callable[[list[tuple[Segment, Segment]]], tuple[Array | None, int | None]]
-"""Predicted returns [M, C, 2] of pairs and the version they come from."""
+"""Predicted returns [M, Q, C] of queries and the version they come from."""
 
 
 class Agreement:
@@ -170,7 +178,7 @@ class QueryActor:
         self._rng = np.random.default_rng([config.seed, 7])
         self._pool: deque[Segment] = deque(maxlen=config.query.pool)
         self._newest = config.newest_segments
-        self._asked_pairs = store.asked_pairs()
+        self._asked = store.asked()
         self._lock = threading.Lock()
         self._schedule = AdaptiveSchedule()
         self._fresh_accuracy: float | None = None
@@ -263,17 +271,15 @@ class QueryActor:
         if not chosen:
             return 0
         self._store.add_segments(
-            list({s.id: s for q, _ in chosen for s in (q.first, q.second)}.values())
+            list({s.id: s for query, _ in chosen for s in query.candidates}.values())
         )
         return sum(self._ask(query, hidden) for query, hidden in chosen)
 
     def _put(self, query: Query, only: str | None, hidden: Mapping[str, Any]) -> str:
-        first, second = query.first.id, query.second.id
-        payloads = {segment.id: encode(segment) for segment in (query.first, query.second)}
+        payloads = {segment.id: encode(segment) for segment in query.candidates}
         status = self._queue.put(
             query=query.id,
-            first=first,
-            second=second,
+            candidates=list(payloads),
             body=body_of(query),
             payloads=payloads,
             want=self._config.labels.votes if only is None else 1,
@@ -285,10 +291,9 @@ class QueryActor:
         return status
 
     def _ask(self, query: Query, hidden: Mapping[str, Any]) -> int:
-        pair = (query.first.id, query.second.id)
         # not full or spent: asked for good
         if (status := self._put(query, None, hidden)) in ("ok", "same", "dup"):
-            self._asked_pairs.add(pair_id(pair))
+            self._asked.add(comparison_id([each.id for each in query.candidates]))
         self._duplicates += status == "dup"
         return int(status == "ok")
 
@@ -306,14 +311,12 @@ class QueryActor:
 
     def _choose(
         self, pool: list[Segment], count: int, *, drawn: int
-    ) -> list[tuple[Query, dict[str, float]]]:
+    ) -> list[tuple[Query, dict[str, list[float]]]]:
         """The best pairs and `drawn` others, and what the members predict about each
         before anybody answers.
         """
         wanted = count * self._config.query.candidate_factor
-        pairs = random_pairs(
-            pool, wanted, newest=self._newest, asked=self._asked_pairs, rng=self._rng
-        )
+        pairs = random_pairs(pool, wanted, newest=self._newest, asked=self._asked, rng=self._rng)
         if not pairs:
             return []
         returns, version = self._returns(pairs)
@@ -332,10 +335,9 @@ class QueryActor:
         queries = [
             Query(
                 id=query_id(
-                    run=pairs[k][0].run, purpose="train", segments=(pairs[k][0].id, pairs[k][1].id)
+                    run=pairs[k][0].run, purpose="train", candidates=[s.id for s in pairs[k]]
                 ),
-                first=pairs[k][0],
-                second=pairs[k][1],
+                candidates=pairs[k],
                 strategy="random" if int(k) in random else self._config.query.selection,
                 score=float(scores[k]),
                 reward_version=version,
@@ -346,21 +348,18 @@ class QueryActor:
         ]
         if returns is None:
             return [(query, {}) for query in queries]
-        # beyond, exp overflows and P stays as it is
-        margin_MC = np.clip(returns[..., 0] - returns[..., 1], -50, 50)
-        p_first_C = (1 / (1 + np.exp(-margin_MC))).mean(0)
+        p_QC = choice_probabilities(returns).mean(0)
         return [
-            (query, {"predicted_first": float(p_first_C[k])})
-            for query, k in zip(queries, best, strict=True)
+            (query, {"predicted": p_QC[k].tolist()}) for query, k in zip(queries, best, strict=True)
         ]
 
-    def _returns(self, pairs: list[tuple[Segment, Segment]]) -> tuple[Array | None, int | None]:
-        """Raw member sums [M, C, 2] and the version they come from; None before the
-        first version.
+    def _returns(self, queries: Sequence[tuple[Segment, ...]]) -> tuple[Array | None, int | None]:
+        """Raw member sums [M, Q, C] over the candidates, equally many of each query, and
+        the version they come from; None before the first version.
         """
         if not self._learning:
             return None, None
-        unique = list({segment.id: segment for pair in pairs for segment in pair}.values())
+        unique = list({segment.id: segment for query in queries for segment in query}.values())
         at_once = (
             max(1, ROWS_AT_ONCE // unique[0].length) if self._spaces.obs.picture else len(unique)
         )
@@ -375,8 +374,8 @@ class QueryActor:
                 sums |= {segment.id: total for segment, total in zip(part, scored, strict=True)}
         except NoRewardYet:
             return None, None
-        both = [np.stack([sums[first.id], sums[second.id]], axis=1) for first, second in pairs]
-        return np.stack(both, axis=1), version
+        found = [np.stack([sums[each.id] for each in query], axis=1) for query in queries]
+        return np.stack(found, axis=1), version
 
     def _flat(self, segments: list[Segment]) -> tuple[Array, Array]:
         obs = [

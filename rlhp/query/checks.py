@@ -36,9 +36,10 @@ import numpy as np
 from rlhp.config.schema import RewardConfig, RunConfig
 from rlhp.preferences.answers import is_corrected, live
 from rlhp.preferences.events import EventRow
-from rlhp.preferences.quality import DECISIVE, Reports
+from rlhp.preferences.quality import Reports
+from rlhp.query.selection import log_odds
 from rlhp.reward.data import SPARE_SHARE, bag_count, is_held_out
-from rlhp.types import Answer, Array, Query, Segment, pair_id, query_id
+from rlhp.types import CHOICES, Answer, Array, Query, Segment, comparison_id, query_id
 
 LOOK_EVERY_SECONDS = 1.0
 MOST_OPEN = 2
@@ -47,10 +48,10 @@ long.
 """
 FORGET_SECONDS = 900.0
 DISTANCE = 5
-"""Answers between a pair and its repeat."""
+"""Answers between a query and its repeat."""
 SURE = 0.95
 CANDIDATES = 32
-"""Pairs whose answer the ensemble is asked to confirm at a time."""
+"""Queries whose answer the ensemble is asked to confirm at a time."""
 REPEAT_EVERY = 4
 """One check in so many is a repeat even where gold is at hand."""
 
@@ -67,9 +68,9 @@ class AnswerStore(Protocol):
 
 Put = Callable[[Query, str, Mapping[str, Any]], str]
 """Ask this labeler alone, keeping something hidden; the status of the queue."""
-Returns = Callable[[list[tuple[Segment, Segment]]], Array | None]
-"""Predicted returns [M, C, 2] of the members for pairs; None before the first reward
-version.
+Returns = Callable[[Sequence[tuple[Segment, ...]]], Array | None]
+"""Predicted returns [M, Q, C] of the members for the candidates of queries, equally many
+of each; None before the first reward version.
 """
 
 
@@ -78,7 +79,7 @@ class Known:
     """An answer that is known, or likely, before it is asked for again."""
 
     query: str
-    pair: tuple[str, str]
+    candidates: tuple[str, ...]
     answer: Answer
     source: Literal["trusted", "agreed", "likely"]
 
@@ -94,7 +95,7 @@ class Checks:
         self._store, self._put, self._returns = store, put, returns
         self._reports = Reports(teachers=config.labels.source == "oracle")
         self._rng = np.random.default_rng([config.seed, 8])
-        # labeler -> query -> pair, since when
+        # labeler -> query -> what it compares, since when
         self._open: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
         self._looked_at = -math.inf
         self._looked_through, self._asked_last = 0, 0
@@ -153,13 +154,13 @@ class Checks:
         standing: Sequence[EventRow],
         suspected: set[str],
     ) -> int:
-        checked = {pair_id((row.first_id, row.second_id)) for row in mine if row.purpose != "train"}
-        checked |= {pair for pair, _ in self._open[labeler].values()}
+        checked = {comparison_id(row.candidate_ids) for row in mine if row.purpose != "train"}
+        checked |= {asked for asked, _ in self._open[labeler].values()}
         repeat = self._repeat(mine, standing, without=checked)
         number = len(checked)
         gold = None
         if repeat is None or number % REPEAT_EVERY != REPEAT_EVERY - 1:
-            seen = checked | {pair_id((row.first_id, row.second_id)) for row in mine}
+            seen = checked | {comparison_id(row.candidate_ids) for row in mine}
             others = [
                 row for row in standing if row.labeler != labeler and row.labeler not in suspected
             ]
@@ -167,11 +168,11 @@ class Checks:
                 [
                     k
                     for k in known_answers(others, trusted=self._quality.trusted)
-                    if pair_id(k.pair) not in seen
+                    if comparison_id(k.candidates) not in seen
                 ]
             )
         if gold is not None:
-            return self._put_one(labeler, gold.pair, gold=gold.answer)
+            return self._put_one(labeler, gold.candidates, gold=gold.answer)
         return 0 if repeat is None else self._put_one(labeler, repeat, gold=None)
 
     def _gold(self, known: Sequence[Known]) -> Known | None:
@@ -191,47 +192,46 @@ class Checks:
     def _confirmed(self, some: Sequence[Known]) -> Iterator[Known]:
         if not some:
             return
-        pairs = [self._pair(each.pair) for each in some]
-        returns = self._returns(pairs)
+        # those of another number of candidates have another turn
+        some = [each for each in some if len(each.candidates) == len(some[0].candidates)]
+        returns = self._returns([self._segments(each.candidates) for each in some])
         if returns is None:
             return
-        margin_MC = returns[..., 0] - returns[..., 1]
-        for each, margin_M in zip(some, margin_MC.T, strict=True):
-            sign = 1 if each.answer is Answer.FIRST else -1
-            if np.all(sign * margin_M > math.log(SURE / (1 - SURE))):
+        for each, odds_MC in zip(some, log_odds(returns).swapaxes(0, 1), strict=True):
+            if np.all(odds_MC[:, each.answer.place] > math.log(SURE / (1 - SURE))):
                 yield each
 
     def _repeat(
         self, mine: Sequence[EventRow], standing: Sequence[EventRow], *, without: set[str]
-    ) -> tuple[str, str] | None:
-        """A pair that this labeler decided long enough ago, and was not asked again
-        yet.
+    ) -> tuple[str, ...] | None:
+        """Candidates of which this labeler chose one long enough ago, and was not asked
+        again yet.
         """
         labeler = mine[0].labeler
         own = [row for row in standing if row.labeler == labeler and row.purpose == "train"][
             :-DISTANCE
         ]
-        pairs = [(row.first_id, row.second_id) for row in own if row.answer in DECISIVE]
-        pairs = [pair for pair in pairs if pair_id(pair) not in without]
-        return pairs[int(self._rng.integers(len(pairs)))] if pairs else None
+        decided = [row.candidate_ids for row in own if row.answer in CHOICES]
+        decided = [ids for ids in decided if comparison_id(ids) not in without]
+        return decided[int(self._rng.integers(len(decided)))] if decided else None
 
-    def _put_one(self, labeler: str, pair: tuple[str, str], *, gold: Answer | None) -> int:
+    def _put_one(self, labeler: str, ids: tuple[str, ...], *, gold: Answer | None) -> int:
         purpose = "repeat" if gold is None else "gold"
-        first, second = self._pair(pair)
-        id_ = query_id(run=first.run, purpose=purpose, segments=pair, salt=labeler)
+        segments = self._segments(ids)
+        id_ = query_id(run=segments[0].run, purpose=purpose, candidates=ids, salt=labeler)
         # the other way round half of the time, or who always says `first` is consistent
         if int(id_[0], 16) % 2:
-            first, second = second, first
-            gold = None if gold is None else Answer.SECOND if gold is Answer.FIRST else Answer.FIRST
-        query = Query(id=id_, first=first, second=second, purpose=purpose, strategy="check")
+            segments = segments[::-1]
+            if gold is not None and gold.place is not None:
+                gold = CHOICES[len(ids) - 1 - gold.place]
+        query = Query(id=id_, candidates=segments, purpose=purpose, strategy="check")
         status = self._put(query, labeler, {} if gold is None else {"gold": gold.value})
         if status in ("ok", "same"):  # the same: asked before a restart, and open still
-            self._open[labeler][id_] = pair_id(pair), time.monotonic()
+            self._open[labeler][id_] = comparison_id(ids), time.monotonic()
         return int(status == "ok")
 
-    def _pair(self, pair: tuple[str, str]) -> tuple[Segment, Segment]:
-        first, second = self._store.segments(pair)
-        return first, second
+    def _segments(self, ids: tuple[str, ...]) -> tuple[Segment, ...]:
+        return tuple(self._store.segments(ids))
 
 
 def known_answers(rows: Iterable[EventRow], *, trusted: Iterable[str] = ()) -> list[Known]:
@@ -249,13 +249,14 @@ def known_answers(rows: Iterable[EventRow], *, trusted: Iterable[str] = ()) -> l
         heard = trustees or votes
         answers = {row.answer for row in heard}
         (answer, *more) = answers
-        if more or answer not in DECISIVE:
+        if more or answer not in CHOICES:
             continue
         assert answer is not None
-        pair = (heard[0].first_id, heard[0].second_id)
         source: Literal["trusted", "agreed", "likely"]
         source = "trusted" if trustees else "agreed" if len(votes) > 1 else "likely"
-        found.append(Known(query=query, pair=pair, answer=answer, source=source))
+        found.append(
+            Known(query=query, candidates=heard[0].candidate_ids, answer=answer, source=source)
+        )
     return found
 
 

@@ -1,15 +1,16 @@
-"""Which of the candidate pairs are worth a person's time.
+"""Which of the queries that could be asked are worth a person's time.
 
-A strategy ranks candidates; the query actor asks the highest. Your own is a class in a
-module of yours, named in the config as `query.selection: package.module:Name`:
+A strategy ranks them, each a tuple of segments; the query actor asks the highest. Your
+own is a class in a module of yours, named in the config as
+`query.selection: package.module:Name`:
 
     class MostSurprising:
-        def rank(self, pairs, returns, rng):
+        def rank(self, queries, returns, rng):
             if returns is None:                      # before the first reward version
-                return rng.random(len(pairs))
+                return rng.random(len(queries))
             return -abs(returns[:, :, 0] - returns[:, :, 1]).mean(0)
 
-Shapes: M members, C candidate pairs.
+Shapes: M members, Q queries that could be asked, C candidates of each, which are two.
 
 Which pairs of segments could be asked about: drawn at random, of equal length, never
 asked before.
@@ -29,57 +30,74 @@ import numpy as np
 
 from rlhp.errors import RlhpError
 from rlhp.system import imports
-from rlhp.types import Array, Segment, pair_id
+from rlhp.types import Array, Segment, comparison_id
 
 
 class Selection(Protocol):
-    """Ranks candidate pairs: higher is asked sooner."""
+    """Ranks queries that could be asked: higher is asked sooner."""
 
     def rank(
         self,
-        pairs: Sequence[tuple[Segment, Segment]],
+        queries: Sequence[tuple[Segment, ...]],
         returns: Array | None,
         rng: np.random.Generator,
+        /,
     ) -> Array:
-        """Scores [C]. `returns` [M, C, 2] are the members' raw sums over first and
-        second; None before version 1.
+        """Scores [Q]. `returns` [M, Q, C] are the members' raw sums over the candidates;
+        None before version 1.
         """
         ...
 
 
 class Random:
-    """Every pair alike. At least as good as disagreement in several reproductions;
+    """Every query alike. At least as good as disagreement in several reproductions;
     always the baseline.
     """
 
     def rank(
         self,
-        pairs: Sequence[tuple[Segment, Segment]],
+        queries: Sequence[tuple[Segment, ...]],
         returns: Array | None,
         rng: np.random.Generator,
     ) -> Array:
-        """Uniform noise [C]."""
-        return rng.random(len(pairs))
+        """Uniform noise [Q]."""
+        return rng.random(len(queries))
 
 
 class Disagreement:
-    """Variance over members of P(first preferred) (Christiano et al. 2017, section
-    2.2.4).
+    """Variance over members of P(each candidate preferred), mean over the candidates:
+    for a pair, that of P(first preferred) (Christiano et al. 2017, section 2.2.4).
     """
 
     def rank(
         self,
-        pairs: Sequence[tuple[Segment, Segment]],
+        queries: Sequence[tuple[Segment, ...]],
         returns: Array | None,
         rng: np.random.Generator,
     ) -> Array:
-        """Variance [C]; random before the first version, when members know nothing."""
+        """Variance [Q]; random before the first version, when members know nothing."""
         if returns is None:
-            return rng.random(len(pairs))
-        logits_MC = (returns[:, :, 0] - returns[:, :, 1]).astype(np.float64)
-        p_first_MC = 0.5 * (1 + np.tanh(0.5 * logits_MC))  # a sigmoid that cannot overflow
-        variance: Array = p_first_MC.var(axis=0)
+            return rng.random(len(queries))
+        variance: Array = choice_probabilities(returns).var(axis=0).mean(-1)
         return variance
+
+
+def log_odds(returns: Array) -> Array:
+    """ln(P / (1 - P)) [*, C] of each candidate under the softmax of the returns [*, C]:
+    for a pair the difference of two returns.
+    """
+    returns = returns.astype(np.float64)
+    others = [np.delete(returns, place, axis=-1) for place in range(returns.shape[-1])]
+    rest = np.stack([np.logaddexp.reduce(each, axis=-1) for each in others], axis=-1)
+    odds: Array = returns - rest
+    return odds
+
+
+def choice_probabilities(returns: Array) -> Array:
+    """P(each candidate preferred) [*, C] under the softmax of the returns [*, C]."""
+    odds = log_odds(returns)
+    p: Array = 0.5 * (1 + np.tanh(0.5 * odds))  # a sigmoid that cannot overflow
+    return p
 
 
 def make_selection(name: str) -> Selection:
@@ -101,7 +119,7 @@ def make_selection(name: str) -> Selection:
         ) from error
     if not callable(getattr(made, "rank", None)):
         raise RlhpError(
-            f"query.selection={name!r} has no method rank(pairs, returns, rng) -> scores"
+            f"query.selection={name!r} has no method rank(queries, returns, rng) -> scores"
         )
     selection: Selection = made
     return selection
@@ -130,7 +148,7 @@ def random_pairs(
         group = by_length[new.length]
         other = group[int(rng.integers(len(group)))]
         pair = (new, other) if rng.integers(2) else (other, new)
-        key = pair_id((pair[0].id, pair[1].id))
+        key = comparison_id((pair[0].id, pair[1].id))
         if pair[0].id == pair[1].id or key in taken or key in asked:
             continue
         taken.add(key)

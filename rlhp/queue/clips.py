@@ -8,6 +8,7 @@ store when a query may be shown and when its clips go.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal, cast
 
 from rlhp.errors import RlhpError, Unreachable
 from rlhp.queue.connection import Connection
-from rlhp.queue.records import text
+from rlhp.queue.records import named_in, text
 from rlhp.queue.runs import key
 from rlhp.storage.remote import filesystem
 
@@ -25,8 +26,9 @@ forgotten.
 """
 
 KEY = "clips.store"
-Side = Literal["first", "second"]
-SIDES: tuple[Side, Side] = ("first", "second")
+Side = Literal["first", "second", "third", "fourth"]
+SIDES: tuple[Side, ...] = ("first", "second", "third", "fourth")
+"""The candidates of a query, as many of them as it has."""
 _ELSEWHERE = b"rlhp-clip-at "
 
 
@@ -35,9 +37,8 @@ class Waiting:
     """A query that is not offered before its clips are there."""
 
     query: str
-    first: str
-    """Id of the segment; `QueryQueue.segments` has its bytes."""
-    second: str
+    candidates: tuple[str, ...]
+    """Ids of the segments; `QueryQueue.segments` has their bytes."""
     made_ms: int
     """Unix milliseconds on the server's clock."""
 
@@ -47,8 +48,8 @@ class Clips:
 
     clips = queue.clips.kept_in(config.clips.store)
     for waiting in clips.waiting(8):
-        for side in SIDES:
-            clips.store(query=waiting.query, side=side, data=...)
+        for side, segment in zip(SIDES, waiting.candidates):
+            clips.store(query=waiting.query, side=side, data=draw(segment))
         queue.ready(query=waiting.query)
 
     Every method raises QueueUnavailable, a ConnectionError, while Redis is away, and
@@ -69,14 +70,11 @@ class Clips:
         """At most `count` reserved queries, those asked first in front."""
         with self._connection.client("look for queries without clips") as client:
             names = [text(name) for name in client.zrange(key(self._run, "reserved"), 0, count - 1)]
-            facts = [
-                client.hmget(key(self._run, f"q:{name}"), "first", "second", "made")
-                for name in names
-            ]
+            facts = [client.hmget(key(self._run, f"q:{name}"), "body", "made") for name in names]
         return [
-            Waiting(query=name, first=text(first), second=text(second), made_ms=int(made))
-            for name, (first, second, made) in zip(names, facts, strict=True)
-            if made is not None  # it lapsed between the two calls
+            Waiting(query=name, candidates=named_in(json.loads(body)), made_ms=int(made))
+            for name, (body, made) in zip(names, facts, strict=True)
+            if made is not None and body is not None  # it lapsed between the two calls
         ]
 
     def store(self, *, query: str, side: Side, data: bytes) -> None:

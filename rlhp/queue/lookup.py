@@ -26,9 +26,9 @@ from rlhp.preferences.answers import is_corrected, is_reused, live
 from rlhp.preferences.events import EventRow, storable
 from rlhp.queue.connection import Connection
 from rlhp.queue.log import GROUP
-from rlhp.queue.records import Event, event_from, text
+from rlhp.queue.records import Event, beyond, event_from, text
 from rlhp.queue.runs import check_name, key
-from rlhp.types import Answer, digest, pair_id, parse_answer
+from rlhp.types import Answer, comparison_id, digest, parse_answer
 
 
 def recollection(rows: Iterable[EventRow], *, again: bool = False) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _query(rows: Sequence[EventRow], *, again: bool) -> dict[str, Any]:
     # A check is addressed to the one labeler who answered it, and not a pair that is
     # asked once.
     only = next(iter(labelers), "") if one.purpose != "train" else ""
-    pair = digest("pair", only, one.query_id) if only else pair_id((one.first_id, one.second_id))
+    pair = digest("pair", only, one.query_id) if only else comparison_id(one.candidate_ids)
     standing = {row.labeler: row for row in live(rows, purpose=None, extra=True)}
     body = {
         "purpose": one.purpose,
@@ -58,16 +58,14 @@ def _query(rows: Sequence[EventRow], *, again: bool) -> dict[str, Any]:
         "score": one.score,
         "reward_version": one.selected_version,
         "env_steps": one.env_steps,
-        "first": one.first_id,
-        "second": one.second_id,
+        "candidates": list(one.candidate_ids),
     }
-    hidden = {"gold": one.gold_answer, "predicted_first": one.predicted_first}
+    hidden = {"gold": one.gold_answer, "predicted": one.predicted}
     return {
         "id": one.query_id,
         "pair": pair,
         "only": only,
-        "first": one.first_id,
-        "second": one.second_id,
+        "candidates": json.dumps(one.candidate_ids),
         "body": json.dumps(body),
         "hidden": json.dumps({name: value for name, value in hidden.items() if value is not None}),
         "made": str(round(one.made_at.timestamp() * 1000)) if one.made_at is not None else "0",
@@ -118,11 +116,12 @@ class Lookup:
             name.startswith(b"t:") and text(holder) == labeler for name, holder in fields.items()
         )
 
-    def body(self, query: str) -> dict[str, Any] | None:
-        """The body of a query; None where it is unknown (by now)."""
+    def candidates(self, query: str) -> int:
+        """How many a query has; 0 where it is unknown (by now)."""
         with self._connection.client("look at a query") as client:
-            found = client.hget(key(self._run, f"q:{query}"), "body")
-        return None if found is None else cast("dict[str, Any]", json.loads(found))
+            names = ("candidates", "first", "second")
+            found, *pair = client.hmget(key(self._run, f"q:{query}"), names)
+        return len(json.loads(found)) if found is not None else 0 if None in pair else 2
 
     def given(self, query: str, *, labeler: str, rev: int) -> Answer | None:
         """What a labeler's revision `rev` said; None where there is none (by now)."""
@@ -172,6 +171,8 @@ class Lookup:
             if known:
                 self._connection.script("recall", *map(json.dumps, known))
                 status = text(self._connection.script("correct", *facts))
+        if status == "beyond":
+            raise beyond(query, answer)
         return cast(CorrectStatus, status)
 
     def _parsed(self, stream_id: str, fields: Mapping[bytes, bytes]) -> Event | None:

@@ -25,7 +25,7 @@ from rlhp.queue.log import Readers, set_aside
 from rlhp.queue.records import Event, Lease, QueueStats, Undo, explain, text
 from rlhp.queue.runs import list_runs
 from rlhp.storage.lease import Held, Owner, acquire
-from rlhp.types import Answer, digest, pair_id, parse_answer
+from rlhp.types import MOST_CANDIDATES, Answer, comparison_id, digest, parse_answer
 
 if TYPE_CHECKING:
     from rlhp.queue.lookup import Counters, Lookup
@@ -52,11 +52,11 @@ class QueryQueue:
 
     Asking:
         payloads = {a: ..., b: ...}
-        while queue.put(query=id, first=a, second=b, body=body, payloads=payloads) == "full":
+        while queue.put(query=id, candidates=(a, b), body=body, payloads=payloads) == "full":
             wait()
     Answering:
         for lease in queue.lease(labeler="ann", page="ann-1"):
-            segments = queue.segments(lease.segments)
+            segments = queue.segments(lease.candidates)
             ticket = {"query": lease.query, "token": lease.token}
             queue.answer(**ticket, labeler="ann", page="ann-1", answer="first")
     Reading:
@@ -309,8 +309,7 @@ class QueryQueue:
         self,
         *,
         query: str,
-        first: str,
-        second: str,
+        candidates: Sequence[str],
         body: Mapping[str, Any],
         payloads: Mapping[str, bytes],
         want: int = 1,
@@ -318,8 +317,8 @@ class QueryQueue:
         only: str | None = None,
         hidden: Mapping[str, Any] | None = None,
     ) -> records.PutStatus:
-        """Ask about two segments, given by id; queries are answered in the order in which
-        they were asked.
+        """Ask about two to four segments, given by id; queries are answered in the order in
+        which they were asked.
 
         `payloads` holds encoded segments by id. They are stored with the query and live
         until half an hour after it is finished, and never shorter than until its last
@@ -328,18 +327,21 @@ class QueryQueue:
         budget and may repeat a pair. `hidden` is for the log alone: no labeler is told.
         A server at its memory limit takes none.
         """
-        if first == second or want < 1 or not set(payloads) <= {first, second}:
+        ids = list(candidates)
+        whole = 2 <= len(set(ids)) == len(ids) <= MOST_CANDIDATES
+        if not whole or want < 1 or not set(payloads) <= set(ids):
             raise ValueError(
-                "a query shows two different segments to at least one labeler and brings no others "
-                f"along; got {first=}, {second=}, {want=}, payloads of {sorted(payloads)}"
+                f"a query shows 2 to {MOST_CANDIDATES} different segments to at least one labeler "
+                f"and brings no others along; got candidates={ids}, {want=}, payloads of "
+                f"{sorted(payloads)}"
             )
         if only is not None:
             runs.check_name("labeler", only)
-        pair = pair_id((first, second)) if only is None else digest("pair", only, query)
-        whole_body = json.dumps({**body, "first": first, "second": second})
+        pair = comparison_id(ids) if only is None else digest("pair", only, query)
+        whole_body = json.dumps({**body, "candidates": ids})
         pieces = [item for payload in payloads.items() for item in payload]
         try:
-            facts = (query, pair, first, second, want, only or "", int(ready))
+            facts = (query, pair, json.dumps(ids), want, only or "", int(ready))
             status = text(
                 self._script("put", *facts, whole_body, json.dumps(dict(hidden or {})), *pieces)
             )
@@ -350,7 +352,7 @@ class QueryQueue:
         return cast(records.PutStatus, status)
 
     def ready(self, *, query: str) -> records.ReadyStatus:
-        """Both clips of a reserved query are stored: offer it."""
+        """All clips of a reserved query are stored: offer it."""
         return cast(records.ReadyStatus, text(self._script("ready", query)))
 
     def drop(self, *, query: str, reason: str = "") -> records.DropStatus:
@@ -409,14 +411,16 @@ class QueryQueue:
     ) -> records.AnswerStatus:
         """Record an answer, once: `rev` is this labeler's last revision of it plus one.
 
-        ValueError for an answer that is none of the four, before anything is sent.
+        ValueError for an answer that no query has, before anything is sent, and for one
+        that names a candidate which this query has not.
         """
         runs.check_name("labeler", labeler)
         about = json.dumps(dict(meta or {}))
-        status = self._script(
-            "answer", query, labeler, page, token, parse_answer(answer).value, rev, about
-        )
-        return cast(records.AnswerStatus, text(status))
+        said = parse_answer(answer).value
+        status = text(self._script("answer", query, labeler, page, token, said, rev, about))
+        if status == "beyond":
+            raise records.beyond(query, answer)
+        return cast(records.AnswerStatus, status)
 
     def skip(self, *, query: str, labeler: str, page: str, token: int) -> records.SkipStatus:
         """Leave this query to others: this labeler is not offered it again."""

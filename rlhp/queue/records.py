@@ -3,7 +3,7 @@ call can return.
 
 The JSON body of a query in the queue, and the way back to a `Query`.
 
-The two segments travel beside it as bytes, so a body stays small and says only which
+The segments travel beside it as bytes, so a body stays small and says only which
 ones to fetch.
 """
 
@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rlhp.types import Answer, Query, Segment, TeacherContext, parse_answer
+from rlhp.errors import RlhpError
+from rlhp.types import MOST_CANDIDATES, Answer, Query, Segment, TeacherContext, parse_answer
 
 RunState = Literal["open", "draining", "closed", "missing"]
 PutStatus = Literal["ok", "same", "dup", "full", "spent", "no memory"]
@@ -35,7 +36,7 @@ MOST_MS = 4_102_444_800_000
 _MEANING: dict[str, str] = {
     "ok": "done",
     "same": "already done by an earlier call: nothing changed",
-    "dup": "these two segments were already asked about in this run",
+    "dup": "these candidates were already asked about in this run",
     "full": "the queue is full: wait until somebody answers, or drop a query that matters less",
     "no memory": "the server is at its memory limit and asks nothing more: raise its maxmemory",
     "spent": "the label budget is spent: no further query is asked",
@@ -48,7 +49,7 @@ _MEANING: dict[str, str] = {
     "denied": "the lease belongs to another labeler: lease the query first",
     "gone": "the query is unknown here or no longer open: lease another one",
     "leased": "somebody is answering the query right now, so it stays",
-    "noclip": "a clip of the query is missing: store both clips first",
+    "noclip": "a clip of the query is missing: store all of its clips first",
     "no": (
         "there is no such answer to undo, an admin has corrected it, or its segments are gone "
         "by now"
@@ -65,6 +66,14 @@ def explain(status: str) -> str:
     return _MEANING[status]
 
 
+def beyond(query: str, answer: str) -> RlhpError:
+    """For an answer that names a candidate which the query has not."""
+    return RlhpError(
+        f"query {query} shows fewer candidates than the answer {answer} needs; name one of those "
+        "that are shown, or answer tie or incomparable"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """One query, lent to one page until a deadline."""
@@ -73,7 +82,7 @@ class Lease:
     token: int
     """Rises with every lease of the query; an answer must show it."""
     body: Mapping[str, Any]
-    """As it was put, with the ids of the segments under `first` and `second`."""
+    """As it was put, with the ids of the segments under `candidates`."""
     deadline_ms: int
     """Unix milliseconds on the clock of the Redis server; compare with nothing else."""
     rev: int
@@ -82,9 +91,9 @@ class Lease:
     """
 
     @property
-    def segments(self) -> tuple[str, str]:
-        """Ids of the first and the second segment."""
-        return str(self.body["first"]), str(self.body["second"])
+    def candidates(self) -> tuple[str, ...]:
+        """Ids of the segments, in the order that an answer goes by."""
+        return named_in(self.body)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +131,8 @@ class Event:
     """As given with the answer: kind, latency_ms, shown_left and the like."""
     body: Mapping[str, Any]
     """Of the query."""
-    first: str
-    second: str
+    candidates: tuple[str, ...]
+    """Ids of the segments, in the order that the answer goes by."""
     made_ms: int
     """Unix milliseconds on the server's clock when the query was put."""
     hidden: Mapping[str, Any] = field(default_factory=dict)
@@ -240,11 +249,14 @@ def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
         )
     if kind != "drop" and not NAME.fullmatch(fields["by"]):
         raise ValueError(f"no labeler can have the name {fields['by'][:50]!r}")
-    if any(len(fields[name]) > LONGEST_ID for name in ("id", "first", "second")):
+    listed = "candidates" in fields
+    ids = named_in({"candidates": json.loads(fields["candidates"])} if listed else fields)
+    if any(len(each) > LONGEST_ID for each in (fields["id"], *ids)):
         raise ValueError(f"an id has {LONGEST_ID} characters at most")
-    if not fields["id"] or fields["first"] == fields["second"]:
+    if not fields["id"] or not 2 <= len(ids) <= MOST_CANDIDATES or len(set(ids)) < len(ids):
         raise ValueError(
-            f"query {fields['id']!r} is about two segments, got {fields['first']!r} twice"
+            f"query {fields['id']!r} is about 2 to {MOST_CANDIDATES} different segments, got "
+            f"{', '.join(ids)[:50]!r}"
         )
     return Event(
         stream_id=stream_id,
@@ -252,14 +264,13 @@ def event_from(stream_id: str, entry: Mapping[bytes, bytes]) -> Event:
         query=fields["id"],
         labeler=fields["by"],
         page=fields["page"],
-        answer=parse_answer(fields["ans"]) if kind == "answer" else None,
+        answer=parse_answer(fields["ans"], candidates=len(ids)) if kind == "answer" else None,
         rev=int(fields["rev"]),
         how=how or None,  # type: ignore[arg-type]
         token=int(fields["tok"]),
         meta=_mapping(fields, "meta"),
         body=_mapping(fields, "body"),
-        first=fields["first"],
-        second=fields["second"],
+        candidates=ids,
         made_ms=_moment_ms(fields["made"]),
         hidden=_mapping(fields, "hidden"),
         leased_ms=_moment_ms(fields["leased"]) if fields.get("leased") else None,
@@ -319,8 +330,10 @@ def _labeler(facts: Mapping[str, int], now_ms: int) -> LabelerStats:
     )
 
 
-SCHEMA = 1
-"""Version of the body; another one is refused rather than guessed at."""
+SCHEMA = 2
+"""Version of the body, which lists its candidates; 1 was of pairs, `first` and
+`second`, and is read. Another one is refused rather than guessed at.
+"""
 
 
 class BodyError(ValueError):
@@ -334,8 +347,7 @@ def body_of(query: Query) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "query": query.id,
-        "first": query.first.id,
-        "second": query.second.id,
+        "candidates": [each.id for each in query.candidates],
         "purpose": query.purpose,
         "strategy": query.strategy,
         "score": query.score,
@@ -345,29 +357,37 @@ def body_of(query: Query) -> dict[str, Any]:
     }
 
 
-def segment_ids(body: Mapping[str, Any]) -> tuple[str, str]:
-    """Ids of the first and second segment; BodyError where the body is of another
-    schema or names none.
+def segment_ids(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the candidates, in order; BodyError where the body is of another schema or
+    names none.
     """
-    if body.get("schema") != SCHEMA:
+    if body.get("schema") not in (1, SCHEMA):
         raise BodyError(
             f"a query's body has schema {SCHEMA}, got {body.get('schema')!r}; run the same rlhp "
             "version on both sides"
         )
-    first, second = body.get("first"), body.get("second")
-    if not isinstance(first, str) or not isinstance(second, str):
-        raise BodyError(
-            f"a query's body names two segments, got first={first!r} and second={second!r}"
-        )
-    return first, second
+    try:
+        return named_in(body)
+    except ValueError as error:
+        raise BodyError(f"a query's body names its candidates: {error}") from None
+
+
+def named_in(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the candidates, listed as `candidates` or, when all queries were pairs, as
+    `first` and `second`; ValueError where there are none.
+    """
+    ids = facts.get("candidates", [facts.get("first"), facts.get("second")])
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise ValueError(f"candidates are a list of segment ids, got {ids!r}")
+    return tuple(ids)
 
 
 def query_from(body: Mapping[str, Any], segments: Mapping[str, Segment]) -> Query:
     """The query `body` describes; BodyError where the body or a segment is not what it
     should be.
     """
-    first, second = segment_ids(body)
-    for id_ in (first, second):
+    ids = segment_ids(body)
+    for id_ in ids:
         if id_ not in segments or segments[id_].id != id_:
             raise BodyError(
                 f"segment {id_} of query {body.get('query')!r} is missing or is another one"
@@ -375,8 +395,7 @@ def query_from(body: Mapping[str, Any], segments: Mapping[str, Segment]) -> Quer
     try:
         return Query(
             id=body["query"],
-            first=segments[first],
-            second=segments[second],
+            candidates=tuple(segments[id_] for id_ in ids),
             purpose=body["purpose"],
             strategy=body["strategy"],
             score=body["score"],

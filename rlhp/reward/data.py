@@ -9,8 +9,11 @@ restart, since members go on from where they were and a new draw would move what
 know into validation. Two labelers' answers to one query share its fate, or one would be
 trained on and the other judged by.
 
-Shapes: N preferences, M members, B per minibatch, K steps of the longest segment, O
-observation as a row, A encoded action; the axis of size 2 is first, second.
+Queries have two to four candidates. Those that a query lacks are padded, as the steps of
+a short segment are, and `present` says which ones are there.
+
+Shapes: N preferences, M members, B per minibatch, C candidates of the widest query, K
+steps of the longest segment, O observation as a row, A encoded action.
 
 The observations of all preferences, as rows of numbers or as pictures of which each
 frame is kept once.
@@ -19,8 +22,7 @@ Steps of a segment share frames: of a stack of four, three were in the stack bef
 frames lie in one tensor and a stack is four places in it, put together when a minibatch
 is (`rlhp.frames` on a GPU).
 
-Shapes: N preferences, K steps of the longest segment, O observation as a row, C x H x W
-pictures; the axis of size 2 is first, second.
+Shapes: S stacked frames of H x W make a picture; the others as above.
 """
 
 from __future__ import annotations
@@ -44,50 +46,48 @@ FRAMES_AT_FIRST = 1024
 
 
 class Rows:
-    """[N, 2, K, O] float32, zero where a short segment was padded."""
+    """[N, C, K, O] float32, zero where there is no step or no candidate."""
 
     def __init__(self, size: int, *, device: torch.device) -> None:
         self._rows = torch.zeros(0, 2, 0, size, device=device)
 
-    def grow(self, room: int, *, steps: int) -> None:
-        """Make room for this many preferences of this many steps."""
+    def grow(self, room: int, *, candidates: int, steps: int) -> None:
+        """Make room for this many preferences of this many candidates and steps."""
         # zeros, not NaN: padded steps are masked in the loss, but zero times NaN would
         # reach the gradient
-        old, self._rows = self._rows, self._rows.new_zeros(room, 2, steps, self._rows.shape[3])
-        self._rows[: len(old), :, : old.shape[2]] = old
+        self._rows = _grown(self._rows, room, candidates=candidates, steps=steps)
 
-    def put(self, n: int, side: int, rows: Array) -> None:
+    def put(self, n: int, candidate: int, rows: Array) -> None:
         """Take in the rows [k, O] of one segment."""
-        self._rows[n, side, : len(rows)] = torch.tensor(rows, device=self._rows.device)
+        self._rows[n, candidate, : len(rows)] = torch.tensor(rows, device=self._rows.device)
 
     def take(self, at: Tensor) -> Tensor:
-        """[*, 2, K, O] of the preferences in `at` [*]."""
+        """[*, C, K, O] of the preferences in `at` [*]."""
         return self._rows[at]
 
 
 class Pictures:
-    """[N, 2, K, C, H, W] uint8, where a short segment was padded its last picture
-    again.
+    """[N, C, K, S, H, W] uint8. Where there is no step it is the segment's last picture
+    again, and where there is no candidate it is the first one again.
     """
 
     def __init__(self, picture: tuple[int, int, int], *, device: torch.device) -> None:
-        channels, *size = picture
+        depth, *size = picture
         self._frames = torch.zeros(FRAMES_AT_FIRST, *size, dtype=torch.uint8, device=device)
-        self._places = torch.zeros(0, 2, 0, channels, dtype=torch.int64, device=device)
+        self._places = torch.zeros(0, 2, 0, depth, dtype=torch.int64, device=device)
         self._used = 0
 
-    def grow(self, room: int, *, steps: int) -> None:
-        """Make room for this many preferences of this many steps."""
-        old, self._places = (
-            self._places,
-            self._places.new_zeros(room, 2, steps, self._places.shape[3]),
-        )
-        self._places[: len(old), :, : old.shape[2]] = old
-        if old.shape[2]:
-            self._places[: len(old), :, old.shape[2] :] = old[:, :, -1:]
+    def grow(self, room: int, *, candidates: int, steps: int) -> None:
+        """Make room for this many preferences of this many candidates and steps."""
+        count, before, longest = self._places.shape[:3]
+        self._places = _grown(self._places, room, candidates=candidates, steps=steps)
+        if count:
+            known = self._places[:count]
+            known[:, :, longest:] = known[:, :, longest - 1 : longest].clone()
+            known[:, before:] = known[:, :1].clone()
 
-    def put(self, n: int, side: int, rows: Array) -> None:
-        """Take in the pictures [k, C, H, W] of one segment."""
+    def put(self, n: int, candidate: int, rows: Array) -> None:
+        """Take in the pictures [k, S, H, W] of one segment, the first candidate first."""
         frames, first = unstack(rows)
         end = self._used + len(frames)
         if end > len(self._frames):
@@ -97,13 +97,21 @@ class Pictures:
         self._frames[self._used : end] = torch.tensor(frames, device=self._frames.device)
         places = first[:, None] + np.arange(rows.shape[1])
         found = torch.tensor(places, device=self._places.device) + self._used
-        self._places[n, side, : len(rows)] = found
-        self._places[n, side, len(rows) :] = found[-1]
+        them = slice(candidate, None if candidate == 0 else candidate + 1)
+        self._places[n, them, : len(rows)] = found
+        self._places[n, them, len(rows) :] = found[-1]
         self._used = end
 
     def take(self, at: Tensor) -> Tensor:
-        """[*, 2, K, C, H, W] of the preferences in `at` [*]."""
+        """[*, C, K, S, H, W] of the preferences in `at` [*]."""
         return self._frames[self._places[at]]
+
+
+def _grown(old: Tensor, room: int, *, candidates: int, steps: int) -> Tensor:
+    """The same [N, C, K, *] in zeros of this size."""
+    new = old.new_zeros(room, candidates, steps, *old.shape[3:])
+    new[: len(old), : old.shape[1], : old.shape[2]] = old
+    return new
 
 
 SPARE_SHARE = 0.1
@@ -136,12 +144,17 @@ def _uniform(*parts: object) -> float:
 class Batch:
     """Some preferences: each member its own [M, B], or the same for all [B]."""
 
-    obs: Tensor  # [*, 2, K, *O] float32, of pictures uint8
-    actions: Tensor  # [*, 2, K, A]
-    mask: Tensor  # [*, 2, K] bool, False where a short segment was padded
-    target: Tensor  # [*] P(first preferred)
-    returns: Tensor  # [*, 2] standardized true returns; zeros unless the loss is regression
+    obs: Tensor  # [*, C, K, *O] float32, of pictures uint8
+    actions: Tensor  # [*, C, K, A]
+    mask: Tensor  # [*, C, K] bool, False where there is no step
+    target: Tensor  # [*, C] P(each candidate preferred), 0 where there is none
+    returns: Tensor  # [*, C] standardized true returns; zeros unless the loss is regression
     weight: Tensor | None = None  # [*] how much each counts, where not all do in full
+
+    @property
+    def present(self) -> Tensor:
+        """[*, C] bool, False where a query has no such candidate."""
+        return self.mask.any(-1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -150,8 +163,9 @@ class Subset:
     by, and who trains on them.
     """
 
-    target: Tensor  # [N] P(first preferred)
-    returns: Tensor  # [N, 2] standardized true returns
+    target: Tensor  # [N, C] P(each candidate preferred)
+    present: Tensor  # [N, C] bool, False where a query has no such candidate
+    returns: Tensor  # [N, C] standardized true returns
     bags: Tensor  # [M, N] how often each member trains on each
     validation: Tensor  # [M, N] those that steer a member's penalty
     held_out: Tensor  # [N] those that nobody trains on
@@ -165,10 +179,10 @@ class Subset:
 class _Room:
     """Memory for preferences, of which the first N are taken."""
 
-    actions: Tensor  # [room, 2, K, A]
-    mask: Tensor  # [room, 2, K]
-    target: Tensor  # [room]
-    returns: Tensor  # [room, 2]
+    actions: Tensor  # [room, C, K, A]
+    mask: Tensor  # [room, C, K]
+    target: Tensor  # [room, C]
+    returns: Tensor  # [room, C]
 
 
 class TrainingSet:
@@ -196,10 +210,10 @@ class TrainingSet:
         self._room = _Room(
             actions=torch.zeros(0, 2, 0, architecture.action_size, device=device),
             mask=torch.zeros(0, 2, 0, dtype=torch.bool, device=device),
-            target=torch.zeros(0, device=device),
+            target=torch.zeros(0, 2, device=device),
             returns=torch.zeros(0, 2, device=device),
         )
-        self._true_returns: Array = np.empty((0, 2))
+        self._true_returns: list[tuple[float, ...]] = []
         self._queries: list[str] = []
         self._weight: Tensor | None = None
         members = architecture.members
@@ -234,23 +248,27 @@ class TrainingSet:
         return len(new)
 
     def _take_in(self, new: Mapping[tuple[str, str], Preference]) -> None:
-        target = torch.tensor([p.target for p in new.values()], device=self._room.target.device)
-        sides = [(self._rows(p.first), self._rows(p.second)) for p in new.values()]
+        targets = [p.target for p in new.values()]
+        rows = [[self._rows(each) for each in p.candidates] for p in new.values()]
         if self._config.loss == "regression":
-            returns = [(p.first.true_return, p.second.true_return) for p in new.values()]
-            self._true_returns = np.concatenate([self._true_returns, returns])
+            self._true_returns += [
+                tuple(each.true_return for each in p.candidates) for p in new.values()
+            ]
         start = len(self)
         self._grow(
-            start + len(new), steps=max(len(actions) for pair in sides for _, actions in pair)
+            start + len(new),
+            candidates=max(map(len, rows)),
+            steps=max(len(actions) for query in rows for _, actions in query),
         )
-        self._room.target[start : start + len(new)] = target
-        for n, pair in enumerate(sides, start=start):
-            for side, (obs, actions) in enumerate(pair):
-                self._obs.put(n, side, obs)
-                self._room.actions[n, side, : len(actions)] = torch.tensor(
-                    actions, device=target.device
+        device = self._room.target.device
+        for n, (mu, query) in enumerate(zip(targets, rows, strict=True), start=start):
+            self._room.target[n, : len(mu)] = torch.tensor(mu, device=device)
+            for candidate, (obs, actions) in enumerate(query):
+                self._obs.put(n, candidate, obs)
+                self._room.actions[n, candidate, : len(actions)] = torch.tensor(
+                    actions, device=device
                 )
-                self._room.mask[n, side, : len(actions)] = True
+                self._room.mask[n, candidate, : len(actions)] = True
         self._known |= set(new)
         self._queries += [p.query for p in new.values()]
         self._draw([p.query for p in new.values()])
@@ -300,24 +318,30 @@ class TrainingSet:
         return [index_MB] if whole else np.split(index_MB, size // most, axis=1)
 
     def middles(self, count: int) -> Tensor:
-        """[2N, O] the observation in the middle of each segment of the newest `count`
+        """[*, O] the observation in the middle of each segment of the newest `count`
         preferences; no pictures.
         """
         newest = self.batch(np.arange(max(0, len(self) - count), len(self)))
         middle = newest.mask.sum(-1) // 2
         at = middle[..., None, None].expand(*middle.shape, 1, newest.obs.shape[-1])
-        return newest.obs.gather(2, at).flatten(0, 2)
+        return newest.obs.gather(2, at).squeeze(2)[newest.present]
 
     @property
     def target(self) -> Tensor:
-        """[N] P(first preferred)."""
+        """[N, C] P(each candidate preferred)."""
         return self._room.target[: len(self)]
+
+    @property
+    def present(self) -> Tensor:
+        """[N, C] bool, False where a query has no such candidate."""
+        return self._room.mask[: len(self)].any(-1)
 
     def part(self, index: Array) -> Subset:
         """The preferences in rows [B]."""
         at = torch.from_numpy(index).to(self._room.target.device)
         return Subset(
             target=self._room.target[at],
+            present=self._room.mask[at].any(-1),
             returns=self._room.returns[at],
             bags=self.bags[:, at],
             validation=self.validation[:, at],
@@ -337,25 +361,24 @@ class TrainingSet:
             )
         return obs, actions
 
-    def _grow(self, count: int, *, steps: int) -> None:
-        """Make room for this many preferences of this many steps."""
+    def _grow(self, count: int, *, candidates: int, steps: int) -> None:
+        """Make room for this many preferences of this many candidates and steps."""
         old, kept = self._room, len(self)
-        room, longest = old.mask.shape[0], old.mask.shape[2]
-        if count <= room and steps <= longest:
+        room, widest, longest = old.mask.shape
+        if count <= room and candidates <= widest and steps <= longest:
             return
         if count > room:
             room = max(SMALLEST_ROOM, 2 * count)
-        longest = max(longest, steps)
-        self._obs.grow(room, steps=longest)
+        widest, longest = max(widest, candidates), max(longest, steps)
+        self._obs.grow(room, candidates=widest, steps=longest)
+        target = old.target.new_zeros(room, widest)
+        target[:kept, : old.target.shape[1]] = old.target[:kept]
         self._room = _Room(
-            actions=old.actions.new_zeros(room, 2, longest, old.actions.shape[3]),
-            mask=old.mask.new_zeros(room, 2, longest),
-            target=old.target.new_zeros(room),
-            returns=old.returns.new_zeros(room, 2),
+            actions=_grown(old.actions, room, candidates=widest, steps=longest),
+            mask=_grown(old.mask, room, candidates=widest, steps=longest),
+            target=target,
+            returns=old.returns.new_zeros(room, widest),
         )
-        self._room.actions[:kept, :, : old.actions.shape[2]] = old.actions[:kept]
-        self._room.mask[:kept, :, : old.mask.shape[2]] = old.mask[:kept]
-        self._room.target[:kept] = old.target[:kept]
 
     def _draw(self, queries: list[str]) -> None:
         """Decide who trains on the new ones."""
@@ -386,7 +409,9 @@ class TrainingSet:
         """True returns over all segments so far to mean 0, std 1: the scale of a reward
         is free.
         """
-        if len(self._true_returns):
-            spread = float(self._true_returns.std()) or 1.0
-            standard = (self._true_returns - self._true_returns.mean()) / spread
-            self._room.returns[: len(self)] = torch.from_numpy(standard).to(self._room.returns)
+        if self._true_returns:
+            every = np.array([value for query in self._true_returns for value in query])
+            standard = (every - every.mean()) / (float(every.std()) or 1.0)
+            self._room.returns[: len(self)][self.present] = torch.from_numpy(standard).to(
+                self._room.returns
+            )

@@ -8,8 +8,8 @@
     weights = fitter.publish(1)
     # and then, for as long as answers come: add, train(uses), publish(version)
 
-Shapes: M members, B preferences per minibatch, N all preferences, K steps per segment,
-O observation as a row.
+Shapes: M members, B preferences per minibatch, N all preferences, C candidates of the
+widest query, K steps per segment, O observation as a row.
 
 The optimizer of the ensemble, and what it remembers when the scale of an input changes.
 
@@ -29,7 +29,7 @@ paid for actions, whatever an ensemble says about them is an error that the poli
 exploits at once. So both kinds are fitted to the same answers, and each new reward
 version is the one that predicts the answers outside its members' bags better.
 
-Shapes: M members, N preferences.
+Shapes: M members, N preferences, C candidates.
 
 How far the policy's newest observations are from everything that was ever asked about.
 
@@ -159,7 +159,7 @@ NEVER_SURE = 0.005
 """Probabilities stay this far from 0 and 1, so that a single answer decides nothing."""
 
 
-def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Subset) -> Tensor:
+def out_of_bag(returns_MNC: Tensor, part: Subset) -> Tensor:
     """Log-likelihood [N] of each answer under the members that were not trained on it;
     0 where all of them were.
 
@@ -167,14 +167,14 @@ def out_of_bag(first_MN: Tensor, second_MN: Tensor, part: Subset) -> Tensor:
     factor under which all answers are likeliest: an ensemble may be sure beyond reason
     and still rank segments best, and rewards have no scale.
     """
-    judges_MN = part.validation.to(first_MN.dtype)
-    count_N = judges_MN.sum(0)
+    judges_MN1 = part.validation.to(returns_MNC.dtype)[..., None]
+    count_N1 = judges_MN1.sum(0)
     found = []
     for factor in FACTORS:
-        p_MN = (factor * (first_MN - second_MN)).sigmoid()
-        p_N = ((judges_MN * p_MN).sum(0) / count_N.clamp(min=1)).clamp(NEVER_SURE, 1 - NEVER_SURE)
-        likely_N = part.target * p_N.log() + (1 - part.target) * (1 - p_N).log()
-        found.append(torch.where(count_N > 0, likely_N, 0.0))
+        p_MNC = loss.log_odds(factor * returns_MNC, part.present).sigmoid()
+        p_NC = (judges_MN1 * p_MNC).sum(0) / count_N1.clamp(min=1)
+        likely_N = (part.target * p_NC.clamp(NEVER_SURE, 1 - NEVER_SURE).log()).sum(-1)
+        found.append(torch.where(count_N1[:, 0] > 0, likely_N, 0.0))
     return max(found, key=lambda likely_N: float(likely_N.sum()))
 
 
@@ -397,10 +397,8 @@ class Fitter:
         """
         sides = self._architecture.sides
         if len(sides) > 1:
-            first_MN, second_MN, part = self._look()
-            seeing, blind = (
-                out_of_bag(first_MN[side], second_MN[side], part.of(side)) for side in sides
-            )
+            returns_MNC, part = self._look()
+            seeing, blind = (out_of_bag(returns_MNC[side], part.of(side)) for side in sides)
             self._side = SEEING if sees_action(seeing, blind, now=self._side == SEEING) else BLIND
 
     def _weights(self, version: int) -> RewardWeights:
@@ -429,14 +427,18 @@ class Fitter:
         """
         if (self._updates - self._added) * self._config.batch_size < self.size:
             return False
-        ties = float((self._examples.target == loss.TIE).float().mean()) if self.size else 0.0
-        floor = (
-            0.0
-            if self._config.loss == "regression"
-            else loss.loss_floor(ties, error_rate=self._config.error_rate)
-        )
         train = self._penalty.train_loss
-        return train is not None and train - floor < EXPLAINED
+        return train is not None and train - self._loss_floor() < EXPLAINED
+
+    def _loss_floor(self) -> float:
+        """The training loss cannot fall below this, mistakes and ties being what they
+        are.
+        """
+        if self._config.loss == "regression" or not self.size:
+            return 0.0
+        target, present = self._examples.target, self._examples.present
+        rate = self._config.error_rate
+        return float(loss.loss_floor(target, error_rate=rate, present=present).mean())
 
     @property
     def sees_action(self) -> bool:
@@ -462,12 +464,11 @@ class Fitter:
 
     def report(self) -> FitReport:
         """What the ensemble knows now, by a look at the preferences."""
-        first_MN, second_MN, part = self._look()
+        returns_MNC, part = self._look()
         self._assessed = self._updates
         side = self._architecture.sides[self._side]
         self._report = assess(
-            first_MN[side],
-            second_MN[side],
+            returns_MNC[side],
             part.of(side),
             config=self._config,
             updates=self._updates,
@@ -567,27 +568,29 @@ class Fitter:
 
     def _loss(self, index_MB: Array) -> Tensor:
         """The loss [M], without the penalty, on these rows of each member."""
-        first_MB, second_MB = self._predict(batch := self._examples.batch(index_MB))
+        returns_MBC = self._predict(batch := self._examples.batch(index_MB))
         if self._config.loss == "regression":
-            return loss.regression_loss(first_MB, second_MB, batch.returns)
-        rate = self._config.error_rate
+            return loss.regression_loss(returns_MBC, batch.returns, present=batch.present)
         return loss.preference_loss(
-            first_MB, second_MB, batch.target, error_rate=rate, weights=batch.weight
+            returns_MBC,
+            batch.target,
+            error_rate=self._config.error_rate,
+            weights=batch.weight,
+            present=batch.present,
         )
 
-    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted returns [M, B] of first and second. One forward for both, so both
-        see the same network.
+    def _predict(self, batch: Batch) -> Tensor:
+        """Predicted returns [M, B, C] of all candidates. One forward for all, so all see
+        the same network.
         """
-        own = batch.mask.ndim - 3  # 0: [B, 2, K], 1: [M, B, 2, K]
+        own = batch.mask.ndim - 3  # 0: [B, C, K], 1: [M, B, C, K]
         obs, actions = batch.obs.flatten(own, own + 2), batch.actions.flatten(own, own + 2)
         rewards = self._network(obs, actions, self._dropout).unflatten(1, batch.mask.shape[own:])
-        returns_MB2 = loss.segment_returns(rewards, batch.mask)
-        return returns_MB2[..., 0], returns_MB2[..., 1]
+        return loss.segment_returns(rewards, batch.mask)
 
-    def _look(self) -> tuple[Tensor, Tensor, Subset]:
-        """Predicted returns [M, N] of first and second, dropout off, over all
-        preferences; with pictures, over some.
+    def _look(self) -> tuple[Tensor, Subset]:
+        """Predicted returns [M, N, C], dropout off, over all preferences; with pictures,
+        over some.
         """
         self._network.eval()
         size, seen = PREFERENCES_PER_PASS, np.arange(self.size)
@@ -598,20 +601,15 @@ class Fitter:
                     np.linspace(0, self.size - 1, MOST_PICTURE_PREFERENCES).round().astype(np.int64)
                 )
         passes = [seen[start : start + size] for start in range(0, len(seen), size)]
-        empty = torch.zeros(self._architecture.members, 0, device=self._device)
+        part = self._examples.part(seen)
+        nothing = part.target.new_zeros(self._architecture.members, 0, part.target.shape[1])
         with torch.no_grad():
-            both = [
-                (empty, empty),
-                *(self._predict(self._examples.batch(index)) for index in passes),
-            ]
-        first_MN, second_MN = (torch.cat(sides, 1) for sides in zip(*both, strict=True))
-        return first_MN, second_MN, self._examples.part(seen)
+            found = [self._predict(self._examples.batch(index)) for index in passes]
+        return torch.cat([nothing, *found], 1), part
 
     def _validation_loss(self) -> float | None:
-        first_MN, second_MN, part = self._look()
-        return mean_known(
-            losses(first_MN, second_MN, part, config=self._config, weights=part.validation)
-        )
+        returns_MNC, part = self._look()
+        return mean_known(losses(returns_MNC, part, config=self._config, weights=part.validation))
 
     def _scale_inputs(self) -> None:
         scale_inputs(

@@ -400,7 +400,7 @@ def fresh_numbers(
     rows = predicted(live)[-NEWEST:]
     if not rows:
         return numbers
-    cut_at = dataset.cut_at(segment for row in rows for segment in (row.first_id, row.second_id))
+    cut_at = dataset.cut_at(segment for row in rows for segment in row.candidate_ids)
     newest, (young, old) = fresh_accuracy(rows), by_age(rows, cut_at)
     low, high = newest.interval
     return numbers | {

@@ -59,8 +59,10 @@ def query(
     """A query over two segments with these env rewards."""
     return Query(
         id=name,
-        first=segment(first, name=f"{name}-first"),
-        second=segment(second, name=f"{name}-second"),
+        candidates=(
+            segment(first, name=f"{name}-first"),
+            segment(second, name=f"{name}-second"),
+        ),
         context=context,
     )
 
@@ -94,8 +96,7 @@ def put(
     payloads.pop(without or "", None)
     status = queue.put(
         query=asked.id,
-        first=asked.first.id,
-        second=asked.second.id,
+        candidates=(asked.first.id, asked.second.id),
         body=body_of(asked),
         payloads=payloads,
     )

@@ -22,7 +22,7 @@ Say = Callable[[Lease], str]
 
 def better(lease: Lease) -> str:
     """What careful labelers say: a segment's id stands in for how good it is."""
-    first, second = lease.segments
+    first, second = lease.candidates
     return "first" if first < second else "second"
 
 

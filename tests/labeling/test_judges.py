@@ -101,8 +101,8 @@ def on_the_floor(judge: Judge, qpos: Array) -> Array:
 
 def prefers(judge: Judge, first: Segment, second: Segment) -> Answer:
     """The answer, which must be mirrored when the two change places."""
-    answer = judge.answer(Query(id="q", first=first, second=second))
-    mirrored = judge.answer(Query(id="q", first=second, second=first))
+    answer = judge.answer(Query(id="q", candidates=(first, second)))
+    mirrored = judge.answer(Query(id="q", candidates=(second, first)))
     assert (
         mirrored
         is {Answer.FIRST: Answer.SECOND, Answer.SECOND: Answer.FIRST, Answer.TIE: Answer.TIE}[
@@ -293,8 +293,8 @@ def test_an_answer_does_not_change_on_the_way_through_redis_nor_with_env_rewards
     first, second = clip(turning(0.5), name="a"), clip(hopper(), name="b")
     again = decode(encode(first))
     paid = replace(second, env_reward=np.full(STEPS, 1e6, np.float32))
-    assert flips.answer(Query(id="q", first=again, second=paid)) is flips.answer(
-        Query(id="q", first=first, second=second)
+    assert flips.answer(Query(id="q", candidates=(again, paid))) is flips.answer(
+        Query(id="q", candidates=(first, second))
     )
 
 

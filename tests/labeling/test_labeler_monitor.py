@@ -25,8 +25,7 @@ def gold(wrong: int, right: int, *, by: str) -> list[EventRow]:
     return [
         EventRow(
             query_id=f"{by}-{n}",
-            first_id="a",
-            second_id="b",
+            candidate_ids=("a", "b"),
             event="answer",
             labeler=by,
             labeler_kind="human",
@@ -34,7 +33,7 @@ def gold(wrong: int, right: int, *, by: str) -> list[EventRow]:
             answer=SECOND if n < wrong else FIRST,
             purpose="gold",
             gold_answer=FIRST,
-            shown_left="first" if n % 2 else "second",
+            shown_order=(0, 1) if n % 2 else (1, 0),
             latency_ms=2000,
         )
         for n in range(wrong + right)

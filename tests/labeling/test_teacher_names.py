@@ -70,8 +70,8 @@ def test_a_teacher_of_ones_own_is_named_with_its_kwargs() -> None:
     teacher = make_teacher(config, seed=0)
     taller = segment([0, 0], name="tall", obs=[[2.0], [2.0], [2.0]])
     smaller = segment([9, 9], name="small", obs=[[1.0], [1.0], [1.0]])
-    assert teacher.answer(Query(id="q", first=taller, second=smaller)) is FIRST
-    assert teacher.answer(Query(id="q", first=smaller, second=taller)) is SECOND
+    assert teacher.answer(Query(id="q", candidates=(taller, smaller))) is FIRST
+    assert teacher.answer(Query(id="q", candidates=(smaller, taller))) is SECOND
 
 
 def test_the_example_of_ones_own_teacher_is_under_25_lines() -> None:

@@ -250,7 +250,7 @@ def test_the_same_query_gets_the_same_answer_however_often_and_in_whatever_order
 
 def test_a_segment_without_env_rewards_is_refused_with_the_way_out() -> None:
     blind = Query(
-        id="q", first=segment(None, name="a", steps=3), second=segment([1, 2, 3], name="b")
+        id="q", candidates=(segment(None, name="a", steps=3), segment([1, 2, 3], name="b"))
     )
     with pytest.raises(
         ValueError, match=r"segment a carries no env rewards.*set labels\.share_env_reward = true"

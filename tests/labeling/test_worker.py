@@ -39,8 +39,7 @@ def test_the_teacher_sees_the_whole_query(queue: QueryQueue) -> None:
     seen: list[Query] = []
     asked = Query(
         id="whole",
-        first=query([1, 2], [3, 4]).first,
-        second=query([1, 2], [3, 4]).second,
+        candidates=(query([1, 2], [3, 4]).first, query([1, 2], [3, 4]).second),
         purpose="gold",
         strategy="disagreement",
         score=0.25,

@@ -99,8 +99,10 @@ def test_run_labeler_ends_with_code_1_when_the_teacher_keeps_failing(
             queue,
             Query(
                 id=f"q{number}",
-                first=segment(None, name=f"a{number}", steps=2),
-                second=segment(None, name=f"b{number}", steps=2),
+                candidates=(
+                    segment(None, name=f"a{number}", steps=2),
+                    segment(None, name=f"b{number}", steps=2),
+                ),
             ),
         )
     assert run_labeler(queue.url, run=queue.run, name="ann") == 1

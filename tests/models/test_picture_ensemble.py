@@ -267,9 +267,9 @@ def test_frames_are_kept_once_and_every_stack_comes_back() -> None:
     # a jump: all four are new
     stacks[11:] = np.stack([film[step : step + 4] for step in range(12, 26)])
     kept = Pictures((4, 12, 12), device=torch.device("cpu"))
-    kept.grow(2, steps=10)
+    kept.grow(2, candidates=2, steps=10)
     kept.put(0, 0, stacks[:10])
-    kept.grow(3, steps=25)
+    kept.grow(3, candidates=2, steps=25)
     kept.put(1, 1, stacks)
     kept.put(0, 1, stacks[3:6])
     taken = kept.take(torch.tensor([[0, 1]]))

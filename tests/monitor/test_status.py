@@ -220,9 +220,8 @@ def test_a_running_run_is_asked_through_its_queue(rundir: RunDir, server: str) -
         queue.open(cap=10, config_sha256="x")
         queue.put(
             query="q",
-            first="a",
-            second="b",
-            body={"first": "a", "second": "b"},
+            candidates=("a", "b"),
+            body={},
             payloads={"a": b"1", "b": b"2"},
         )
         metrics.write({**LEARNING, "labels/asked": None})

@@ -77,9 +77,8 @@ def answer(
     """What labeler `ann` said about a pair."""
     ids = (first.id, second.id)
     known: dict[str, Any] = {
-        "query_id": query_id(run=first.run, purpose="train", segments=ids),
-        "first_id": first.id,
-        "second_id": second.id,
+        "query_id": query_id(run=first.run, purpose="train", candidates=ids),
+        "candidate_ids": (first.id, second.id),
         "event": "answer",
         "answer": said,
         "labeler": "ann",

@@ -12,7 +12,6 @@ from statistics import median
 from rlhp.preferences.answers import is_corrected, live
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import (
-    DECISIVE,
     FAST_SECONDS,
     LabelerReport,
     evidence_of,
@@ -21,7 +20,7 @@ from rlhp.preferences.quality import (
     weight_of,
     wilson,
 )
-from rlhp.types import Answer
+from rlhp.types import CHOICES, Answer
 
 
 def slow_report(events: Iterable[EventRow], *, trusted: Iterable[str] = ()) -> list[LabelerReport]:
@@ -82,21 +81,21 @@ def _one(
     trusted: frozenset[str],
 ) -> LabelerReport:
     gold = [
-        row.answer == known[row.query_id] for row in answers if known.get(row.query_id) in DECISIVE
+        row.answer == known[row.query_id] for row in answers if known.get(row.query_id) in CHOICES
     ]
     repeats = _repeats(answers)
     agreed, outvoted = _shared(name, answers, by_query=by_query, without=paused)
     predicted = [
         (row.answer is Answer.FIRST) == (row.predicted_first > 0.5)
         for row in answers
-        if row.answer in DECISIVE
+        if row.answer in CHOICES
         and row.purpose == "train"
         and row.predicted_first not in (None, 0.5)
     ]
     sides = [
         (row.answer is Answer.FIRST) == (row.shown_left != "second")
         for row in answers
-        if row.answer in DECISIVE
+        if row.answer in CHOICES
     ]
     seconds = [row.latency_ms / 1000 for row in answers if row.latency_ms is not None]
     timed = [
@@ -157,7 +156,7 @@ def _repeats(answers: Sequence[EventRow]) -> list[bool]:
     """For every repeat of an own earlier decisive answer, whether it is given again;
     pairs may come in either order.
     """
-    own = [row for row in answers if row.purpose == "train" and row.answer in DECISIVE]
+    own = [row for row in answers if row.purpose == "train" and row.answer in CHOICES]
     before: set[tuple[str, str, Answer | None]] = {
         (row.first_id, row.second_id, row.answer) for row in own
     }
@@ -187,7 +186,7 @@ def _shared(
             if who != name and who not in without
         ]
         most = majority(rest)
-        if most is not None and row.answer in DECISIVE:
+        if most is not None and row.answer in CHOICES:
             agreed.append(row.answer == most[0])
             if most[1] >= 2:
                 outvoted.append(row.answer == most[0])

@@ -17,7 +17,7 @@ from rlhp.preferences import parts as compaction
 from rlhp.preferences.dataset import PreferenceDataset, verify
 from rlhp.preferences.events import EVENT_SCHEMA, EventRow, event_table
 from rlhp.preferences.parts import list_parts
-from rlhp.types import Answer
+from rlhp.types import answers_to
 from tests.preferences.dataset_samples import answer, header, same, segment
 from tests.preferences.killed_compaction import MERGED, NEXT
 
@@ -41,7 +41,7 @@ def fill(path: Path, count: int, *, start: int = 0, compacting: bool = True) -> 
     for number in range(start, start + count):
         first, second = segment(2 * number), segment(2 * number + 1)
         dataset.add_segments([first, second])
-        dataset.add_events([answer(first, second, list(Answer)[number % 4])])
+        dataset.add_events([answer(first, second, answers_to(2)[number % 4])])
     return dataset
 
 

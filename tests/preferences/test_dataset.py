@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlhp.preferences.dataset import PreferenceDataset, verify
-from rlhp.types import Answer, Preference, pair_id
+from rlhp.types import Answer, Preference, comparison_id
 from tests.preferences.dataset_samples import (
     NESTED,
     PLAIN,
@@ -87,7 +87,7 @@ def test_every_column_of_an_event_comes_back(dataset: PreferenceDataset) -> None
         segment(0),
         segment(1),
         Answer.TIE,
-        strength=0.5,
+        confidence=5,
         how="late",
         purpose="gold",
         gold_answer=Answer.SECOND,
@@ -96,7 +96,8 @@ def test_every_column_of_an_event_comes_back(dataset: PreferenceDataset) -> None
         selected_version=3,
         env_steps=77,
         latency_ms=1200,
-        shown_left="second",
+        shown_order=(1, 0),
+        predicted=(0.25, 0.75),
         replays=2,
         stream_id="17-0",
         note="hard to say",
@@ -164,7 +165,7 @@ def test_two_processes_write_one_table_each_and_see_each_other_after_refresh(
     # refreshes by itself where a segment is missing
     assert [p.first.id for p in trainer.preferences()] == [first.id]
     dataset.refresh()
-    assert dataset.asked_pairs() == {pair_id((second.id, first.id))}
+    assert dataset.asked() == {comparison_id((second.id, first.id))}
     assert dataset.query_ids() == {answer(first, second).query_id}
 
 

@@ -91,8 +91,7 @@ ENTRY = Event(
     token=4,
     meta={},
     body={},
-    first="a",
-    second="b",
+    candidates=("a", "b"),
     made_ms=1767225600000,
 )
 
@@ -118,11 +117,10 @@ def test_an_entry_of_the_stream_becomes_a_row() -> None:
     )
     assert EventRow.of_event(entry) == EventRow(
         query_id="q",
-        first_id="a",
-        second_id="b",
+        candidate_ids=("a", "b"),
         event="answer",
         answer=Answer.SECOND,
-        strength=0.75,
+        confidence=8,
         labeler="ann",
         labeler_kind="teacher",
         rev=1,
@@ -132,12 +130,12 @@ def test_an_entry_of_the_stream_becomes_a_row() -> None:
         score=0.5,
         selected_version=3,
         gold_answer=Answer.FIRST,
-        predicted_first=0.25,
+        predicted=(0.25, 0.75),
         env_steps=9,
         made_at=datetime(2026, 1, 1, tzinfo=UTC),
         answered_at=datetime(2026, 1, 1, 0, 0, 0, 123_000, UTC),
         latency_ms=12,
-        shown_left="second",
+        shown_order=(1, 0),
         replays=1,
         stream_id="1767225600123-0",
     )
@@ -159,7 +157,7 @@ def test_what_a_labeler_said_beyond_the_columns_is_kept_as_a_note() -> None:
         "shown_left": "first",
     }
     row = EventRow.of_event(replace(ENTRY, meta=meta))
-    assert (row.labeler_kind, row.latency_ms, row.replays, row.strength, row.shown_left) == (
+    assert (row.labeler_kind, row.latency_ms, row.replays, row.confidence, row.shown_left) == (
         None,
         None,
         0,

@@ -16,13 +16,12 @@ FIRST, SECOND, TIE, INCOMPARABLE = Answer.FIRST, Answer.SECOND, Answer.TIE, Answ
 def row(number: int, p_first: float | None, said: Answer, **changes: Any) -> EventRow:
     known: dict[str, Any] = {
         "query_id": f"q{number}",
-        "first_id": f"a{number}",
-        "second_id": f"b{number}",
+        "candidate_ids": (f"a{number}", f"b{number}"),
         "event": "answer",
         "answer": said,
         "labeler": "ann",
         "strategy": "random",
-        "predicted_first": p_first,
+        "predicted": None if p_first is None else (p_first, 1 - p_first),
         "selected_version": 1,
     }
     return EventRow(**(known | changes))

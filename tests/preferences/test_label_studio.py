@@ -12,7 +12,7 @@ import pytest
 
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.preferences.exchange.label_studio import CHOICES, export_tasks, import_answers
-from rlhp.types import Answer, Segment, pair_id
+from rlhp.types import Answer, Segment, comparison_id
 from tests.preferences.dataset_samples import answer, header, segment
 
 
@@ -92,7 +92,7 @@ def test_new_pairs_were_never_asked_about(tmp_path: Path, dataset: PreferenceDat
     )
     tasks = [task["data"] for task in json.loads((done.out / "tasks.json").read_text())]
     assert (
-        len({pair_id((task["first"], task["second"])) for task in tasks} - dataset.asked_pairs())
+        len({comparison_id((task["first"], task["second"])) for task in tasks} - dataset.asked())
         == 10
     )
     assert all(task["left"].startswith("https://clips.example/") for task in tasks)

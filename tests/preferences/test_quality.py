@@ -24,7 +24,7 @@ from rlhp.preferences.quality import (
     weights,
     wilson,
 )
-from rlhp.types import Answer
+from rlhp.types import Answer, answers_to
 
 FIRST, SECOND = Answer.FIRST, Answer.SECOND
 RUNS = 400
@@ -39,14 +39,13 @@ def row(query: str, said: Answer, *, by: str = "ann", **changes: object) -> Even
     """One answer."""
     known: dict[str, object] = {
         "query_id": query,
-        "first_id": f"{query}-a",
-        "second_id": f"{query}-b",
+        "candidate_ids": (f"{query}-a", f"{query}-b"),
         "event": "answer",
         "answer": said,
         "labeler": by,
         "labeler_kind": "human",
         "rev": 1,
-        "shown_left": "first",
+        "shown_order": (0, 1),
         "latency_ms": 2500,
     }
     return EventRow(**(known | changes))  # type: ignore[arg-type]
@@ -70,8 +69,8 @@ def work(say: Say, *, seed: int, answers: int = WITHIN, checked: int = 15) -> li
             if number % 2 and number < 2 * checked
             else {}
         )
-        left = "first" if rng.random() < 0.5 else "second"
-        rows.append(row(f"q{number}", say(better, seed * 1000 + number), shown_left=left, **gold))
+        order = (0, 1) if rng.random() < 0.5 else (1, 0)
+        rows.append(row(f"q{number}", say(better, seed * 1000 + number), shown_order=order, **gold))
     return rows
 
 
@@ -80,7 +79,7 @@ def coin(better: Answer, number: int) -> Answer:
 
 
 def any_key(better: Answer, number: int) -> Answer:
-    return list(Answer)[int(np.random.default_rng([number, 2]).integers(4))]
+    return answers_to(2)[int(np.random.default_rng([number, 2]).integers(4))]
 
 
 def nine_of_ten(better: Answer, number: int) -> Answer:
@@ -106,7 +105,7 @@ def test_who_always_presses_left_is_paused_within_thirty_answers() -> None:
             row(
                 each.query_id,
                 FIRST if each.shown_left == "first" else SECOND,
-                shown_left=each.shown_left,
+                shown_order=each.shown_order,
             )
             for each in rows
         ]
@@ -154,7 +153,7 @@ def test_a_known_answer_may_be_given_beside_the_events_and_ties_are_none() -> No
 
 def test_a_repeat_is_the_same_answer_also_when_the_pair_is_turned() -> None:
     rows = [row("q", FIRST), row("r", SECOND), row("s", Answer.TIE)]
-    turned = {"first_id": "q-b", "second_id": "q-a", "purpose": "repeat"}
+    turned: dict[str, Any] = {"candidate_ids": ("q-b", "q-a"), "purpose": "repeat"}
     assert (lambda it: (it.repeats_same, it.repeats_asked))(
         only([*rows, row("q2", SECOND, **turned)])
     ) == (1, 1)
@@ -259,10 +258,10 @@ def test_a_clock_that_was_set_back_and_an_admin_s_corrections_time_nobody() -> N
 
 def test_the_ensemble_is_weak_evidence_and_holds_nothing_against_anybody() -> None:
     rows = [
-        row(f"q{n}", FIRST if n % 2 else SECOND, predicted_first=0.1 if n % 2 else 0.9)
+        row(f"q{n}", FIRST if n % 2 else SECOND, predicted=(0.1, 0.9) if n % 2 else (0.9, 0.1))
         for n in range(20)
     ]
-    found = only([*rows, row("even", FIRST, predicted_first=0.5), row("early", FIRST)])
+    found = only([*rows, row("even", FIRST, predicted=(0.5, 0.5)), row("early", FIRST)])
     assert (found.predicted_right, found.predicted_asked, found.state, found.evidence) == (
         0,
         20,

@@ -23,8 +23,7 @@ def said(answer: Answer | None, *, rev: int = 1, at: int) -> EventRow:
     """
     return EventRow(
         query_id="q",
-        first_id="a",
-        second_id="b",
+        candidate_ids=("a", "b"),
         event="answer" if answer else "retract",
         answer=answer,
         labeler="ann",

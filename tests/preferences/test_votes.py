@@ -41,8 +41,7 @@ def test_the_majority_counts_and_a_tie_where_there_is_none(
 def said(query: str, labeler: str, answer: Answer, **more: Any) -> EventRow:
     return EventRow(
         query_id=query,
-        first_id="a",
-        second_id="b",
+        candidate_ids=("a", "b"),
         event="answer",
         answer=answer,
         labeler=labeler,
@@ -66,7 +65,7 @@ def test_a_query_is_one_row_in_the_name_of_whoever_answered_it_first() -> None:
 def test_answers_after_the_last_vote_and_answers_taken_back_are_no_votes() -> None:
     rows = [
         said("q", "ann", FIRST), said("q", "bob", SECOND), said("q", "eve", SECOND, how="extra"),
-        EventRow(query_id="q", first_id="a", second_id="b", event="retract", labeler="bob", rev=1),
+        EventRow(query_id="q", candidate_ids=("a", "b"), event="retract", labeler="bob", rev=1),
     ]  # fmt: skip
     assert [row.answer for row in settle(live(rows))] == [FIRST]
 
@@ -96,4 +95,4 @@ def test_the_fit_sees_the_majority_and_thinks_again_when_a_later_vote_changes_it
         trainer._take_in()
         assert trainer.status().trainable == 1
         assert trainer.status().answered == 1
-        assert trainer._fitter._examples.target.tolist() == [target]
+        assert trainer._fitter._examples.target.tolist() == [[target, 1 - target]]

@@ -4,7 +4,7 @@ model that was never fitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,11 @@ class Checked:
         self._queue, self._folder = queue, folder
         self.checked = 0
 
-    def put(self, *, first: str, second: str, payloads: Mapping[str, bytes], **more: Any) -> str:
+    def put(self, *, candidates: Sequence[str], payloads: Mapping[str, bytes], **more: Any) -> str:
         stored = dataset_in(self._folder)
-        assert first in stored
-        assert second in stored
+        assert all(each in stored for each in candidates)
         self.checked += 1
-        return self._queue.put(first=first, second=second, payloads=payloads, **more)
+        return self._queue.put(candidates=candidates, payloads=payloads, **more)
 
     def stats(self) -> Any:
         return self._queue.stats()

@@ -14,7 +14,7 @@ from rlhp.preferences.answers import REUSED
 from rlhp.preferences.events import EventRow
 from rlhp.queue.embedded import EmbeddedRedis
 from rlhp.queue.queue import QueryQueue
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 from tests.preferences.dataset_samples import K, answer, segment
 from tests.query.actor_parts import (
     STEPS,
@@ -102,7 +102,7 @@ def test_it_never_asks_one_pair_twice(tmp_path: Path, queue: QueryQueue) -> None
         "six segments make fifteen pairs, and the budget would allow fifty"
     )
     assert asked_by(actor) == 0
-    pairs = {frozenset(lease.segments) for lease in leases(queue)}
+    pairs = {frozenset(lease.candidates) for lease in leases(queue)}
     assert len(pairs) == 15
 
 
@@ -136,7 +136,7 @@ def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(
     actor.offer(segments(6))
     at(actor, 0)
     assert asked_by(actor) == 10
-    answered = {frozenset(lease.segments) for lease in leases(old)}
+    answered = {frozenset(lease.candidates) for lease in leases(old)}
     dataset_in(tmp_path).add_events(
         [EventRow.of_event(event) for event in old.events(consumer="test")]
     )
@@ -146,7 +146,7 @@ def test_what_an_emptied_redis_forgot_is_neither_asked_nor_paid_again(
     assert asked_by(again) == 0
     at(again, STEPS)
     assert asked_by(again) == 5
-    assert not answered & {frozenset(lease.segments) for lease in leases(new)}
+    assert not answered & {frozenset(lease.candidates) for lease in leases(new)}
 
 
 def test_queries_that_nobody_could_answer_give_their_place_in_the_budget_back(
@@ -182,8 +182,8 @@ def test_reused_answers_are_not_paid_from_the_budget_of_this_run(
     actor.offer([*segments(20), *reused[:2]])
     at(actor, 0)
     assert asked_by(actor) == 10
-    pairs = {pair_id(lease.segments) for lease in leases(queue)}
-    assert pair_id((reused[0].id, reused[1].id)) not in pairs
+    pairs = {comparison_id(lease.candidates) for lease in leases(queue)}
+    assert comparison_id((reused[0].id, reused[1].id)) not in pairs
 
 
 def test_segments_are_on_disk_before_the_query_exists(tmp_path: Path, queue: QueryQueue) -> None:
@@ -238,7 +238,7 @@ def test_a_pair_asked_by_somebody_else_is_a_duplicate_and_is_left_alone(
     tmp_path: Path, queue: QueryQueue
 ) -> None:
     offered = segments(3)
-    ask(queue, "theirs", first=offered[0].id, second=offered[1].id, payloads={})
+    ask(queue, "theirs", candidates=(offered[0].id, offered[1].id), payloads={})
     actor = actor_in(tmp_path, queue, config())
     actor.offer(offered)
     at(actor, STEPS)

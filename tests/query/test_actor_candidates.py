@@ -34,8 +34,8 @@ def test_the_query_carries_the_segments_it_names(tmp_path: Path, queue: QueryQue
     at(actor, 0)
     asked_by(actor)
     (lease,) = queue.lease(labeler="ann", page="ann-page")
-    payloads = queue.segments(lease.segments)
-    for id_ in lease.segments:
+    payloads = queue.segments(lease.candidates)
+    for id_ in lease.candidates:
         np.testing.assert_array_equal(decode(payloads[id_]).obs[""], offered[id_].obs[""])
     assert (lease.body["strategy"], lease.body["reward_version"]) == ("disagreement", 1)
     assert lease.body["score"] >= 0
@@ -52,7 +52,7 @@ def test_both_sides_of_a_query_are_equally_long(tmp_path: Path, queue: QueryQueu
     actor.offer(mixed)
     at(actor, STEPS)
     assert asked_by(actor) == 30, "two groups of six make fifteen pairs each"
-    found = [tuple(lengths[id_] for id_ in lease.segments) for lease in leases(queue)]
+    found = [tuple(lengths[id_] for id_ in lease.candidates) for lease in leases(queue)]
     assert {pair[0] == pair[1] for pair in found} == {True}
     assert K - 1 not in {length for pair in found for length in pair}, (
         "a segment of odd length finds no partner"
@@ -65,7 +65,7 @@ def test_the_newest_segments_are_asked_about(tmp_path: Path, queue: QueryQueue) 
     newest = {each.id for each in segments(40, start=20)}
     at(actor, STEPS)
     asked_by(actor)
-    assert {id_ for lease in leases(queue) for id_ in lease.segments} <= newest
+    assert {id_ for lease in leases(queue) for id_ in lease.candidates} <= newest
     assert actor.status().pool == 40
 
 
@@ -82,7 +82,8 @@ def test_it_asks_the_highest_scores_of_ten_times_as_many_candidates(
     assert len(pairs) == len({frozenset(pair) for pair in pairs}) == 100
     assert returns is not None
     assert returns.shape == (2, 100, 2)
-    asked = [scores[pairs.index(lease.segments)] for lease in leases(queue)]
+    known: dict[tuple[str, ...], float] = dict(zip(pairs, scores, strict=True))
+    asked = [known[lease.candidates] for lease in leases(queue)]
     assert asked == sorted(scores, reverse=True)[:10]
 
 

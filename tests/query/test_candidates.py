@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlhp.query.selection import random_pairs
-from rlhp.types import pair_id
+from rlhp.types import comparison_id
 from tests.query.actor_parts import segments
 
 
@@ -23,9 +23,9 @@ def test_one_of_each_pair_is_among_the_newest_and_the_other_is_any() -> None:
 
 def test_no_pair_comes_twice_and_none_that_was_asked() -> None:
     pool = segments(8)
-    asked = {pair_id((pool[7].id, pool[0].id))}
+    asked = {comparison_id((pool[7].id, pool[0].id))}
     pairs = random_pairs(pool, 200, newest=1, asked=asked, rng=np.random.default_rng(0))
-    found = [pair_id((first.id, second.id)) for first, second in pairs]
+    found = [comparison_id((first.id, second.id)) for first, second in pairs]
     assert len(found) == len(set(found)) <= 6
     assert not set(found) & asked
     assert all(first.id != second.id for first, second in pairs)

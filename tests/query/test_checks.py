@@ -16,7 +16,7 @@ from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import report
 from rlhp.query.checks import Checks, any_untrained, known_answers
 from rlhp.queue.queue import Event, Lease, QueryQueue
-from rlhp.types import Answer, Array, Query, Segment, pair_id
+from rlhp.types import Answer, Array, Query, Segment, comparison_id
 from tests.preferences.dataset_samples import answer, segment
 from tests.query.actor_parts import actor_in, at, config, dataset_in, segments
 
@@ -170,7 +170,7 @@ def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(
     tmp_path: Path,
 ) -> None:
     def returns(pairs: list[tuple[Segment, Segment]]) -> Array:
-        seen.extend(pair_id((one.id, other.id)) for one, other in pairs)
+        seen.extend(comparison_id((one.id, other.id)) for one, other in pairs)
         # as bob answers
         signs = np.array([1.0 if one.start // 2 % 2 == 0 else -1.0 for one, _ in pairs])
         margin = np.stack([9.0 * signs, second * signs])
@@ -189,7 +189,7 @@ def test_the_ensemble_confirms_only_with_every_member_sure_and_one_untrained(
         (query.purpose, len(hidden)) for query, labeler, hidden in run.put if labeler == "ann"
     ] == [("gold", 1)]
     judged = {
-        pair_id((row.first_id, row.second_id)): any_untrained(row.query_id, people().reward, seed=0)
+        comparison_id(row.candidate_ids): any_untrained(row.query_id, people().reward, seed=0)
         for row in rows
     }
     assert seen
@@ -240,14 +240,12 @@ def test_checks_pass_through_the_queue_unpaid_and_untold(tmp_path: Path, queue: 
         actor._checks.step(wait_seconds=0)
     repeats = [lease for lease in seen if lease.body["purpose"] == "repeat"]
     assert len(repeats) == 3
-    assert all("gold" not in lease.body and "predicted_first" not in lease.body for lease in seen)
+    assert all("gold" not in lease.body and "predicted" not in lease.body for lease in seen)
     assert queue.stats().asked == 10 == actor.budget.initial
     assert queue.stats().answered == 10
     assert len(PreferenceDataset.open(tmp_path).live()) == 10
-    predicted = [
-        event.hidden.get("predicted_first") for event in events if event.body["purpose"] == "train"
-    ]
-    assert all(value is not None and 0 < value < 1 for value in predicted)
+    predicted = [event.hidden["predicted"] for event in events if event.body["purpose"] == "train"]
+    assert all(0 < p < 1 for pair in predicted for p in pair)
 
 
 def test_a_restarted_actor_asks_no_check_twice(tmp_path: Path, queue: QueryQueue) -> None:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from rlhp.query.selection import Disagreement, Random, make_selection
+from rlhp.query.selection import Disagreement, Random, choice_probabilities, make_selection
 from rlhp.types import Array, Segment
 from tests.preferences.dataset_samples import segment
 from tests.query.own_selection import Recorded
@@ -96,10 +96,24 @@ def test_strategies_go_by_name() -> None:
         ),
         (
             "tests.query.own_selection:Silent",
-            r"has no method rank\(pairs, returns, rng\) -> scores",
+            r"has no method rank\(queries, returns, rng\) -> scores",
         ),
     ],
 )
 def test_a_strategy_that_cannot_be_had_is_one_error(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_selection(name)
+
+
+def test_disagreement_about_more_candidates_is_the_mean_variance_of_their_softmax() -> None:
+    rng = np.random.default_rng(0)
+    returns = rng.normal(size=(5, 7, 4))
+    p = np.exp(returns) / np.exp(returns).sum(-1, keepdims=True)
+    scores = Disagreement().rank([], returns, rng)
+    np.testing.assert_allclose(scores, p.var(axis=0).mean(-1), rtol=1e-9)
+    np.testing.assert_allclose(choice_probabilities(returns), p, rtol=1e-9)
+
+
+def test_probabilities_of_any_returns_are_finite() -> None:
+    returns = np.array([[1e9, -1e9, 0.0], [-1e9, 1e9, 1e9]])
+    np.testing.assert_allclose(choice_probabilities(returns), np.array([[1, 0, 0], [0, 0.5, 0.5]]))

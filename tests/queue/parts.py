@@ -12,6 +12,7 @@ import redis
 
 from rlhp.queue.queue import Event, Lease, QueryQueue
 from rlhp.queue.records import QueueStats
+from rlhp.types import CHOICES
 
 
 def opened(
@@ -30,12 +31,11 @@ def opened(
 
 def ask(queue: QueryQueue, query: str = "q", **more: Any) -> str:
     """Put a query over two segments of its own, unless told otherwise; the status."""
-    first, second = more.pop("first", f"{query}-a"), more.pop("second", f"{query}-b")
-    payloads = more.pop(
-        "payloads", {first: b"first of " + query.encode(), second: b"second of " + query.encode()}
-    )
+    ids = more.pop("candidates", (f"{query}-a", f"{query}-b"))
+    texts = (f"{place} of {query}".encode() for place in CHOICES)
+    payloads = more.pop("payloads", dict(zip(ids, texts, strict=False)))
     body = more.pop("body", {"purpose": "train"})
-    return queue.put(query=query, first=first, second=second, body=body, payloads=payloads, **more)
+    return queue.put(query=query, candidates=ids, body=body, payloads=payloads, **more)
 
 
 def take(queue: QueryQueue, labeler: str = "ann", *, page: str | None = None) -> Lease:

@@ -33,14 +33,13 @@ def segment(name: str) -> Segment:
     )
 
 
-SEGMENTS = {"a": segment("a"), "b": segment("b")}
+SEGMENTS = {name: segment(name) for name in "abcd"}
 
 
-def body(**changes: Any) -> dict[str, Any]:
+def body(names: str = "ab", **changes: Any) -> dict[str, Any]:
     query = Query(
         id="q",
-        first=SEGMENTS["a"],
-        second=SEGMENTS["b"],
+        candidates=tuple(SEGMENTS[name] for name in names),
         purpose="gold",
         strategy="disagreement",
         score=0.1,
@@ -66,14 +65,18 @@ def test_keys_added_later_are_left_alone() -> None:
     ("changes", "message"),
     [
         (
-            {"schema": 2},
-            "a query's body has schema 1, got 2; run the same rlhp version on both sides",
+            {"schema": 3},
+            "a query's body has schema 2, got 3; run the same rlhp version on both sides",
         ),
-        ({"first": None}, "a query's body names two segments, got first=None and second='b'"),
-        ({"first": "c"}, "segment c of query 'q' is missing or is another one"),
         (
-            {"second": "a"},
-            "the body of query 'q' makes no query: query q: the two segments must differ, got a "
+            {"candidates": None},
+            "a query's body names its candidates: candidates are a list of segment ids, got None",
+        ),
+        ({"candidates": ["e", "b"]}, "segment e of query 'q' is missing or is another one"),
+        ({"candidates": ["a"]}, "query q: a query shows 2 to 4 candidates, got 1"),
+        (
+            {"candidates": ["a", "a"]},
+            "the body of query 'q' makes no query: query q: the candidates must differ, got a "
             "twice",
         ),
         (
@@ -101,3 +104,19 @@ def test_a_segment_under_another_ones_id_is_refused() -> None:
 
 def test_the_ids_are_known_before_the_segments_are() -> None:
     assert segment_ids(body()) == ("a", "b")
+
+
+@pytest.mark.parametrize("names", ["abc", "dbca"])
+def test_a_query_of_more_candidates_comes_back_in_its_order(names: str) -> None:
+    query = query_from(json.loads(json.dumps(body(names))), SEGMENTS)
+    assert [each.id for each in query.candidates] == [*names]
+
+
+def test_a_body_of_the_schema_of_pairs_is_read() -> None:
+    old = body(schema=1, first="a", second="b")
+    del old["candidates"]
+    assert segment_ids(old) == ("a", "b")
+    query = query_from(old, SEGMENTS)
+    assert [each.id for each in query.candidates] == ["a", "b"]
+    with pytest.raises(BodyError, match="candidates are a list of segment ids"):
+        segment_ids(old | {"second": None})

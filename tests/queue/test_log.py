@@ -42,12 +42,11 @@ def test_an_event_says_everything_a_row_needs(queue: QueryQueue, meddler: Meddle
     (event,) = events(queue)
     assert (event.event, event.query, event.labeler, event.page) == ("answer", "q", "ann", "tab")
     assert (event.answer, event.rev, event.how, event.token) == (Answer.INCOMPARABLE, 1, "ok", 1)
-    assert (event.first, event.second, event.meta) == ("q-a", "q-b", meta)
+    assert (event.candidates, event.meta) == (("q-a", "q-b"), meta)
     assert event.body == {
         "purpose": "train",
         "strategy": "disagreement",
-        "first": "q-a",
-        "second": "q-b",
+        "candidates": ["q-a", "q-b"],
     }
     assert event.made_ms == int(meddler.redis.hget(meddler.key("q:q"), "made"))
     assert event.made_ms <= event.at_ms

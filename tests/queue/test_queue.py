@@ -16,9 +16,9 @@ from tests.queue.parts import Meddler, ask, events, opened, say, take
 def test_a_query_is_put_leased_and_answered(queue: QueryQueue) -> None:
     assert ask(queue, "q", body={"purpose": "train", "score": 0.5}) == "ok"
     lease = take(queue)
-    assert (lease.query, lease.segments) == ("q", ("q-a", "q-b"))
-    assert lease.body == {"purpose": "train", "score": 0.5, "first": "q-a", "second": "q-b"}
-    assert queue.segments([*lease.segments, "unknown"]) == {
+    assert (lease.query, lease.candidates) == ("q", ("q-a", "q-b"))
+    assert lease.body == {"purpose": "train", "score": 0.5, "candidates": ["q-a", "q-b"]}
+    assert queue.segments([*lease.candidates, "unknown"]) == {
         "q-a": b"first of q",
         "q-b": b"second of q",
     }
@@ -35,10 +35,10 @@ def test_a_repeated_put_changes_nothing(queue: QueryQueue) -> None:
 
 
 def test_no_pair_is_asked_twice_in_either_order(queue: QueryQueue) -> None:
-    ask(queue, "q", first="a", second="b", payloads={})
-    assert ask(queue, "other", first="b", second="a", payloads={}) == "dup"
+    ask(queue, "q", candidates=("a", "b"), payloads={})
+    assert ask(queue, "other", candidates=("b", "a"), payloads={}) == "dup"
     assert queue.drop(query="q") == "ok"
-    assert ask(queue, "other", first="a", second="b", payloads={}) == "dup"
+    assert ask(queue, "other", candidates=("a", "b"), payloads={}) == "dup"
 
 
 def test_a_full_queue_takes_nothing_until_somebody_answers(redis_url: str) -> None:
@@ -97,8 +97,8 @@ def test_a_query_that_comes_back_keeps_its_place(queue: QueryQueue) -> None:
 
 
 def test_a_query_shows_two_different_segments_and_carries_no_others(queue: QueryQueue) -> None:
-    with pytest.raises(ValueError, match="a query shows two different segments"):
-        ask(queue, "q", first="a", second="a", payloads={})
+    with pytest.raises(ValueError, match="a query shows 2 to 4 different segments"):
+        ask(queue, "q", candidates=("a", "a"), payloads={})
     with pytest.raises(ValueError, match=r"payloads of \['x'\]"):
         ask(queue, "q", payloads={"x": b""})
 
@@ -107,8 +107,8 @@ def test_an_addressed_query_is_served_to_its_labeler_first_and_to_nobody_else(
     redis_url: str,
 ) -> None:
     queue = opened(redis_url, cap=1)
-    ask(queue, "all", first="a", second="b", payloads={})
-    assert ask(queue, "gold", first="a", second="b", payloads={}, only="ann") == "ok"
+    ask(queue, "all", candidates=("a", "b"), payloads={})
+    assert ask(queue, "gold", candidates=("a", "b"), payloads={}, only="ann") == "ok"
     assert queue.stats().pending == 2
     assert take(queue, "bob").query == "all"
     assert queue.lease(labeler="cat", page="cat-page") == []

@@ -135,7 +135,7 @@ def test_an_answer_can_be_corrected_when_redis_has_forgotten_it(
         ("retract", 1, None),
         ("answer", 2, "tie"),
     ]
-    assert (found[1].first, found[1].second, found[1].body["purpose"]) == ("a-a", "a-b", "train")
+    assert (found[1].candidates, found[1].body["purpose"]) == (("a-a", "a-b"), "train")
     assert (
         found[1].made_ms == round(rows[0].made_at.timestamp() * 1000) if rows[0].made_at else False
     )

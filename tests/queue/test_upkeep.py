@@ -47,8 +47,8 @@ def test_payloads_stay_until_the_answer_is_on_disk(queue: QueryQueue, meddler: M
 
 
 def test_a_segment_lives_as_long_as_any_query_needs_it(queue: QueryQueue, meddler: Meddler) -> None:
-    ask(queue, "q", first="a", second="b", payloads={"a": b"A", "b": b"B"})
-    ask(queue, "r", first="b", second="c", payloads={"b": b"B", "c": b"C"})
+    ask(queue, "q", candidates=("a", "b"), payloads={"a": b"A", "b": b"B"})
+    ask(queue, "r", candidates=("b", "c"), payloads={"b": b"B", "c": b"C"})
     queue.drop(query="q")
     queue.ack([event.stream_id for event in events(queue)])
     meddler.an_hour_after_finishing()
@@ -57,8 +57,8 @@ def test_a_segment_lives_as_long_as_any_query_needs_it(queue: QueryQueue, meddle
 
 
 def test_a_refused_query_leaves_no_payload(queue: QueryQueue) -> None:
-    ask(queue, "q", first="a", second="b")
-    assert ask(queue, "r", first="b", second="a", payloads={"a": b"x", "b": b"y"}) == "dup"
+    ask(queue, "q", candidates=("a", "b"))
+    assert ask(queue, "r", candidates=("b", "a"), payloads={"a": b"x", "b": b"y"}) == "dup"
     assert queue.segments(["a", "b"]) == {"a": b"first of q", "b": b"second of q"}
 
 

@@ -85,8 +85,7 @@ def preference(
     better = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
     return Preference(
         query=f"query-{number}",
-        first=first,
-        second=second,
+        candidates=(first, second),
         answer=answer or better,
         labeler=labeler,
     )

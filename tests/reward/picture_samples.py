@@ -59,7 +59,7 @@ def preferences(count: int, *, size: int) -> list[Preference]:
         answer = Answer.FIRST if first.true_return > second.true_return else Answer.SECOND
         made.append(
             Preference(
-                query=f"query-{number}", first=first, second=second, answer=answer, labeler="oracle"
+                query=f"query-{number}", candidates=(first, second), answer=answer, labeler="oracle"
             )
         )
     return made

@@ -13,9 +13,11 @@ from rlhp.types import Answer, Preference
 from tests.reward.fit_samples import ACTION, OBS, SPACES, config, preferences, transitions
 
 
-def part(target: Tensor, validation: Tensor) -> Subset:
+def part(p_first: Tensor, validation: Tensor) -> Subset:
+    target = torch.stack([p_first, 1 - p_first], -1)
     return Subset(
         target=target,
+        present=torch.ones_like(target, dtype=torch.bool),
         returns=torch.zeros(len(target), 2),
         bags=(~validation).float(),
         validation=validation,
@@ -23,10 +25,15 @@ def part(target: Tensor, validation: Tensor) -> Subset:
     )
 
 
+def pairs(margin: Tensor) -> Tensor:
+    """Returns of pairs, the second 0."""
+    return torch.stack([margin, torch.zeros_like(margin)], -1)
+
+
 def test_each_answer_is_judged_by_the_members_that_did_not_train_on_it() -> None:
     margin = torch.tensor([[4.0, 4.0, 4.0], [-4.0, -4.0, -4.0]])
     validation = torch.tensor([[True, False, False], [False, True, False]])
-    likely = out_of_bag(margin, torch.zeros_like(margin), part(torch.ones(3), validation))
+    likely = out_of_bag(pairs(margin), part(torch.ones(3), validation))
     assert likely[0] > likely[1], (
         "the first answer by the member that agrees, the second by the one that does not"
     )
@@ -38,8 +45,8 @@ def test_being_sure_beyond_reason_is_no_fault_where_pairs_are_ranked_alike() -> 
     true = torch.from_numpy(rng.normal(size=60)).float()
     target = (true + 0.5 * torch.from_numpy(rng.normal(size=60)).float() > 0).float()
     everyone = torch.ones(1, 60, dtype=torch.bool)
-    calm = out_of_bag(true[None], torch.zeros(1, 60), part(target, everyone))
-    sure = out_of_bag(5 * true[None], torch.zeros(1, 60), part(target, everyone))
+    calm = out_of_bag(pairs(true[None]), part(target, everyone))
+    sure = out_of_bag(pairs(5 * true[None]), part(target, everyone))
     assert abs(float(calm.sum() - sure.sum())) < 0.2
 
 
@@ -72,7 +79,7 @@ def fitted(*, by_action: bool) -> Fitter:
         answer = Answer.FIRST if first > second else Answer.SECOND
         told.append(
             Preference(
-                query=each.query, first=each.first, second=each.second, answer=answer, labeler="ann"
+                query=each.query, candidates=(each.first, each.second), answer=answer, labeler="ann"
             )
         )
     made.add(told)

@@ -109,7 +109,7 @@ def test_two_answers_to_one_query_share_its_fate_and_a_repeated_one_is_ignored()
 def test_targets_are_one_zero_and_a_half() -> None:
     answers = (Answer.FIRST, Answer.SECOND, Answer.TIE)
     made = examples([preference(n, answer=answer) for n, answer in enumerate(answers)])
-    assert made.target.tolist() == [1.0, 0.0, 0.5]
+    assert made.target.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
 
 
 def test_incomparable_is_refused_and_nothing_half_taken_in() -> None:

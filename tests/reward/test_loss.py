@@ -36,11 +36,21 @@ def slow_loss(
     return losses
 
 
+def against(first: Tensor, second: Tensor | None = None) -> Tensor:
+    """Returns [*, 2] of pairs, the second 0 unless given."""
+    return torch.stack([first, torch.zeros_like(first) if second is None else second], -1)
+
+
+def pair_target(p_first: Tensor) -> Tensor:
+    """Targets [*, 2] of pairs."""
+    return torch.stack([p_first, 1 - p_first], -1)
+
+
 def of_logit(logit: float, *, target: float, error_rate: float = ERROR_RATE) -> tuple[float, float]:
     """Loss and d loss / d logit of one preference."""
     z = torch.tensor([[logit]], dtype=torch.float64, requires_grad=True)
     value = loss.preference_loss(
-        z, torch.zeros_like(z), torch.tensor([target]).double(), error_rate=error_rate
+        against(z), pair_target(torch.tensor([target]).double()), error_rate=error_rate
     )
     value.sum().backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None
@@ -55,7 +65,7 @@ def test_loss_is_the_cross_entropy_of_the_paper(error_rate: float) -> None:
     target = rng.choice([0.0, 0.5, 1.0], 9)
     returns = loss.segment_returns(torch.from_numpy(rewards), torch.from_numpy(mask))
     fast = loss.preference_loss(
-        returns[..., 0], returns[..., 1], torch.from_numpy(target), error_rate=error_rate
+        returns, pair_target(torch.from_numpy(target)), error_rate=error_rate
     )
     np.testing.assert_allclose(
         fast, slow_loss(rewards, mask, target, error_rate=error_rate), rtol=1e-12
@@ -64,7 +74,7 @@ def test_loss_is_the_cross_entropy_of_the_paper(error_rate: float) -> None:
 
 def test_probability_never_leaves_the_bounds_of_the_error_rate() -> None:
     returns = torch.linspace(-1e4, 1e4, 1001)[None]
-    p = loss.first_preferred(returns, torch.zeros_like(returns), error_rate=ERROR_RATE)
+    p = loss.choice_probabilities(against(returns), error_rate=ERROR_RATE)[..., 0]
     assert float(p.min()) == pytest.approx(0.05)
     assert float(p.max()) == pytest.approx(0.95)
 
@@ -87,7 +97,7 @@ def test_gradient_peaks_at_0_627_and_vanishes_for_a_confidently_contradicted_ans
     logits = np.linspace(-12, 12, 4801)
     z = torch.tensor(logits[None], requires_grad=True)
     target = torch.ones(len(logits), dtype=torch.float64)
-    value = loss.preference_loss(z, torch.zeros_like(z), target, error_rate=ERROR_RATE)
+    value = loss.preference_loss(against(z), pair_target(target), error_rate=ERROR_RATE)
     (gradient,) = torch.autograd.grad(value.sum() * len(logits), z)
     slopes = gradient[0].abs().numpy()
     peak = 1 / (1 + math.exp(-logits[slopes.argmax()]))
@@ -113,7 +123,7 @@ def test_a_constant_added_to_the_reward_changes_nothing() -> None:
 
     def value(r: Tensor) -> Tensor:
         returns = loss.segment_returns(r, mask)
-        return loss.preference_loss(returns[..., 0], returns[..., 1], target, error_rate=ERROR_RATE)
+        return loss.preference_loss(returns, pair_target(target), error_rate=ERROR_RATE)
 
     torch.testing.assert_close(value(rewards + 3), value(rewards))
 
@@ -130,13 +140,12 @@ def test_padded_steps_reach_neither_the_loss_nor_its_gradient() -> None:
 def test_a_weight_counts_as_repetition_and_zero_as_absence() -> None:
     generator = torch.Generator().manual_seed(1)
     first, second = torch.randn(2, 3, generator=generator), torch.randn(2, 3, generator=generator)
-    target = torch.tensor([1.0, 0.5, 0.0])
+    target = pair_target(torch.tensor([1.0, 0.5, 0.0]))
+    returns = against(first, second)
     weights = torch.tensor([[2, 1, 0], [0, 0, 0]])
-    weighted = loss.preference_loss(first, second, target, error_rate=ERROR_RATE, weights=weights)
+    weighted = loss.preference_loss(returns, target, error_rate=ERROR_RATE, weights=weights)
     rows = torch.tensor([0, 0, 1])
-    plain = loss.preference_loss(
-        first[:1, rows], second[:1, rows], target[rows], error_rate=ERROR_RATE
-    )
+    plain = loss.preference_loss(returns[:1, rows], target[rows], error_rate=ERROR_RATE)
     torch.testing.assert_close(weighted[:1], plain)
     assert math.isnan(weighted[1])
 
@@ -151,7 +160,7 @@ def test_regression_is_the_mean_squared_error_of_both_returns() -> None:
         for m in zip(first, second, strict=True)
     ]
     fast = loss.regression_loss(
-        torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(true)
+        against(torch.from_numpy(first), torch.from_numpy(second)), torch.from_numpy(true)
     )
     np.testing.assert_allclose(fast, slow, rtol=1e-12)
 
@@ -164,15 +173,19 @@ def test_l2_penalty_is_the_sum_of_squares_of_each_member() -> None:
 
 
 def test_floor_is_the_loss_of_a_perfect_member() -> None:
-    target = torch.tensor([1.0, 0.0, 0.5, 0.5, 1.0])
-    returns = torch.tensor([[99.0, -99.0, 0.0, 0.0, 99.0]])
-    best = loss.preference_loss(returns, torch.zeros_like(returns), target, error_rate=ERROR_RATE)
-    assert float(best) == pytest.approx(loss.loss_floor(0.4, error_rate=ERROR_RATE), rel=1e-6)
+    target = pair_target(torch.tensor([1.0, 0.0, 0.5, 0.5, 1.0]))
+    returns = against(torch.tensor([[99.0, -99.0, 0.0, 0.0, 99.0]]))
+    best = loss.preference_loss(returns, target, error_rate=ERROR_RATE)
+    floor = loss.loss_floor(target, error_rate=ERROR_RATE)
+    assert float(best) == pytest.approx(float(floor.mean()), rel=1e-6)
+    assert floor.tolist() == pytest.approx(
+        [-math.log(0.95)] * 2 + [math.log(2)] * 2 + [-math.log(0.95)]
+    )
 
 
 def test_accuracy_leaves_ties_out_and_counts_no_opinion_as_half() -> None:
-    p = torch.tensor([[0.9, 0.9, 0.9, 0.5], [0.1, 0.2, 0.3, 0.5]])
-    target = torch.tensor([1.0, 0.0, 0.5, 1.0])
+    p = pair_target(torch.tensor([[0.9, 0.9, 0.9, 0.5], [0.1, 0.2, 0.3, 0.5]]))
+    target = pair_target(torch.tensor([1.0, 0.0, 0.5, 1.0]))
     assert loss.accuracy(p, target).tolist() == [0.5, 0.5]
     torch.testing.assert_close(
         loss.accuracy(p, target, weights=torch.tensor([[1, 0, 5, 0], [0, 0, 1, 0]])),
@@ -183,10 +196,8 @@ def test_accuracy_leaves_ties_out_and_counts_no_opinion_as_half() -> None:
 
 def test_a_constant_reward_is_half_right_whatever_the_error_rate() -> None:
     for error_rate in (0.0, 0.07, 0.1, 0.33):
-        p = loss.first_preferred(
-            torch.full((1, 3), 2.0), torch.full((1, 3), 2.0), error_rate=error_rate
-        )
-        assert loss.accuracy(p, torch.tensor([1.0, 1.0, 1.0])).tolist() == [0.5]
+        p = loss.choice_probabilities(torch.full((1, 3, 2), 2.0), error_rate=error_rate)
+        assert loss.accuracy(p, pair_target(torch.ones(3))).tolist() == [0.5]
 
 
 def test_calibration_error_is_the_weighted_gap_per_bin() -> None:
@@ -204,7 +215,9 @@ def test_calibration_error_is_the_weighted_gap_per_bin() -> None:
             if (here := (bins == k) & decisive).any()
         ]
         slow.append(sum(gaps) / decisive.sum())
-    fast = loss.calibration_error(torch.from_numpy(p), torch.from_numpy(target))
+    fast = loss.calibration_error(
+        pair_target(torch.from_numpy(p)), pair_target(torch.from_numpy(target))
+    )
     np.testing.assert_allclose(fast, slow, rtol=1e-12)
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from rlhp.preferences.events import EventRow
 from rlhp.preferences.quality import LabelerReport, Reports, report
-from rlhp.types import Answer
+from rlhp.types import answers_to
 from tests.preferences.slow_quality import slow_report
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-ANSWERS = list(Answer)
+ANSWERS = answers_to(2)
 NAMES = ("ann", "bob", "cat", "dan")
 CORRECTED = '{"corrected_by": "eve"}'
 
@@ -35,7 +35,7 @@ def history(seed: int, count: int, *, clock: bool = False) -> list[EventRow]:
         first, second = (f"s{segment}" for segment in rng.permutation(12)[:2])
         first, second = pairs.setdefault(query, (first, second))
         rev = revisions.get((query, name), 0)
-        known = {"query_id": query, "first_id": first, "second_id": second, "labeler": name}
+        known = {"query_id": query, "candidate_ids": (first, second), "labeler": name}
         kind = rng.choice(["answer", "retract", "skip", "drop"], p=[0.75, 0.13, 0.07, 0.05])
         if kind == "retract" and rev:
             rows.append(EventRow(**known, event="retract", rev=rev))  # type: ignore[arg-type]
@@ -57,10 +57,10 @@ def history(seed: int, count: int, *, clock: bool = False) -> list[EventRow]:
                     purpose=str(rng.choice(["train", "gold", "repeat"], p=[0.5, 0.3, 0.2])),  # type: ignore[arg-type]
                     gold_answer=ANSWERS[int(rng.integers(2))] if rng.random() < 0.3 else None,
                     labeler_kind="human" if rng.random() < 0.8 else "script",
-                    predicted_first=float(rng.choice([0.2, 0.5, 0.9]))
+                    predicted=(p := float(rng.choice([0.2, 0.5, 0.9])), 1 - p)
                     if rng.random() < 0.7
                     else None,
-                    shown_left="first" if rng.random() < 0.5 else "second",
+                    shown_order=(0, 1) if rng.random() < 0.5 else (1, 0),
                     latency_ms=int(rng.integers(3000)) if rng.random() < 0.9 else None,
                     note=CORRECTED if rng.random() < 0.05 else None,
                     answered_at=at if clock else None,

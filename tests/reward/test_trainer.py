@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import redis
 
+from rlhp.labeling.teachers import BPrefTeacher
+from rlhp.labeling.worker import LabelerWorker
 from rlhp.preferences.answers import REUSED
 from rlhp.preferences.dataset import PreferenceDataset
 from rlhp.queue.queue import QueryQueue
+from rlhp.queue.records import body_of
 from rlhp.reward.trainer import RewardTrainer
 from rlhp.reward.versions import RewardStore
 from rlhp.storage.lease import TakenOver
 from rlhp.system.roles import RewardTrainerStatus
+from rlhp.types import Query, encode, query_id
 from tests.preferences.dataset_samples import answer, segment
 from tests.reward.trainer_parts import (
     LABELER,
@@ -365,3 +369,27 @@ def test_the_metrics_of_the_status_are_plain_numbers(run: Run) -> None:
     status = worked(trainer, 0)
     assert as_json(status.metrics)["reward/train_accuracy"] is not None
     assert status.fit_seconds > 0
+
+
+def test_the_best_of_four_goes_from_the_queue_through_a_teacher_into_the_fit(run: Run) -> None:
+    run.answer("second")
+    shown = tuple(segment(number) for number in range(4))
+    asked = Query(
+        id=query_id(run=run.name, purpose="train", candidates=[each.id for each in shown]),
+        candidates=shown,
+    )
+    run.dataset().add_segments(shown)
+    payloads = {each.id: encode(each) for each in shown}
+    put = run.queue.put(
+        query=asked.id, candidates=list(payloads), body=body_of(asked), payloads=payloads
+    )
+    assert put == "ok"
+    assert LabelerWorker(run.queue, BPrefTeacher(), name="teacher").step() == 1
+    trainer = run.trainer()
+    trainer.step(0)
+    best = max(range(4), key=lambda place: shown[place].true_return)
+    target = trainer._fitter._examples.target.tolist()
+    assert sorted(target) == sorted(
+        [[float(place == best) for place in range(4)], [0.0, 1.0, 0.0, 0.0]]
+    )
+    assert run.dataset().counts()["answers"] == 2

@@ -77,12 +77,12 @@ class Run:
     def _answer_one(self, answer: Answer | str) -> str:
         first, second = segment(2 * self._asked), segment(2 * self._asked + 1)
         self._asked += 1
-        asked = query_id(run=self.name, purpose="train", segments=(first.id, second.id))
+        asked = query_id(run=self.name, purpose="train", candidates=(first.id, second.id))
         self.dataset().add_segments([first, second])
-        query = Query(id=asked, first=first, second=second)
+        query = Query(id=asked, candidates=(first, second))
         payloads = {each.id: encode(each) for each in (first, second)}
         status = self.queue.put(
-            query=asked, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+            query=asked, candidates=(first.id, second.id), body=body_of(query), payloads=payloads
         )
         assert status == "ok"
         (lease,) = self.queue.lease(labeler=LABELER, page=PAGE)

@@ -36,11 +36,11 @@ def ask(rundir: RunDir, queue: QueryQueue, count: int) -> list[str]:
 def _ask(dataset: PreferenceDataset, queue: QueryQueue, number: int) -> str:
     first, second = segment(2 * number), segment(2 * number + 1)
     dataset.add_segments([first, second])
-    query = Query(id=f"q{number}", first=first, second=second)
+    query = Query(id=f"q{number}", candidates=(first, second))
     payloads = {each.id: encode(each) for each in (first, second)}
     assert (
         queue.put(
-            query=query.id, first=first.id, second=second.id, body=body_of(query), payloads=payloads
+            query=query.id, candidates=(first.id, second.id), body=body_of(query), payloads=payloads
         )
         == "ok"
     )

@@ -30,13 +30,12 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 def reserve(queue: QueryQueue, name: str) -> None:
     query = Query(
-        id=name, first=dots(1, 2, name=f"{name}-a"), second=dots(30, 31, name=f"{name}-b")
+        id=name, candidates=(dots(1, 2, name=f"{name}-a"), dots(30, 31, name=f"{name}-b"))
     )
     payloads = {each.id: encode(each) for each in (query.first, query.second)}
     put = queue.put(
         query=name,
-        first=query.first.id,
-        second=query.second.id,
+        candidates=(query.first.id, query.second.id),
         body=body_of(query),
         payloads=payloads,
         ready=False,

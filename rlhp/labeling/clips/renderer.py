@@ -86,9 +86,9 @@ class ClipRenderer:
         self._painter.close()
 
     def _show(self, waiting: Waiting) -> int:
-        segments = self._queue.segments([waiting.first, waiting.second])
+        segments = self._queue.segments(waiting.candidates)
         try:
-            for side, segment in zip(SIDES, (waiting.first, waiting.second), strict=True):
+            for side, segment in zip(SIDES, waiting.candidates, strict=False):
                 if segment not in segments:
                     raise CannotDraw(f"segment {segment} is not in the queue")
                 self._newest = self._painter.clip(segments[segment])

@@ -1,9 +1,10 @@
 """The desk at which labelers sit: one run's queue, clips and tokens, in the words of
 the page.
 
-The page says left and right, the queue first and second. Which is which is a hash of
-run, query and labeler: nothing to remember, the same after a restart and on every
-server of the run, and another draw for another labeler.
+The page says left and right, the queue first and second. The order on the screen is a
+permutation of the candidates by a hash of run, query and labeler: nothing to remember,
+the same after a restart and on every server of the run, and another draw for another
+labeler. It is stored with the answer.
 
 Everything that was answered so far: the dataset on disk, and behind it what Redis still
 holds.
@@ -14,7 +15,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from itertools import permutations
+from typing import TYPE_CHECKING, get_args
 
 from rlhp.errors import RlhpError
 from rlhp.labeling.page.messages import (
@@ -23,6 +25,7 @@ from rlhp.labeling.page.messages import (
     Given,
     LeaseOut,
     Leases,
+    OnScreen,
     Outcome,
     Progress,
     Run,
@@ -35,14 +38,14 @@ from rlhp.labeling.page.progress import facts_of, progress_of, waiting_for
 from rlhp.monitor.answer_rate import AnswerRate
 from rlhp.monitor.diagnosis import Facts
 from rlhp.preferences.answers import Key
-from rlhp.preferences.events import EventRow, storable
+from rlhp.preferences.events import EventRow, confidence_of, storable
 from rlhp.preferences.quality import LabelerReport, Reports
 from rlhp.queue.accounts import Labeler
-from rlhp.queue.clips import Side
+from rlhp.queue.clips import SIDES
 from rlhp.queue.lookup import Lookup
 from rlhp.queue.queue import LEASES_PER_PAGE, Lease, QueryQueue, explain
 from rlhp.storage.rundir import RunDir
-from rlhp.types import Answer, digest
+from rlhp.types import CHOICES, MOST_CANDIDATES, Answer, digest
 
 if TYPE_CHECKING:
     from rlhp.preferences.dataset import PreferenceDataset
@@ -85,8 +88,10 @@ class AnswerLog:
 
 
 UNDO_DEPTH = 10
-STRENGTH = {"slight": 0.5, "clear": 1.0, None: None}
-"""As the dataset keeps it: how sure the labeler was, 0 to 1."""
+STRENGTH = {"slight": 0.5, "clear": 1.0}
+"""How sure the labeler was, 0 to 1, which `confidence_of` takes."""
+ON_SCREEN = get_args(OnScreen)
+ORDERS = {count: list(permutations(range(count))) for count in range(2, MOST_CANDIDATES + 1)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +163,13 @@ class Desk:
             waiting = waiting_for(replace(facts, turned_away=True, paused=paused))
         return Leases(
             leases=[
-                lease_out(lease.query, lease.token, lease.deadline_ms, rev=lease.rev)
+                lease_out(
+                    lease.query,
+                    lease.token,
+                    lease.deadline_ms,
+                    rev=lease.rev,
+                    candidates=len(lease.candidates),
+                )
                 for lease in leases
             ],
             waiting=waiting,
@@ -186,14 +197,20 @@ class Desk:
         return self.queue.release(page=_page(me, page))
 
     def answer(self, me: Labeler, said: Answered) -> Outcome:
-        """Record an answer once, however often it is sent."""
-        left = self.left(me, said.query)
+        """Record an answer once, however often it is sent. RlhpError for a candidate that
+        the query has not.
+        """
+        order = self.order(me, said.query)
+        answer = answer_of(said.choice, order=order)
+        confidence = None
+        if said.strength is not None and len(order) == 2:
+            confidence = confidence_of(answer, STRENGTH[said.strength])
         meta = {
             "kind": said.kind,
-            "shown_left": left,
+            "shown_order": order,
             "latency_ms": said.latency_ms,
             "replays": said.replays,
-            "strength": STRENGTH[said.strength],
+            "confidence": confidence,
             "note": said.note or None,
         }
         status = self.queue.answer(
@@ -201,7 +218,7 @@ class Desk:
             labeler=me.name,
             page=_page(me, said.page),
             token=said.token,
-            answer=answer_of(said.choice, left=left),
+            answer=answer,
             rev=said.rev,
             meta={name: value for name, value in meta.items() if value is not None},
         )
@@ -227,62 +244,68 @@ class Desk:
             return UndoOutcome(
                 status=done.status, message=explain(done.status), lease=None, choice=None
             )
-        given = self.queue.lookup.given(query, labeler=me.name, rev=rev)
+        lookup, order = self.queue.lookup, self.order(me, query)
+        given, deadline = lookup.given(query, labeler=me.name, rev=rev), lookup.deadline_ms(query)
         return UndoOutcome(
             status=done.status,
             message=explain(done.status),
-            lease=lease_out(query, done.token, self.queue.lookup.deadline_ms(query), rev=rev + 1),
-            choice=None if given is None else choice_of(given, left=self.left(me, query)),
+            lease=lease_out(query, done.token, deadline, rev=rev + 1, candidates=len(order)),
+            choice=None if given is None else choice_of(given, order=order),
         )
 
-    def clip(self, me: Labeler, *, query: str, side: Literal["left", "right"]) -> bytes | None:
-        """The video on one side of a query that this labeler holds or held; None for
-        any other.
+    def clip(self, me: Labeler, *, query: str, side: OnScreen) -> bytes | None:
+        """The video of one candidate of a query that this labeler holds or held; None
+        for any other.
         """
         if not self.queue.lookup.was_leased(query, labeler=me.name):
             return None
-        left = self.left(me, query)
-        return self.queue.clips.fetch(query=query, side=left if side == "left" else _other(left))
+        order, at = self.order(me, query), ON_SCREEN.index(side)
+        if at >= len(order):
+            return None
+        return self.queue.clips.fetch(query=query, side=SIDES[order[at]])
 
-    def left(self, me: Labeler, query: str) -> Side:
-        """Which segment this labeler sees on the left."""
-        return (
-            "first"
-            if int(digest("left", self.place.run, query, me.name)[0], 16) % 2 == 0
-            else "second"
-        )
+    def order(self, me: Labeler, query: str) -> tuple[int, ...]:
+        """Places of the candidates as this labeler sees them from left to right."""
+        orders = ORDERS[self.queue.lookup.candidates(query) or 2]
+        drawn = int(digest("left", self.place.run, query, me.name)[::-1], 16)
+        return orders[drawn % len(orders)]
 
 
-def lease_out(query: str, token: int, deadline_ms: int, *, rev: int) -> LeaseOut:
+def lease_out(query: str, token: int, deadline_ms: int, *, rev: int, candidates: int) -> LeaseOut:
     """A lease as the page gets it: with the addresses of its clips, and nothing of how
     it was chosen.
     """
+    clips = [f"/api/clips/{query}/{where}" for where in ON_SCREEN[:candidates]]
     return LeaseOut(
         query=query,
         token=token,
         rev=rev,
-        left=f"/api/clips/{query}/left",
-        right=f"/api/clips/{query}/right",
+        left=clips[0],
+        right=clips[1],
+        candidates=clips,
         deadline_ms=deadline_ms,
     )
 
 
-def answer_of(choice: Choice, *, left: Side) -> Answer:
-    """What a choice of a side means."""
-    if choice in ("left", "right"):
-        return Answer(left if choice == "left" else _other(left))
-    return Answer(choice)
+def answer_of(choice: Choice, *, order: tuple[int, ...]) -> Answer:
+    """What a choice on the screen means; RlhpError for one that is not there."""
+    if choice not in ON_SCREEN:
+        return Answer(choice)
+    at = ON_SCREEN.index(choice)
+    if at >= len(order):
+        raise RlhpError(
+            f"the query shows {len(order)} candidates, so its answer is one of "
+            f"{', '.join(ON_SCREEN[: len(order)])}, tie and incomparable; got {choice}"
+        )
+    return CHOICES[order[at]]
 
 
-def choice_of(answer: Answer, *, left: Side) -> Choice:
+def choice_of(answer: Answer, *, order: tuple[int, ...]) -> Choice:
     """The way back."""
-    if answer in (Answer.FIRST, Answer.SECOND):
-        return "left" if answer.value == left else "right"
-    return "tie" if answer is Answer.TIE else "incomparable"
-
-
-def _other(side: Side) -> Side:
-    return "second" if side == "first" else "first"
+    if answer.place is None:
+        return "tie" if answer is Answer.TIE else "incomparable"
+    where: OnScreen = ON_SCREEN[order.index(answer.place)]
+    return where
 
 
 def _page(me: Labeler, page: str) -> str:

@@ -19,7 +19,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", max_le
 QueryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", max_length=128)]
 Token = Annotated[int, Field(ge=1, le=2**53)]
 Revision = Annotated[int, Field(ge=1, le=10_000)]
-Choice = Literal["left", "right", "tie", "incomparable"]
+OnScreen = Literal["left", "right", "third", "fourth"]
+"""A candidate, by where it stands from left to right."""
+Choice = OnScreen | Literal["tie", "incomparable"]
 Strength = Literal["slight", "clear"]
 
 
@@ -156,6 +158,10 @@ class LeaseOut(Reply):
     """
     left: str
     right: str
+    candidates: list[str]
+    """The addresses of all clips from left to right, with those of `left` and `right` in
+    front.
+    """
     deadline_ms: int
 
 
@@ -249,6 +255,7 @@ class PreferenceRow(Reply):
     choice: Answer
     at: str
     shown_left: Literal["first", "second"] | None
+    """Of a pair."""
     latency_ms: int | None
     strength: float | None
     note: str | None

@@ -8,16 +8,18 @@ What kind of video some bytes are, by their first few.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
+from rlhp.errors import RlhpError
 from rlhp.labeling.page.desk import Desk
 from rlhp.labeling.page.messages import (
     Answered,
     Extended,
     Leases,
     LogIn,
+    OnScreen,
     Outcome,
     Page,
     Progress,
@@ -136,7 +138,10 @@ def release(said: Page, desk: TheDesk, me: Me) -> Released:
 @router.post("/answers")
 def answer(said: Answered, desk: TheDesk, me: Me) -> Outcome:
     """Record an answer, once; `status` says whether it counts."""
-    return desk.answer(me, said)
+    try:
+        return desk.answer(me, said)
+    except RlhpError as error:
+        raise HTTPException(422, str(error)) from None
 
 
 @router.post("/skips")
@@ -154,7 +159,7 @@ def undo(said: Undone, desk: TheDesk, me: Me) -> UndoOutcome:
 
 
 @router.get("/clips/{query}/{side}", response_class=Response)
-def clip(query: QueryPath, side: Literal["left", "right"], desk: TheDesk, me: Me) -> Response:
+def clip(query: QueryPath, side: OnScreen, desk: TheDesk, me: Me) -> Response:
     """The video on one side of a query that this labeler holds or held."""
     data = desk.clip(me, query=query, side=side)
     if data is None:

@@ -33,10 +33,10 @@ from rlhp.envs.spaces import Spaces
 from rlhp.errors import RlhpError, one_line
 from rlhp.files import new_directory, write_whole
 from rlhp.preferences.dataset import PreferenceDataset, refuse_occupied, sound_header
-from rlhp.preferences.events import EventRow
+from rlhp.preferences.events import EventRow, confidence_of
 from rlhp.preferences.exchange.npz import NpzFile
 from rlhp.preferences.schema import SCHEMA_VERSION, obs_column
-from rlhp.types import TARGET, Answer, Array, Preference, Segment, digest, query_id
+from rlhp.types import Answer, Array, Preference, Segment, answers_to, digest, query_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +51,8 @@ class Imported:
 def write_imitation(
     dataset: PreferenceDataset, out: Path, preferences: Sequence[Preference]
 ) -> int:
-    """The npz above; how many segments. `incomparable` has no probability and is left
-    out: `Exported` counts it.
+    """The npz above of these preferences between two; how many segments. `incomparable`
+    has no probability and is left out: `Exported` counts it.
     """
     leaves = dataset.spaces.obs.leaves
     if len(leaves) != 1:
@@ -60,17 +60,17 @@ def write_imitation(
             f"imitation's fragments hold one observation array, this dataset {len(leaves)} leaves "
             f"({', '.join(repr(leaf.path) for leaf in leaves)}); export to npz"
         )
-    usable = [each for each in preferences if each.answer in TARGET]
+    usable = [each for each in preferences if each.answer is not Answer.INCOMPARABLE]
     if not usable:
         raise RlhpError(f"nothing to export: every answer in {dataset.path} is incomparable")
-    sides = [segment for each in usable for segment in (each.first, each.second)]
+    sides = [segment for each in usable for segment in each.candidates]
     arrays: dict[str, Array] = {
         "obs": np.concatenate([side.obs[leaves[0].path] for side in sides]),
         "acts": np.concatenate([side.actions for side in sides]),
         "rews": np.concatenate([_rewards(side) for side in sides]),
         "lengths": np.array([side.length for side in sides], np.int64),
         "terminal": np.array([side.terminated for side in sides], bool),
-        "preferences": np.array([TARGET[each.answer] for each in usable], np.float32),
+        "preferences": np.array([each.target[0] for each in usable], np.float32),
         "segment_ids": np.array([side.id for side in sides], np.str_),
         "query_ids": np.array([each.query for each in usable], np.str_),
         "labelers": np.array([each.labeler for each in usable], np.str_),
@@ -106,10 +106,10 @@ def import_npz(source: str | Path, out: str | Path) -> Imported:
     answers, labelers, queries = (
         found.texts(name, rows=len(pairs)) for name in ("answers", "labelers", "query_ids")
     )
-    if strange := set(answers) - set(Answer):
-        raise found.wrong(f"an answer is one of {', '.join(Answer)}, got {min(strange)!r}")
+    if strange := set(answers) - set(answers_to(2)):
+        raise found.wrong(f"an answer is one of {', '.join(answers_to(2))}, got {min(strange)!r}")
     rows = [
-        _row(ids[first], ids[second], Answer(answer), labeler=labeler, query=query)
+        _row(found, ids[first], ids[second], Answer(answer), labeler=labeler, query=query)
         for (first, second), answer, labeler, query in zip(
             pairs.tolist(), answers, labelers, queries, strict=True
         )
@@ -135,8 +135,8 @@ def import_imitation(source: str | Path, out: str | Path, *, like: Mapping[str, 
     """A new dataset at `out` from fragments and preferences in the npz above.
 
     `like` is the header of a dataset of the same environment, such as that of any run
-    in it. A preference other than 0, 0.5 and 1 becomes the likelier answer, with the
-    strength |2 P - 1|.
+    in it. A preference other than 0, 0.5 and 1 becomes the likelier answer, with a
+    confidence by the strength |2 P - 1|.
     """
     out = Path(out)
     refuse_occupied(out)
@@ -161,6 +161,7 @@ def import_imitation(source: str | Path, out: str | Path, *, like: Mapping[str, 
     queries = found.texts("query_ids", rows=count) if "query_ids" in found else [""] * count
     rows = [
         _row(
+            found,
             sides[2 * p].id,
             sides[2 * p + 1].id,
             _likelier(p_first),
@@ -337,19 +338,10 @@ def _check_values(
 
 
 def _check_rows(found: NpzFile, rows: Sequence[EventRow]) -> None:
-    """Refuse a pair of one segment, a query about two pairs, and two answers of one
-    labeler to one query.
-    """
-    sides: dict[str, tuple[str, str]] = {}
+    """Refuse a query about two pairs, and two answers of one labeler to one query."""
+    sides: dict[str, tuple[str, ...]] = {}
     for row in rows:
-        if row.first_id == row.second_id:
-            raise found.wrong(
-                f"query {row.query_id} shows segment {row.first_id} twice; a pair is two segments"
-            )
-        if sides.setdefault(row.query_id, (row.first_id, row.second_id)) != (
-            row.first_id,
-            row.second_id,
-        ):
+        if sides.setdefault(row.query_id, row.candidate_ids) != row.candidate_ids:
             raise found.wrong(
                 f"query {row.query_id} is about two pairs; each pair has an id of its own"
             )
@@ -381,6 +373,7 @@ def _segment(name: str, **known: Any) -> Segment:
 
 
 def _row(
+    found: NpzFile,
     first: str,
     second: str,
     answer: Answer,
@@ -389,15 +382,17 @@ def _row(
     query: str,
     strength: float | None = None,
 ) -> EventRow:
+    query = query or query_id(run="imported", purpose="train", candidates=(first, second))
+    if first == second:
+        raise found.wrong(f"query {query} shows segment {first} twice; a pair is two segments")
     return EventRow(
-        query_id=query or query_id(run="imported", purpose="train", segments=(first, second)),
-        first_id=first,
-        second_id=second,
+        query_id=query,
+        candidate_ids=(first, second),
         event="answer",
         answer=answer,
         labeler=labeler,
         rev=1,
-        strength=strength,
+        confidence=None if strength is None else confidence_of(answer, strength),
         strategy="imported",
     )
 

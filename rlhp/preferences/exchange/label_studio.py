@@ -24,10 +24,10 @@ import numpy as np
 from rlhp.errors import RlhpError, one_line
 from rlhp.files import new_directory, read_regular, write_whole
 from rlhp.preferences.dataset import PreferenceDataset, refuse_occupied
-from rlhp.preferences.events import EventRow, Side
+from rlhp.preferences.events import EventRow, Side, order_of
 from rlhp.preferences.exchange.imitation import Imported, store
 from rlhp.preferences.parts import write_json
-from rlhp.types import Answer, Segment, digest, pair_id, query_id
+from rlhp.types import Answer, Segment, comparison_id, digest, query_id
 
 LOCAL_FILES = "/data/local-files/?d=clips/"
 """Where Label Studio shows files of a local storage mounted one folder above `clips`.
@@ -59,6 +59,8 @@ class Tasks:
     out: Path
     tasks: int
     clips: int
+    wider: int = 0
+    """Answered queries of more than two candidates, which are left out."""
 
 
 def export_tasks(
@@ -80,7 +82,9 @@ def export_tasks(
     out, dataset = Path(out), PreferenceDataset.open(dataset_path)
     if out.exists():
         raise RlhpError(f"{out} exists already; choose another name, or remove it first")
-    pairs = _new_pairs(dataset, new_pairs, seed=seed) if new_pairs else _answered(dataset)
+    pairs, wider = _answered(dataset)
+    if new_pairs:
+        pairs, wider = _new_pairs(dataset, new_pairs, seed=seed), 0
     if not pairs:
         raise RlhpError(
             f"no pair to export in {dataset.path}: nothing was answered, or too few segments are "
@@ -97,7 +101,7 @@ def export_tasks(
             torn / "tasks.json", [_task(*pair, url=url, instruction=instruction) for pair in pairs]
         )
         write_whole(torn / "labels.xml", _INTERFACE)
-    return Tasks(out=out, tasks=len(pairs), clips=len(wanted))
+    return Tasks(out=out, tasks=len(pairs), clips=len(wanted), wider=wider)
 
 
 def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> Imported:
@@ -115,9 +119,8 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
         rows = list(_rows(_tasks(Path(source))))
     except _Odd as error:
         raise RlhpError(f"{source}: {error}") from error.__cause__
-    unknown = {segment for row in rows for segment in (row.first_id, row.second_id)} - set(
-        origin.segment_ids()
-    )
+    named = dict.fromkeys(segment for row in rows for segment in row.candidate_ids)
+    unknown = named.keys() - set(origin.segment_ids())
     if unknown:
         raise RlhpError(
             f"segment {min(unknown)} is not in {origin.path}; name the run that the tasks were "
@@ -127,29 +130,34 @@ def import_answers(source: str | Path, out: str | Path, *, like: str | Path) -> 
         raise RlhpError(
             f"{source} holds no annotation; export the project once somebody has labeled"
         )
-    wanted = list(
-        dict.fromkeys(segment for row in rows for segment in (row.first_id, row.second_id))
-    )
-    return store(out, header=origin.header, segments=origin.segments(wanted), rows=rows)
+    return store(out, header=origin.header, segments=origin.segments(named), rows=rows)
 
 
-def _answered(dataset: PreferenceDataset) -> list[tuple[str, str, str]]:
-    found = {row.query_id: (row.query_id, row.first_id, row.second_id) for row in dataset.live()}
-    return [pair for pair in found.values() if pair[1] in dataset and pair[2] in dataset]
+def _answered(dataset: PreferenceDataset) -> tuple[list[tuple[str, str, str]], int]:
+    """Query, first and second of all pairs that were answered, and how many other
+    queries were.
+    """
+    found = {row.query_id: row.candidate_ids for row in dataset.live()}
+    pairs = [
+        (query, ids[0], ids[1])
+        for query, ids in found.items()
+        if len(ids) == 2 and ids[0] in dataset and ids[1] in dataset
+    ]
+    return pairs, sum(len(ids) > 2 for ids in found.values())
 
 
 def _new_pairs(dataset: PreferenceDataset, count: int, *, seed: int) -> list[tuple[str, str, str]]:
-    ids, rng, taken = dataset.segment_ids(), np.random.default_rng(seed), dataset.asked_pairs()
+    ids, rng, taken = dataset.segment_ids(), np.random.default_rng(seed), dataset.asked()
     pairs: list[tuple[str, str, str]] = []
     # a small dataset may hold fewer pairs than are wanted
     for _ in range(20 * count if len(ids) > 1 else 0):
         first, second = (ids[int(k)] for k in rng.choice(len(ids), size=2, replace=False))
-        key = pair_id((first, second))
+        key = comparison_id((first, second))
         if key not in taken and len(pairs) < count:
             taken.add(key)
             pairs.append(
                 (
-                    query_id(run="label-studio", purpose="train", segments=(first, second)),
+                    query_id(run="label-studio", purpose="train", candidates=(first, second)),
                     first,
                     second,
                 )
@@ -254,11 +262,10 @@ def _rows(
             labeler = f"label-studio-{_user(annotation)}"
             known: dict[str, Any] = {
                 "query_id": data["query"],
-                "first_id": data["first"],
-                "second_id": data["second"],
+                "candidate_ids": (data["first"], data["second"]),
                 "labeler": labeler,
                 "labeler_kind": "human",
-                "shown_left": data["shown_left"],
+                "shown_order": order_of(data["shown_left"]),
                 "strategy": "imported",
                 "answered_at": moment,
                 "latency_ms": _milliseconds(annotation),

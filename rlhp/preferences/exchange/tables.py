@@ -23,7 +23,7 @@ from rlhp.preferences.events import EVENT_SCHEMA, Purpose, event_table
 from rlhp.preferences.exchange.imitation import write_imitation
 from rlhp.preferences.parts import Parts
 from rlhp.preferences.schema import obs_column, segment_schema
-from rlhp.types import TARGET, Array, Preference, Segment
+from rlhp.types import CHOICES, Answer, Array, Preference, Segment, target
 
 Format = Literal["npz", "parquet", "jsonl", "imitation"]
 
@@ -38,6 +38,10 @@ class Exported:
     incomparable: int
     """How many of those have no target."""
     segments: int
+    wider: int = 0
+    """Answers about more than two candidates, which are left out since the format is one
+    of pairs.
+    """
 
 
 def export(
@@ -46,10 +50,10 @@ def export(
     """Write the dataset at `dataset_path` to `out`, which must not exist yet.
 
     npz, jsonl and imitation (see `imitation`) hold the answers of this purpose that
-    stand and their segments, imitation without those that are `incomparable`; parquet
-    holds everything, as a dataset directory that `PreferenceDataset.open` and
-    `pandas.read_parquet` read. All of it passes through memory, for parquet 16 MiB at a
-    time.
+    stand and their segments, imitation without those that are `incomparable`, npz and
+    imitation without those about more than two candidates. Parquet holds everything, as
+    a dataset directory that `PreferenceDataset.open` and `pandas.read_parquet` read. All
+    of it passes through memory, for parquet 16 MiB at a time.
 
     ValueError where there is nothing to export, where `out` exists, or where JSON
     cannot express a value.
@@ -67,6 +71,16 @@ def export(
         raise RlhpError(f"{out} exists already; choose another name, or remove it first")
     dataset = PreferenceDataset.open(dataset_path)
     preferences = dataset.preferences(purpose=purpose) if to != "parquet" else []
+    wider = 0
+    if to in ("npz", "imitation"):
+        pairs = [each for each in preferences if len(each.candidates) == 2]
+        wider = len(preferences) - len(pairs)
+        if preferences and not pairs:
+            raise RlhpError(
+                f"nothing to export to {to}, which holds pairs: all {wider} answers in "
+                f"{dataset.path} are about more candidates; export to jsonl or parquet"
+            )
+        preferences = pairs
     if not preferences and (to != "parquet" or not (dataset.segment_ids() or dataset.events())):
         raise RlhpError(f"nothing to export: {dataset.path} holds no {purpose} answer that stands")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +90,13 @@ def export(
         if to == "parquet"
         else [p.answer for p in preferences]
     )
-    unusable = sum(answer not in TARGET for answer in answers)
     return Exported(
-        out=out, to=to, preferences=len(answers), incomparable=unusable, segments=segments
+        out=out,
+        to=to,
+        preferences=len(answers),
+        incomparable=answers.count(Answer.INCOMPARABLE),
+        segments=segments,
+        wider=wider,
     )
 
 
@@ -107,7 +125,7 @@ def _write_npz(dataset: PreferenceDataset, out: Path, preferences: list[Preferen
         # [P, 2] into S
         "pairs": np.array([(index[p.first.id], index[p.second.id]) for p in preferences], np.int64),
         # NaN: incomparable
-        "targets": np.array([TARGET.get(p.answer, np.nan) for p in preferences], np.float32),
+        "targets": np.array([_p_first(p) for p in preferences], np.float32),
         "answers": np.array([p.answer.value for p in preferences], np.str_),
         "labelers": np.array([p.labeler for p in preferences], np.str_),
         "query_ids": np.array([p.query for p in preferences], np.str_),
@@ -137,10 +155,12 @@ def _write_parquet(dataset: PreferenceDataset, out: Path, preferences: list[Pref
 
 
 def _distinct(preferences: Sequence[Preference]) -> list[Segment]:
-    both = (
-        segment for preference in preferences for segment in (preference.first, preference.second)
-    )
-    return list({segment.id: segment for segment in both}.values())
+    every = (segment for preference in preferences for segment in preference.candidates)
+    return list({segment.id: segment for segment in every}.values())
+
+
+def _p_first(preference: Preference) -> float:
+    return np.nan if preference.answer is Answer.INCOMPARABLE else preference.target[0]
 
 
 def _padded(arrays: Sequence[Array], *, rows: int) -> Array:
@@ -160,13 +180,16 @@ def _known(segment: Segment, rewards: Array | None) -> Array:
 
 
 def _line(preference: Preference) -> bytes:
+    """The target is P(first preferred) of a pair, and a list of all of more candidates."""
+    count = len(preference.candidates)
+    pair, mu = count == 2, target(preference.answer, candidates=count)
+    names = [answer.value for answer in CHOICES[:count]]
     record = {
         "query": preference.query,
         "answer": preference.answer.value,
-        "target": TARGET.get(preference.answer),
+        "target": mu[0] if pair and mu is not None else mu,
         "labeler": preference.labeler,
-        "first": _plain(preference.first),
-        "second": _plain(preference.second),
+        **dict(zip(names, map(_plain, preference.candidates), strict=True)),
     }
     try:
         return json.dumps(record, allow_nan=False).encode() + b"\n"

@@ -1,8 +1,9 @@
--- ARGV: query, labeler, page, token, answer, rev, meta. Returns ok | late | extra | same | conflict | denied | gone
+-- ARGV: query, labeler, page, token, answer, rev, meta. Returns ok | late | extra | same | conflict | denied | gone | beyond
 local query, labeler, page, token, answer, rev, meta = unpack(ARGV)
 local key = qkey(query)
 if not whole(query) then return 'gone' end
 if field(query, 't:' .. token) ~= labeler then return 'denied' end
+if beyond(query, answer) then return 'beyond' end
 local given = field(query, 'ans:' .. labeler .. ':' .. rev)
 if given ~= '' then return given == answer and 'same' or 'conflict' end
 local last = tonumber(redis.call('HGET', key, 'rev:' .. labeler) or 0)

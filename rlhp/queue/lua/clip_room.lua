@@ -5,15 +5,15 @@ past_memory_limit()
 local finished = redis.call('ZRANGE', p .. 'finished', 0, -1)
 for _, group in ipairs({ redis.call('ZRANGE', p .. 'open', 0, -1), finished }) do
   for _, query in ipairs(group) do
-    local first, second = clip_keys(query)
-    sizes[query] = redis.call('STRLEN', first) + redis.call('STRLEN', second)
+    sizes[query] = 0
+    for _, key in ipairs(clip_keys(query)) do sizes[query] = sizes[query] + redis.call('STRLEN', key) end
     used = used + sizes[query]
   end
 end
 for _, query in ipairs(finished) do
   if used <= cap then break end
   if sizes[query] > 0 then
-    redis.call('DEL', clip_keys(query))
+    redis.call('DEL', unpack(clip_keys(query)))
     redis.call('HSET', qkey(query), 'tidied', '1')
     used = used - sizes[query]
   end

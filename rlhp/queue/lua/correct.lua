@@ -1,9 +1,10 @@
--- ARGV: query, labeler, answer, meta. Returns ok | same | no | gone
+-- ARGV: query, labeler, answer, meta. Returns ok | same | no | gone | beyond
 -- Somebody with the right to puts another answer in a labeler's place: the old one is taken back, the new one is the
 -- next revision, and it counts as the old one did.
 local query, labeler, answer, meta = unpack(ARGV)
 local key = qkey(query)
 if not whole(query) then return 'gone' end
+if beyond(query, answer) then return 'beyond' end
 if field(query, 'live:' .. labeler) ~= '1' then return 'no' end
 local rev = field(query, 'rev:' .. labeler)
 if field(query, 'ans:' .. labeler .. ':' .. rev) == answer then return 'same' end

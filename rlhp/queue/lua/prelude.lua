@@ -16,9 +16,9 @@
 --   held:<page>         ZSET    what a page holds;  holds:<labeler>  SET  over all its pages
 --   open, finished      ZSET    when made -> query; when finished -> query, until its payloads are forgotten
 --   seen:<labeler>      SET     answered or skipped: never offered again
---   dedup               HASH    pair of segments -> query, for as long as the run exists
+--   dedup               HASH    digest of the candidates -> query, for as long as the run exists
 --   seg:<segment>       STRING  encoded segment, shared by queries (`segrefs` counts them)
---   clip:<query>:<side> STRING  encoded video
+--   clip:<query>:<side> STRING  encoded video of the candidate `first`, `second`, `third` or `fourth`
 --   answers             STREAM  the log, read by the group `reward`
 --   aside               STREAM  entries of the log that made no row, whole, with the reason: the newest of them
 --   clock               STRING  the latest time that was seen here: earlier ones mean that the clock was set back
@@ -172,13 +172,26 @@ local function return_expired(now)
   return #due
 end
 
+-- The ids of its segments as a JSON list. Queries that were put when all were pairs have two fields.
+local function candidates_of(query)
+  local ids = redis.call('HMGET', qkey(query), 'candidates', 'first', 'second')
+  return ids[1] or cjson.encode({ ids[2] or '', ids[3] or '' })
+end
+
+-- Whether the answer names a candidate that the query has not. Of all other words the scripts know nothing.
+local PLACE = { third = 3, fourth = 4 }
+
+local function beyond(query, answer)
+  return (PLACE[answer] or 0) > #cjson.decode(candidates_of(query))
+end
+
 -- One entry of the log. Whatever a reader needs is inside: `q:` may be gone when it gets there.
 local function record(event, query, labeler, page, token, rev, answer, how, meta)
-  local about = redis.call('HMGET', qkey(query), 'first', 'second', 'body', 'made', 'hidden', 'at:' .. token)
+  local about = redis.call('HMGET', qkey(query), 'body', 'made', 'hidden', 'at:' .. token)
   local id = redis.call('XADD', ANSWERS, '*', 'ev', event, 'id', query, 'by', labeler, 'page', page, 'tok', token,
     'rev', rev, 'ans', answer, 'how', how, 'meta', meta,
-    'first', about[1], 'second', about[2], 'body', about[3], 'made', about[4],
-    'hidden', about[5] or '{}', 'leased', about[6] or '', 'at', string.format('%.0f', now_ms()))
+    'candidates', candidates_of(query), 'body', about[1], 'made', about[2],
+    'hidden', about[3] or '{}', 'leased', about[4] or '', 'at', string.format('%.0f', now_ms()))
   redis.call('HSET', qkey(query), 'last', id)
   count('events')
 end
@@ -218,7 +231,13 @@ local function unref_payloads(query)
   end
 end
 
-local function clip_keys(query) return p .. 'clip:' .. query .. ':first', p .. 'clip:' .. query .. ':second' end
+local SIDES = { 'first', 'second', 'third', 'fourth' }
+
+local function clip_keys(query)
+  local keys = {}
+  for place in ipairs(cjson.decode(candidates_of(query))) do keys[place] = p .. 'clip:' .. query .. ':' .. SIDES[place] end
+  return keys
+end
 
 local function before(one, other)
   local ms, seq = string.match(one, '(%d+)-(%d+)')
@@ -259,7 +278,7 @@ local function tidy(now, limit)
     local last = field(query, 'last')
     if edge and (last == '' or before(last, edge) or (inclusive and last == edge)) then
       unref_payloads(query)
-      redis.call('DEL', clip_keys(query))
+      redis.call('DEL', unpack(clip_keys(query)))
       redis.call('HSET', qkey(query), 'tidied', '1')
       redis.call('EXPIRE', qkey(query), KEEP_QUERY_S)
       redis.call('ZREM', p .. 'finished', query)

@@ -1,6 +1,6 @@
--- ARGV: query, pair, first, second, want, only ('' = anybody), ready (1/0), body, hidden,
+-- ARGV: query, pair, candidates (JSON list of segment ids), want, only ('' = anybody), ready (1/0), body, hidden,
 -- then pairs of segment id, bytes. Returns ok | same | dup | full | spent | missing
-local query, pair, first, second, want, only, ready, body, hidden = unpack(ARGV, 1, 9)
+local query, pair, candidates, want, only, ready, body, hidden = unpack(ARGV, 1, 8)
 local cap, budget = unpack(redis.call('HMGET', p .. 'meta', 'cap', 'budget'))
 if not cap then return 'missing' end
 if redis.call('EXISTS', qkey(query)) == 1 then return 'same' end
@@ -16,13 +16,13 @@ if only == '' and budget ~= '' and spent >= tonumber(budget) then return 'spent'
 local now, ids = now_ms(), {}
 follow_clock(now)
 local number = count((only == '' and '' or 'addressed_') .. 'admitted')
-for i = 10, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   redis.call('SET', p .. 'seg:' .. ARGV[i], ARGV[i + 1])
   redis.call('HINCRBY', p .. 'segrefs', ARGV[i], 1)
   ids[#ids + 1] = ARGV[i]
 end
-redis.call('HSET', qkey(query), 'member', string.format('%012d:', number) .. query, 'pair', pair, 'first', first,
-  'second', second, 'want', want, 'only', only, 'body', body, 'hidden', hidden, 'payloads', table.concat(ids, ' '),
+redis.call('HSET', qkey(query), 'member', string.format('%012d:', number) .. query, 'pair', pair,
+  'candidates', candidates, 'want', want, 'only', only, 'body', body, 'hidden', hidden, 'payloads', table.concat(ids, ' '),
   'made', now, 'got', 0, 'skips', 0, 'token', 0, 'holder', '', 'page', '')
 redis.call('HSET', p .. 'dedup', pair, query)
 redis.call('ZADD', p .. 'open', now, query)

@@ -7,7 +7,7 @@ follow_clock(now)
 
 local function create(about)
   redis.call('HSET', qkey(about.id), 'member', string.format('%012d:', 0) .. about.id, 'pair', about.pair,
-    'first', about.first, 'second', about.second, 'want', 1, 'only', about.only, 'body', about.body,
+    'candidates', about.candidates, 'want', 1, 'only', about.only, 'body', about.body,
     'hidden', about.hidden, 'payloads', '', 'made', about.made, 'got', 0, 'skips', 0, 'token', 0, 'holder', '',
     'page', '', 'state', 'done', 'tidied', '1')
   redis.call('EXPIRE', qkey(about.id), KEEP_QUERY_S)

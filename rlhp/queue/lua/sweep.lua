@@ -39,7 +39,7 @@ for _, query in ipairs(redis.call('ZRANGEBYSCORE', p .. 'reserved', '-inf', now)
   redis.call('ZREM', p .. 'reserved', query)
   redis.call('ZREM', p .. 'open', query)
   count_query(query, 'lapsed')
-  redis.call('DEL', qkey(query), clip_keys(query))
+  redis.call('DEL', qkey(query), unpack(clip_keys(query)))
   ended = ended + 1
 end
 

@@ -45,16 +45,17 @@ def human_run(url: str, *, lease_seconds: float = 60.0, **facts: str) -> QueryQu
     return queue
 
 
-def ask(queue: QueryQueue, count: int, *, start: int = 0, **more: Any) -> list[str]:
+def ask(
+    queue: QueryQueue, count: int, *, start: int = 0, candidates: int = 2, **more: Any
+) -> list[str]:
     """Queries with clips, each clip naming its query and side; their ids."""
     clips = queue.clips
     names = [f"q{number}" for number in range(start, start + count)]
     for name in names:
-        first, second = f"{name}-a", f"{name}-b"
-        body = {"purpose": "train"}
-        facts: dict[str, Any] = {"query": name, "first": first, "second": second, "body": body}
-        assert queue.put(**facts, payloads={first: b"A", second: b"B"}, ready=False, **more) == "ok"
-        for side in SIDES:
+        payloads = {f"{name}-{letter}": letter.encode() for letter in "abcd"[:candidates]}
+        facts: dict[str, Any] = {"query": name, "candidates": tuple(payloads), "payloads": payloads}
+        assert queue.put(**facts, body={"purpose": "train"}, ready=False, **more) == "ok"
+        for side in SIDES[:candidates]:
             clips.store(query=name, side=side, data=WEBM + f"{name} {side}".encode())
         assert queue.ready(query=name) == "ok"
     return names

@@ -136,7 +136,7 @@ def test_a_query_that_is_unknown_has_no_facts(queue: QueryQueue) -> None:
     desk = Desk(Place(url=queue.url, run=queue.run))
     lookup = desk.queue.lookup
     assert [lookup.given("q0", labeler="ann", rev=1), lookup.deadline_ms("q0")] == [None, 0]
-    with pytest.raises(ValueError, match="an answer is one of first, second, tie, incomparable"):
+    with pytest.raises(ValueError, match="an answer is one of first, second, third, fourth, tie"):
         lookup.correct("q0", labeler="ann", answer="both", meta={})
     assert lookup.correct("q0", labeler="ann", answer=Answer.TIE, meta={}) == "gone"
     desk.close()

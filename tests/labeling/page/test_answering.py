@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import pytest
 
@@ -10,7 +11,7 @@ from rlhp.labeling.page.desk import Desk, Place, answer_of, choice_of
 from rlhp.queue.accounts import Labeler
 from rlhp.queue.clips import SIDES
 from rlhp.queue.queue import QueryQueue
-from rlhp.types import Answer
+from rlhp.types import Answer, answers_to
 from tests.labeling.page.parts import WEBM, Tab, ask, served
 from tests.queue.parts import Meddler, events
 
@@ -63,10 +64,12 @@ def test_an_answer_is_stored_once_with_what_was_shown(queue: QueryQueue, tab: Ta
     }
     assert [tab.answer(lease, "right", **more) for _ in range(3)] == ["ok", "same", "same"]
     (event,) = events(queue)
-    left = event.meta["shown_left"]
-    assert event.answer == ("second" if left == "first" else "first")
+    order = event.meta["shown_order"]
+    assert event.answer == ("second" if order == [0, 1] else "first")
+    confidence = 7 if event.answer == "second" else 3
     assert dict(event.meta) == {
-        "kind": "human", "shown_left": left, "latency_ms": 2100, "replays": 3, "strength": 0.5,
+        "kind": "human", "shown_order": order, "latency_ms": 2100, "replays": 3,
+        "confidence": confidence,
         "note": "<b>both</b> fell",
     }  # fmt: skip
     assert event.labeler == "local"
@@ -81,7 +84,7 @@ def test_the_clips_are_those_of_the_sides_and_of_nobody_elses_queries(
         lease = tab.leases()[0]
         left, right = (tab.http.get(lease[side]) for side in ("left", "right"))
         assert {left.content, right.content} == {
-            WEBM + f"{lease['query']} {side}".encode() for side in SIDES
+            WEBM + f"{lease['query']} {side}".encode() for side in SIDES[:2]
         }
         assert left.headers["content-type"] == "video/webm"
         assert left.headers["cache-control"] == "private, no-store"
@@ -104,18 +107,56 @@ def test_sides_are_the_same_on_every_server_and_other_ones_for_other_labelers(
     with served(queue) as link, Tab(link) as again:
         assert again.http.get(lease["left"]).content == tab.http.get(lease["left"]).content
     desk = Desk(Place(url=queue.url, run=queue.run))
-    by_labeler = {desk.left(Labeler(name=f"labeler-{n}", admin=False), names[0]) for n in range(64)}
-    by_query = {desk.left(Labeler(name="local", admin=True), f"q{n}") for n in range(64)}
+    by_labeler = {
+        desk.order(Labeler(name=f"labeler-{n}", admin=False), names[0]) for n in range(64)
+    }
+    by_query = {desk.order(Labeler(name="local", admin=True), f"q{n}") for n in range(64)}
     desk.close()
-    assert by_labeler == by_query == {"first", "second"}, (
+    assert by_labeler == by_query == {(0, 1), (1, 0)}, (
         "neither a query nor a labeler always has first on the left"
     )
 
 
-@pytest.mark.parametrize("left", ["first", "second"])
-@pytest.mark.parametrize("answer", list(Answer))
-def test_sides_and_answers_translate_both_ways(left: str, answer: Answer) -> None:
-    assert answer_of(choice_of(answer, left=left), left=left) == answer  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("order", "answer"),
+    [
+        (order, answer)
+        for count in (2, 3, 4)
+        for order in permutations(range(count))
+        for answer in answers_to(count)
+    ],
+)
+def test_places_on_the_screen_and_answers_translate_both_ways(
+    order: tuple[int, ...], answer: Answer
+) -> None:
+    assert answer_of(choice_of(answer, order=order), order=order) == answer
+
+
+def test_four_clips_come_in_one_order_and_the_answer_is_about_the_one_that_was_named(
+    queue: QueryQueue, tab: Tab
+) -> None:
+    ask(queue, 1, candidates=4)
+    (lease,) = tab.leases()
+    assert lease["candidates"][:2] == [lease["left"], lease["right"]]
+    shown = [tab.http.get(clip).content.split()[-1].decode() for clip in lease["candidates"]]
+    assert sorted(shown) == sorted(SIDES)
+    assert tab.answer(lease, "third") == "ok"
+    (event,) = events(queue)
+    assert event.answer == shown[2]
+    assert [SIDES[place] for place in event.meta["shown_order"]] == shown
+    assert tab.post("/api/undo")["choice"] == "third"
+
+
+def test_an_answer_beyond_the_candidates_is_refused_with_those_that_are_there(
+    queue: QueryQueue, tab: Tab
+) -> None:
+    ask(queue, 1)
+    (lease,) = tab.leases()
+    asked = {"page": tab.page, "query": lease["query"], "token": lease["token"], "choice": "third"}
+    refused = tab.http.post("/api/answers", json=asked)
+    assert refused.status_code == 422
+    assert "one of left, right, tie and incomparable; got third" in refused.text
+    assert tab.http.get(f"/api/clips/{lease['query']}/third").status_code == 404
 
 
 def test_an_undo_brings_the_query_back_with_what_was_said(queue: QueryQueue, tab: Tab) -> None:

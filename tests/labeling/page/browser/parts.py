@@ -73,8 +73,7 @@ class Asking:
         for name in names:
             self.queue.put(
                 query=name,
-                first=f"{name}-a",
-                second=f"{name}-b",
+                candidates=(f"{name}-a", f"{name}-b"),
                 body={"purpose": "train"},
                 payloads={},
                 ready=False,
@@ -201,7 +200,8 @@ def arrived(run: Asking, query: str) -> dict[str, object]:
     def look() -> bool:
         for event in run.log():
             if event.event == "answer" and event.query == query:
-                side = "left" if event.answer == event.meta["shown_left"] else "right"
+                place = 1 if event.answer == "second" else 0
+                side = ("left", "right")[event.meta["shown_order"].index(place)]
                 choice = side if event.answer in ("first", "second") else event.answer
                 found.append({**event.meta, "choice": choice, "rev": event.rev, "how": event.how})
         return bool(found)

@@ -64,7 +64,7 @@ def answered_by_others(asking: Asking) -> None:
     for name in LABELERS:
         for _ in range(dice.randint(6, 14)):
             for lease in asking.queue.lease(labeler=name, page=name):
-                meta = {"kind": "human", "shown_left": dice.choice(["first", "second"])}
+                meta = {"kind": "human", "shown_order": dice.choice([[0, 1], [1, 0]])}
                 asking.queue.answer(
                     query=lease.query,
                     labeler=name,
@@ -76,7 +76,6 @@ def answered_by_others(asking: Asking) -> None:
                     meta={
                         **meta,
                         "latency_ms": dice.randint(900, 4200),
-                        "strength": dice.choice([0.5, 1.0]),
                     },
                 )
         asking.queue.release(page=name)

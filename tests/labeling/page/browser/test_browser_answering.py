@@ -160,9 +160,9 @@ def test_a_skipped_query_is_left_to_others(run: Asking, label: Page) -> None:
 
 
 def test_shift_makes_a_preference_slight(run: Asking, label: Page) -> None:
-    assert answered(run, label, "Shift+ArrowLeft")["strength"] == 0.5
-    assert answered(run, label, "ArrowLeft")["strength"] == 1.0
-    assert "strength" not in answered(run, label, "Shift+ArrowUp")
+    assert answered(run, label, "Shift+ArrowLeft")["confidence"] in (3, 7)
+    assert answered(run, label, "ArrowLeft")["confidence"] in (1, 9)
+    assert "confidence" not in answered(run, label, "Shift+ArrowUp")
 
 
 def test_a_note_goes_with_one_answer(run: Asking, label: Page) -> None:
