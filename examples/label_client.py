@@ -1,8 +1,6 @@
-"""Answer a run over HTTP, from any machine: clips come in, answers go out. Only the
-standard library is needed.
+"""Answer a run over HTTP, from any machine, with the standard library alone.
 
-python examples/label_client.py http://HOST:PORT TOKEN      # the token of `rlhp labeler
-add NAME RUN`
+python examples/label_client.py http://HOST:PORT TOKEN  # that of `rlhp labeler add NAME RUN`
 """
 
 import json
@@ -31,16 +29,13 @@ class Client:
             try:
                 return dict(json.loads(self.get(path, body)))
             except urllib.error.HTTPError as error:
-                # the queue is away for a moment: every call may simply be repeated
-                if error.code != 503:
+                if error.code != 503:  # the queue is away for a moment: call again
                     raise
                 time.sleep(2)
 
 
 def choose(left: bytes, right: bytes) -> str:
-    """Your model goes here: left, right, tie or incomparable. This one likes the clip
-    that is harder to compress.
-    """
+    """Your model goes here. This one likes the clip that is harder to compress."""
     return "left" if len(left) > len(right) else "right" if len(right) > len(left) else "tie"
 
 

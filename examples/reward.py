@@ -5,9 +5,7 @@ from torch import Tensor, nn
 
 
 class Polynomial(nn.Module):
-    """Built once per ensemble member, with the sizes of the task and
-    `reward.module_kwargs`.
-    """
+    """Built once per member, with the task's sizes and `reward.module_kwargs`."""
 
     def __init__(self, *, obs_size: int, action_size: int, degree: int = 2) -> None:
         super().__init__()

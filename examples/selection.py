@@ -1,6 +1,4 @@
-"""A selection strategy: ask about the pairs that the ensemble as a whole finds hardest
-to tell apart.
-"""
+"""A selection strategy: ask about the pairs that the ensemble finds hardest to tell."""
 
 from collections.abc import Sequence
 

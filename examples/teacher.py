@@ -6,9 +6,7 @@ from rlhp.types import Answer, Query, Segment
 
 
 class NearerTheMiddle:
-    """Prefers the segment whose first observed number stays closer to zero; within
-    `margin` it is a tie.
-    """
+    """Prefers the segment whose first observed number stays closer to zero."""
 
     def __init__(self, *, margin: float = 0.01) -> None:
         self.margin = margin
