@@ -59,13 +59,33 @@ def section(suite: str) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     pairs: dict[str, tuple[list[float], list[float], float]] = {}
+    flat = []
     for task, arms in found.items():
         if {"preferences", CONTROL} <= arms.keys():
             chance = tables.by_chance(arms)
-            pairs[task] = tables.returns(arms["preferences"]), tables.returns(arms[CONTROL]), chance
-            lines.append(_line(task, arms["preferences"], *pairs[task]))
+            pair = tables.returns(arms["preferences"]), tables.returns(arms[CONTROL]), chance
+            lines.append(_line(task, arms["preferences"], *pair))
+            if learns(arms[CONTROL], chance):
+                pairs[task] = pair
+            else:
+                flat.append(task)
     shown = [row for arms in found.values() for some in arms.values() for row in some]
-    return "\n".join([*lines, "", *_verdicts(suite, pairs), "", tables.made(shown)])
+    verdicts = _verdicts(suite, pairs)
+    if flat:
+        verdicts.append(
+            f"- In no mean, since the gain of the control arm is within the spread of its own "
+            f"episodes: {', '.join(flat)}"
+        )
+    return "\n".join([*lines, "", *verdicts, "", tables.made(shown)])
+
+
+def learns(control: Sequence[Row], chance: float) -> bool:
+    """Whether the control arm gains more than its episodes of one policy differ: else F
+    would be a quotient of noise.
+    """
+    gain = sum(row["true_return"] - chance for row in control) / len(control)
+    spread = sum(row["true_return_std_over_episodes"] for row in control) / len(control)
+    return bool(gain > spread)
 
 
 def _words(suite: str) -> str:
