@@ -117,7 +117,7 @@ class Segment:
     training.
     """
     predicted_reward: Array | None
-    """[K] float32 as priced when sampled; None before the first reward version."""
+    """[K] float32 as predicted when sampled; None before the first reward version."""
     reward_version: int | None
     policy_version: int
     env_steps: int

@@ -14,7 +14,7 @@ queue.
 How well the reward model ranks what the policy does now, by the env rewards of the
 candidate pool.
 
-Correlating whole episodes mixes the versions that priced them, and a new version shifts
+Correlating whole episodes mixes the versions that predicted them, and a new version shifts
 them all; here one version prices every segment. For whoever reads the metrics: nothing
 is chosen by it. Without env rewards in segments (people answer) there is nothing to
 compare with.

@@ -7,7 +7,7 @@ transitions with them.
 
 Every constant of the scale is frozen in the version, so the same version, observation
 and action have the same reward, bit for bit, whoever asks and in whatever batch: rows
-are priced in blocks of one fixed shape, because a matrix product may round differently
+are predicted in blocks of one fixed shape, because a matrix product may round differently
 for another shape. Between kinds of machine, or CPU and GPU, the last digits may differ.
 
 Shapes: M members, B rows, O observation as a row, A encoded action.

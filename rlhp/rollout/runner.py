@@ -241,12 +241,12 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
         started = time.perf_counter()
         rewards, version = self.reward_source.predict(fragment.obs[:, :-1], fragment.executed)
         waited = time.perf_counter() - started
-        priced = rewards[fragment.valid]
+        predicted = rewards[fragment.valid]
         said = {
             "predict_wait_ms": 1e3 * waited,
             "predict_us_per_step": 1e6 * waited / fragment.steps,
         }
-        said |= {"predicted_mean": float(priced.mean()), "predicted_std": float(priced.std())}
+        said |= {"predicted_mean": float(predicted.mean()), "predicted_std": float(predicted.std())}
         for name, value in said.items():
             self.metrics.log_value(name, value, window=20)
         self.metrics.log_value("reward_version", float(version), reduce="min", window=1)
@@ -398,10 +398,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib is
             self._episode_start[env] += piece.stop - piece.first
             paid = fragment.env_reward if fragment.score is None else fragment.score
             self._true_return[env] += float(paid[env, rows].sum(dtype=np.float64))
-            # NaN from the warm-up on: an episode that was priced in part has no
+            # NaN from the warm-up on: an episode that was predicted in part has no
             # predicted return.
-            priced = np.nan if predicted is None else predicted[env, rows].sum(dtype=np.float64)
-            self._predicted_return[env] += float(priced)
+            reward = np.nan if predicted is None else predicted[env, rows].sum(dtype=np.float64)
+            self._predicted_return[env] += float(reward)
             if piece.done:
                 finished += 1
                 self._end_episode(env)

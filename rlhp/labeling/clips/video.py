@@ -38,12 +38,12 @@ def encode(frames: Array, *, fps: int, codec: Codec = "vp9") -> bytes:
     """[T, H, W, 3] -> the whole file. An odd edge is repeated once: half of the codecs
     want even sizes.
 
-    ValueError for anything that is no film, and where PyAV is missing (animated PNG
+    ValueError for anything that is no video, and where PyAV is missing (animated PNG
     needs none).
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise RlhpError(
-            f"a film is uint8 [T, H, W, 3] with at least one frame, got {frames.dtype} "
+            f"a video is uint8 [T, H, W, 3] with at least one frame, got {frames.dtype} "
             f"{frames.shape}"
         )
     frames = np.pad(

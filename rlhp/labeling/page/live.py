@@ -18,7 +18,7 @@ from rlhp.storage.metrics import read_metrics
 from rlhp.storage.rundir import RunDir
 
 MOST_ROWS = 5000
-FILMS = ("policy.webm", "policy.mp4")
+VIDEOS = ("policy.webm", "policy.mp4")
 """What a video element plays: the animated picture of `clips.codec=apng` it does not.
 """
 TRUE_RETURN = {
@@ -51,31 +51,31 @@ def policy(desk: TheDesk, me: Me) -> PolicyClip:
     says about each frame.
     """
     rundir = desk.place.rundir
-    film = None if rundir is None else _film(rundir)
-    if film is None:
+    video = None if rundir is None else _video(rundir)
+    if video is None:
         return PolicyClip()
-    return _about(film.with_suffix(".json")).model_copy(update={"video": "/api/live/policy/video"})
+    return _about(video.with_suffix(".json")).model_copy(update={"video": "/api/live/policy/video"})
 
 
 @router.get("/policy/video", response_class=Response)
 def policy_video(desk: TheDesk, me: Me) -> Response:
     """That video."""
-    film = None if desk.place.rundir is None else _film(desk.place.rundir)
-    if film is not None:
+    video = None if desk.place.rundir is None else _video(desk.place.rundir)
+    if video is not None:
         with suppress(OSError):
-            data = film.read_bytes()
+            data = video.read_bytes()
             return Response(data, media_type=media_type(data))
     raise HTTPException(404, "there is no video of the policy yet")
 
 
-def _film(rundir: RunDir) -> Path | None:
+def _video(rundir: RunDir) -> Path | None:
     """The newest one: a run that was resumed with another `clips.codec` has several."""
-    films = [path for path in (rundir.videos / name for name in FILMS) if path.is_file()]
-    return max(films, key=lambda path: path.stat().st_mtime, default=None)
+    videos = [path for path in (rundir.videos / name for name in VIDEOS) if path.is_file()]
+    return max(videos, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _about(file: Path) -> PolicyClip:
-    """What was written beside a film; nothing where that cannot be read."""
+    """What was written beside a video; nothing where that cannot be read."""
     with suppress(OSError, ValueError, AttributeError):
         found = json.loads(file.read_text(encoding="utf-8"))
         return PolicyClip.model_validate(

@@ -93,6 +93,6 @@ def test_a_video_that_ends_before_its_first_frame_does_not_play(codec: Codec, sh
 )
 def test_what_is_no_film_is_refused(frames: Array) -> None:
     with pytest.raises(
-        ValueError, match=r"a film is uint8 \[T, H, W, 3\] with at least one frame, got"
+        ValueError, match=r"a video is uint8 \[T, H, W, 3\] with at least one frame, got"
     ):
         encode(frames, fps=20)
