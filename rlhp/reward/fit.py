@@ -173,7 +173,10 @@ def out_of_bag(returns_MNC: Tensor, part: Subset) -> Tensor:
     for factor in FACTORS:
         p_MNC = loss.log_odds(factor * returns_MNC, part.present).sigmoid()
         p_NC = (judges_MN1 * p_MNC).sum(0) / count_N1.clamp(min=1)
-        likely_N = (part.target * p_NC.clamp(NEVER_SURE, 1 - NEVER_SURE).log()).sum(-1)
+        p_NC = p_NC.clamp(NEVER_SURE, 1 - NEVER_SURE)
+        if p_NC.shape[1] == 2:  # what one of a pair leaves is the other's, to the last bit
+            p_NC = torch.stack([p_NC[:, 0], 1 - p_NC[:, 0]], -1)
+        likely_N = (part.target * p_NC.log()).sum(-1)
         found.append(torch.where(count_N1[:, 0] > 0, likely_N, 0.0))
     return max(found, key=lambda likely_N: float(likely_N.sum()))
 
