@@ -3,7 +3,7 @@
 PYTHON ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -20,7 +20,7 @@ help: ## this list
 	@echo "  PYTHON=python3.12    the interpreter of .venv (default: the newest of 3.13, 3.12, 3.11 that runs)"
 	@echo "  TORCH_INDEX=URL      where torch comes from (default: the CPU builds; another one for your CUDA)"
 	@echo "  ARGS='-k queue -x'   passed to pytest by make test"
-	@echo "  WORKERS=0            of make test, side by side (default: 2; 0: none, as a debugger wants it)"
+	@echo "  WORKERS=0            of make test, side by side (default: 3; 0: none, as a debugger wants it)"
 
 setup: $(STAMP) ## make .venv and install everything, once per change of the versions
 
