@@ -188,6 +188,7 @@ class QueryActor:
         self._episodes: deque[tuple[float, int]] = deque(maxlen=10)
         self._lowest = 0.0
         self._offered = 0
+        self._unpaired = 0
         self._answered_before = answered(settle(live(store.events())))
         self._forgotten: int | None = None
         self._duplicates = self._refused = 0
@@ -205,10 +206,10 @@ class QueryActor:
 
     @property
     def warmup_target(self) -> int:
-        """Segments to collect before the first query: two per initial query, as far as
-        the pool holds them.
+        """Segments to collect before the first query: two per initial query, and more
+        where those made no pair, as far as the pool holds them.
         """
-        return max(2, min(self._config.query.pool, 2 * self.budget.initial))
+        return max(2, min(self._config.query.pool, 2 * self.budget.initial + self._unpaired))
 
     def offer(self, segments: list[Segment]) -> int:
         """Add to the pool; the oldest fall out. Returns the number taken."""
@@ -269,6 +270,10 @@ class QueryActor:
         drawn = math.floor((asked + count) * share) - math.floor(asked * share)
         chosen = self._choose(pool, count, drawn=drawn)
         if not chosen:
+            # No two segments of the pool are of one length, or all of those were asked.
+            # While the policy learns the pool changes by itself; before that it has to grow.
+            if not self._learning:
+                self._unpaired += 2 * count
             return 0
         self._store.add_segments(
             list({s.id: s for query, _ in chosen for s in query.candidates}.values())
@@ -423,6 +428,7 @@ class QueryActor:
                 "pool": [encode(segment) for segment in self._pool],
                 "episodes": list(self._episodes),
                 "offered": self._offered,
+                "unpaired": self._unpaired,
                 "duplicates": self._duplicates,
                 "agreement": self._agreement.state(),
                 "schedule": self._schedule.state(),
@@ -437,6 +443,7 @@ class QueryActor:
             self._episodes.clear()
             self._episodes.extend((float(true), int(length)) for true, length in state["episodes"])
             self._offered, self._duplicates = state["offered"], state["duplicates"]
+            self._unpaired = state.get("unpaired", 0)  # runs of before have none
             self._agreement.set_state(state["agreement"])
             if "schedule" in state:  # which runs of before have not, and need none
                 self._schedule.set_state(state["schedule"])

@@ -51,6 +51,19 @@ def test_before_learning_it_waits_for_enough_segments_and_then_asks_the_initial_
     )
 
 
+def test_a_warm_up_whose_segments_make_no_pair_goes_on_collecting(
+    tmp_path: Path, queue: QueryQueue
+) -> None:
+    actor = actor_in(tmp_path, queue, config(labels={"budget": 10}))
+    actor.progress(env_steps=200, warmup_steps=200, learning=False)
+    assert actor.warmup_target == 4
+    actor.offer([segment(number, length=number + 1) for number in range(K)])
+    assert asked_by(actor) == 0
+    assert actor.warmup_target > K, "before it is reached nothing is tried again"
+    actor.offer(segments(40, start=K))
+    assert asked_by(actor) == 2
+
+
 @pytest.mark.parametrize("schedule", ["hyperbolic", "constant", "exponential", "offline"])
 @pytest.mark.parametrize("warmup_steps", [0, 100])
 def test_at_every_step_it_has_asked_exactly_what_the_schedule_allows(
