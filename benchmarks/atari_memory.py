@@ -50,7 +50,7 @@ SETS = (
 show.
 """
 WARM_SHARE = 0.25
-"""Of the hour, after which memory is to be flat: until then the pool and the buffers
+"""Memory is to be flat after this share of the hour: until then the pool and the buffers
 fill.
 """
 POLL_SECONDS = 1.0

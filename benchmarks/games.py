@@ -107,8 +107,8 @@ def env_runner(arm: str) -> ColumnarEnvRunner:
 
 
 def forward(runner: ColumnarEnvRunner) -> Turn:
-    """The same network on the same kind of pictures, row by row, and the draw of
-    actions.
+    """A turn of the policy's network alone on pictures of that kind, row by row, with the
+    draw of actions.
     """
     pictures = torch.from_numpy(
         np.random.default_rng(0).integers(256, size=(ENVS, 4, 84, 84)).astype(np.uint8)

@@ -257,8 +257,8 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _cpu_seconds(call: Callable[[], object]) -> float:
-    """Of this process, which has one thread at work: on a shared machine it says more
-    than the wall.
+    """CPU seconds of this process, which has one thread at work: on a shared machine they
+    say more than the wall clock.
     """
     began = time.process_time()
     call()

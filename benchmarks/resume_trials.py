@@ -76,8 +76,8 @@ class Moment:
 
 
 def moments(dice: random.Random, kind: str) -> list[Moment]:
-    """When a trial is killed: one to three times, each while it starts, while it goes
-    on, or while it ends.
+    """Draw the moments at which a trial is killed: one to three of them, each while it
+    starts, while it goes on, or while it ends.
     """
     drawn = []
     for _ in range(dice.randint(1, 3)):

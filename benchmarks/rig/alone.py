@@ -42,8 +42,8 @@ def cpu_seconds() -> float:
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """The same of one process and those of its children that have ended; 0 where it is
-    gone.
+    """User and system seconds so far of one process and of its children that have ended;
+    0 where it is gone.
     """
     process = _process(Path("/proc") / str(pid))
     return process.seconds if process is not None else 0.0

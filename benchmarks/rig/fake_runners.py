@@ -199,8 +199,8 @@ class Host:
 
 
 def total(tallies: list[Tally]) -> dict[str, Any]:
-    """Of several hosts: counts, and milliseconds that half and 99 % of the fragments
-    waited at most.
+    """The figures of several hosts together: counts, and the milliseconds that half and
+    99 % of the fragments waited at most.
     """
     sums = Tally()
     for tally in tallies:

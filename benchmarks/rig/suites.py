@@ -323,10 +323,8 @@ class Measurement:
 
 
 def config_hash(config: RunConfig, *, only: str | None = None) -> str:
-    """Of all that a config (or `only` one section of it) says beside the defaults and
-    that reaches what is learned.
-
-    16 hex digits.
+    """The digest, 16 hex digits, of all that a config (or `only` one section of it) says
+    beside the defaults and that reaches what is learned.
     """
     shown = {"seed", "name", "runs_dir", "clips", "page", "quality"}
     plain = config.model_dump(mode="json", exclude_defaults=True, exclude=shown)

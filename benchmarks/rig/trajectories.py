@@ -72,8 +72,8 @@ def episodes(task: str) -> dict[str, Array]:
 
 
 def digest(task: str) -> str:
-    """Of these episodes, 16 hex digits: made by other code or elsewhere, they are
-    others.
+    """The digest of these episodes, 16 hex digits: episodes that other code or another
+    machine made have another one.
     """
     whole = hashlib.sha256()
     for name, part in sorted(episodes(task).items()):

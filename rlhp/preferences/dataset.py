@@ -7,15 +7,11 @@
       events/part-*.parquet      written by the reward trainer, before it acknowledges an answer
 
 Each table has one writer; both may be read by anybody at any time. `refresh` picks up
-what others wrote.
+what others wrote. Segments are kept in memory between two fits, up to a number of
+bytes.
 
-Segments kept in memory between two fits, up to a number of bytes.
-
-`dataset.json`: what the arrays of a preference dataset mean, and how a directory is
-known to be one.
-
-Whether a preference dataset is whole: every part read to its last byte, every reference
-followed.
+A directory is known to be a dataset by its `dataset.json`. `verify` says whether it is
+whole: it reads every part to its last byte and follows every reference.
 """
 
 from __future__ import annotations

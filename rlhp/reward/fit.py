@@ -8,37 +8,27 @@
     weights = fitter.publish(1)
     # and then, for as long as answers come: add, train(uses), publish(version)
 
-Shapes: M members, B preferences per minibatch, N all preferences, C candidates of the
-widest query, K steps per segment, O observation as a row.
-
-The optimizer of the ensemble, and what it remembers when the scale of an input changes.
-
-The scale on which reward networks see observations: set when fitting begins, and moved
-along with what is observed.
-
-Only an ensemble of MLPs can take up a change of scale, in its first layer. Convolutions
-cannot, where it is another at each place of the picture, and nobody knows how a user's
-module would: for them the first scale stays.
-
-Which of two ensembles explains the answers better that it was not fitted to: the
-answers decide, not a setting.
+The scale on which networks see observations is set when fitting begins, and moved along
+with what is observed. Only an ensemble of MLPs can take up a change of scale, in its
+first layer, and the optimizer's memory of that layer changes with it. Convolutions
+cannot, where the scale is another at each place of the picture, and nobody knows how a
+user's module would: for them the first scale stays.
 
 Whether a reward needs the action differs from task to task. A cost of torque cannot be
 seen in states, and an ensemble that does not see actions misses it. Where nothing is
 paid for actions, whatever an ensemble says about them is an error that the policy
 exploits at once. So both kinds are fitted to the same answers, and each new reward
-version is the one that predicts the answers outside its members' bags better.
-
-Shapes: M members, N preferences, C candidates.
-
-How far the policy's newest observations are from everything that was ever asked about.
+version is the one that predicts the answers outside its members' bags better: the
+answers decide, not a setting.
 
 A reward is only known where somebody compared segments. A policy that leaves that
 region is paid by extrapolation, and held-out answers cannot tell: they are from the
-region too.
+region too. So `novelty` says how far the policy's newest observations are from
+everything that was ever asked about.
 
-Shapes: B newest observations, N observations in answered segments, O observation as a
-row.
+Shapes: M members, B preferences per minibatch (or newest observations), N all
+preferences (or observations in answered segments), C candidates of the widest query, K
+steps per segment, O observation as a row.
 """
 
 from __future__ import annotations

@@ -5,19 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-KINDS = (
-    "flip",
-    "flip",
-    "flip",
-    "truncate",
-    "duplicate",
-    "swap",
-    "empty",
-    "garbage",
-    "header",
-    "digits",
-)
-
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
     """The data with something wrong; now and then what comes of it is the same again."""
